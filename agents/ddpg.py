@@ -1,0 +1,86 @@
+"""DDPG as AMC uses it (He et al., ECCV 2018), on Stable-Baselines3's.
+
+What differs from Stable-Baselines3's own: noise is truncated instead of clipped and falls by episode, actor and critic
+learn at their own rates, and the replay buffer gives the finished plan's reward to every step of its episode.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import DDPG
+from stable_baselines3.common.noise import ActionNoise
+
+from agents.exploration import FloatArray, NoiseSchedule, truncated_normal
+from agents.replay import EpisodeReplayBuffer
+from prune_env.config_agent import AgentSection
+from prune_env.env import PruningEnv
+
+
+class PruningDDPG(DDPG):
+    """DDPG with truncated, decaying exploration and separate learning rates.
+
+    Args:
+        noise: How strong the exploration is by episode.
+        rates: Learning rates of actor and critic.
+    """
+
+    def __init__(self, *args: Any, noise: NoiseSchedule, rates: tuple[float, float], **kwargs: Any) -> None:
+        self.noise = noise
+        self.rates = rates
+        super().__init__(*args, **kwargs)
+        self.generator = np.random.default_rng(self.seed)
+
+    @property
+    def sigma(self) -> float:
+        """The exploration's standard deviation in this episode, in actions of [0, 1]."""
+        return self.noise.sigma(self._episode_num)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[FloatArray, FloatArray]:
+        if self.num_timesteps < learning_starts:
+            action = self.generator.uniform(-1.0, 1.0, (n_envs, 1)).astype(np.float32)
+            return action, action
+        assert self._last_obs is not None
+        mean, _ = self.predict(self._last_obs, deterministic=True)  # type: ignore[arg-type]
+        action = truncated_normal(mean, 2.0 * self.sigma, self.generator)
+        return action, action
+
+    def _update_learning_rate(self, optimizers: Any) -> None:
+        for optimizer, rate in zip((self.actor.optimizer, self.critic.optimizer), self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+
+def make_ddpg(env: PruningEnv, settings: AgentSection, episodes: int, seed: int) -> PruningDDPG:
+    """Sets up the agent for a number of episodes.
+
+    Args:
+        env: The environment.
+        settings: The agent's section, its preset filled in.
+        episodes: How many episodes the search has; sets the default warm-up.
+        seed: For weights, exploration and replay.
+    """
+    steps = len(env.task.budget.units)
+    warmup = settings.warmup_episodes if settings.warmup_episodes is not None else max(1, episodes // 10)
+    # The networks are tiny: a second thread costs more than it brings, and a GPU far more.
+    return PruningDDPG(
+        "MlpPolicy",
+        env,
+        learning_rate=settings.critic_learning_rate,
+        buffer_size=settings.buffer_episodes * steps,
+        learning_starts=warmup * steps,
+        batch_size=settings.batch_size,
+        tau=settings.tau,
+        gamma=settings.gamma,
+        train_freq=(1, "episode"),
+        gradient_steps=max(1, round(settings.updates_per_step * steps)),
+        replay_buffer_class=EpisodeReplayBuffer,
+        replay_buffer_kwargs={"baseline_momentum": settings.baseline_momentum, "handle_timeout_termination": False},
+        policy_kwargs={"net_arch": list(settings.hidden), "activation_fn": torch.nn.ReLU},
+        noise=NoiseSchedule(settings.noise, settings.noise_decay, settings.noise_floor, warmup),
+        rates=(settings.actor_learning_rate, settings.critic_learning_rate),
+        device="cpu",
+        seed=seed,
+    )

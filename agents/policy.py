@@ -1,0 +1,124 @@
+"""The policy file: a trained actor as plain tensors, and what its inputs and outputs mean."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from prune_env.env import PruningEnv
+from prune_env.errors import WeightsError
+from prune_env.files import atomic_write
+from prune_env.observation import FEATURES, FloatArray
+from prune_env.task import Trial
+
+POLICY_VERSION = "1"
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """A deterministic policy: observation in, action out.
+
+    Attributes:
+        actor: Maps observations float32 [N, len(features)] to actions in [-1, 1], [N, 1].
+        action: What an action means: ``share`` or ``ratio``.
+        features: The names of the observation's features, in order.
+    """
+
+    actor: nn.Sequential
+    action: str
+    features: tuple[str, ...] = FEATURES
+
+    def act(self, observation: FloatArray) -> FloatArray:
+        """The action for one observation [len(features)], float32 [1]."""
+        with torch.no_grad():
+            return np.asarray(self.actor(torch.from_numpy(observation)[None])[0].numpy(), dtype=np.float32)
+
+    def propose(self, env: PruningEnv) -> Trial:
+        """Walks an environment once and returns the finished plan's trial."""
+        observation, _ = env.reset()
+        finished, info = False, {}
+        while not finished:
+            observation, _, finished, _, info = env.step(self.act(observation))
+        trial: Trial = info["trial"]
+        return trial
+
+
+def save_policy(policy: Policy, path: Path) -> None:
+    """Writes a policy as safetensors; the file appears whole or not at all."""
+    linears = [layer for layer in policy.actor if isinstance(layer, nn.Linear)]
+    tensors = {}
+    for number, layer in enumerate(linears):
+        tensors[f"{number}.weight"] = layer.weight.detach().contiguous()
+        tensors[f"{number}.bias"] = layer.bias.detach().contiguous()
+    metadata = {"version": POLICY_VERSION, "action": policy.action, "features": json.dumps(policy.features)}
+    atomic_write(Path(path), save_tensors(tensors, metadata))
+
+
+def load_policy(path: str | Path) -> Policy:
+    """Reads a policy; nothing in the file is ever executed.
+
+    Raises:
+        WeightsError: If the file is missing, is not a policy, or was made for another observation.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"The policy {path} cannot be read: {error.strerror}.") from None
+    try:
+        tensors, metadata = load_tensors(data), _metadata(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} is not a policy: it is no readable safetensors file ({error}).") from None
+    if metadata.get("version") != POLICY_VERSION:
+        found = metadata.get("version", "none")
+        raise WeightsError(f"{path} is a policy of version {found}; this release reads version {POLICY_VERSION}.")
+    features = tuple(json.loads(metadata.get("features", "[]")))
+    if features != FEATURES or metadata.get("action") not in ("share", "ratio"):
+        raise WeightsError(
+            f"{path} was trained on another observation ({len(features)} features, this release has {len(FEATURES)}) "
+            "or another kind of action. Train a policy with this release."
+        )
+    return Policy(_actor_from(tensors, path), metadata["action"], features)
+
+
+def policy_of(actor: nn.Module, action: str) -> Policy:
+    """The policy of a Stable-Baselines3 actor, copied."""
+    layers = [layer for layer in actor.mu if isinstance(layer, nn.Linear)]  # type: ignore[union-attr]
+    tensors: dict[str, torch.Tensor] = {}
+    for number, layer in enumerate(layers):
+        tensors[f"{number}.weight"] = layer.weight.detach().clone()
+        tensors[f"{number}.bias"] = layer.bias.detach().clone()
+    return Policy(_actor_from(tensors, Path("actor")), action)
+
+
+def _actor_from(tensors: dict[str, torch.Tensor], path: Path) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    width = len(FEATURES)
+    count = len(tensors) // 2
+    for number in range(count):
+        weight, bias = tensors.get(f"{number}.weight"), tensors.get(f"{number}.bias")
+        if weight is None or bias is None or weight.ndim != 2 or weight.shape[1] != width or len(weight) != len(bias):
+            raise WeightsError(f"{path}: layer {number} of the policy is missing or does not fit the one before.")
+        if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+            raise WeightsError(f"{path}: layer {number} of the policy holds numbers that are not finite.")
+        layer = nn.Linear(width, len(weight))
+        layer.load_state_dict({"weight": weight, "bias": bias})
+        layers += [layer, nn.Tanh() if number == count - 1 else nn.ReLU()]
+        width = len(weight)
+    if not layers or width != 1:
+        raise WeightsError(f"{path}: the policy must end in one action; it ends in {width if layers else 'no layer'}.")
+    return nn.Sequential(*layers)
+
+
+def _metadata(data: bytes) -> dict[str, Any]:
+    """The metadata of a safetensors file, which starts with the length of its JSON header."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    return dict(header.get("__metadata__", {}))

@@ -1,0 +1,51 @@
+"""Replay with hindsight: every transition of an episode carries the reward of the finished plan (AMC, ECCV 2018)."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+
+class EpisodeReplayBuffer(ReplayBuffer):
+    """A replay buffer that gives an episode's final reward to all of its transitions.
+
+    Rewards are sampled less a moving average of the sampled batches' means, which keeps the critic's targets centred.
+
+    Args:
+        baseline_momentum: Weight of a batch's mean in the moving average, in [0, 1]; 0 leaves rewards as they are.
+    """
+
+    def __init__(self, *args: Any, baseline_momentum: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.baseline_momentum = baseline_momentum
+        self.baseline: float | None = None
+        self._open: list[int] = []
+
+    def add(
+        self,
+        obs: npt.NDArray[Any],
+        next_obs: npt.NDArray[Any],
+        action: npt.NDArray[Any],
+        reward: npt.NDArray[Any],
+        done: npt.NDArray[Any],
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Stores a transition; the last one of an episode relabels those before it."""
+        self._open.append(self.pos)
+        super().add(obs, next_obs, action, reward, done, infos)
+        if done[0]:
+            self.rewards[self._open] = reward
+            self._open.clear()
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        """A batch with rewards less the moving average, which this batch has moved."""
+        batch = super().sample(batch_size, env)
+        if self.baseline_momentum:
+            mean = float(batch.rewards.mean())
+            before = mean if self.baseline is None else self.baseline
+            self.baseline = before + self.baseline_momentum * (mean - before)
+            batch = batch._replace(rewards=batch.rewards - self.baseline)
+        return batch

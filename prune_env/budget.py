@@ -1,0 +1,204 @@
+"""The budget: what a width may be so that the finished plan stays within it, in exact integers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor, isqrt, sqrt
+
+import numpy as np
+
+from prune_env.costs import Metric
+from prune_env.errors import BudgetError
+from prune_env.unit import IntArray
+from prune_env.walk import LayerWalk
+
+
+@dataclass(frozen=True)
+class CostForm:
+    """A metric as one formula over the free units' widths w, every number an exact integer.
+
+    cost(w) = constant + linear . w + sum over layers of (fixed_in + inputs w)(fixed_out + outputs w)
+
+    Attributes:
+        constant: Cost of what no free unit touches.
+        linear: int64 [units]; depthwise layers, biases, batch norms.
+        fixed_in: int64 [layers]; the layer's scale times the input channels of one group that always stay.
+        inputs: int64 [layers, units]; the same for each channel of a unit.
+        fixed_out: int64 [layers].
+        outputs: int64 [layers, units].
+    """
+
+    constant: int
+    linear: IntArray
+    fixed_in: IntArray
+    inputs: IntArray
+    fixed_out: IntArray
+    outputs: IntArray
+
+    def cost(self, widths: IntArray) -> int:
+        """The metric at the given widths [units]."""
+        products = (self.fixed_in + self.inputs @ widths) @ (self.fixed_out + self.outputs @ widths)
+        return int(self.constant + self.linear @ widths + products)
+
+    def along(self, start: IntArray, direction: IntArray) -> tuple[int, int, int]:
+        """Coefficients (a, b, c) of cost(start + x * direction) = a x^2 + b x + c."""
+        in_start, in_step = self.fixed_in + self.inputs @ start, self.inputs @ direction
+        out_start, out_step = self.fixed_out + self.outputs @ start, self.outputs @ direction
+        square = int(in_step @ out_step)
+        slope = int(self.linear @ direction + in_step @ out_start + in_start @ out_step)
+        return square, slope, int(self.constant + self.linear @ start + in_start @ out_start)
+
+
+def cost_form(walk: LayerWalk, metric: Metric) -> CostForm:
+    """The metric's formula over the free units of a walk."""
+    numbers = {number: column for column, number in enumerate(i for i, unit in enumerate(walk.units) if unit.free)}
+    count = len(numbers)
+    model = walk.cost_model
+    macs = metric == "macs"
+    constant, linear = 0 if macs else model.fixed_params, np.zeros(count, dtype=np.int64)
+    rows: list[tuple[int, IntArray, int, IntArray]] = []
+
+    def spread(fixed: int, parts: Sequence[tuple[int, int]]) -> tuple[int, IntArray]:
+        vector = np.zeros(count, dtype=np.int64)
+        for unit, repeat in parts:
+            if unit in numbers:
+                vector[numbers[unit]] += repeat
+            else:
+                fixed += repeat * walk.units[unit].channels
+        return fixed, vector
+
+    for layer in model.layers:
+        scale = layer.kernel * (layer.positions if macs else 1)
+        fixed_out, outputs = spread(layer.outputs.fixed, layer.outputs.parts)
+        if layer.depthwise:
+            constant, linear = constant + scale * fixed_out, linear + scale * outputs
+        else:
+            # Cut slots leave every group alike, so the inputs of one group are a whole number at any width.
+            fixed_in, inputs = spread(layer.inputs.fixed, layer.inputs.parts)
+            rows.append((scale * fixed_in // layer.groups, scale * inputs // layer.groups, fixed_out, outputs))
+        if layer.bias and not macs:
+            constant, linear = constant + fixed_out, linear + outputs
+    for vector in () if macs else model.vectors:
+        fixed, places = spread(vector.extent.fixed, vector.extent.parts)
+        constant, linear = constant + vector.per_channel * fixed, linear + vector.per_channel * places
+    fixed_ins, inputs_rows, fixed_outs, outputs_rows = zip(*rows, strict=True)
+    return CostForm(
+        constant,
+        linear,
+        np.array(fixed_ins, dtype=np.int64),
+        np.stack(inputs_rows),
+        np.array(fixed_outs, dtype=np.int64),
+        np.stack(outputs_rows),
+    )
+
+
+class Budget:
+    """How much may remain, and which widths keep the rest of the walk able to meet it.
+
+    Args:
+        walk: The network's walk.
+        metric: What is counted.
+        keep: The share of the dense cost that may remain, in (0, 1].
+        min_keep: Least keep ratio of a unit, in (0, 1].
+        round_to: Widths are multiples of this, or the unit's full channels.
+
+    Raises:
+        BudgetError: If no plan can meet the budget; the message gives the reachable interval.
+    """
+
+    def __init__(self, walk: LayerWalk, metric: Metric, keep: float, min_keep: float = 0.1, round_to: int = 1) -> None:
+        self.units = walk.free
+        if not self.units:
+            reasons = "; ".join(f"{unit.name}: {unit.protected}" for unit in walk.units[:5])
+            raise BudgetError(f"Nothing in this network can be pruned: every unit is protected ({reasons}).")
+        self.metric: Metric = metric
+        self.keep = keep
+        self.round_to = round_to
+        self.form = cost_form(walk, metric)
+        self.channels: IntArray = np.array([unit.channels for unit in self.units], dtype=np.int64)
+        self.dense = self.form.cost(self.channels)
+        self.limit = floor(self.dense * keep + 1e-9)
+        self.least: IntArray = np.array([self._least(unit.channels, min_keep) for unit in self.units], dtype=np.int64)
+        smallest = self.form.cost(self.least)
+        if smallest > self.limit:
+            raise BudgetError(
+                f"budget.keep: {keep} of the dense {metric} given, but with every free unit at its least width "
+                f"{smallest / self.dense:.4f} remain. Reachable are {smallest / self.dense:.4f} to 1. Raise budget.keep, "
+                "lower env.min_keep, or protect fewer units."
+            )
+
+    def _least(self, channels: int, min_keep: float) -> int:
+        wanted = max(1, ceil(min_keep * channels - 1e-9))
+        return min(channels, -(-wanted // self.round_to) * self.round_to)
+
+    @property
+    def reachable(self) -> tuple[float, float]:
+        """The shares of the dense cost that plans can reach: least and most."""
+        return self.form.cost(self.least) / self.dense, 1.0
+
+    def allowed(self, number: int, width: float) -> int:
+        """The allowed width of free unit ``number`` nearest to ``width``, whatever the budget."""
+        channels, least = int(self.channels[number]), int(self.least[number])
+        if width >= channels - self.round_to / 2 and round(width) >= channels:
+            return channels
+        rounded = round(width / self.round_to) * self.round_to
+        return min(max(rounded, least), channels)
+
+    def cap(self, number: int, widths: IntArray) -> int:
+        """The largest allowed width of a unit that leaves the budget within reach.
+
+        Args:
+            number: The free unit that is being decided.
+            widths: int64 [units]: decided units at their widths, undecided ones at their least.
+
+        Returns:
+            An allowed width, at least the unit's least.
+        """
+        channels, least = int(self.channels[number]), int(self.least[number])
+        start, direction = widths.copy(), np.zeros_like(widths)
+        start[number], direction[number] = 0, 1
+        square, slope, rest = self.form.along(start, direction)
+        if square * channels * channels + slope * channels + rest <= self.limit:
+            return channels
+        room = self.limit - rest
+        if square:
+            width = (isqrt(slope * slope + 4 * square * room) - slope) // (2 * square)
+        else:
+            width = room // slope
+        return max(least, min(width, channels) // self.round_to * self.round_to)
+
+    def even_ratio(self, widths: IntArray, undecided: IntArray) -> float:
+        """The keep ratio that, given to all undecided units alike, would spend the rest of the budget.
+
+        Args:
+            widths: int64 [units]; only the decided entries are read.
+            undecided: int64 [units] of 0 and 1.
+
+        Returns:
+            A ratio in [0, 1], before rounding.
+        """
+        square, slope, rest = self.form.along(widths * (1 - undecided), self.channels * undecided)
+        room = self.limit - rest
+        if square + slope <= room:
+            return 1.0
+        if square == 0:
+            return max(0.0, room / slope)
+        return max(0.0, (sqrt(max(0.0, slope * slope + 4.0 * square * room)) - slope) / (2 * square))
+
+    def uniform(self) -> IntArray:
+        """Widths with one keep ratio for all free units, the largest that meets the budget, int64 [units]."""
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._fits(middle) else (low, middle)
+        return self._at_ratio(1.0 if self._fits(1.0) else low)
+
+    def _fits(self, ratio: float) -> bool:
+        return self.form.cost(self._at_ratio(ratio)) <= self.limit
+
+    def _at_ratio(self, ratio: float) -> IntArray:
+        widths = [self.allowed(number, ratio * channels) for number, channels in enumerate(self.channels)]
+        return np.array(widths, dtype=np.int64)
+
+    def names(self, widths: Sequence[int] | IntArray) -> dict[str, int]:
+        """Widths [units] by unit name."""
+        return {unit.name: int(width) for unit, width in zip(self.units, widths, strict=True)}

@@ -1,0 +1,160 @@
+"""RunConfig: every setting of a run, typed, read from YAML, overrides and environment variables."""
+
+import json
+import os
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import yaml
+from pydantic import Field, ValidationError
+
+from prune_env.config_agent import AgentSection
+from prune_env.config_errors import describe_problems
+from prune_env.config_load import read_yaml, with_environment, with_overrides, without_references
+from prune_env.config_sections import (
+    BudgetSection,
+    CriterionSection,
+    DataSection,
+    EnvSection,
+    ModelSection,
+    PretrainSection,
+    RewardSection,
+    RunSection,
+    SearchSection,
+    Section,
+    SensitivitySection,
+)
+from prune_env.errors import ConfigError
+
+
+class RunConfig(Section):
+    """Every setting of a run.
+
+    Example:
+        >>> config = RunConfig.from_mapping({"model": {"name": "resnet20"}, "data": {"name": "cifar10"}})
+        >>> config.budget.keep
+        0.5
+    """
+
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of everything random, from 0 to 2^32 - 1.")
+    run: RunSection = Field(default_factory=RunSection)
+    model: ModelSection
+    data: DataSection
+    pretrain: PretrainSection = Field(default_factory=PretrainSection)
+    budget: BudgetSection = Field(default_factory=BudgetSection)
+    env: EnvSection = Field(default_factory=EnvSection)
+    criterion: CriterionSection = Field(default_factory=CriterionSection)
+    sensitivity: SensitivitySection = Field(default_factory=SensitivitySection)
+    reward: RewardSection = Field(default_factory=RewardSection)
+    agent: AgentSection = Field(default_factory=AgentSection)
+    search: SearchSection = Field(default_factory=SearchSection)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Self:
+        """Reads a config file.
+
+        Args:
+            path: A YAML file. Text values may hold ``${VAR}`` and ``${VAR:-default}``.
+            overrides: Texts ``key.path=value``, the value being YAML; the later of two wins.
+
+        Returns:
+            The settings, with defaults where nothing is given.
+
+        Raises:
+            ConfigError: The file is missing or no YAML mapping; a key is unknown; a value is of a wrong type
+                or out of range; or an environment variable is not set. Names every such key.
+        """
+        return cls.from_mapping(read_yaml(Path(path)), overrides, source=f"config file {os.fspath(path)!r}")
+
+    @classmethod
+    def from_mapping(
+        cls, document: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "settings"
+    ) -> Self:
+        """Checks settings that were read already.
+
+        Args:
+            document: Sections of keys, as in a config file.
+            overrides: As in ``load``.
+            source: What the settings are called in an error's text.
+
+        Returns:
+            The settings, with defaults where nothing is given.
+
+        Raises:
+            ConfigError: As in ``load``, apart from the file.
+        """
+        filled = with_environment(with_overrides(document, overrides), os.environ)
+        for name in _sections():
+            # "reward:" with nothing below is null in YAML and means no keys; and a whole missing section is
+            # better reported by the keys that it lacks.
+            if filled.get(name) is None:
+                filled[name] = {}
+        try:
+            return cls.model_validate(filled)
+        except ValidationError as error:
+            raise ConfigError(describe_problems(error, cls, source)) from None
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting with its value, presets filled in, as plain values that JSON and YAML can hold."""
+        filled = self.model_copy(update={"agent": self.agent.with_preset()})
+        return filled.model_dump(mode="json")
+
+    def dump_yaml(self) -> str:
+        """The resolved settings as YAML that ``load`` reads as the same settings."""
+        # ASCII only: PyYAML writes some line-break characters of Unicode as it does not read them.
+        return yaml.safe_dump(without_references(self.resolved()), sort_keys=False, allow_unicode=False)
+
+
+class KeyDescription(NamedTuple):
+    """One key for the docs: its path, type, default as in YAML (or "required"), and meaning."""
+
+    key: str
+    type: str
+    default: str
+    description: str
+
+
+def describe() -> list[KeyDescription]:
+    """Every key of a config file, in order."""
+    found: list[KeyDescription] = []
+    for name, field in RunConfig.model_fields.items():
+        section = _sections().get(name)
+        fields = {name: field} if section is None else section.model_fields
+        for key, entry in fields.items():
+            default = (
+                "required"
+                if entry.is_required()
+                else json.dumps(entry.get_default(call_default_factory=True))
+            )
+            path = key if section is None else f"{name}.{key}"
+            found.append(KeyDescription(path, _type_text(entry.annotation), default, entry.description or ""))
+    return found
+
+
+def _sections() -> dict[str, type[Section]]:
+    return {
+        name: field.annotation
+        for name, field in RunConfig.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+
+
+def _type_text(annotation: Any) -> str:
+    names = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}
+    if annotation in names:
+        return names[annotation]
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return " or ".join(arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type_text(argument) for argument in arguments)
+    if origin is Annotated:
+        return _type_text(arguments[0])
+    if origin is tuple:
+        return f"list of {_type_text(arguments[0])}"
+    if origin is dict:
+        return f"mapping of text to {_type_text(arguments[1])}"
+    return "any value"

@@ -1,0 +1,102 @@
+"""The agent's section of a run's settings, and its presets."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, Self
+
+from pydantic import Field, PositiveInt
+
+from prune_env.config_sections import Section
+
+AMC_PRESET: Mapping[str, Any] = MappingProxyType(
+    {
+        "hidden": (300, 300),
+        "actor_learning_rate": 1e-4,
+        "critic_learning_rate": 1e-3,
+        "batch_size": 64,
+        "buffer_episodes": 100,
+        "tau": 0.01,
+        "gamma": 1.0,
+        "warmup_episodes": 100,
+        "noise": 0.5,
+        "noise_decay": 0.95,
+        "noise_floor": 0.0,
+        "updates_per_step": 1.0,
+        "baseline_momentum": 0.5,
+    }
+)
+"""The settings of AMC's released search (He et al., ECCV 2018), which runs 800 episodes with them."""
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"amc": AMC_PRESET})
+
+
+class AgentSection(Section):
+    """Who decides, and how it learns."""
+
+    name: str = Field(
+        default="ddpg", min_length=1, description="The agent or search that proposes keep ratios."
+    )
+    preset: Literal["amc"] | None = Field(
+        default=None,
+        description="amc: AMC's published settings for the keys of this section not given; null: none.",
+    )
+    hidden: tuple[PositiveInt, ...] = Field(
+        default=(300, 300),
+        min_length=1,
+        description="Neurons of each hidden layer of actor and critic, each 1 or more.",
+    )
+    actor_learning_rate: float = Field(
+        default=1e-4, gt=0, description="Learning rate of the actor (Adam), above 0."
+    )
+    critic_learning_rate: float = Field(
+        default=1e-3, gt=0, description="Learning rate of the critic (Adam), above 0."
+    )
+    batch_size: int = Field(default=64, ge=1, description="Transitions per update, 1 or more.")
+    buffer_episodes: int = Field(
+        default=100, ge=1, description="Episodes that the replay buffer holds, 1 or more."
+    )
+    tau: float = Field(
+        default=0.01, gt=0, le=1, description="Share of the target networks replaced per update, in (0, 1]."
+    )
+    gamma: float = Field(default=1.0, ge=0, le=1, description="Discount per step, in [0, 1].")
+    warmup_episodes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Episodes of uniform random actions at first, 0 or more; null: from search.evaluations.",
+    )
+    noise: float = Field(
+        default=0.5,
+        ge=0,
+        description="Standard deviation of the exploration at its start, in actions of [0, 1], 0 or more.",
+    )
+    noise_decay: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="Factor on the exploration per episode after the warm-up, in (0, 1].",
+    )
+    noise_floor: float = Field(
+        default=0.0, ge=0, description="Least standard deviation of the exploration, in actions of [0, 1], 0 or more."
+    )
+    updates_per_step: float = Field(
+        default=1.0, gt=0, description="Updates per step of an episode, made after it, above 0."
+    )
+    baseline_momentum: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Weight of a batch's mean reward in the moving-average baseline, in [0, 1]; 0: none.",
+    )
+
+    def with_preset(self) -> Self:
+        """The section with the preset's values wherever the user gave none.
+
+        Returns:
+            The section itself where no preset is named.
+        """
+        if self.preset is None:
+            return self
+        not_given = {
+            key: value for key, value in PRESETS[self.preset].items() if key not in self.model_fields_set
+        }
+        return self.model_copy(update=not_given)

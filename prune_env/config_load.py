@@ -1,0 +1,149 @@
+"""From a YAML file, overrides and environment variables to one plain mapping."""
+
+import copy
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prune_env.errors import ConfigError, suggest
+
+# "$${" stands for "${" itself; anything else that begins with "${" has to be a whole reference.
+_REFERENCE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping.
+
+    Args:
+        path: The file, UTF-8.
+
+    Returns:
+        The mapping, as plain Python values.
+
+    Raises:
+        ConfigError: The file is missing, cannot be read, is not YAML, or holds something else than a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        beside = sorted(other.name for other in path.parent.glob("*.yaml"))
+        hint = f"; {suggest(path.name, beside)}" if beside else ""
+        raise ConfigError(f"config file {str(path)!r} does not exist{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"config file {str(path)!r} cannot be read: {reason}") from None
+    document = _parse(text, f"config file {str(path)!r}")
+    if not isinstance(document, dict):
+        kind = "empty" if document is None else f"a {type(document).__name__}"
+        raise ConfigError(
+            f"config file {str(path)!r} is {kind}; it must be a mapping of keys, for example seed: 0"
+        )
+    return document
+
+
+def with_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Sets keys of a document; the later of two overrides of one key wins.
+
+    Args:
+        document: Sections of keys; left as it is.
+        overrides: Texts ``key.path=value``, the value being YAML. After section and key, the rest of the path
+            is one key: ``env.protect.layer1.0.conv1=why`` protects the module ``layer1.0.conv1``.
+
+    Returns:
+        A new document.
+
+    Raises:
+        ConfigError: An override has no ``=`` or its value is not YAML.
+    """
+    result = copy.deepcopy(dict(document))
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        keys = path.strip().split(".", 2)
+        if not equals or not all(keys):
+            raise ConfigError(
+                f"override {override!r}: write key.path=value, for example search.evaluations=400"
+            )
+        target = result
+        for key in keys[:-1]:
+            if not isinstance(target.get(key), dict):
+                target[key] = {}
+            target = target[key]
+        target[keys[-1]] = _parse(text, f"override {override!r}")
+    return result
+
+
+def with_environment(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Puts environment variables in the place of ``${VAR}`` and ``${VAR:-default}`` in text values.
+
+    As in a shell, the default stands in for a variable that is unset or empty. ``$${`` gives ``${`` itself.
+
+    Args:
+        document: Sections of keys; left as it is.
+        environment: The variables.
+
+    Returns:
+        A new document.
+
+    Raises:
+        ConfigError: A variable without a default is not set, or a reference is malformed. Names the keys.
+    """
+    problems: list[str] = []
+
+    def fill(key: str, text: str) -> str:
+        def value_of(match: re.Match[str]) -> str:
+            name, default = match["name"], match["default"]
+            if match[0] == "$${":
+                return "${"
+            if name is None:
+                problems.append(
+                    f"{key}: {text!r} is malformed; write ${{VAR}}, ${{VAR:-default}}, or $${{ for ${{"
+                )
+                return ""
+            value = environment.get(name)
+            if default is not None:
+                return value or default
+            if value is None:
+                problems.append(
+                    f"{key}: environment variable {name} is not set; set it, override {key}=..., "
+                    f"or write ${{{name}:-default}}"
+                )
+            return value or ""
+
+        return _REFERENCE.sub(value_of, text)
+
+    filled = _map_text("", document, fill)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return dict(filled)
+
+
+def without_references(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Escapes text that looks like a reference, so that reading the document again gives the same text."""
+    return dict(_map_text("", document, lambda _, text: text.replace("${", "$${")))
+
+
+def _map_text(key: str, value: Any, change: Callable[[str, str], str]) -> Any:
+    if isinstance(value, str):
+        return change(key, value)
+    if isinstance(value, Mapping):
+        return {
+            name: _map_text(f"{key}.{name}" if key else str(name), part, change)
+            for name, part in value.items()
+        }
+    if isinstance(value, list):
+        return [_map_text(key, part, change) for part in value]
+    return value
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ConfigError(f"{where} is not YAML: {error.problem}{place}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-01
+        raise ConfigError(f"{where} is not YAML: {str(error).splitlines()[0]}") from None

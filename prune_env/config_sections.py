@@ -1,0 +1,194 @@
+"""The sections of a run's settings: every key with its default, range, unit and meaning.
+
+The command line, the YAML files and the docs all take their texts from here.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
+
+
+class Section(BaseModel):
+    """What all sections share: unknown keys are refused, and nothing changes once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_values_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes true for 1, and nobody who writes "epochs: true" means one epoch.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value
+
+
+class RunSection(Section):
+    """Where a run is kept and what it runs on."""
+
+    directory: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of the run, which must not exist yet; null: runs/NAME.",
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="Threads of torch, 1 or more; null: torch's own choice."
+    )
+    device: str = Field(default="auto", description="auto (a GPU where there is one), cpu, cuda or cuda:N.")
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        kind, colon, index = value.partition(":")
+        if value in ("auto", "cpu", "cuda") or (kind == "cuda" and colon and index.isdecimal()):
+            return value
+        raise ValueError("must be auto, cpu, cuda or cuda:N")
+
+
+class ModelSection(Section):
+    """The network to prune."""
+
+    name: str = Field(min_length=1, description="A network by name, or your own as package.module:callable.")
+    weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Path of a safetensors file or state dict; pretrained: the network's own; null: none.",
+    )
+    arguments: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Keyword arguments of the function that builds the network."
+    )
+
+
+class DataSection(Section):
+    """The images; the reward, calibration and test set are disjoint."""
+
+    name: str = Field(min_length=1, description="A data set by name, or the layout of your own files.")
+    path: str | None = Field(
+        default=None, min_length=1, description="Folder or file that holds it; null: not needed."
+    )
+    reward_images: int = Field(
+        default=1000, ge=1, description="Images that the reward is measured on, 1 or more."
+    )
+    calibration_images: int = Field(
+        default=256, ge=1, description="Images for batch-norm statistics and feature-map ranks, 1 or more."
+    )
+    test_images: int | None = Field(
+        default=None, ge=1, description="Images of the test set, which no search sees, 1 or more; null: all."
+    )
+    image_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Side that images are resized to, in pixels, 1 or more; null: as they are.",
+    )
+    batch_size: int = Field(default=256, ge=1, description="Images per forward pass, 1 or more.")
+
+
+class PretrainSection(Section):
+    """Training on the spot, where model.weights is null."""
+
+    epochs: int = Field(
+        default=0, ge=0, description="Passes over the training images, 0 (no training) or more."
+    )
+    batch_size: int = Field(default=64, ge=1, description="Images per training step, 1 or more.")
+    learning_rate: float = Field(default=0.05, gt=0, description="Highest learning rate, above 0.")
+    weight_decay: float = Field(default=5e-4, ge=0, description="Weight decay, 0 or more.")
+
+
+class BudgetSection(Section):
+    """What the pruned network may cost."""
+
+    metric: Literal["macs", "params"] = Field(
+        default="macs",
+        description="What is counted: macs (multiply-adds of conv and linear layers) or params.",
+    )
+    keep: float = Field(
+        default=0.5, gt=0, le=1, description="Share of the dense cost that may remain, in (0, 1]."
+    )
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _no_latency_yet(cls, value: Any) -> Any:
+        if value == "latency":
+            raise ValueError("latency budgets are not available in this version; must be 'macs' or 'params'")
+        return value
+
+
+class EnvSection(Section):
+    """What may be cut, and what an action means."""
+
+    granularity: Literal["channel"] = Field(
+        default="channel", description="The shape that is cut; this version cuts whole channels."
+    )
+    min_keep: float = Field(default=0.1, gt=0, le=1, description="Least keep ratio of a unit, in (0, 1].")
+    round_to: int = Field(
+        default=1, ge=1, description="Widths are multiples of this many channels, 1 or more."
+    )
+    action: Literal["share", "ratio"] = Field(
+        default="share",
+        description="ratio: the action is the unit's keep ratio, as in AMC; share (our choice): it "
+        "multiplies the ratio that would spend what is left of the budget evenly.",
+    )
+    protect: dict[str, str] = Field(
+        default_factory=dict, description="Modules that may not be cut: dotted name to reason in words."
+    )
+
+
+class CriterionSection(Section):
+    """Which channels of a unit stay."""
+
+    name: str = Field(
+        default="l1", min_length=1, description="Score of a channel; the best-scored channels stay."
+    )
+
+
+class SensitivitySection(Section):
+    """Layers that are protected because many of their feature maps have a low rank."""
+
+    enabled: bool = Field(default=True, description="Whether sensitive layers are looked for and protected.")
+    rank_threshold: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="A map is low-rank if rank / min(height, width) is below this, in [0, 1].",
+    )
+    layer_threshold: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="A layer is sensitive if more than this share of its maps is low-rank, in [0, 1].",
+    )
+    top_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="At most this share of the layers, those richest in low-rank maps, is sensitive, in [0, 1]; "
+        "null: no such limit.",
+    )
+    images: int = Field(
+        default=256, ge=1, description="Calibration images used, 1 or more; no more than there are."
+    )
+    probe_keep: float | None = Field(
+        default=0.25,
+        gt=0,
+        le=1,
+        description="Each unit is cut alone to this keep ratio once, to show the agent how far the loss rises; "
+        "counted as evaluations; null: not measured.",
+    )
+
+
+class RewardSection(Section):
+    """What the agent is rewarded for."""
+
+    name: str = Field(
+        default="error", min_length=1, description="A reward by name, or your own as package.module:callable."
+    )
+    settings: dict[str, float] = Field(default_factory=dict, description="Numbers that the reward takes.")
+
+
+class SearchSection(Section):
+    """How long to search."""
+
+    evaluations: int = Field(
+        default=200,
+        ge=1,
+        description="Plans to evaluate, one an episode, 1 or more; the baselines get as many.",
+    )

@@ -1,0 +1,170 @@
+"""Closed-form MACs and params of a network at given widths, exact to the integer.
+
+MACs are multiply-adds of convolution and linear layers, counted once, for one image. Every layer's cost is a product
+of the channels it reads and the channels it writes, and both are sums of unit widths; so a cost needs no network,
+only integers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from torch import nn
+
+from prune_env.unit import Unit
+
+Metric = Literal["macs", "params"]
+Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A number of channels: a fixed part, and for each unit that runs through, a multiple of its width.
+
+    Attributes:
+        fixed: Channels that belong to no unit.
+        parts: Pairs (unit number, channels for each channel of the unit's width).
+    """
+
+    fixed: int
+    parts: tuple[tuple[int, int], ...]
+
+    def at(self, widths: Sequence[int]) -> int:
+        """The number of channels when unit number u keeps ``widths[u]`` channels."""
+        return self.fixed + sum(repeat * widths[unit] for unit, repeat in self.parts)
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one convolution or linear layer costs.
+
+    Attributes:
+        name: Dotted name of the module.
+        positions: Output positions for one image (H*W, times the calls in a forward pass).
+        kernel: Kernel elements (k*k; 1 for a linear layer).
+        inputs: Channels read.
+        outputs: Channels written.
+        groups: The dense layer's group count; it stays when slots are cut.
+        depthwise: Whether each output channel reads exactly its own input channel; then groups follow the width.
+        bias: Whether there is a bias vector.
+    """
+
+    name: str
+    positions: int
+    kernel: int
+    inputs: Extent
+    outputs: Extent
+    groups: int
+    depthwise: bool
+    bias: bool
+
+    def weights(self, widths: Sequence[int], groups: int | None = None) -> int:
+        """Elements of the weight tensor at the given widths and group count."""
+        outputs = self.outputs.at(widths)
+        if self.depthwise:
+            return self.kernel * outputs
+        return self.kernel * self.inputs.at(widths) * outputs // (groups or self.groups)
+
+
+@dataclass(frozen=True)
+class VectorCost:
+    """Params that a per-channel module (batch norm, PReLU) holds for each of its channels."""
+
+    name: str
+    per_channel: int
+    extent: Extent
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """The closed-form cost of a whole network.
+
+    Attributes:
+        layers: Convolutions and linear layers that the forward pass calls.
+        vectors: Per-channel modules that units run through.
+        fixed_params: Elements of every other parameter.
+    """
+
+    layers: tuple[LayerCost, ...]
+    vectors: tuple[VectorCost, ...]
+    fixed_params: int
+
+    def macs(self, widths: Sequence[int], groups: dict[str, int] | None = None) -> int:
+        """Multiply-adds for one image when unit number u keeps ``widths[u]`` channels."""
+        chosen = groups or {}
+        return sum(layer.positions * layer.weights(widths, chosen.get(layer.name)) for layer in self.layers)
+
+    def params(self, widths: Sequence[int], groups: dict[str, int] | None = None) -> int:
+        """Parameters (buffers not counted) when unit number u keeps ``widths[u]`` channels."""
+        chosen = groups or {}
+        weights = sum(layer.weights(widths, chosen.get(layer.name)) for layer in self.layers)
+        biases = sum(layer.outputs.at(widths) for layer in self.layers if layer.bias)
+        vectors = sum(vector.per_channel * vector.extent.at(widths) for vector in self.vectors)
+        return self.fixed_params + weights + biases + vectors
+
+    def cost(self, metric: Metric, widths: Sequence[int]) -> int:
+        """MACs or params at the given widths."""
+        return self.macs(widths) if metric == "macs" else self.params(widths)
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether each output channel reads its own input channel; a convolution of width 1 is not depthwise."""
+    return isinstance(module, Convolution) and 1 < module.groups == module.in_channels == module.out_channels
+
+
+def channels_of(module: nn.Module, side: str) -> int:
+    """How many channels a convolution, linear layer or per-channel module has on one side."""
+    if isinstance(module, nn.Linear):
+        return module.in_features if side == "in" else module.out_features
+    names = ("in_channels",) if side == "in" else ("out_channels", "num_features", "num_parameters")
+    return next((int(value) for name in names if isinstance(value := getattr(module, name, None), int)), 0)
+
+
+def build_cost_model(model: nn.Module, units: Sequence[Unit], positions: dict[str, int]) -> CostModel:
+    """Gathers the closed form from a network and its units.
+
+    Args:
+        model: The dense network.
+        units: Its units; the number of a unit in this sequence is its number in every ``widths``.
+        positions: For each convolution and linear layer that the forward pass calls, its output positions for one
+            image.
+
+    Returns:
+        The cost model, exact for any widths from 1 to each unit's channels.
+    """
+    occupied: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for number, unit in enumerate(units):
+        for member in unit.members:
+            occupied.setdefault((member.module, member.side), []).append((number, member.index.shape[1]))
+
+    def extent(name: str, module: nn.Module, side: str) -> Extent:
+        parts = tuple(occupied.get((name, side), ()))
+        fixed = channels_of(module, side) - sum(repeat * units[unit].channels for unit, repeat in parts)
+        return Extent(fixed, parts)
+
+    layers, vectors, counted = [], [], 0
+    for name, module in model.named_modules():
+        own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        if isinstance(module, (*Convolution, nn.Linear)) and name in positions:
+            kernel = 1 if isinstance(module, nn.Linear) else prod(module.kernel_size)
+            groups = 1 if isinstance(module, nn.Linear) else module.groups
+            layers.append(
+                LayerCost(
+                    name,
+                    positions[name],
+                    kernel,
+                    extent(name, module, "in"),
+                    extent(name, module, "out"),
+                    groups,
+                    is_depthwise(module),
+                    module.bias is not None,
+                )
+            )
+            counted += own
+        elif own and (name, "out") in occupied:
+            channels = channels_of(module, "out")
+            vectors.append(VectorCost(name, own // channels, extent(name, module, "out")))
+            counted += own
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return CostModel(tuple(layers), tuple(vectors), total - counted)

@@ -1,0 +1,212 @@
+"""Which channels are coupled: Torch-Pruning's dependency graph, read into units of our own.
+
+This is the only file that imports torch_pruning, and graph discovery is all that it is used for. What it finds is a
+proposal: `prune_env.proof` cuts every unit and compares before anybody may rely on it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch_pruning
+from torch import Tensor, nn
+from torch_pruning import ops
+from torch_pruning.dependency import index_mapping
+
+from prune_env.costs import Convolution, channels_of, is_depthwise
+from prune_env.errors import ModelError
+from prune_env.unit import IntArray, Member, Unit
+
+Cuttable = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.PReLU)
+
+
+class _Coupled(Exception):  # noqa: N818
+    """Why a set of coupled channels can't be cut, in words."""
+
+
+def find_units(model: nn.Module, example_input: Tensor, order: Sequence[str]) -> list[Unit]:
+    """The network's units in forward order; those that cannot be cut are protected with the reason.
+
+    Args:
+        model: The network in eval mode, on gradients; tracing runs it once.
+        example_input: A batch of inputs.
+        order: Names of the convolutions and linear layers in the order in which the forward pass calls them.
+
+    Returns:
+        Units whose members do not overlap, not yet proved.
+    """
+    modules = dict(model.named_modules())
+    graph, barriers = _build_graph(model, example_input)
+    claimed: dict[str, set[int]] = {}
+    units: list[Unit] = []
+    for name in order:
+        if modules[name] not in graph.module2node or claimed.get(name):
+            continue
+        unit = _unit_from(name, modules, graph, barriers)
+        for member in unit.members:
+            if member.side == "out":
+                claimed.setdefault(member.module, set()).update(member.index.ravel().tolist())
+        units.append(unit)
+    return _without_overlaps(units)
+
+
+def _build_graph(model: nn.Module, example_input: Tensor) -> tuple[Any, set[Any]]:
+    """The dependency graph, and the nodes through which channels cannot be followed."""
+    graph = torch_pruning.DependencyGraph()
+    own = {type(module): _OwnSizes() for module in model.modules() if hasattr(module, "keep_outputs")}
+    try:
+        graph.build_dependency(model, example_input, customized_pruners=own, verbose=False)
+    except ArithmeticError:
+        # Building ends with the index maps; one that cannot be worked out (a channel shuffle) stops it there.
+        if not getattr(graph, "module2node", None):
+            raise ModelError("The network's graph could not be traced.") from None
+    barriers = {node for node in graph.module2node.values() if _reorders(graph, node)}
+    for node in barriers:
+        # A barrier is reached and never crossed.
+        node.type, node.dependencies = ops.OPTYPE.ELEMENTWISE, []
+    index_mapping.update_index_mapping(graph)
+    for node in graph.module2node.values():
+        # The maps are set; without this every group asked for would work all of them out again.
+        node.type = ops.OPTYPE.ELEMENTWISE
+    return graph, barriers
+
+
+def _reorders(graph: Any, node: Any) -> bool:
+    """Whether a reshape is more than a flatten, so that channels cannot be followed through it."""
+    if node.type != ops.OPTYPE.RESHAPE:
+        return False
+    if len(getattr(node.grad_fn, "_saved_self_sym_sizes", ())) > 4:
+        return True
+    try:
+        index_mapping.update_reshape_index_mapping(graph, node)
+    except ArithmeticError:
+        return True
+    return False
+
+
+class _OwnSizes:
+    """Tells Torch-Pruning about modules that re-index themselves (`keep_inputs`, `keep_outputs`)."""
+
+    pruning_dim = 1
+
+    def prune_out_channels(self, layer: nn.Module, idxs: Sequence[int]) -> None:
+        """Never called: only its identity marks the output side."""
+
+    def prune_in_channels(self, layer: nn.Module, idxs: Sequence[int]) -> None:
+        """Never called: only its identity marks the input side."""
+
+    def get_out_channels(self, layer: nn.Module) -> int:
+        """Channels the module writes."""
+        return channels_of(layer, "out")
+
+    def get_in_channels(self, layer: nn.Module) -> int:
+        """Channels the module reads."""
+        return channels_of(layer, "in")
+
+
+def _unit_from(name: str, modules: Mapping[str, nn.Module], graph: Any, barriers: set[Any]) -> Unit:
+    """The unit of a layer's output channels, protected where its coupling cannot be cut."""
+    channels = channels_of(modules[name], "out")
+    whole = Member(name, "out", np.arange(channels, dtype=np.int64)[:, None])
+    try:
+        members = list(_members(name, channels, modules, graph, barriers))
+        members = _merge_slots(members, channels, modules)
+    except _Coupled as coupled:
+        return Unit(name, channels, (whole,), protected=str(coupled))
+    channels = len(members[0].index)
+    reason = None
+    if not any(member.side == "in" for member in members):
+        reason = "its channels are the network's output"
+    elif channels == 1:
+        reason = "it has a single channel that can only be kept"
+    return Unit(name, channels, tuple(members), protected=reason)
+
+
+def _members(
+    name: str, channels: int, modules: Mapping[str, nn.Module], graph: Any, barriers: set[Any]
+) -> Iterator[Member]:
+    names = {module: key for key, module in modules.items()}
+    root = modules[name]
+    handler = graph.get_pruner_of_module(root).prune_out_channels
+    try:
+        group = graph.get_pruning_group(root, handler, list(range(channels)))
+    except (ArithmeticError, IndexError, TypeError) as error:
+        raise _Coupled(
+            f"its channels could not be followed through the graph ({type(error).__name__})"
+        ) from None
+    for item in group:
+        node, module = item.dep.target, item.dep.target.module
+        if node in barriers:
+            raise _Coupled("its channels pass through a reshape that reorders them (a channel shuffle)")
+        if isinstance(module, nn.Parameter):
+            raise _Coupled("its channels meet a bare parameter, whose channels cannot be told")
+        if module not in names or isinstance(module, nn.PReLU) and module.num_parameters == 1:
+            continue
+        if not isinstance(module, Cuttable) and not hasattr(module, "keep_outputs"):
+            if next(module.parameters(recurse=False), None) is not None:
+                raise _Coupled(f"its channels pass through {names[module]!r}, a {type(module).__name__}")
+            continue
+        index = _index_map(names[module], item.idxs, item.root_idxs, channels)
+        if is_depthwise(module):
+            yield Member(names[module], "out", index)
+            yield Member(names[module], "in", index)
+        elif isinstance(module, (*Convolution, nn.Linear)) or hasattr(module, "keep_outputs"):
+            out = item.dep.handler == graph.get_pruner_of_module(module).prune_out_channels
+            yield Member(names[module], "out" if out else "in", index)
+        else:
+            yield Member(names[module], "out", index)
+
+
+def _index_map(name: str, places: Sequence[int], roots: Sequence[int], channels: int) -> IntArray:
+    """Places by root channel, [channels, r]; every channel must run through equally often."""
+    order = np.lexsort((places, roots))
+    sorted_roots, sorted_places = np.asarray(roots)[order], np.asarray(places, dtype=np.int64)[order]
+    repeat = len(places) // channels
+    if repeat == 0 or not np.array_equal(sorted_roots, np.repeat(np.arange(channels), repeat)):
+        raise _Coupled(f"only some of its channels reach {name!r}, which couples them unequally")
+    return sorted_places.reshape(channels, repeat)
+
+
+def _merge_slots(members: list[Member], channels: int, modules: Mapping[str, nn.Module]) -> list[Member]:
+    """Makes the channels that sit in the same slot of a grouped convolution's groups one channel of the unit.
+
+    A grouped convolution stays regular only if every group loses the same slots [our choice].
+    """
+    label = np.arange(channels)
+    for member in members:
+        module = modules[member.module]
+        groups = getattr(module, "groups", 1)
+        if groups == 1 or is_depthwise(module):
+            continue
+        size = channels_of(module, member.side)
+        if member.index.size != size:
+            raise _Coupled(f"it fills only a part of the groups of {member.module!r}")
+        slots = member.index % (size // groups)
+        for slot in range(size // groups):
+            touched = np.unique(label[(slots == slot).any(axis=1)])
+            label[np.isin(label, touched)] = touched[0]
+    _, label, counts = np.unique(label, return_inverse=True, return_counts=True)
+    if len(counts) == channels:
+        return members
+    if counts.min() != counts.max():
+        raise _Coupled("the grouped convolutions that it meets divide its channels unequally")
+    order = np.argsort(label, kind="stable")
+    return [Member(m.module, m.side, m.index[order].reshape(len(counts), -1)) for m in members]
+
+
+def _without_overlaps(units: list[Unit]) -> list[Unit]:
+    """Protects every unit that claims a channel which another unit claims too."""
+    owners: dict[tuple[str, str, int], str] = {}
+    clashes: dict[str, str] = {}
+    for unit in units:
+        for member in unit.members:
+            if unit.protected is not None:
+                continue
+            for place in member.index.ravel().tolist():
+                other = owners.setdefault((member.module, member.side, place), unit.name)
+                if other != unit.name:
+                    clashes[unit.name] = f"its coupling with {other!r} at {member.module!r} is ambiguous"
+                    clashes[other] = f"its coupling with {unit.name!r} at {member.module!r} is ambiguous"
+    return [
+        Unit(unit.name, unit.channels, unit.members, clashes.get(unit.name, unit.protected)) for unit in units
+    ]

@@ -1,0 +1,121 @@
+"""The data sets that come with the library by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prune_env.data import folder, npz
+from prune_env.data.arrays import ArraySource, LabelledArrays
+from prune_env.data.folder import FolderSource
+from prune_env.data.mosaics import read_mosaics
+from prune_env.data.registry import existing_path, not_found, register_source
+from prune_env.errors import DataError
+
+TEST_DIGITS = 450
+
+
+@register_source("digits")
+def load_digits(_path: Path | None = None, _image_size: int | None = None) -> ArraySource:
+    """scikit-learn's digits, part of its package: 1,347 training and 450 test images of 8x8, one channel."""
+    from sklearn import datasets, model_selection
+
+    digits = datasets.load_digits()
+    # A fixed seed: the split belongs to the data set, not to a run.
+    train, test = model_selection.train_test_split(
+        np.arange(len(digits.target)), test_size=TEST_DIGITS, stratify=digits.target, random_state=0
+    )
+    images = digits.images.astype(np.uint8)
+    return ArraySource(
+        "digits",
+        10,
+        LabelledArrays.from_arrays(images[train], digits.target[train], "digits, train"),
+        LabelledArrays.from_arrays(images[test], digits.target[test], "digits, test"),
+        mean=(0.3053,),
+        std=(0.3760,),
+        maximum=16.0,
+    )
+
+
+@register_source("cifar10")
+def load_cifar10(path: Path | None = None, _image_size: int | None = None) -> ArraySource:
+    """CIFAR-10, normalised as the known CIFAR ResNets were trained: with ImageNet's mean and std."""
+    forms = (
+        f"{npz.LAYOUT}; a folder with cifar10.npz; a folder of mosaics (meta.json, train_*.webp, "
+        "test_*.webp) or the folder around it; or a torchvision root with cifar-10-batches-py"
+    )
+    found = existing_path("cifar10", path, forms)
+    mosaics = next((place for place in (found, found / "cifar10") if (place / "meta.json").is_file()), None)
+    if mosaics is not None:
+        train, test = read_mosaics(mosaics)
+    else:
+        train, test = _npz_or_torchvision("cifar10", found, "CIFAR10", "cifar-10-batches-py", forms)
+    return ArraySource("cifar10", 10, train, test, folder.IMAGENET_MEAN, folder.IMAGENET_STD)
+
+
+@register_source("cifar100")
+def load_cifar100(path: Path | None = None, _image_size: int | None = None) -> ArraySource:
+    """CIFAR-100 with its own mean and std."""
+    forms = f"{npz.LAYOUT}; a folder with cifar100.npz; or a torchvision root with cifar-100-python"
+    found = existing_path("cifar100", path, forms)
+    train, test = _npz_or_torchvision("cifar100", found, "CIFAR100", "cifar-100-python", forms)
+    return ArraySource("cifar100", 100, train, test, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+
+
+@register_source("fashionmnist")
+def load_fashionmnist(path: Path | None = None, _image_size: int | None = None) -> ArraySource:
+    """FashionMNIST with its own mean and std: 28x28, one channel."""
+    forms = f"{npz.LAYOUT}; a folder with fashionmnist.npz; or a torchvision root with FashionMNIST/raw"
+    found = existing_path("fashionmnist", path, forms)
+    train, test = _npz_or_torchvision("fashionmnist", found, "FashionMNIST", "FashionMNIST/raw", forms)
+    return ArraySource("fashionmnist", 10, train, test, (0.2860,), (0.3530,))
+
+
+@register_source("npz")
+def load_npz(path: Path | None = None, _image_size: int | None = None) -> ArraySource:
+    """Any file in MedMNIST's layout, normalised with mean and std 0.5 as MedMNIST's own networks are."""
+    found = existing_path("npz", path, npz.LAYOUT)
+    if not found.is_file():
+        raise not_found("npz", found, npz.LAYOUT)
+    train, test = npz.read_npz(found)
+    channels = train.images.shape[3]
+    return ArraySource("npz", int(train.labels.max()) + 1, train, test, (0.5,) * channels, (0.5,) * channels)
+
+
+@register_source("imagefolder")
+def load_imagefolder(path: Path | None = None, image_size: int | None = None) -> FolderSource:
+    """Any tree in torchvision's ImageFolder layout."""
+    return FolderSource.from_folder("imagefolder", existing_path("imagefolder", path, folder.LAYOUT), image_size or 224)
+
+
+@register_source("imagenet")
+def load_imagenet(path: Path | None = None, image_size: int | None = None) -> FolderSource:
+    """ImageNet in torchvision's ImageFolder layout."""
+    return FolderSource.from_folder("imagenet", existing_path("imagenet", path, folder.LAYOUT), image_size or 224)
+
+
+def _npz_or_torchvision(
+    name: str, path: Path, dataset: str, marker: str, forms: str
+) -> tuple[LabelledArrays, LabelledArrays]:
+    """Read an .npz, or else the torchvision data set whose files lie in ``path / marker``."""
+    file = path if path.is_file() else path / f"{name}.npz"
+    if file.is_file():
+        return npz.read_npz(file)
+    if not (path / marker).is_dir():
+        raise not_found(name, path, forms)
+    from torchvision import datasets
+
+    # The CIFAR classes compare the files with their known MD5 before anything is unpickled.
+    return (
+        _read_torchvision(getattr(datasets, dataset), path, True, f"{name} in {path}"),
+        _read_torchvision(getattr(datasets, dataset), path, False, f"{name} in {path}"),
+    )
+
+
+def _read_torchvision(dataset: Callable[..., Any], root: Path, train: bool, what: str) -> LabelledArrays:
+    try:
+        read = dataset(root=str(root), train=train, download=False)
+    except Exception as error:
+        raise DataError(f"{what} is damaged or incomplete ({error}); fetch it again") from error
+    return LabelledArrays.from_arrays(np.asarray(read.data), np.asarray(read.targets), what)

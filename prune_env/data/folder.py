@@ -1,0 +1,145 @@
+"""Data sets that lie on disk as one folder of image files for each class."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from prune_env.data.source import Indices, Split
+from prune_env.errors import DataError
+
+# What torchvision's and timm's ImageNet networks were trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+LAYOUT = "a folder with train/CLASS/* and val/CLASS/* or test/CLASS/*"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFiles:
+    """The image files of one split and their labels, int64 [N]."""
+
+    files: tuple[str, ...] = field(repr=False)
+    labels: Indices = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class FolderSource:
+    """An `ImageSource` on disk: only the images that are asked for are read.
+
+    The shorter side is resized to 256 / 224 of ``image_size`` and the centre is cut out, as the ImageNet
+    networks' authors evaluate them.
+
+    Attributes:
+        name: The data set's name.
+        class_names: The class folders, sorted; a label is the position here.
+        image_size: Height and width of the loaded images, in pixels.
+        train: The training split.
+        test: The test split.
+        mean: Subtracted from each channel, in 0..1.
+        std: Divides each channel, in 0..1.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_size: int
+    train: LabelledFiles
+    test: LabelledFiles
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    @classmethod
+    def from_folder(cls, name: str, root: Path, image_size: int = 224) -> "FolderSource":
+        """List the files of torchvision's ImageFolder layout.
+
+        Args:
+            name: The data set's name.
+            root: Holds ``train`` and, as the test split, ``val`` (or ``test`` where there is no ``val``).
+            image_size: Height and width of the loaded images, in pixels.
+
+        Returns:
+            The source; no image is read yet.
+
+        Raises:
+            DataError: If a folder is missing or empty, or the two splits have other classes.
+        """
+        held_out = root / "val" if (root / "val").is_dir() else root / "test"
+        class_names, train = _list_files(name, root / "train")
+        test_names, test = _list_files(name, held_out)
+        if class_names != test_names:
+            odd = sorted(set(class_names) ^ set(test_names))[0]
+            raise DataError(
+                f"data set {name!r}: train and {held_out.name} in {root} differ in their classes, "
+                f"for example {odd!r} is in one of them only"
+            )
+        return cls(name, class_names, image_size, train, test)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """Three: every image is read as RGB."""
+        return 3
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of each loaded image, in pixels."""
+        return self.image_size, self.image_size
+
+    def labels(self, split: Split) -> Indices:
+        """The class of every image of a split, int64 [N]."""
+        return self._files(split).labels
+
+    def load(self, split: Split, indices: Indices) -> Tensor:
+        """Read the images at ``indices`` of a split, normalised, float32 [n, 3, image_size, image_size].
+
+        Raises:
+            DataError: If a file cannot be read as an image; names the file.
+        """
+        files = self._files(split).files
+        images = torch.empty(len(indices), 3, self.image_size, self.image_size)
+        # Decoding releases the interpreter lock, so threads do help.
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            for place, image in enumerate(pool.map(self._read, (files[index] for index in indices))):
+                images[place] = image
+        mean = torch.tensor(self.mean).view(1, -1, 1, 1)
+        std = torch.tensor(self.std).view(1, -1, 1, 1)
+        return images.sub_(mean).div_(std)
+
+    def _files(self, split: Split) -> LabelledFiles:
+        return self.train if split == "train" else self.test
+
+    def _read(self, file: str) -> Tensor:
+        from torchvision.transforms import functional
+
+        try:
+            with Image.open(file) as opened:
+                picture = opened.convert("RGB")
+        # Pillow raises many kinds of errors on damaged files.
+        except Exception as error:
+            raise DataError(f"data set {self.name!r}: {file} cannot be read as an image: {error}") from error
+        picture = functional.resize(picture, round(self.image_size * 256 / 224))
+        tensor: Tensor = functional.to_tensor(functional.center_crop(picture, [self.image_size]))
+        return tensor
+
+
+def _list_files(name: str, folder: Path) -> tuple[tuple[str, ...], LabelledFiles]:
+    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
+    if not folder.is_dir():
+        raise DataError(f"data set {name!r}: {folder} does not exist; data.path must be {LAYOUT}")
+    try:
+        class_names, positions = find_classes(folder)
+        samples: Iterable[tuple[str, int]] = make_dataset(folder, positions, IMG_EXTENSIONS)
+    except FileNotFoundError as error:
+        raise DataError(f"data set {name!r}: {error} data.path must be {LAYOUT}") from error
+    files, labels = zip(*samples, strict=True)
+    return tuple(class_names), LabelledFiles(files, np.asarray(labels, dtype=np.int64))

@@ -1,0 +1,43 @@
+"""Reader of ``.npz`` files in MedMNIST's layout; arrays of objects are never unpickled."""
+
+from pathlib import Path
+
+import numpy as np
+
+from prune_env.data.arrays import LabelledArrays
+from prune_env.errors import DataError
+
+LAYOUT = "an .npz file with uint8 train_images, train_labels and test_images, test_labels (or val_*)"
+
+
+def read_npz(path: Path) -> tuple[LabelledArrays, LabelledArrays]:
+    """Read the training and the test split of a file.
+
+    Args:
+        path: The file. ``test_*`` is the test split; ``val_*`` takes its place where there is none, and is
+            left out otherwise.
+
+    Returns:
+        The training split and the test split.
+
+    Raises:
+        DataError: If the file is damaged, lacks an array, or an array is of another type or shape.
+    """
+    # numpy raises many kinds of errors on damaged files, among them those of zipfile and zlib.
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            keys = set(file.files)
+            test = "test" if "test_images" in keys else "val"
+            wanted = ("train_images", "train_labels", f"{test}_images", f"{test}_labels")
+            arrays = {key: file[key] for key in wanted if key in keys}
+    except Exception as error:
+        raise DataError(
+            f"{path} was refused: it is damaged, or not {LAYOUT}; arrays of objects are never unpickled"
+        ) from error
+    missing = [key for key in wanted if key not in arrays]
+    if missing:
+        raise DataError(f"{path}: {missing[0]!r} is missing; needed is {LAYOUT}; the file has {sorted(keys)}")
+    return (
+        LabelledArrays.from_arrays(arrays["train_images"], arrays["train_labels"], f"{path}, train"),
+        LabelledArrays.from_arrays(arrays[f"{test}_images"], arrays[f"{test}_labels"], f"{path}, {test}"),
+    )

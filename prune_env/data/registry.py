@@ -1,0 +1,111 @@
+"""Data sets by name: a dict, the decorator that fills it, and where their files are looked for."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from prune_env.data.source import ImageSource
+from prune_env.errors import DataError, suggest
+
+Loader: TypeAlias = Callable[[Path | None, int | None], ImageSource]
+
+PATH_VARIABLE = "PRUNE_ENV_DATA"
+
+SOURCES: dict[str, Loader] = {}
+
+
+def register_source(name: str) -> Callable[[Loader], Loader]:
+    """Make a data set known by name.
+
+    Args:
+        name: What ``data.name`` says in a configuration.
+
+    Returns:
+        A decorator that stores a callable of (path or None, image size or None) and hands it back unchanged.
+
+    Raises:
+        ValueError: If the name is taken.
+    """
+
+    def add(loader: Loader) -> Loader:
+        if name in SOURCES:
+            raise ValueError(f"a data set named {name!r} is registered already")
+        SOURCES[name] = loader
+        return loader
+
+    return add
+
+
+def known_sources() -> tuple[str, ...]:
+    """The names of all registered data sets, sorted."""
+    return tuple(sorted(SOURCES))
+
+
+def load_source(name: str, path: str | Path | None = None, image_size: int | None = None) -> ImageSource:
+    """Open a data set by name.
+
+    Args:
+        name: One of `known_sources`.
+        path: Where its files are; None takes the environment variable PRUNE_ENV_DATA. ``digits`` needs none.
+        image_size: Height and width of the images, in pixels; None for the data set's own (folders: 224).
+
+    Returns:
+        The data set.
+
+    Raises:
+        DataError: If the name is unknown, the files are missing or damaged, or the images have another size.
+    """
+    if name not in SOURCES:
+        raise DataError(f"unknown data set {name!r}; {suggest(name, SOURCES)}")
+    given = path or os.environ.get(PATH_VARIABLE) or None
+    source = SOURCES[name](None if given is None else Path(given).expanduser(), image_size)
+    if image_size is not None and source.size != (image_size, image_size):
+        height, width = source.size
+        raise DataError(
+            f"data.image_size={image_size}: the images of {name!r} are {height}x{width} and are not resized; "
+            "leave the setting out"
+        )
+    return source
+
+
+def existing_path(name: str, path: Path | None, forms: str) -> Path:
+    """The path of a data set that cannot do without.
+
+    Args:
+        name: The data set's name.
+        path: What the user gave, if anything.
+        forms: What may stand there, in words, for the error.
+
+    Returns:
+        ``path``, which exists.
+
+    Raises:
+        DataError: If no path was given or nothing is there.
+    """
+    if path is None:
+        raise DataError(
+            f"data set {name!r} needs its files: {forms}; "
+            f"give it with data.path=... or the environment variable {PATH_VARIABLE}"
+        )
+    if not path.exists():
+        raise not_found(name, path, forms)
+    return path
+
+
+def not_found(name: str, path: Path, forms: str) -> DataError:
+    """The error for a path where the data set is not.
+
+    Args:
+        name: The data set's name.
+        path: Where it was looked for.
+        forms: What may stand there, in words.
+
+    Returns:
+        The error, to be raised.
+    """
+    what = "does not hold it" if path.exists() else "does not exist"
+    return DataError(
+        f"data set {name!r} was looked for at {path}, which {what}; allowed: {forms}; "
+        f"give it with data.path=... or the environment variable {PATH_VARIABLE}"
+    )

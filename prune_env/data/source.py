@@ -1,0 +1,47 @@
+"""What every data set offers: labels at once, images when they are asked for."""
+
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Split = Literal["train", "test"]
+Indices = NDArray[np.int64]
+
+
+class ImageSource(Protocol):
+    """Labelled images in a training and a test split, read by index.
+
+    Images come normalised: divided by their largest possible value, less ``mean``, over ``std``, per channel.
+    """
+
+    @property
+    def name(self) -> str:
+        """The data set's name, as in ``data.name``."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are; labels lie in 0..classes-1."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of each image."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of each image, in pixels."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """What is subtracted from each channel, in 0..1."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """What each channel is divided by, in 0..1."""
+
+    def labels(self, split: Split) -> Indices:
+        """The class of every image of a split, int64 [N]."""
+
+    def load(self, split: Split, indices: Indices) -> Tensor:
+        """The images at ``indices`` of a split, float32 [n, channels, height, width], in that order."""

@@ -1,0 +1,60 @@
+"""The errors that speak to the user: what, where, what was given, what is allowed, what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave; the command line prints its text alone and exits with code 2."""
+
+
+class ConfigError(UserError):
+    """A setting that is unknown, of the wrong type or out of range."""
+
+
+class DataError(UserError):
+    """A data set that is missing, damaged or too small for what was asked of it."""
+
+
+class WeightsError(UserError):
+    """A weights or policy file that is missing, damaged or made for another network."""
+
+
+class ModelError(UserError):
+    """A network that cannot be built, traced or pruned."""
+
+
+class BudgetError(UserError):
+    """A budget that no plan of this network can meet."""
+
+
+class PlanError(UserError):
+    """A plan file that is missing, damaged, hostile or of an unknown version."""
+
+
+class PlanMismatchError(PlanError):
+    """A plan made for another network; names the first module that differs."""
+
+
+class EvaluationError(UserError):
+    """An accuracy or loss that is not a finite number."""
+
+
+class RunError(UserError):
+    """A run directory that exists already, is missing, or lacks a file."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A sentence that offers the nearest known name, or lists them all where none is near.
+
+    Args:
+        name: What the user wrote.
+        known: The names that exist.
+
+    Returns:
+        For example ``did you mean 'resnet56'? (known: resnet20, resnet56)``.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    listing = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
+    return f"did you mean {near[0]!r}? (known: {listing})" if near else f"known: {listing}"

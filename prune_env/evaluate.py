@@ -1,0 +1,133 @@
+"""The evaluator: a plan's accuracy on the reward set, after its batch-norm statistics are measured anew."""
+
+import copy
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prune_env.data import ImageSet
+from prune_env.errors import EvaluationError
+from prune_env.plan import PruningPlan
+from prune_env.walk import LayerWalk
+from rewards import Outcome
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+class Evaluator:
+    """Evaluates plans of one network on images in memory; the same plan is never evaluated twice.
+
+    Args:
+        walk: The network's walk.
+        reward: Images for the reward, never the test set.
+        calibration: Images for the batch-norm statistics, disjoint from the others.
+        batch_size: Images a forward pass.
+        device: Where the network runs.
+    """
+
+    def __init__(
+        self,
+        walk: LayerWalk,
+        reward: ImageSet,
+        calibration: ImageSet,
+        batch_size: int = 256,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.walk = walk
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self.reward = _batches(reward, batch_size, self.device)
+        self.calibration = _batches(calibration, batch_size, self.device)
+        self.hits = 0
+        self._model = copy.deepcopy(walk.model).to(self.device, memory_format=torch.channels_last).eval()
+        self._cache: dict[tuple[tuple[int, ...], ...], Outcome] = {}
+
+    @property
+    def misses(self) -> int:
+        """How many plans were really evaluated."""
+        return len(self._cache)
+
+    def dense(self) -> Outcome:
+        """The outcome of the network as it is."""
+        return self.evaluate(self.walk.plan({}))
+
+    def evaluate(self, plan: PruningPlan) -> Outcome:
+        """Cuts the network, recalibrates its batch norms and measures it on the reward set.
+
+        A plan that cuts nothing leaves the network and its statistics untouched, so its accuracy is the dense one.
+
+        Raises:
+            EvaluationError: If the accuracy or the loss is not finite.
+        """
+        key = tuple(plan.kept.values())
+        if key in self._cache:
+            self.hits += 1
+            return self._cache[key]
+        small = self.pruned(plan)
+        accuracy, loss = measure_accuracy(small, self.reward)
+        if not (math.isfinite(accuracy) and math.isfinite(loss)):
+            widths = {name: width for name, width in plan.widths.items()}
+            raise EvaluationError(
+                f"The network gives a loss of {loss} and an accuracy of {accuracy} on the reward set with the widths "
+                f"{widths}. Check the network's weights and the data's scaling."
+            )
+        self._cache[key] = Outcome(accuracy=accuracy, loss=loss, macs=plan.costs.macs, params=plan.costs.params)
+        return self._cache[key]
+
+    def pruned(self, plan: PruningPlan) -> nn.Module:
+        """The cut network with recalibrated batch norms, in eval mode."""
+        small = plan.apply(self._model)
+        if any(len(unit.kept) < unit.channels for unit in plan.units):
+            recalibrate(small, (images for images, _ in self.calibration))
+        return small
+
+
+def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Measures every batch norm's statistics anew, in place (adaptive batch norm, Li et al., ECCV 2020).
+
+    The statistics are reset and averaged cumulatively over the batches; only batch norms are put into training mode,
+    so dropout stays off.
+
+    Args:
+        model: The network, in eval mode.
+        batches: Image batches [N, C, H, W]; more than one value a channel is needed in each.
+    """
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for images in batches:
+            model(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+def measure_accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Top-1 accuracy in [0, 1] and mean cross-entropy in nats over labelled batches, in float32."""
+    correct = count = 0
+    loss = 0.0
+    with torch.no_grad():
+        for images, labels in batches:
+            logits = model(images).float()
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            correct += int((logits.argmax(dim=1) == labels).sum())
+            count += len(labels)
+    return correct / count, loss / count
+
+
+def _batches(images: ImageSet, batch_size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """A set in memory, cut into batches in the layout that convolutions are fastest in."""
+    layout = torch.channels_last
+    return [
+        (part.to(device).contiguous(memory_format=layout), labels.to(device))
+        for part, labels in zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True)
+    ]

@@ -1,0 +1,23 @@
+"""Networks by name: our own for CIFAR and digits, torchvision's, timm's, or the user's own callable.
+
+Importing this package registers our own networks.
+"""
+
+from prune_env.models import cifar_resnet, digits, mobilenet, vgg
+from prune_env.models.build import build_model, known_models
+from prune_env.models.registry import register_model
+from prune_env.models.shortcut import ZeroPadShortcut
+from prune_env.models.weights import load_weights, save_weights
+
+__all__ = [
+    "ZeroPadShortcut",
+    "build_model",
+    "cifar_resnet",
+    "digits",
+    "known_models",
+    "load_weights",
+    "mobilenet",
+    "register_model",
+    "save_weights",
+    "vgg",
+]

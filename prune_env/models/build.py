@@ -1,0 +1,93 @@
+"""From a name to a network: our own, torchvision's, timm's, or the user's own callable, in this order."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from prune_env.errors import ModelError, suggest
+from prune_env.models.imported import build_imported
+from prune_env.models.registry import MODELS
+from prune_env.models.timm_models import PREFIX, build_timm, pretrained_timm
+from prune_env.models.torchvision_models import build_torchvision, pretrained_torchvision, torchvision_names
+from prune_env.models.weights import load_weights
+
+PRETRAINED = "pretrained"
+
+
+def known_models() -> tuple[str, ...]:
+    """The names of our own networks and of torchvision's classifiers, sorted."""
+    return tuple(sorted({*MODELS, *torchvision_names()}))
+
+
+def build_model(
+    name: str,
+    classes: int,
+    in_channels: int = 3,
+    weights: str | Path | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Build a network by name and load its weights.
+
+    Args:
+        name: One of `known_models`, ``timm/NAME``, or ``package.module:callable`` for the user's own, which
+            is called with ``arguments`` alone.
+        classes: Outputs of the classifier; with ``weights="pretrained"`` the model library's own head stays.
+        in_channels: Channels of the input images.
+        weights: A file for `load_weights`; ``"pretrained"`` for the model library's own; None for the random
+            initialisation.
+        arguments: Further keyword arguments for the network's constructor; they win over ``classes``
+            and ``in_channels``.
+
+    Returns:
+        The network, in training mode as its constructor leaves it, on the CPU.
+
+    Raises:
+        ModelError: If the name is unknown or the network cannot be built.
+        WeightsError: If the weights are missing, damaged or made for another network.
+    """
+    extra = dict(arguments or {})
+    if weights == PRETRAINED:
+        return _build_pretrained(name, in_channels, extra)
+    if name in MODELS:
+        model = _build_own(name, {"classes": classes, "in_channels": in_channels, **extra})
+    elif name.startswith(PREFIX):
+        model = build_timm(name, classes, in_channels, extra)
+    elif ":" in name:
+        model = build_imported(name, extra)
+    elif name in torchvision_names():
+        model = build_torchvision(name, classes, in_channels, extra)
+    else:
+        raise _unknown(name)
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+def _build_pretrained(name: str, in_channels: int, arguments: Mapping[str, Any]) -> nn.Module:
+    if name in MODELS or ":" in name:
+        raise ModelError(
+            f"model.weights='pretrained': {name!r} has no pretrained weights of its own; "
+            "give a .safetensors file, or leave model.weights empty"
+        )
+    if name.startswith(PREFIX):
+        return pretrained_timm(name, in_channels, arguments)
+    if name in torchvision_names():
+        return pretrained_torchvision(name, in_channels, arguments)
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> ModelError:
+    return ModelError(
+        f"unknown model {name!r}; {suggest(name, known_models())}; "
+        "or timm/NAME, or package.module:callable for your own"
+    )
+
+
+def _build_own(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    builder: Callable[..., nn.Module] = MODELS[name]
+    try:
+        return builder(**arguments)
+    except TypeError as error:
+        raise ModelError(f"model {name!r} does not take these model.arguments: {error}") from error

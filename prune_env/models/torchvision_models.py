@@ -1,0 +1,110 @@
+"""Image classifiers of torchvision, by torchvision's own names.
+
+torchvision is imported inside the functions because that takes a second, and our own networks do not need it.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from prune_env.errors import ModelError, WeightsError
+
+# Auxiliary heads exist for training from scratch only, and would make the output a tuple.
+_WITHOUT_AUXILIARY_HEADS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "inception_v3": {"aux_logits": False, "init_weights": False},
+}
+
+
+@cache
+def torchvision_names() -> frozenset[str]:
+    """The classifiers of ``torchvision.models``, without detection, segmentation and quantised networks."""
+    import torchvision
+
+    return frozenset(torchvision.models.list_models(module=torchvision.models))
+
+
+def build_torchvision(name: str, classes: int, in_channels: int, arguments: Mapping[str, Any]) -> nn.Module:
+    """Build a torchvision classifier with random weights.
+
+    Args:
+        name: One of `torchvision_names`.
+        classes: Outputs of the classifier.
+        in_channels: Must be 3.
+        arguments: Further keyword arguments of torchvision's builder.
+
+    Returns:
+        The network, without auxiliary heads.
+
+    Raises:
+        ModelError: If the images do not have 3 channels or an argument is not one of the network's.
+    """
+    import torchvision
+
+    _check_channels(name, in_channels)
+    settings = {"num_classes": classes, **_WITHOUT_AUXILIARY_HEADS.get(name, {}), **arguments}
+    try:
+        model: nn.Module = torchvision.models.get_model(name, weights=None, **settings)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"model {name!r} does not take these model.arguments: {error}") from error
+    return model
+
+
+def pretrained_torchvision(name: str, in_channels: int, arguments: Mapping[str, Any]) -> nn.Module:
+    """Build a torchvision classifier with torchvision's default weights, downloaded on the first use.
+
+    Args:
+        name: One of `torchvision_names`.
+        in_channels: Must be 3.
+        arguments: Further keyword arguments of torchvision's builder.
+
+    Returns:
+        The network with the classes that it was trained on, without auxiliary heads.
+
+    Raises:
+        ModelError: If the images do not have 3 channels or an argument is not one of the network's.
+        WeightsError: If the weights cannot be had.
+    """
+    import torchvision
+
+    _check_channels(name, in_channels)
+    # googlenet drops its auxiliary heads by itself after loading, and refuses to be told so.
+    settings = {"aux_logits": False, **arguments} if name == "inception_v3" else dict(arguments)
+    try:
+        with _no_unpickling():
+            model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT", progress=False, **settings)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"model {name!r} does not take these model.arguments: {error}") from error
+    except Exception as error:
+        raise WeightsError(
+            f"torchvision's pretrained weights of {name!r} could not be loaded: {error}; "
+            "check the network connection, or give a file with model.weights=PATH"
+        ) from error
+    return model
+
+
+def _check_channels(name: str, in_channels: int) -> None:
+    if in_channels != 3:
+        raise ModelError(
+            f"model {name!r}: torchvision's networks read 3 input channels, the data set has {in_channels}; "
+            "take one of our own networks, timm/NAME, or package.module:callable"
+        )
+
+
+@contextmanager
+def _no_unpickling() -> Iterator[None]:
+    # torchvision's download helper calls torch.load(weights_only=False); this switch of torch's overrules it.
+    switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(switch)
+    os.environ[switch] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[switch]
+        else:
+            os.environ[switch] = before

@@ -1,0 +1,121 @@
+"""Weights to and from files: safetensors, or a state dict read without unpickling anything else."""
+
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from prune_env.errors import WeightsError
+
+# Files written before torch 0.4.1, and many converted ones, lack this counter; no forward pass reads it here.
+_OPTIONAL = ".num_batches_tracked"
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load a weights file into a network, in place; on an error the network stays as it was.
+
+    Args:
+        model: The network.
+        path: A ``.safetensors`` file, or any other name for a file that ``torch.load(weights_only=True)``
+            reads: a state dict, bare or under the key ``state_dict``, with or without a ``module.`` prefix.
+
+    Raises:
+        WeightsError: If the file is missing, damaged, refused, not finite or made for another network.
+    """
+    path = Path(path)
+    state = _without_prefix(_read(path))
+    _check_fit(path, model.state_dict(), state)
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"weights file {path}: {name!r} holds values that are not finite (nan or inf)")
+    model.load_state_dict(state)
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write a network's state dict as safetensors; the file appears whole or not at all.
+
+    Args:
+        model: The network.
+        path: The file to write; missing folders are made, an older file is replaced at once.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Cloned because safetensors refuses tensors that share memory, as tied parameters do.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(safetensors.torch.save(tensors))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise WeightsError(f"weights file {path} {what}; give a .safetensors or .pth file with model.weights=PATH")
+    # Whatever the reader raises on a damaged or hostile file, the file is refused.
+    try:
+        if path.suffix == ".safetensors":
+            content: object = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f"weights file {path} was refused: it is truncated, damaged, or holds more than tensors "
+            "(only safetensors and plain state dicts are read; nothing else is ever unpickled)"
+        ) from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise WeightsError(f"weights file {path} was refused: it holds no state dict (a name for each tensor)")
+    for name, value in content.items():
+        if not isinstance(name, str) or not _is_plain_tensor(value):
+            raise WeightsError(f"weights file {path} was refused: its entry {name!r} is not a plain tensor")
+    return dict(content)
+
+
+def _is_plain_tensor(value: object) -> bool:
+    return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout == torch.strided
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    # DataParallel wraps a network in a module named "module" and saves its keys so.
+    if all(name.startswith("module.") for name in state):
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
+
+
+def _check_fit(path: Path, wanted: Mapping[str, Tensor], given: dict[str, Tensor]) -> None:
+    """Name the first module, in the network's own order, that the file does not fit."""
+    for name, tensor in wanted.items():
+        module, _, parameter = name.rpartition(".")
+        where = f"module {module!r}, {parameter!r}" if module else repr(parameter)
+        if name not in given:
+            if name.endswith(_OPTIONAL):
+                given[name] = tensor
+                continue
+            raise WeightsError(
+                f"weights file {path} does not fit the network: {where} is missing from the file "
+                f"(the network needs shape {tuple(tensor.shape)})"
+            )
+        if given[name].shape != tensor.shape:
+            raise WeightsError(
+                f"weights file {path} does not fit the network: {where} has shape "
+                f"{tuple(given[name].shape)} in the file, the network needs {tuple(tensor.shape)}"
+            )
+        if tensor.is_floating_point() and not given[name].is_floating_point():
+            raise WeightsError(
+                f"weights file {path} does not fit the network: {where} holds "
+                f"{given[name].dtype} in the file, the network needs {tensor.dtype}"
+            )
+    for name in given:
+        if name not in wanted:
+            raise WeightsError(f"weights file {path} does not fit the network: it has no place for {name!r}")

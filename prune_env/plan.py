@@ -1,0 +1,298 @@
+"""The pruning plan: which channels stay, as a small readable file that any machine can check and apply.
+
+The format is our choice: JSON, version 1, complete in itself. It names the network that it fits by a fingerprint of
+every module, and for each unit says which channels stay and which places they occupy, so that applying it needs no
+tracing.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import nn
+
+from prune_env.errors import PlanError
+from prune_env.files import atomic_write
+from prune_env.unit import IntArray, Unit
+
+PLAN_VERSION: Literal[1] = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PlannedMember(_Frozen):
+    """One side of one module that a unit runs through.
+
+    Unit channel i occupies the module's channels ``start + i * step + j * stride`` for j below ``repeat``, or
+    ``index[i]`` where no such rule holds.
+    """
+
+    module: str
+    side: Literal["in", "out"]
+    start: int = Field(0, ge=0)
+    step: int = Field(1, ge=1)
+    repeat: int = Field(1, ge=1)
+    stride: int = Field(1, ge=1)
+    index: list[list[int]] | None = None
+
+    @classmethod
+    def from_index(cls, module: str, side: Literal["in", "out"], index: IntArray) -> Self:
+        """The shortest form of an index map [channels, r]."""
+        start = int(index[0, 0])
+        step = int(index[1, 0] - start) if len(index) > 1 else 1
+        stride = int(index[0, 1] - start) if index.shape[1] > 1 else 1
+        rule = cls(
+            module=module,
+            side=side,
+            start=start,
+            step=max(step, 1),
+            repeat=index.shape[1],
+            stride=max(stride, 1),
+        )
+        if np.array_equal(rule.channels(len(index)), index):
+            return rule
+        return cls(module=module, side=side, index=index.tolist())
+
+    def channels(self, count: int) -> IntArray:
+        """The index map, int64 [count, r]."""
+        if self.index is not None:
+            return np.asarray(self.index, dtype=np.int64).reshape(count, -1)
+        rows = self.start + self.step * np.arange(count, dtype=np.int64)
+        return rows[:, None] + self.stride * np.arange(self.repeat, dtype=np.int64)[None, :]
+
+
+class PlannedUnit(_Frozen):
+    """What stays of one unit."""
+
+    name: str
+    channels: int = Field(ge=1)
+    kept: list[int] = Field(min_length=1)
+    protected: str | None = None
+    members: list[PlannedMember]
+
+    @model_validator(mode="after")
+    def _kept_channels_exist_once(self) -> Self:
+        repeated = sorted({channel for channel in self.kept if self.kept.count(channel) > 1})
+        if repeated:
+            raise ValueError(
+                f"unit {self.name!r} keeps channel {repeated[0]} more than once; each may be named once"
+            )
+        outside = [channel for channel in self.kept if not 0 <= channel < self.channels]
+        if outside:
+            raise ValueError(
+                f"unit {self.name!r} keeps channel {outside[0]}; allowed are 0 to {self.channels - 1}"
+            )
+        if self.kept != sorted(self.kept):
+            raise ValueError(f"unit {self.name!r}: kept channels must be in ascending order")
+        for member in self.members:
+            if member.index is not None and (
+                len(member.index) != self.channels or len({len(row) for row in member.index}) != 1
+            ):
+                raise ValueError(
+                    f"unit {self.name!r}, member {member.module!r}: index must have {self.channels} equal rows"
+                )
+        return self
+
+
+class PlannedBudget(_Frozen):
+    """The budget that the plan was made for and what it reaches, as shares of the dense cost."""
+
+    metric: Literal["macs", "params"]
+    keep: float = Field(gt=0, le=1)
+    achieved: float = Field(ge=0, le=1)
+
+
+class PlannedCosts(_Frozen):
+    """Costs for one image, dense and pruned; MACs are multiply-adds of convolution and linear layers."""
+
+    dense_macs: int
+    macs: int
+    dense_params: int
+    params: int
+
+
+class PruningPlan(_Frozen):
+    """What stays of each unit of one network.
+
+    Example:
+        >>> from torch import nn
+        >>> import torch
+        >>> from prune_env import LayerWalk
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        >>> walk = LayerWalk.trace(model, torch.zeros(1, 3, 8, 8))
+        >>> plan = walk.plan({"0": 5})
+        >>> plan.widths
+        {'0': 5, '2': 4}
+        >>> plan.apply(model)[0].out_channels
+        5
+    """
+
+    version: Literal[1] = PLAN_VERSION
+    units: list[PlannedUnit]
+    groups: dict[str, int] = Field(default_factory=dict)
+    costs: PlannedCosts
+    budget: PlannedBudget | None = None
+    provenance: dict[str, str | int | float | None] = Field(default_factory=dict)
+    fingerprint: dict[str, str]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """How many channels of each unit stay."""
+        return {unit.name: len(unit.kept) for unit in self.units}
+
+    @property
+    def kept(self) -> dict[str, tuple[int, ...]]:
+        """Which channels of each unit stay, ascending."""
+        return {unit.name: tuple(unit.kept) for unit in self.units}
+
+    @model_validator(mode="after")
+    def _groups_are_the_networks_own(self) -> Self:
+        if self.groups:
+            raise ValueError(
+                f"changed group counts (given for {next(iter(self.groups))!r}) are not supported by this version; "
+                "leave groups empty"
+            )
+        return self
+
+    def removed_channels(self) -> dict[tuple[str, str], IntArray]:
+        """For each (module, side) that is cut: the module's channels that go."""
+        removed: dict[tuple[str, str], list[IntArray]] = {}
+        for unit in self.units:
+            cut = np.setdiff1d(np.arange(unit.channels), unit.kept)
+            if len(cut):
+                for member in unit.members:
+                    places = member.channels(unit.channels)[cut].ravel()
+                    removed.setdefault((member.module, member.side), []).append(places)
+        return {place: np.concatenate(parts) for place, parts in removed.items()}
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Cuts a network down to the plan.
+
+        Args:
+            model: The dense network that the plan was made for, with any weights; it is left untouched.
+
+        Returns:
+            A new, physically smaller module. With batch-norm statistics untouched its outputs equal those of the
+            dense network with the cut channels zeroed, to 1e-4 relative, in float32.
+
+        Raises:
+            PlanMismatchError: If the network is another one; names the first module that differs.
+        """
+        # The plan is at the bottom of the imports; only this convenience looks up.
+        from prune_env.surgery import apply_plan
+
+        return apply_plan(self, model)
+
+    def diff(self, other: "PruningPlan") -> dict[str, tuple[int, int]]:
+        """Units whose widths differ: name -> (width here, width there)."""
+        theirs = other.widths
+        return {
+            name: (width, theirs.get(name, 0))
+            for name, width in self.widths.items()
+            if theirs.get(name) != width
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan as JSON; the file appears whole or not at all."""
+        document = self.model_dump(exclude_defaults=True)
+        text = _dump({"version": self.version, **document})
+        atomic_write(Path(path), (text + "\n").encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Reads and validates a plan.
+
+        Raises:
+            PlanError: If the file is missing, is not a plan, or is of a version that this release does not know.
+        """
+        path = Path(path)
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise PlanError(f"There is no plan at {path}. A run writes its plan to RUN/plan.json.") from None
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise PlanError(f"{path} is not a plan: it cannot be read as JSON ({error}).") from None
+        if not isinstance(document, dict) or "version" not in document:
+            raise PlanError(f"{path} is not a plan: a plan is a JSON object with a field 'version'.")
+        if document["version"] != PLAN_VERSION:
+            raise PlanError(
+                f"{path} is a plan of version {document['version']!r}; this release reads version {PLAN_VERSION}. "
+                "Use the release that wrote it, or make the plan anew."
+            )
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise PlanError(f"{path} is not a valid plan:\n{_problems(error)}") from None
+
+
+def planned_unit(unit: Unit, kept: Sequence[int]) -> PlannedUnit:
+    """The plan's record of a unit of which the given channels stay."""
+    members = [PlannedMember.from_index(member.module, member.side, member.index) for member in unit.members]
+    return PlannedUnit(
+        name=unit.name, channels=unit.channels, kept=sorted(kept), protected=unit.protected, members=members
+    )
+
+
+def fingerprint(model: nn.Module) -> dict[str, str]:
+    """Every module's type and the shapes of its own tensors, by dotted name in the network's order.
+
+    Convolutions and linear layers are described by their channels, for example ``Conv2d 16->32 3x3 groups=1``.
+    """
+    return {name: _describe(module) for name, module in model.named_modules() if name}
+
+
+def first_difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str | None:
+    """The first module, in the network's order, that is missing, new or of another type or shape; None if equal."""
+    for name, description in expected.items():
+        if name not in found:
+            return f"{name!r} is {description} in the plan and missing in the network"
+        if found[name] != description:
+            return f"{name!r} is {description} in the plan and {found[name]} in the network"
+    for name, description in found.items():
+        if name not in expected:
+            return f"{name!r} is {description} in the network and unknown to the plan"
+    return None
+
+
+def _describe(module: nn.Module) -> str:
+    kind = type(module).__name__
+    if isinstance(module, nn.Linear):
+        return f"{kind} {module.in_features}->{module.out_features}" + (
+            " bias" if module.bias is not None else ""
+        )
+    if hasattr(module, "in_channels") and hasattr(module, "out_channels"):
+        text = f"{kind} {module.in_channels}->{module.out_channels}"
+        if hasattr(module, "kernel_size"):
+            kernel = "x".join(map(str, module.kernel_size))  # type: ignore[arg-type]
+            text += f" {kernel} groups={module.groups}" + (" bias" if module.bias is not None else "")
+        return text
+    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return " ".join([kind, *(f"{name}{list(tensor.shape)}" for name, tensor in tensors)]).replace(", ", ",")
+
+
+def _problems(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False)[:5]:
+        place = ".".join(str(part) for part in problem["loc"]) or "plan"
+        lines.append(f"  {place}: {problem['msg']}")
+    return "\n".join(lines)
+
+
+def _dump(value: Any, indent: int = 0) -> str:
+    """JSON with one line for each record and each list of numbers, so that a plan reads and diffs well."""
+    pad = " " * (indent + 1)
+    if isinstance(value, dict) and value and indent < 2:
+        rows = [f"{pad}{json.dumps(key)}: {_dump(item, indent + 1)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(rows) + "\n" + " " * indent + "}"
+    if isinstance(value, dict) and "members" in value:
+        rows = [f"{pad}{json.dumps(key)}: {_dump(item, indent + 1)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(rows) + "}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        rows = [pad + _dump(item, indent + 1) for item in value]
+        return "[\n" + ",\n".join(rows) + "]"
+    return json.dumps(value)

@@ -1,0 +1,181 @@
+"""Proof by cutting: every unit is cut, run and compared before anybody may rely on it.
+
+The units of a network are cut together; only where that fails are they halved, until the ones at fault stand alone.
+The comparison looks at what every convolution and linear layer computes, not just at the network's output, so that an
+error cannot hide behind a branch that happens to contribute little [our choice].
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prune_env.costs import Convolution
+from prune_env.errors import UserError
+from prune_env.surgery.channels import kept_channels, slice_network
+from prune_env.unit import IntArray, Unit
+
+TOLERANCE = 1e-4
+"""Largest difference allowed, relative to the largest value of the tensor compared, in float32."""
+
+Removed = dict[tuple[str, str], IntArray]
+
+
+def failing_units(
+    model: nn.Module, example_input: Tensor, units: Sequence[Unit], seed: int = 0
+) -> dict[str, str]:
+    """Cuts the units out of the network and compares with the network in which those channels are zeroed.
+
+    Args:
+        model: The dense network in eval mode.
+        example_input: A batch of inputs.
+        units: The units to prove.
+        seed: For the choice of the channels that are cut.
+
+    Returns:
+        The units that fail, with the reason in words.
+    """
+    probe = _without_silent_channels(model, seed)
+    generator = np.random.default_rng(seed)
+    cuts = {unit.name: _half(unit, generator) for unit in units}
+    accepted: list[Unit] = []
+    failures: dict[str, str] = {}
+
+    def examine(candidates: Sequence[Unit]) -> None:
+        removed = _removed([*accepted, *candidates], cuts)
+        reason = _difference(probe, example_input, removed) if candidates else None
+        if reason is None:
+            accepted.extend(candidates)
+        elif len(candidates) == 1:
+            failures[candidates[0].name] = reason
+        else:
+            middle = len(candidates) // 2
+            examine(candidates[:middle])
+            examine(candidates[middle:])
+
+    examine(units)
+    return failures
+
+
+def _half(unit: Unit, generator: np.random.Generator) -> IntArray:
+    """A random half of the unit's channels, at least one, never all."""
+    return generator.permutation(unit.channels)[: max(1, unit.channels // 2)]
+
+
+def _removed(units: Sequence[Unit], cuts: dict[str, IntArray]) -> Removed:
+    places: dict[tuple[str, str], list[IntArray]] = {}
+    for unit in units:
+        for member in unit.members:
+            places.setdefault((member.module, member.side), []).append(member.index[cuts[unit.name]].ravel())
+    return {place: np.concatenate(parts) for place, parts in places.items()}
+
+
+def _without_silent_channels(model: nn.Module, seed: int) -> nn.Module:
+    """A copy whose batch norms have no zero scale or shift, which would hide a wrong map."""
+    probe = copy.deepcopy(model).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for module in probe.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            noise = torch.rand(module.num_features, generator=generator).to(module.weight)
+            weight, bias = module.weight.data, module.bias.data
+            module.weight.data = torch.where(weight.abs() < 1e-3, 0.5 + noise, weight * (0.75 + 0.5 * noise))
+            module.bias.data = bias + 0.1 * (noise.flip(0) - 0.5)
+    return probe
+
+
+def _difference(dense: nn.Module, example_input: Tensor, removed: Removed) -> str | None:
+    """Why the cut network differs from the one with zeroed channels; None if it does not."""
+    try:
+        kept = kept_channels(dense, removed)
+        small = slice_network(dense, kept)
+        with _recorded(small) as found, torch.no_grad():
+            result = small(example_input)
+    except UserError as error:
+        return f"it cannot be cut: {error}"
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        return f"the cut network does not run: {str(error).splitlines()[0][:160]}"
+    with _zeroed(dense, removed), _recorded(dense) as expected, torch.no_grad():
+        reference = dense(example_input)
+    for name, tensor in expected.items():
+        rows = kept.get((name, "out"))
+        dimension = 1 if isinstance(dense.get_submodule(name), Convolution) else tensor.ndim - 1
+        if rows is not None:
+            tensor = tensor.index_select(dimension, torch.as_tensor(rows, device=tensor.device))
+        if not _agree(tensor, found.get(name)):
+            return f"cutting it changes what {name!r} computes, so its channels are coupled in a way not understood"
+    for tensor, other in zip(_tensors(reference), _tensors(result), strict=True):
+        if not _agree(tensor, other):
+            return (
+                "cutting it changes the network's output, so its channels are coupled in a way not understood"
+            )
+    return None
+
+
+def _agree(expected: Tensor, found: Tensor | None) -> bool:
+    if found is None or expected.shape != found.shape:
+        return False
+    scale = expected.abs().max().clamp_min(1e-12)
+    return bool((expected - found).abs().max() <= TOLERANCE * scale)
+
+
+@contextmanager
+def _zeroed(model: nn.Module, removed: Removed) -> Iterator[None]:
+    """The network with the removed channels set to zero wherever a module reads them."""
+
+    def hook(places: IntArray) -> Any:
+        def zero(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            tensor = inputs[0].clone()
+            dimension = tensor.ndim - 1 if isinstance(module, nn.Linear) else 1
+            tensor.index_fill_(dimension, torch.as_tensor(places, device=tensor.device), 0.0)
+            return (tensor, *inputs[1:])
+
+        return zero
+
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(hook(places))
+        for (name, side), places in removed.items()
+        if side == "in"
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """What each convolution and linear layer computes, by name (its last call)."""
+    outputs: dict[str, Tensor] = {}
+
+    def hook(name: str) -> Any:
+        def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            outputs[name] = output
+
+        return record
+
+    handles = [
+        module.register_forward_hook(hook(name))
+        for name, module in model.named_modules()
+        if isinstance(module, (*Convolution, nn.Linear))
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """Every tensor in a network's output, whatever its nesting."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []

@@ -1,0 +1,199 @@
+"""RunDirectory: what one run leaves on disk. A file appears whole or not at all."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from prune_env.config import RunConfig
+from prune_env.errors import RunError
+from prune_env.files import append_record, atomic_write, read_records
+
+_PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "stable-baselines3", "prune-env")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a run's numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The folder of one run, and the names of what is in it.
+
+    Attributes:
+        root: The folder.
+    """
+
+    root: Path
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str]) -> Self:
+        """Makes the folder of a new run.
+
+        Args:
+            path: A folder that does not exist; those above it are made where they are missing.
+
+        Returns:
+            The empty run.
+
+        Raises:
+            RunError: The folder exists, or cannot be made. Nothing is written over.
+        """
+        root = Path(path)
+        try:
+            root.parent.mkdir(parents=True, exist_ok=True)
+            root.mkdir()
+        except FileExistsError:
+            raise RunError(
+                f"run directory {str(root)!r} exists already, and nothing is written over; "
+                "choose another with run.directory=... or move it away"
+            ) from None
+        except OSError as error:
+            raise RunError(
+                f"run directory {str(root)!r} cannot be made: {error.strerror or error}; "
+                "choose another with run.directory=..."
+            ) from None
+        return cls(root)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """An existing run.
+
+        Args:
+            path: A folder that a run was started in.
+
+        Returns:
+            The run.
+
+        Raises:
+            RunError: The folder is missing, or holds no run.
+        """
+        run = cls(Path(path))
+        if not run.root.is_dir():
+            raise RunError(f"run directory {str(run.root)!r} does not exist")
+        if not run.config.is_file():
+            raise RunError(f"{str(run.root)!r} is not a run directory: it has no {run.config.name}")
+        return run
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings, with seed and versions."""
+        return self.root / "config.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """The best plan so far."""
+        return self.root / "plan.json"
+
+    @property
+    def policy(self) -> Path:
+        """The actor's weights."""
+        return self.root / "policy.safetensors"
+
+    @property
+    def evaluations_file(self) -> Path:
+        """Every plan tried, with its metrics, one JSON object a line."""
+        return self.root / "evaluations.jsonl"
+
+    @property
+    def splits(self) -> Path:
+        """The indices of the reward, calibration and test set."""
+        return self.root / "splits.json"
+
+    @property
+    def sensitivity(self) -> Path:
+        """The evidence for the sensitive layers."""
+        return self.root / "sensitivity.json"
+
+    @property
+    def summary(self) -> Path:
+        """The result in numbers."""
+        return self.root / "summary.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of the TensorBoard log."""
+        return self.root / "tensorboard"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of what a killed run needs to go on."""
+        return self.root / "checkpoint"
+
+    @property
+    def report(self) -> Path:
+        """The result as a page to read."""
+        return self.root / "report.html"
+
+    def write_bytes(self, path: Path, data: bytes) -> None:
+        """Writes a file of the run whole, or leaves the earlier one.
+
+        Args:
+            path: The file; its folder is made where it is missing.
+            data: All of its bytes.
+
+        Raises:
+            RunError: It cannot be written; the earlier file is as it was.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, data)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Writes a UTF-8 text as ``write_bytes`` does."""
+        self.write_bytes(path, text.encode("utf-8"))
+
+    def write_json(self, path: Path, value: object) -> None:
+        """Writes a value as JSON, indented, as ``write_bytes`` does.
+
+        Raises:
+            ValueError: The value holds a number that is not finite, which JSON has no word for.
+        """
+        self.write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+    def write_config(self, config: RunConfig) -> None:
+        """Writes the resolved settings; the versions stand above them as comments, so that it loads again."""
+        header = [f"# {name} {version}\n" for name, version in versions().items()]
+        self.write_text(self.config, "".join(header) + config.dump_yaml())
+
+    def append_evaluation(self, record: Mapping[str, Any]) -> None:
+        """Adds one evaluation as the last line of ``evaluations.jsonl``.
+
+        Args:
+            record: What JSON can hold.
+
+        Raises:
+            RunError: It cannot be written; the evaluations before it are as they were.
+            ValueError: The record holds a number that is not finite.
+        """
+        try:
+            append_record(self.evaluations_file, record)
+        except OSError as error:
+            raise _cannot_write(self.evaluations_file, error) from error
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The evaluations so far, in order; a last line torn by a kill or a full disk is ignored.
+
+        Raises:
+            RunError: A line before the last is not a JSON object.
+        """
+        return read_records(self.evaluations_file)
+
+
+def _cannot_write(path: Path, error: OSError) -> RunError:
+    return RunError(
+        f"cannot write {str(path)!r}: {error.strerror or error}; what was there before is unchanged"
+    )

@@ -1,0 +1,147 @@
+"""Channels cut out of a network: tensors sliced while the module tree is copied, nothing else touched."""
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prune_env.costs import Convolution, channels_of, is_depthwise
+from prune_env.errors import PlanError, PlanMismatchError
+from prune_env.plan import PruningPlan, fingerprint, first_difference
+from prune_env.unit import IntArray
+
+Kept = Mapping[tuple[str, str], IntArray]
+"""For each (module, side), some of that module's channels."""
+
+
+def apply_plan(plan: PruningPlan, model: nn.Module) -> nn.Module:
+    """A physically smaller copy of ``model``; see `PruningPlan.apply`."""
+    difference = first_difference(plan.fingerprint, fingerprint(model))
+    if difference is not None:
+        raise PlanMismatchError(
+            f"The plan was made for another network. First module that differs: {difference}. "
+            "Build the network that the plan was made for, or make a plan for this one."
+        )
+    return slice_network(model, kept_channels(model, plan.removed_channels()))
+
+
+def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntArray]:
+    """For each (module, side) that loses channels: those that stay, ascending.
+
+    Raises:
+        PlanError: If a channel is cut twice, does not exist, or none is left.
+    """
+    modules = dict(model.named_modules())
+    kept = {}
+    for (name, side), gone in removed.items():
+        total = channels_of(modules[name], side) if name in modules else 0
+        if gone.max() >= total or len(np.unique(gone)) != len(gone):
+            raise PlanError(
+                f"The plan cuts a channel of {name!r} ({side}) twice, or one outside its {total} channels. "
+                "The file is damaged; make the plan anew."
+            )
+        if len(gone) == total:
+            raise PlanError(
+                f"The plan cuts all {total} channels of {name!r} ({side}); at least one must stay."
+            )
+        kept[name, side] = np.setdiff1d(np.arange(total), gone)
+    return kept
+
+
+def slice_network(model: nn.Module, kept: Kept) -> nn.Module:
+    """A copy of ``model`` in which every module listed in ``kept`` has only its kept channels.
+
+    The tree is copied with the sliced tensors already in place of the dense ones, so nothing is copied to be
+    thrown away.
+
+    Args:
+        model: The dense network; it is left untouched.
+        kept: The channels that stay.
+
+    Returns:
+        The smaller network, in the same training mode, on the same device.
+    """
+    cuts: dict[str, dict[str, IntArray]] = {}
+    for (name, side), channels in kept.items():
+        cuts.setdefault(name, {})[side] = channels
+    modules = dict(model.named_modules())
+    sliced: dict[int, Tensor] = {}
+    for name, sides in cuts.items():
+        _slice_tensors(modules[name], sides, sliced)
+    small = copy.deepcopy(model, dict(sliced))
+    modules = dict(small.named_modules())
+    for name, sides in cuts.items():
+        _set_sizes(modules[name], sides)
+    return small
+
+
+def _slice_tensors(module: nn.Module, sides: Mapping[str, IntArray], sliced: dict[int, Tensor]) -> None:
+    """Records the sliced form of each of the module's tensors under the dense tensor's identity."""
+    rows = _as_index(sides.get("out"), module)
+    if isinstance(module, (*Convolution, nn.Linear)):
+        weight = module.weight.detach()
+        if rows is not None:
+            weight = weight.index_select(0, rows)
+        if "in" in sides and not is_depthwise(module):
+            weight = _slice_inputs(module, weight, sides)
+        sliced[id(module.weight)] = _like(module.weight, weight)
+        if module.bias is not None and rows is not None:
+            sliced[id(module.bias)] = _like(module.bias, module.bias.detach().index_select(0, rows))
+    elif rows is not None and not hasattr(module, "keep_outputs"):
+        channels = channels_of(module, "out")
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.ndim == 1 and len(tensor) == channels:
+                sliced[id(tensor)] = _like(tensor, tensor.detach().index_select(0, rows))
+
+
+def _slice_inputs(module: nn.Module, weight: Tensor, sides: Mapping[str, IntArray]) -> Tensor:
+    """The weight's input dimension cut; in a grouped convolution each group keeps its own slots."""
+    groups = 1 if isinstance(module, nn.Linear) else int(module.groups)  # type: ignore[arg-type]
+    slots = channels_of(module, "in") // groups
+    by_group = sides["in"].reshape(groups, -1) - np.arange(groups)[:, None] * slots
+    blocks = weight.chunk(groups, dim=0)
+    device = weight.device
+    return torch.cat(
+        [
+            block.index_select(1, torch.as_tensor(own, device=device))
+            for block, own in zip(blocks, by_group, strict=True)
+        ]
+    )
+
+
+def _set_sizes(module: nn.Module, sides: Mapping[str, IntArray]) -> None:
+    """Makes the copied module's own numbers agree with its sliced tensors."""
+    if hasattr(module, "keep_outputs"):
+        if "in" in sides:
+            module.keep_inputs(sides["in"])  # type: ignore[operator]
+        if "out" in sides:
+            module.keep_outputs(sides["out"])  # type: ignore[operator]
+        return
+    depthwise = is_depthwise(module)
+    for side, channels in sides.items():
+        for attribute in _SIZES[side]:
+            if hasattr(module, attribute):
+                setattr(module, attribute, len(channels))
+    if depthwise:
+        module.groups = module.in_channels = module.out_channels
+
+
+_SIZES = {
+    "in": ("in_channels", "in_features"),
+    "out": ("out_channels", "out_features", "num_features", "num_parameters"),
+}
+
+
+def _as_index(channels: IntArray | None, module: nn.Module) -> Tensor | None:
+    if channels is None:
+        return None
+    tensor = next(iter((*module.parameters(recurse=False), *module.buffers(recurse=False))), None)
+    return torch.as_tensor(channels, device=None if tensor is None else tensor.device)
+
+
+def _like(dense: Tensor, values: Tensor) -> Tensor:
+    if isinstance(dense, nn.Parameter):
+        return nn.Parameter(values, requires_grad=dense.requires_grad)
+    return values

@@ -1,0 +1,218 @@
+"""The task: one network, one budget, and everything that a search needs to try widths and be told what they are worth."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from prune_env.budget import Budget
+from prune_env.config import RunConfig
+from prune_env.criteria import score_channels
+from prune_env.data import Splits, load_source, make_splits
+from prune_env.errors import EvaluationError, ModelError
+from prune_env.evaluate import Evaluator
+from prune_env.models import build_model
+from prune_env.observation import Evidence, Observer
+from prune_env.plan import PlannedBudget, PruningPlan
+from prune_env.recover import train
+from prune_env.sensitivity import SensitivityReport, feature_map_ranks, find_sensitive_layers
+from prune_env.unit import IntArray
+from prune_env.walk import LayerWalk, Scores
+from rewards import Outcome, Reward, RewardError, make_reward
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set of widths tried.
+
+    Attributes:
+        number: How many trials came before it in this task.
+        kind: Who proposed it: ``probe`` for the evidence, ``uniform``, or the search's name.
+        plan: The plan.
+        outcome: What was measured.
+        reward: What it is worth.
+        cached: Whether the same plan had been measured before.
+        seconds: Wall-clock seconds that it took.
+    """
+
+    number: int
+    kind: str
+    plan: PruningPlan
+    outcome: Outcome
+    reward: float
+    cached: bool
+    seconds: float
+
+
+@dataclass
+class PruningTask:
+    """A network with a budget, an evaluator and a reward; every search runs against one of these.
+
+    Attributes:
+        walk: The network's walk, sensitive units protected.
+        budget: What the plan may cost.
+        evaluator: Measures plans.
+        scores: One score per channel of each unit.
+        reward: What an outcome is worth.
+        report: The evidence for the sensitive layers; None if they were not looked for.
+        observer: Builds observations.
+        baseline: The dense network's outcome.
+        trials: Every trial so far, in order.
+        listeners: Called with each new trial.
+    """
+
+    walk: LayerWalk
+    budget: Budget
+    evaluator: Evaluator
+    scores: Scores
+    reward: Reward
+    report: SensitivityReport | None
+    input_size: tuple[int, int]
+    probe_keep: float | None = None
+    provenance: dict[str, str | int | float | None] = field(default_factory=dict)
+    listeners: list[Callable[[Trial], None]] = field(default_factory=list)
+    trials: int = 0
+
+    def __post_init__(self) -> None:
+        self.baseline = self.evaluator.dense()
+        self._observer: Observer | None = None
+
+    @property
+    def observer(self) -> Observer:
+        """Builds observations; made, and the units probed, when it is first asked for."""
+        if self._observer is None:
+            ranks = self.report.by_unit() if self.report else {}
+            evidence = Evidence(ranks, self.loss_rises() if self.probe_keep is not None else {})
+            self._observer = Observer(self.walk, self.budget, evidence, self.input_size)
+        return self._observer
+
+    def attempt(self, widths: IntArray, kind: str) -> Trial:
+        """Measures one set of widths.
+
+        Args:
+            widths: int64 [free units].
+            kind: Who proposes it.
+
+        Returns:
+            The trial, after the listeners have heard of it.
+
+        Raises:
+            EvaluationError: If the accuracy, the loss or the reward is not finite.
+        """
+        started, hits = time.perf_counter(), self.evaluator.hits
+        plan = self.plan(widths)
+        outcome = self.evaluator.evaluate(plan)
+        try:
+            reward = self.reward(outcome, self.baseline)
+        except RewardError as error:
+            raise EvaluationError(str(error)) from None
+        trial = Trial(
+            number=self.trials,
+            kind=kind,
+            plan=plan,
+            outcome=outcome,
+            reward=reward,
+            cached=self.evaluator.hits > hits,
+            seconds=time.perf_counter() - started,
+        )
+        self.trials += 1
+        for listener in self.listeners:
+            listener(trial)
+        return trial
+
+    def plan(self, widths: IntArray) -> PruningPlan:
+        """The plan that keeps the best-scored channels at these widths [free units]."""
+        budget = PlannedBudget(
+            metric=self.budget.metric,
+            keep=self.budget.keep,
+            achieved=min(1.0, self.budget.form.cost(widths) / self.budget.dense),
+        )
+        return self.walk.plan(self.budget.names(widths), self.scores, budget, self.provenance)
+
+    def loss_rises(self) -> dict[str, float]:
+        """How far the loss rises, in nats, when each free unit alone is cut to ``probe_keep``; one trial a unit."""
+        rises = {}
+        for number, unit in enumerate(self.budget.units):
+            widths = self.budget.channels.copy()
+            widths[number] = self.budget.allowed(number, (self.probe_keep or 0.0) * unit.channels)
+            rises[unit.name] = self.attempt(widths, "probe").outcome.loss - self.baseline.loss
+        return rises
+
+
+def load_model(config: RunConfig, splits: Splits, on_epoch: Callable[[int, float], None] | None = None) -> nn.Module:
+    """The network that a configuration names, trained on the spot where it asks for that.
+
+    Args:
+        config: The run's settings.
+        splits: The data; training on the spot uses only images that no other set holds.
+        on_epoch: Called with the epoch's number and its mean loss.
+    """
+    torch.manual_seed(config.seed)
+    source = splits.source
+    model = build_model(
+        config.model.name, source.classes, source.channels, config.model.weights, config.model.arguments
+    )
+    if config.model.weights is None and config.pretrain.epochs:
+        train(model, splits, config.pretrain, config.seed, device_of(config), on_epoch)
+    return model.eval()
+
+
+def load_splits(config: RunConfig) -> Splits:
+    """The data that a configuration names, split by index."""
+    data = config.data
+    source = load_source(data.name, data.path, data.image_size)
+    return make_splits(source, data.reward_images, data.calibration_images, config.seed, data.test_images)
+
+
+def device_of(config: RunConfig) -> torch.device:
+    """The device that a configuration asks for.
+
+    Raises:
+        ModelError: If it asks for a GPU and there is none.
+    """
+    wanted = config.run.device
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"run.device: {wanted} given, but this machine has no usable GPU. Give cpu or auto.")
+    return torch.device(wanted)
+
+
+def make_task(config: RunConfig, splits: Splits, model: nn.Module) -> PruningTask:
+    """Traces a network, protects what is sensitive, and readies it for a search.
+
+    Args:
+        config: The run's settings.
+        splits: The data.
+        model: The dense network with its weights.
+
+    Raises:
+        BudgetError: If the budget cannot be met; before any plan is evaluated.
+    """
+    calibration = splits.calibration()
+    walk = LayerWalk.trace(model, calibration.images[:1], config.env.protect)
+    report = None
+    if config.sensitivity.enabled:
+        settings = config.sensitivity
+        ranks = feature_map_ranks(walk, calibration.images[: settings.images])
+        report = find_sensitive_layers(
+            ranks, settings.rank_threshold, settings.layer_threshold, settings.top_share
+        )
+        walk = walk.protecting(report.sensitive)
+    budget = Budget(walk, config.budget.metric, config.budget.keep, config.env.min_keep, config.env.round_to)
+    reward = make_reward(config.reward.name, config.reward.settings)
+    scores = score_channels(config.criterion.name, walk)
+    evaluator = Evaluator(walk, splits.reward(), calibration, config.data.batch_size, device_of(config))
+    return PruningTask(
+        walk,
+        budget,
+        evaluator,
+        scores,
+        reward,
+        report,
+        input_size=splits.source.size,
+        probe_keep=config.sensitivity.probe_keep,
+        provenance={"model": config.model.name, "criterion": config.criterion.name, "seed": config.seed},
+    )

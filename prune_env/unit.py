@@ -1,0 +1,49 @@
+"""Units: channels that must be cut together, and the places they occupy in the network's modules."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Side = Literal["in", "out"]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One side of one module that a unit's channels run through.
+
+    Attributes:
+        module: Dotted name of the module.
+        side: ``"out"`` where the module produces (or normalises) the channels, ``"in"`` where it reads them.
+        index: int64 array [unit.channels, r]. Row i lists the module's channels that unit channel i occupies;
+            r is 1 for a plain connection, H*W after a flatten, and the group count where a grouped convolution
+            makes a unit channel one slot of every group.
+    """
+
+    module: str
+    side: Side
+    index: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Channels that are cut together; one decision of an allocator.
+
+    Attributes:
+        name: The dotted name of the unit's first convolution (or linear layer) in forward order.
+        channels: How many channels can be kept or cut, each as a whole.
+        members: Every module side that the channels run through, producers first.
+        protected: Why no action may touch the unit, or None where it is free.
+    """
+
+    name: str
+    channels: int
+    members: tuple[Member, ...] = field(repr=False)
+    protected: str | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether an action may cut the unit."""
+        return self.protected is None

@@ -1,0 +1,297 @@
+"""The layer walk: what can be cut in a network, in forward order, with its exact costs. Traced once."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from prune_env.costs import Convolution, CostModel, Metric, build_cost_model, channels_of
+from prune_env.coupling import find_units
+from prune_env.errors import ModelError, UserError, suggest
+from prune_env.plan import PlannedBudget, PlannedCosts, PruningPlan, fingerprint, planned_unit
+from prune_env.proof import failing_units
+from prune_env.unit import Unit
+
+Scores = Mapping[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What the forward pass showed of one convolution or linear layer, for one image.
+
+    Attributes:
+        positions: Output positions over all calls (H*W for a convolution).
+        height: Output height in pixels (1 for a linear layer).
+        width: Output width in pixels.
+    """
+
+    positions: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class LayerWalk:
+    """A network's units in forward order, and the closed form of its costs.
+
+    Attributes:
+        model: The dense network that was traced; untouched.
+        units: Every unit in forward order, the protected ones too.
+        shapes: What the forward pass showed of each convolution and linear layer, in the order of the calls.
+        cost_model: MACs and params at any widths.
+        fingerprint: Every module's type and shape.
+        idle: Modules with parameters that the forward pass never called; they stay dense.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        >>> walk = LayerWalk.trace(model, torch.zeros(1, 3, 8, 8))
+        >>> [(unit.name, unit.channels, unit.protected) for unit in walk.units]
+        [('0', 8, None), ('2', 4, "its channels are the network's output")]
+        >>> walk.macs(), walk.macs({"0": 4})
+        (12384, 6192)
+    """
+
+    model: nn.Module = field(repr=False)
+    units: tuple[Unit, ...]
+    shapes: Mapping[str, LayerShape] = field(repr=False)
+    cost_model: CostModel = field(repr=False)
+    fingerprint: Mapping[str, str] = field(repr=False)
+    idle: tuple[str, ...] = ()
+
+    @classmethod
+    def trace(cls, model: nn.Module, example_input: Tensor, protect: Mapping[str, str] | None = None) -> Self:
+        """Finds the units of a network and proves each by cutting it.
+
+        Args:
+            model: The network; it is copied for tracing and left untouched.
+            example_input: A batch of inputs [N, C, H, W] of the size that the network will see; costs are for it.
+            protect: Reasons by module name: the unit of that module's output channels may not be touched. With
+                ``:in`` behind the name, the units that the module reads.
+
+        Returns:
+            The walk. Units that cannot be cut safely are protected, with the reason.
+
+        Raises:
+            ModelError: If the network does not run on the input, or a name in ``protect`` is unknown.
+        """
+        probe = copy.deepcopy(model).eval()
+        for parameter in probe.parameters():
+            parameter.requires_grad_(True)
+        example_input = example_input[:1]
+        shapes = _observe(probe, example_input)
+        units = find_units(probe, example_input, list(shapes))
+        units = _protect(units, protect or {}, probe)
+        failures = failing_units(probe, example_input, [unit for unit in units if unit.free])
+        units = [replace(unit, protected=failures.get(unit.name, unit.protected)) for unit in units]
+        positions = {name: shape.positions for name, shape in shapes.items()}
+        idle = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, (*Convolution, nn.Linear)) and name not in shapes
+        ]
+        return cls(
+            model,
+            tuple(units),
+            shapes,
+            build_cost_model(model, units, positions),
+            fingerprint(model),
+            tuple(idle),
+        )
+
+    @property
+    def free(self) -> tuple[Unit, ...]:
+        """The units that an action may cut, in forward order."""
+        return tuple(unit for unit in self.units if unit.free)
+
+    def protecting(self, reasons: Mapping[str, str]) -> Self:
+        """The same walk with more units protected.
+
+        Args:
+            reasons: Why, by unit name; a unit that is protected already keeps its reason.
+        """
+        units = tuple(
+            replace(unit, protected=unit.protected or reasons.get(unit.name)) for unit in self.units
+        )
+        return replace(self, units=units)
+
+    def width_list(self, widths: Mapping[str, int] | None = None) -> list[int]:
+        """Widths in the units' order; units that are not named stay dense.
+
+        Raises:
+            UserError: If a name is unknown, a width is out of range, or a protected unit would be cut.
+        """
+        given = dict(widths or {})
+        numbers = []
+        for unit in self.units:
+            width = given.pop(unit.name, unit.channels)
+            if not 1 <= width <= unit.channels or width != int(width):
+                raise UserError(f"Unit {unit.name!r}: width {width} given; allowed are 1 to {unit.channels}.")
+            if width != unit.channels and not unit.free:
+                raise UserError(
+                    f"Unit {unit.name!r}: width {width} given, but the unit is protected: {unit.protected}. "
+                    f"Leave it out, or give {unit.channels}."
+                )
+            numbers.append(int(width))
+        if given:
+            name = next(iter(given))
+            raise UserError(
+                f"There is no unit {name!r}: {suggest(name, (unit.name for unit in self.units))}."
+            )
+        return numbers
+
+    def macs(self, widths: Mapping[str, int] | None = None, groups: Mapping[str, int] | None = None) -> int:
+        """Multiply-adds of convolution and linear layers for one image.
+
+        Args:
+            widths: Channels that stay, by unit name; units that are not named are dense.
+            groups: Group counts by convolution name; convolutions that are not named keep theirs.
+
+        Returns:
+            The exact count of the network cut to these widths.
+        """
+        numbers = self.width_list(widths)
+        return self.cost_model.macs(numbers, self._checked(groups, numbers))
+
+    def params(self, widths: Mapping[str, int] | None = None, groups: Mapping[str, int] | None = None) -> int:
+        """Parameters at the given widths and group counts, as `macs`; buffers are not counted."""
+        numbers = self.width_list(widths)
+        return self.cost_model.params(numbers, self._checked(groups, numbers))
+
+    def _checked(self, groups: Mapping[str, int] | None, numbers: list[int]) -> dict[str, int]:
+        layers = {layer.name: layer for layer in self.cost_model.layers}
+        for name, count in (groups or {}).items():
+            if name not in layers:
+                raise UserError(f"There is no convolution {name!r} to group: {suggest(name, layers)}.")
+            sizes = layers[name].inputs.at(numbers), layers[name].outputs.at(numbers)
+            if count < 1 or any(size % count for size in sizes):
+                raise UserError(
+                    f"{name!r}: group count {count} given; it must divide the {sizes[0]} input and the {sizes[1]} "
+                    "output channels that stay."
+                )
+        return dict(groups or {})
+
+    def reach(self, metric: Metric = "macs", least: Mapping[str, int] | None = None) -> float:
+        """The share of the dense cost that the free units can take away, cut to ``least`` (one channel each)."""
+        floor = [(least or {}).get(unit.name, 1) if unit.free else unit.channels for unit in self.units]
+        return 1.0 - self.cost_model.cost(metric, floor) / self.cost_model.cost(metric, self.width_list())
+
+    def plan(
+        self,
+        widths: Mapping[str, int],
+        scores: Scores | None = None,
+        budget: PlannedBudget | None = None,
+        provenance: Mapping[str, str | int | float | None] | None = None,
+    ) -> PruningPlan:
+        """The plan that keeps the best-scored channels of each unit.
+
+        Args:
+            widths: Channels that stay, by unit name; units that are not named are dense.
+            scores: For each unit, one score per channel [channels], higher is kept; equal scores keep the lower
+                channel. L1 norms where none are given.
+            budget: The budget that the plan was made for, to be recorded.
+            provenance: Facts to be recorded: seed, versions, command.
+
+        Returns:
+            The complete plan.
+        """
+        numbers = self.width_list(widths)
+        if scores is None:
+            scores = {unit.name: self.magnitudes(unit) for unit in self.units}
+        dense = self.width_list()
+        return PruningPlan(
+            units=[
+                planned_unit(unit, _best(scores.get(unit.name), unit, width))
+                for unit, width in zip(self.units, numbers, strict=True)
+            ],
+            costs=PlannedCosts(
+                dense_macs=self.cost_model.macs(dense),
+                macs=self.cost_model.macs(numbers),
+                dense_params=self.cost_model.params(dense),
+                params=self.cost_model.params(numbers),
+            ),
+            budget=budget,
+            provenance=dict(provenance or {}),
+            fingerprint=dict(self.fingerprint),
+        )
+
+    def magnitudes(self, unit: Unit, power: int = 1) -> npt.NDArray[np.float64]:
+        """The sum of the absolute weights, to a power, that produce each channel of a unit, [channels]."""
+        modules = dict(self.model.named_modules())
+        total = np.zeros(unit.channels)
+        for member in unit.members:
+            module = modules[member.module]
+            if member.side == "out" and isinstance(module, (*Convolution, nn.Linear)):
+                norms = module.weight.detach().abs().pow(power).flatten(1).sum(dim=1).double().cpu().numpy()
+                total += norms[member.index].sum(axis=1)
+        return total
+
+
+def _best(scores: npt.NDArray[np.float64] | None, unit: Unit, width: int) -> list[int]:
+    if width == unit.channels:
+        return list(range(unit.channels))
+    if scores is None or len(scores) != unit.channels:
+        raise UserError(f"Unit {unit.name!r}: one score for each of its {unit.channels} channels is needed.")
+    if not np.isfinite(scores).all():
+        raise UserError(f"Unit {unit.name!r}: a score is not a finite number.")
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    return sorted(int(channel) for channel in order[:width])
+
+
+def _observe(model: nn.Module, example_input: Tensor) -> dict[str, LayerShape]:
+    """Runs the network once and notes the output size of every convolution and linear layer, in calling order."""
+    shapes: dict[str, LayerShape] = {}
+
+    def note(name: str, module: nn.Module, output: Tensor) -> None:
+        positions = output.numel() // channels_of(module, "out") // len(output)
+        if name in shapes:
+            positions += shapes[name].positions
+        spatial = output.shape[2:] if isinstance(module, Convolution) else ()
+        height, width = (*spatial[-2:], 1, 1)[:2]
+        shapes[name] = LayerShape(positions, int(height), int(width))
+
+    handles = [
+        module.register_forward_hook(lambda module, _, output, name=name: note(name, module, output))
+        for name, module in model.named_modules()
+        if isinstance(module, (*Convolution, nn.Linear))
+    ]
+    try:
+        with torch.no_grad():
+            model(example_input)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ModelError(
+            f"The network does not run on an input of shape {list(example_input.shape)}: {error}. "
+            "Give an example input of the size that it is meant for."
+        ) from None
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not shapes:
+        raise ModelError("The network calls no convolution or linear layer, so there is nothing to prune.")
+    return shapes
+
+
+def _protect(units: Iterable[Unit], reasons: Mapping[str, str], model: nn.Module) -> list[Unit]:
+    """Protects the units that the user named, by their own name or by a module that they run through."""
+    units = list(units)
+    for key, reason in reasons.items():
+        name, _, side = key.partition(":")
+        touched = {
+            unit.name
+            for unit in units
+            for member in unit.members
+            if member.module == name and member.side == (side or "out")
+        }
+        if not touched and (side not in ("", "in") or name not in dict(model.named_modules())):
+            known = [unit.name for unit in units]
+            raise ModelError(
+                f"protect: there is no module {name!r} with prunable channels: {suggest(name, known)}."
+            )
+        units = [replace(u, protected=u.protected or (reason if u.name in touched else None)) for u in units]
+    return units

@@ -1,0 +1,20 @@
+"""What can be wrong with a reward, in words."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RewardError(ValueError):
+    """A reward that is unknown, wrongly set, cannot be imported, or whose value is no finite number."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Offers the nearest known name, and lists them all.
+
+    ``prune_env.errors`` has the same few lines: rewards import nothing of ours, so that a reward can be
+    written and tried without the library.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    listing = ", ".join(names) or "none"
+    return f"did you mean {near[0]!r}? (known: {listing})" if near else f"known: {listing}"

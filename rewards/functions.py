@@ -1,0 +1,111 @@
+"""The rewards that come with the library, each a pure function of two outcomes.
+
+AMC is He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", ECCV 2018.
+"""
+
+import math
+from functools import partial
+
+from rewards.errors import RewardError
+from rewards.outcome import Outcome
+from rewards.registry import Reward, register
+from rewards.settings import Setting
+
+# Accuracies are counts over the size of the reward set: two that differ do so by far more than this. Without
+# it, a plan that loses exactly the allowed drop could fall below the floor by a rounding error.
+_ROUNDING = 1e-9
+_DEFAULT_DROP = 0.01
+
+
+@register("error")
+def error() -> Reward:
+    """Negative error, ``accuracy - 1``, in [-1, 0].
+
+    AMC's reward under a resource constraint, published. It does not look at the cost: the budget does.
+    """
+    return _negative_error
+
+
+@register("error_log_macs")
+def error_log_macs() -> Reward:
+    """AMC's ``-error * ln(MACs)``, published, <= 0: accuracy first, then fewer MACs."""
+    return _error_log_macs
+
+
+@register("error_log_params")
+def error_log_params() -> Reward:
+    """AMC's ``-error * ln(params)``, published, <= 0: accuracy first, then fewer parameters."""
+    return _error_log_params
+
+
+@register(
+    "accuracy_guaranteed",
+    floor=Setting(0.0, 1.0, "least accuracy of an acceptable plan, as a share"),
+    drop=Setting(0.0, 1.0, "accuracy that may be lost against the dense network, as a share"),
+)
+def accuracy_guaranteed(floor: float | None = None, drop: float | None = None) -> Reward:
+    """The cheapest plan above an accuracy floor.
+
+    At or above the floor, the reward is the share of the MACs that is saved, in [0, 1]. Below it, the reward
+    is ``accuracy - floor``: negative, so worse than any plan above, and still saying which way is up.
+
+    Our choice. AMC's own reward of that purpose is ``error_log_macs``, which weighs accuracy against cost and
+    has no floor.
+
+    Args:
+        floor: Least accuracy of an acceptable plan, in [0, 1]. At most one of the two settings is given.
+        drop: Accuracy that may be lost against the dense network, in [0, 1]; 0.01 where neither is given.
+
+    Raises:
+        RewardError: Both ``floor`` and ``drop`` are given.
+    """
+    if floor is not None and drop is not None:
+        raise RewardError(
+            f"reward 'accuracy_guaranteed': floor={floor} and drop={drop} were both given; "
+            "give one of them (floor: least accuracy; drop: what may be lost against the dense network)"
+        )
+    if floor is not None:
+        return partial(_cheapest_above_floor, floor=floor)
+    return partial(_cheapest_above_drop, drop=_DEFAULT_DROP if drop is None else drop)
+
+
+@register(
+    "budget_penalty",
+    keep=Setting(0.0, 1.0, "share of the dense MACs that may remain", above_low=True),
+    weight=Setting(0.0, math.inf, "accuracy that one whole dense network's MACs over the budget are worth"),
+)
+def budget_penalty(keep: float, weight: float = 1.0) -> Reward:
+    """``accuracy - weight * max(0, macs / dense macs - keep)``, our choice: a budget that may be bought off.
+
+    Args:
+        keep: Share of the dense MACs that may remain without a penalty, in (0, 1].
+        weight: Accuracy lost for each whole dense network's MACs above the budget, >= 0.
+    """
+    return partial(_penalised_accuracy, keep=keep, weight=weight)
+
+
+def _negative_error(outcome: Outcome, baseline: Outcome) -> float:  # noqa: ARG001
+    return outcome.accuracy - 1.0
+
+
+def _error_log_macs(outcome: Outcome, baseline: Outcome) -> float:  # noqa: ARG001
+    return -(1.0 - outcome.accuracy) * math.log(outcome.macs)
+
+
+def _error_log_params(outcome: Outcome, baseline: Outcome) -> float:  # noqa: ARG001
+    return -(1.0 - outcome.accuracy) * math.log(outcome.params)
+
+
+def _cheapest_above_floor(outcome: Outcome, baseline: Outcome, *, floor: float) -> float:
+    margin = outcome.accuracy - floor
+    if margin < -_ROUNDING:
+        return margin
+    return max(0.0, 1.0 - outcome.macs / baseline.macs)
+
+
+def _cheapest_above_drop(outcome: Outcome, baseline: Outcome, *, drop: float) -> float:
+    return _cheapest_above_floor(outcome, baseline, floor=baseline.accuracy - drop)
+
+
+def _penalised_accuracy(outcome: Outcome, baseline: Outcome, *, keep: float, weight: float) -> float:
+    return outcome.accuracy - weight * max(0.0, outcome.macs / baseline.macs - keep)

@@ -1,0 +1,22 @@
+"""What one plan does to a network, as numbers."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured on one network, dense or pruned.
+
+    Attributes:
+        accuracy: Share of the reward set that is classified rightly, in [0, 1].
+        loss: Mean cross-entropy on the reward set, in nats, >= 0.
+        macs: Multiply-adds of the conv and linear layers for one image, counted once, >= 1.
+        params: Number of parameters, >= 1.
+        latency: Seconds for one forward pass, or None where it was not measured.
+    """
+
+    accuracy: float
+    loss: float
+    macs: int
+    params: int
+    latency: float | None = None

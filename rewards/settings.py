@@ -1,0 +1,64 @@
+"""The numbers that a reward can be given, and what they may be."""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from rewards.errors import RewardError, suggest
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A number that a reward can be given.
+
+    Attributes:
+        low: Least value.
+        high: Greatest value, itself allowed; infinity where there is none.
+        meaning: What the number is, with its unit.
+        above_low: Whether the value has to be above ``low``, and not merely at it.
+    """
+
+    low: float
+    high: float
+    meaning: str
+    above_low: bool = False
+
+    @property
+    def interval(self) -> str:
+        """The allowed values, for example ``(0, 1]``."""
+        end = "inf)" if math.isinf(self.high) else f"{self.high:g}]"
+        return f"{'(' if self.above_low else '['}{self.low:g}, {end}"
+
+    def allows(self, value: object) -> bool:
+        """Whether the value is a finite number in the interval."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return False
+        return self.low <= value <= self.high and not (self.above_low and value == self.low)
+
+
+def check_settings(
+    name: str, given: Mapping[str, object], known: Mapping[str, Setting], required: Collection[str]
+) -> None:
+    """Refuses settings that the reward does not have, lacks or cannot use.
+
+    Args:
+        name: The reward, for the message.
+        given: What the user gave.
+        known: What each setting may be.
+        required: The settings that have no default.
+
+    Raises:
+        RewardError: Names every problem and all settings of the reward with their range.
+    """
+    problems = [f"unknown setting {key!r}, {suggest(key, known)}" for key in given if key not in known]
+    problems += [f"setting {key!r} is required" for key in sorted(required) if key not in given]
+    problems += [
+        f"{key} = {given[key]!r} is not a number in {setting.interval}"
+        for key, setting in known.items()
+        if key in given and not setting.allows(given[key])
+    ]
+    if problems:
+        allowed = "; ".join(
+            f"{key} in {setting.interval}: {setting.meaning}" for key, setting in known.items()
+        )
+        raise RewardError(f"reward {name!r}: {'; '.join(problems)}. Its settings: {allowed or 'none'}")

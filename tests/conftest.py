@@ -1,0 +1,34 @@
+"""What all tests share: one torch thread, and the folders of real images and weights where there are any."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_torch_thread() -> None:
+    """Tests run beside each other; threads of one would slow the others down."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder that holds ``cifar10/``; use it in tests marked ``shared``."""
+    return _folder("PRUNE_ENV_DATA", BESIDE / "data", "CIFAR-10 images")
+
+
+@pytest.fixture(scope="session")
+def shared_weights() -> Path:
+    """The folder that holds ``cifar10-resnet*.safetensors``; use it in tests marked ``shared``."""
+    return _folder("PRUNE_ENV_WEIGHTS", BESIDE / "weights", "CIFAR-10 ResNet weights")
+
+
+def _folder(variable: str, fallback: Path, content: str) -> Path:
+    folder = Path(os.environ.get(variable) or fallback)
+    if not folder.is_dir():
+        pytest.skip(f"no {content}: {variable} is not set and {fallback.parent.name}/{fallback.name} is absent")
+    return folder

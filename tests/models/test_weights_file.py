@@ -1,0 +1,183 @@
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from prune_env.errors import WeightsError
+from prune_env.models import build_model, load_weights, save_weights
+
+
+class Marker:
+    """Unpickled, it makes a folder: proof that a file's code was run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_model("digits_resnet", 10, in_channels=1)
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    states = first.state_dict(), second.state_dict()
+    return all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_saved_weights_load_again(tmp_path: Path) -> None:
+    save_weights(network(0), tmp_path / "new" / "net.safetensors")
+    other = network(1)
+    load_weights(other, tmp_path / "new" / "net.safetensors")
+    assert same(network(0), other)
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["net.safetensors"]
+
+
+def test_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "net.safetensors"
+    save_weights(network(0), path)
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        save_weights(network(1), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_network_with_tied_parameters_can_be_saved(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    save_weights(model, tmp_path / "tied.safetensors")
+    load_weights(model, tmp_path / "tied.safetensors")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_state_dict_may_be_wrapped_and_prefixed(tmp_path: Path, wrapped: bool, prefix: str) -> None:
+    state: dict[str, object] = {prefix + key: value for key, value in network(0).state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3} if wrapped else state, tmp_path / "net.pth")
+    other = network(1)
+    load_weights(other, tmp_path / "net.pth")
+    assert same(network(0), other)
+
+
+def test_file_without_batch_counters_loads(tmp_path: Path) -> None:
+    state = {k: v for k, v in network(0).state_dict().items() if not k.endswith("num_batches_tracked")}
+    save_file(state, tmp_path / "net.safetensors")
+    load_weights(network(1), tmp_path / "net.safetensors")
+
+
+def test_missing_file_says_how_to_give_one(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"none\.safetensors does not exist; .*model\.weights=PATH"):
+        load_weights(network(0), tmp_path / "none.safetensors")
+    with pytest.raises(WeightsError, match="is a folder, not a file"):
+        load_weights(network(0), tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pt", "bin", "safetensors"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_hostile_pickle_is_refused_and_not_executed(tmp_path: Path, suffix: str, zipped: bool) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    hostile = {"conv1.weight": Marker(tmp_path / "executed")}
+    if zipped:
+        torch.save(hostile, path)
+    else:
+        path.write_bytes(pickle.dumps(hostile))
+    with pytest.raises(WeightsError, match=r"was refused: .*nothing else is ever unpickled"):
+        load_weights(network(0), path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_hostile_pickle_would_execute_if_it_were_unpickled(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Marker(tmp_path / "executed")))
+    assert (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
+def test_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"net.{suffix}"
+    if suffix == "pth":
+        torch.save(network(0).state_dict(), path)
+    else:
+        save_weights(network(0), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    model = network(1)
+    with pytest.raises(WeightsError, match="was refused: it is truncated, damaged"):
+        load_weights(model, path)
+    assert same(model, network(1))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "it holds no state dict"),
+        ({}, "it holds no state dict"),
+        ({"conv1.weight": 3}, "its entry 'conv1.weight' is not a plain tensor"),
+        ({"conv1.weight": torch.zeros(2, device="meta")}, "'conv1.weight' is not a plain tensor"),
+        ({7: torch.zeros(2)}, "its entry 7 is not a plain tensor"),
+    ],
+)
+def test_file_that_is_no_state_dict_is_refused(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match=message):
+        load_weights(network(0), tmp_path / "net.pth")
+
+
+def changed(state: dict[str, torch.Tensor], change: str) -> dict[str, torch.Tensor]:
+    if change == "shape":
+        # Two differ; the first of them in the network's order must be named, whatever the file's order.
+        state["linear.weight"] = torch.zeros(10, 32)
+        state["layer2.0.conv1.weight"] = torch.zeros(30, 16, 3, 3)
+        return dict(reversed(state.items()))
+    if change == "missing":
+        return {key: value for key, value in state.items() if not key.startswith("layer3.1.bn2")}
+    if change == "type":
+        state["bn1.weight"] = torch.ones(16, dtype=torch.int64)
+    if change == "extra":
+        state["head.weight"] = torch.zeros(1)
+    if change == "nan":
+        state["layer1.0.conv2.weight"][0, 0, 0, 0] = float("nan")
+    if change == "inf":
+        state["bn1.running_var"][3] = float("inf")
+    return state
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "shape",
+            r"module 'layer2\.0\.conv1', 'weight' has shape \(30, 16, 3, 3\) in the file, "
+            r"the network needs \(32, 16, 3, 3\)",
+        ),
+        ("missing", r"module 'layer3\.1\.bn2', 'weight' is missing from the file \(.*needs shape \(64,\)\)"),
+        ("type", r"module 'bn1', 'weight' holds torch\.int64 in the file, the network needs torch\.float32"),
+        ("extra", r"it has no place for 'head\.weight'"),
+        ("nan", r"'layer1\.0\.conv2\.weight' holds values that are not finite"),
+        ("inf", r"'bn1\.running_var' holds values that are not finite"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, change: str, message: str, suffix: str) -> None:
+    path = tmp_path / f"net.{suffix}"
+    state = changed(network(0).state_dict(), change)
+    if suffix == "pth":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    model = network(1)
+    with pytest.raises(WeightsError, match=message):
+        load_weights(model, path)
+    assert same(model, network(1))

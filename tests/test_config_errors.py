@@ -1,0 +1,162 @@
+"""RunConfig: how a mistake in a config file or an override is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prune_env.config import RunConfig
+from prune_env.errors import ConfigError
+
+LEAST: dict[str, Any] = {"model": {"name": "resnet20"}, "data": {"name": "cifar10"}}
+
+
+def message(*overrides: str, **sections: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_mapping({**LEAST, **sections}, overrides)
+    return str(caught.value)
+
+
+def file_message(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.load(path, overrides)
+    return str(caught.value)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(LEAST))
+    return path
+
+
+def test_a_variable_that_is_not_set_is_named_with_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOT_SET", raising=False)
+    text = message("data.path=${NOT_SET}/x", "model.weights=${NOT_SET}")
+    assert "data.path: environment variable NOT_SET is not set" in text
+    assert "model.weights: environment variable NOT_SET" in text
+    assert "write ${NOT_SET:-default}" in text
+
+
+@pytest.mark.parametrize("text", ["${OPEN", "${1x}", "${A-b}"])
+def test_a_malformed_reference_is_refused(text: str) -> None:
+    assert "data.path" in message(f"data.path='{text}'")
+    assert "is malformed; write ${VAR}" in message(f"data.path='{text}'")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("budget.kep=0.3", "budget.kep: unknown key; did you mean 'keep'? (known: keep, metric)"),
+        ("bugdet.keep=0.3", "bugdet: unknown key; did you mean 'budget'?"),
+        (
+            "budget.keep=1.5",
+            "budget.keep: given 1.5; must be less than or equal to 1 (Share of the dense cost",
+        ),
+        ("budget.keep=0", "budget.keep: given 0; must be greater than 0"),
+        ("budget.keep=half", 'budget.keep: given "half"; must be a valid number'),
+        ("budget.keep=.nan", "budget.keep: given NaN; must be a finite number"),
+        ("budget.keep=true", "budget.keep: given true; must not be true or false"),
+        (
+            "budget.metric=latency",
+            "latency budgets are not available in this version; must be 'macs' or 'params'",
+        ),
+        ("budget.metric=flops", "budget.metric: given \"flops\"; must be 'macs' or 'params'"),
+        ("budget=0.5", "budget: given 0.5; must be a mapping of keys"),
+        (
+            "env.granularity=stripe",
+            "env.granularity: given \"stripe\"; must be 'channel' (The shape that is cut",
+        ),
+        ("env.round_to=0", "env.round_to: given 0; must be greater than or equal to 1"),
+        ("env.protect=conv1", 'env.protect: given "conv1"; must be a mapping of keys'),
+        ("env.protect.conv1=3", "env.protect.conv1: given 3; must be text; put quotes around it"),
+        ("run.device=gpu", 'run.device: given "gpu"; must be auto, cpu, cuda or cuda:N'),
+        ("run.directory=''", 'run.directory: given ""; must not be empty'),
+        ("search.evaluations=1.5", "search.evaluations: given 1.5; must be a valid integer"),
+        ("search.evaluations=0", "search.evaluations: given 0; must be greater than or equal to 1"),
+        ("seed=-1", "seed: given -1; must be greater than or equal to 0"),
+        ("agent.hidden=[64, 0]", "agent.hidden[1]: given 0; must be greater than 0"),
+        ("agent.hidden=[]", "agent.hidden: given []; must not be empty"),
+        ("agent.hidden=64", "agent.hidden: given 64; must be a list"),
+        ("agent.preset=acm", "agent.preset: given \"acm\"; must be 'amc'"),
+        ("model.name=5", "model.name: given 5; must be text; put quotes around it"),
+        ("model.arguments.a=2024-01-01", 'model.arguments.a: given "2024-01-01"; must be text, a number'),
+        ("model.name=", "model.name: given null; must be text"),
+    ],
+)
+def test_a_wrong_value_is_told_with_key_given_and_allowed(override: str, words: str) -> None:
+    text = message(override)
+    assert words in text
+    assert len(text.splitlines()) == 2
+    assert "pydantic" not in text
+
+
+def test_names_that_are_missing_are_told_by_their_full_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_mapping({})
+    assert "model.name: required, and not given (A network by name" in str(caught.value)
+    assert "data.name: required" in str(caught.value)
+
+
+def test_every_problem_is_told_at_once_and_the_misspelt_keys_first() -> None:
+    text = message("budget.keep=3", "search.evaluations=no", "agent.tua=0.1")
+    first, *rest = text.splitlines()
+    assert first == "settings:"
+    assert [line.split(":")[0].strip() for line in rest] == ["agent.tua", "budget.keep", "search.evaluations"]
+
+
+def test_many_problems_still_fit_on_a_screen() -> None:
+    text = message(*[f"agent.unknown{number}=1" for number in range(40)])
+    assert len(text.splitlines()) == 17
+    assert text.endswith("and 25 more")
+
+
+def test_a_long_value_is_cut_short() -> None:
+    assert max(len(line) for line in message(f"seed={'x' * 5000}").splitlines()) < 250
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "budget.=3", ".keep=3"])
+def test_an_override_without_key_or_equals_sign_is_refused(override: str) -> None:
+    assert f"override {override!r}: write key.path=value, for example" in message(override)
+
+
+def test_an_override_that_is_not_yaml_is_refused() -> None:
+    assert message("agent.hidden=[1,").startswith("override 'agent.hidden=[1,' is not YAML: ")
+
+
+def test_a_missing_file_is_told_with_the_files_beside_it(file: Path) -> None:
+    text = file_message(file.with_name("jop.yaml"))
+    assert "does not exist; did you mean 'job.yaml'?" in text
+    assert "does not exist" in file_message(file.parent / "nowhere" / "job.yaml")
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    assert "cannot be read: Is a directory" in file_message(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty; it must be a mapping of keys"),
+        (b"- a\n- b\n", "is a list; it must be a mapping of keys"),
+        (b"seed: [1,\n", "is not YAML: expected the node content"),
+        (b"a: 1\n  b: 2\n", "(line 2, column 4)"),
+        (b"seed: 2024-13-45\n", "is not YAML: month must be in 1..12"),
+        (b"seed: \x00\n", "is not YAML"),
+        (b"seed: !!python/object/apply:os.getcwd []\n", "is not YAML: could not determine a constructor"),
+        (b"\xff\xfe\xfa", "cannot be read: not UTF-8 text"),
+        (b"1: 2\nmodel: {name: a}\ndata: {name: b}\n", "1: unknown key"),
+        (b"[" * 100_000, "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused_in_words(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_bytes(content)
+    text = file_message(path)
+    assert text.startswith(f"config file {str(path)!r}")
+    assert words in text
+
+
+def test_a_problem_in_a_file_is_told_with_the_file(file: Path) -> None:
+    assert file_message(file, "budget.keep=3").startswith(f"config file {str(file)!r}:\n  budget.keep:")

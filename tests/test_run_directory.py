@@ -1,0 +1,186 @@
+"""RunDirectory: files appear whole or not at all, and nothing is written over."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prune_env.config import RunConfig
+from prune_env.errors import RunError
+from prune_env.files import atomic_write, read_records
+from prune_env.run import RunDirectory, versions
+
+CONFIG = RunConfig.from_mapping({"model": {"name": "resnet20"}, "data": {"name": "cifar10"}})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory.create(tmp_path / "runs" / "first")
+
+
+def full_disk(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_new_run_is_an_empty_folder(run: RunDirectory) -> None:
+    assert run.root.is_dir()
+    assert list(run.root.iterdir()) == []
+
+
+def test_a_run_directory_that_exists_is_refused_and_left_as_it_is(run: RunDirectory) -> None:
+    run.write_text(run.plan, "mine")
+    with pytest.raises(RunError, match=r"exists already.*nothing is written over.*run\.directory="):
+        RunDirectory.create(run.root)
+    assert run.plan.read_text() == "mine"
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match="exists already"):
+        RunDirectory.create(tmp_path / "file")
+    with pytest.raises(RunError, match=r"cannot be made: Not a directory.*run\.directory="):
+        RunDirectory.create(tmp_path / "file" / "a" / "b")
+
+
+def test_a_run_is_opened_again_with_what_it_holds(run: RunDirectory) -> None:
+    run.write_config(CONFIG)
+    run.append_evaluation({"accuracy": 0.5})
+    assert RunDirectory.open(run.root).evaluations() == [{"accuracy": 0.5}]
+
+
+def test_opening_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"'.*nowhere' does not exist"):
+        RunDirectory.open(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"is not a run directory: it has no config\.yaml"):
+        RunDirectory.open(tmp_path)
+
+
+def test_files_have_the_names_that_other_tools_rely_on(run: RunDirectory) -> None:
+    paths = [
+        run.config,
+        run.plan,
+        run.policy,
+        run.evaluations_file,
+        run.splits,
+        run.sensitivity,
+        run.summary,
+        run.tensorboard,
+        run.checkpoint,
+        run.report,
+    ]
+    assert [path.relative_to(run.root).as_posix() for path in paths] == [
+        "config.yaml",
+        "plan.json",
+        "policy.safetensors",
+        "evaluations.jsonl",
+        "splits.json",
+        "sensitivity.json",
+        "summary.json",
+        "tensorboard",
+        "checkpoint",
+        "report.html",
+    ]
+
+
+def test_the_written_config_loads_as_the_same_settings_and_names_the_versions(run: RunDirectory) -> None:
+    run.write_config(CONFIG)
+    assert RunConfig.load(run.config).resolved() == CONFIG.resolved()
+    text = run.config.read_text()
+    assert all(f"# {name} {version}\n" in text for name, version in versions().items())
+    assert {"python", "torch", "torchvision", "numpy", "gymnasium", "stable-baselines3", "prune-env"} == set(versions())
+
+
+def test_text_json_and_bytes_are_written_whole(run: RunDirectory) -> None:
+    run.write_text(run.report, "größer")
+    run.write_json(run.summary, {"accuracy": 0.5, "plan": [1, 2]})
+    run.write_bytes(run.checkpoint / "actor.safetensors", b"\x00\x01")
+    assert run.report.read_text(encoding="utf-8") == "größer"
+    assert json.loads(run.summary.read_text()) == {"accuracy": 0.5, "plan": [1, 2]}
+    assert (run.checkpoint / "actor.safetensors").read_bytes() == b"\x00\x01"
+
+
+def test_a_number_that_is_not_finite_is_never_written(run: RunDirectory) -> None:
+    run.write_json(run.summary, {"accuracy": 0.5})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.write_json(run.summary, {"accuracy": float("nan")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.append_evaluation({"accuracy": float("inf")})
+    assert json.loads(run.summary.read_text()) == {"accuracy": 0.5}
+    assert run.evaluations() == []
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_earlier_file_and_no_rest(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    run.write_text(run.plan, "earlier")
+    monkeypatch.setattr(os, call, full_disk)
+    with pytest.raises(RunError, match=r"cannot write '.*plan\.json': No space left on device; .* unchanged"):
+        run.write_text(run.plan, "later")
+    monkeypatch.undo()
+    assert run.plan.read_text() == "earlier"
+    assert list(run.root.iterdir()) == [run.plan]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_an_interrupted_first_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, call, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write(tmp_path / "plan.json", b"later")
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "whole", b"")
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_run_without_evaluations_has_none(run: RunDirectory) -> None:
+    assert run.evaluations() == []
+
+
+records = st.dictionaries(st.text(), st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False))
+
+
+@settings(max_examples=50, deadline=None)
+@given(written=st.lists(records, max_size=4), torn=records, cut=st.integers(0, 10_000), later=records)
+def test_a_line_torn_at_any_byte_is_ignored_and_written_over(
+    tmp_path_factory: pytest.TempPathFactory,
+    written: list[dict[str, Any]],
+    torn: dict[str, Any],
+    cut: int,
+    later: dict[str, Any],
+) -> None:
+    run = RunDirectory(tmp_path_factory.mktemp("run"))
+    for record in written:
+        run.append_evaluation(record)
+    line = json.dumps(torn, ensure_ascii=False).encode()
+    with run.evaluations_file.open("ab") as file:
+        file.write(line[: cut % (len(line) + 1)])
+    assert run.evaluations() == written
+    run.append_evaluation(later)
+    assert run.evaluations() == [*written, later]
+
+
+def test_evaluations_that_cannot_be_written_are_told(run: RunDirectory) -> None:
+    run.evaluations_file.mkdir()
+    with pytest.raises(RunError, match=r"cannot write '.*evaluations\.jsonl': Is a directory"):
+        run.append_evaluation({"accuracy": 0.5})
+
+
+@pytest.mark.parametrize("line", [b"not json", b"[1]", b"\xff", b"", b"[" * 100_000])
+def test_a_damaged_line_in_the_middle_is_told_by_its_number(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "evaluations.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 2}\n')
+    with pytest.raises(RunError, match=r"evaluations\.jsonl' is damaged: line 2 is not a JSON object"):
+        read_records(path)

@@ -1,0 +1,240 @@
+"""Networks that the tests cut, and what a test needs to judge the cut: counts and masks of our own making."""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from prune_env import LayerWalk, PruningPlan
+from prune_env.models import build_model
+from prune_env.unit import Unit
+
+TORCHVISION = {
+    "resnet18": {},
+    "resnet50": {},
+    "vgg16_bn": {"init_weights": False},
+    "mobilenet_v2": {},
+    "mobilenet_v3_small": {},
+    "densenet121": {},
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "squeezenet1_1": {},
+    "efficientnet_b0": {},
+    "regnet_y_400mf": {},
+    "convnext_tiny": {},
+    "shufflenet_v2_x1_0": {},
+    "resnext50_32x4d": {},
+}
+CIFAR = ("cifar_resnet20", "cifar_resnet56")
+MODELS = (*TORCHVISION, *CIFAR)
+
+
+def build(name: str, seed: int = 0) -> nn.Module:
+    """A network of the list in training mode, with batch norms that show every mistake."""
+    torch.manual_seed(seed)
+    if name in CIFAR:
+        return randomise(build_model(name, 10))
+    return randomise(torchvision.models.get_model(name, weights=None, **TORCHVISION[name]))
+
+
+def example(name: str, batch: int = 1, seed: int = 0) -> Tensor:
+    """Images [batch, 3, size, size] that the network accepts."""
+    size = 32 if name in (*CIFAR, "vgg16_bn") else 64
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Gives batch norms scales, shifts and statistics that differ by channel, so that a leaking beta is seen.
+
+    Layer scales (ConvNeXt starts them at 1e-6) become large enough for their branch to matter.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(tensor: Tensor, low: float, high: float) -> None:
+        tensor.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
+
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if module.affine:
+                    uniform(module.weight, 0.5, 1.5)
+                    uniform(module.bias, -0.5, 0.5)
+                if module.track_running_stats:
+                    uniform(module.running_mean, -0.3, 0.3)
+                    uniform(module.running_var, 0.5, 1.5)
+        for name, parameter in model.named_parameters():
+            if name.endswith("layer_scale"):
+                uniform(parameter, 0.5, 1.5)
+    return model
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced network of the list, and what it was before tracing."""
+
+    model: nn.Module
+    walk: LayerWalk
+    before: "Imprint"
+
+
+@dataclass(frozen=True)
+class Imprint:
+    """What may not change in a user's network: every tensor, every mode, every requires_grad."""
+
+    tensors: Mapping[str, int]
+    training: Mapping[str, bool]
+    requires_grad: Mapping[str, bool]
+
+
+def imprint(model: nn.Module) -> Imprint:
+    """The network's state, in a form that can be compared later."""
+    return Imprint(
+        {name: zlib.crc32(tensor.detach().numpy().tobytes()) for name, tensor in model.state_dict().items()},
+        {name: module.training for name, module in model.named_modules()},
+        {name: parameter.requires_grad for name, parameter in model.named_parameters()},
+    )
+
+
+@cache
+def traced(name: str) -> Traced:
+    """A network of the list, traced once in a session."""
+    model = build(name)
+    next(model.parameters()).requires_grad_(False)
+    # One part is in eval mode, as where a user freezes a backbone's statistics.
+    next(module for module in model.modules() if isinstance(module, nn.modules.Conv2d)).eval()
+    before = imprint(model)
+    return Traced(model, LayerWalk.trace(model, example(name)), before)
+
+
+def random_widths(walk: LayerWalk, seed: int, least: float = 0.0) -> dict[str, int]:
+    """A random width for every free unit, at least ``least`` of its channels and one."""
+    generator = np.random.default_rng(seed)
+    return {
+        unit.name: int(generator.integers(max(1, round(least * unit.channels)), unit.channels + 1))
+        for unit in walk.units
+        if unit.protected is None
+    }
+
+
+def counted_macs(model: nn.Module, images: Tensor) -> int:
+    """Multiply-adds of convolutions and matrix products, counted by torch while the network runs on one image."""
+    was = {module: module.training for module in model.modules()}
+    model.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images[:1])
+    for module, training in was.items():
+        module.training = training
+    operations = (torch.ops.aten.convolution, torch.ops.aten.addmm, torch.ops.aten.mm)
+    counts = counter.get_flop_counts()["Global"]
+    flops = sum(count for operation, count in counts.items() if operation in operations)
+    assert flops % 2 == 0
+    return flops // 2
+
+
+def counted_params(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@contextmanager
+def channels_zeroed(
+    model: nn.Module, units: Sequence[Unit], kept: Mapping[str, Sequence[int]]
+) -> Iterator[None]:
+    """The dense network with every cut channel multiplied by zero where a module reads it."""
+    masks: dict[str, Tensor] = {}
+    for unit in units:
+        gone = sorted(set(range(unit.channels)) - set(kept[unit.name]))
+        for member in unit.members:
+            if member.side == "in" and gone:
+                module = model.get_submodule(member.module)
+                size = module.in_features if isinstance(module, nn.Linear) else module.in_channels
+                mask = masks.setdefault(member.module, torch.ones(size))
+                for channel in gone:
+                    mask[member.index[channel].tolist()] = 0.0
+
+    def reads(mask: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            images = inputs[0]
+            shape = (-1,) if isinstance(module, nn.Linear) else (-1, *[1] * (images.ndim - 2))
+            return (images * mask.reshape(shape), *inputs[1:])
+
+        return hook
+
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(reads(mask)) for name, mask in masks.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Every tensor that the network returns in eval mode; its own modes stay as they are."""
+    was = {module: module.training for module in model.modules()}
+    model.eval()
+    with torch.no_grad():
+        result = model(images)
+    for module, training in was.items():
+        module.training = training
+    if isinstance(result, Tensor):
+        return [result]
+    return list(result.values()) if isinstance(result, dict) else list(result)
+
+
+def relative_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest difference of any two outputs, relative to the largest value expected in that output."""
+    assert [tensor.shape for tensor in found] == [tensor.shape for tensor in expected]
+    return max(
+        float((one - other).abs().max() / other.abs().max().clamp_min(1e-12))
+        for one, other in zip(found, expected, strict=True)
+    )
+
+
+def mask_difference(walk: LayerWalk, plan: PruningPlan, images: Tensor) -> float:
+    """How far the network cut to the plan is from the dense one with the cut channels zeroed; relative."""
+    small = plan.apply(walk.model)
+    with channels_zeroed(walk.model, walk.units, plan.kept):
+        expected = outputs(walk.model, images)
+    return relative_difference(outputs(small, images), expected)
+
+
+class Net(nn.Module):
+    """A network from named modules and a function of them, for the odd shapes that tests need."""
+
+    def __init__(self, forward: Callable[..., Any], **parts: nn.Module | nn.Parameter) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.run = forward
+
+    def forward(self, images: Tensor) -> Any:
+        return self.run(self, images)
+
+
+def conv(inputs: int, outputs: int, size: int = 3, **settings: Any) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, padding=size // 2, **settings)
+
+
+def chain(seed: int = 0) -> nn.Sequential:
+    """Two free units of 8 and 6 channels, a flatten with 16 pixels, and a classifier."""
+    torch.manual_seed(seed)
+    return randomise(
+        nn.Sequential(
+            conv(3, 8, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            conv(8, 6),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(6 * 16, 5),
+        )
+    )
