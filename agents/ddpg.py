@@ -6,15 +6,16 @@ learn at their own rates, and the replay buffer gives the finished plan's reward
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from stable_baselines3 import DDPG
 from stable_baselines3.common.noise import ActionNoise
 
-from agents.exploration import FloatArray, NoiseSchedule, truncated_normal
+from agents.exploration import NoiseSchedule, truncated_normal
 from agents.replay import EpisodeReplayBuffer
 from prune_env.config_agent import AgentSection
-from prune_env.env import PruningEnv
+from prune_env.observation import FloatArray
 
 
 class PruningDDPG(DDPG):
@@ -37,32 +38,37 @@ class PruningDDPG(DDPG):
         return self.noise.sigma(self._episode_num)
 
     def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+        self,
+        learning_starts: int,
+        action_noise: ActionNoise | None = None,  # noqa: ARG002
+        n_envs: int = 1,
     ) -> tuple[FloatArray, FloatArray]:
         if self.num_timesteps < learning_starts:
             action = self.generator.uniform(-1.0, 1.0, (n_envs, 1)).astype(np.float32)
             return action, action
         assert self._last_obs is not None
-        mean, _ = self.predict(self._last_obs, deterministic=True)  # type: ignore[arg-type]
+        mean, _ = self.predict(self._last_obs, deterministic=True)
         action = truncated_normal(mean, 2.0 * self.sigma, self.generator)
         return action, action
 
-    def _update_learning_rate(self, optimizers: Any) -> None:
+    def _update_learning_rate(self, optimizers: Any) -> None:  # noqa: ARG002
         for optimizer, rate in zip((self.actor.optimizer, self.critic.optimizer), self.rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
 
-def make_ddpg(env: PruningEnv, settings: AgentSection, episodes: int, seed: int) -> PruningDDPG:
+def make_ddpg(
+    env: gymnasium.Env[FloatArray, FloatArray], settings: AgentSection, steps: int, episodes: int, seed: int
+) -> PruningDDPG:
     """Sets up the agent for a number of episodes.
 
     Args:
         env: The environment.
         settings: The agent's section, its preset filled in.
+        steps: How many steps an episode has.
         episodes: How many episodes the search has; sets the default warm-up.
         seed: For weights, exploration and replay.
     """
-    steps = len(env.task.budget.units)
     warmup = settings.warmup_episodes if settings.warmup_episodes is not None else max(1, episodes // 10)
     # The networks are tiny: a second thread costs more than it brings, and a GPU far more.
     return PruningDDPG(

@@ -6,10 +6,9 @@ Clipping instead of truncating would pile up actions on the bounds, where DDPG's
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-FloatArray = npt.NDArray[np.float32]
+from prune_env.observation import FloatArray
 
 
 @dataclass(frozen=True)
@@ -48,4 +47,4 @@ def truncated_normal(mean: FloatArray, sigma: float, generator: np.random.Genera
         return mean.astype(np.float32)
     low, high = ndtr((-1.0 - mean) / sigma), ndtr((1.0 - mean) / sigma)
     draws = mean + sigma * ndtri(low + generator.random(mean.shape) * (high - low))
-    return np.clip(draws, -1.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(draws, -1.0, 1.0), dtype=np.float32)

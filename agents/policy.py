@@ -43,7 +43,8 @@ class Policy:
     def propose(self, env: PruningEnv) -> Trial:
         """Walks an environment once and returns the finished plan's trial."""
         observation, _ = env.reset()
-        finished, info = False, {}
+        finished = False
+        info: dict[str, Any] = {}
         while not finished:
             observation, _, finished, _, info = env.step(self.act(observation))
         trial: Trial = info["trial"]

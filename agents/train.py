@@ -76,20 +76,21 @@ def train_agent(task: PruningTask, config: RunConfig, listeners: tuple[Listener,
         ConfigError: If there is no such agent, or the probes alone use up the evaluations.
     """
     if config.agent.name != "ddpg":
-        raise ConfigError(f"agent.name: there is no agent {config.agent.name!r}; {suggest(config.agent.name, ['ddpg'])}.")
-    probes = len(task.budget.units) if task.probe_keep is not None else 0
-    episodes = config.search.evaluations - probes
+        offer = suggest(config.agent.name, ["ddpg"])
+        raise ConfigError(f"agent.name: there is no agent {config.agent.name!r}; {offer}.")
+    episodes = config.search.evaluations - task.probes
     if episodes < 1:
         raise ConfigError(
-            f"search.evaluations: {config.search.evaluations} given, but the evidence alone takes {probes}, one for "
-            "each free unit. Give more, or set sensitivity.probe_keep to null."
+            f"search.evaluations: {config.search.evaluations} given, but the evidence alone takes {task.probes}, one "
+            "for each free unit. Give more, or set sensitivity.probe_keep to null."
         )
     env = PruningEnv(task=task, action=config.env.action)
     settings = config.agent.with_preset()
     started = time.perf_counter()
-    agent = make_ddpg(env, settings, episodes, config.seed)
+    steps = len(task.budget.units)
+    agent = make_ddpg(env, settings, steps, episodes, config.seed)
     watcher = _Watcher(episodes, listeners, started)
-    agent.learn(episodes * len(task.budget.units), callback=watcher, log_interval=None)  # type: ignore[arg-type]
+    agent.learn(episodes * steps, callback=watcher, log_interval=None)  # type: ignore[arg-type]
     assert watcher.best is not None
     return SearchResult(
         watcher.best, policy_of(agent.actor, config.env.action), watcher.episodes, time.perf_counter() - started

@@ -122,8 +122,8 @@ class Budget:
         if smallest > self.limit:
             raise BudgetError(
                 f"budget.keep: {keep} of the dense {metric} given, but with every free unit at its least width "
-                f"{smallest / self.dense:.4f} remain. Reachable are {smallest / self.dense:.4f} to 1. Raise budget.keep, "
-                "lower env.min_keep, or protect fewer units."
+                f"{smallest / self.dense:.4f} remain. Reachable are {smallest / self.dense:.4f} to 1. "
+                "Raise budget.keep, lower env.min_keep, or protect fewer units."
             )
 
     def _least(self, channels: int, min_keep: float) -> int:
@@ -160,10 +160,8 @@ class Budget:
         if square * channels * channels + slope * channels + rest <= self.limit:
             return channels
         room = self.limit - rest
-        if square:
-            width = (isqrt(slope * slope + 4 * square * room) - slope) // (2 * square)
-        else:
-            width = room // slope
+        root = isqrt(slope * slope + 4 * square * room)
+        width = (root - slope) // (2 * square) if square else room // slope
         return max(least, min(width, channels) // self.round_to * self.round_to)
 
     def even_ratio(self, widths: IntArray, undecided: IntArray) -> float:

@@ -70,9 +70,7 @@ class RunConfig(Section):
         return cls.from_mapping(read_yaml(Path(path)), overrides, source=f"config file {os.fspath(path)!r}")
 
     @classmethod
-    def from_mapping(
-        cls, document: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "settings"
-    ) -> Self:
+    def from_mapping(cls, document: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "settings") -> Self:
         """Checks settings that were read already.
 
         Args:
@@ -124,11 +122,7 @@ def describe() -> list[KeyDescription]:
         section = _sections().get(name)
         fields = {name: field} if section is None else section.model_fields
         for key, entry in fields.items():
-            default = (
-                "required"
-                if entry.is_required()
-                else json.dumps(entry.get_default(call_default_factory=True))
-            )
+            default = "required" if entry.is_required() else json.dumps(entry.get_default(call_default_factory=True))
             path = key if section is None else f"{name}.{key}"
             found.append(KeyDescription(path, _type_text(entry.annotation), default, entry.description or ""))
     return found

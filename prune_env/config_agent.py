@@ -33,28 +33,20 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"amc": AMC_PRESET})
 class AgentSection(Section):
     """Who decides, and how it learns."""
 
-    name: str = Field(
-        default="ddpg", min_length=1, description="The agent or search that proposes keep ratios."
-    )
+    name: str = Field(default="ddpg", min_length=1, description="The agent or search that proposes keep ratios.")
     preset: Literal["amc"] | None = Field(
         default=None,
         description="amc: AMC's published settings for the keys of this section not given; null: none.",
     )
     hidden: tuple[PositiveInt, ...] = Field(
-        default=(300, 300),
+        default=(64, 64),
         min_length=1,
         description="Neurons of each hidden layer of actor and critic, each 1 or more.",
     )
-    actor_learning_rate: float = Field(
-        default=1e-4, gt=0, description="Learning rate of the actor (Adam), above 0."
-    )
-    critic_learning_rate: float = Field(
-        default=1e-3, gt=0, description="Learning rate of the critic (Adam), above 0."
-    )
+    actor_learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate of the actor (Adam), above 0.")
+    critic_learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate of the critic (Adam), above 0.")
     batch_size: int = Field(default=64, ge=1, description="Transitions per update, 1 or more.")
-    buffer_episodes: int = Field(
-        default=100, ge=1, description="Episodes that the replay buffer holds, 1 or more."
-    )
+    buffer_episodes: int = Field(default=1000, ge=1, description="Episodes that the replay buffer holds, 1 or more.")
     tau: float = Field(
         default=0.01, gt=0, le=1, description="Share of the target networks replaced per update, in (0, 1]."
     )
@@ -70,16 +62,16 @@ class AgentSection(Section):
         description="Standard deviation of the exploration at its start, in actions of [0, 1], 0 or more.",
     )
     noise_decay: float = Field(
-        default=0.95,
+        default=0.985,
         gt=0,
         le=1,
         description="Factor on the exploration per episode after the warm-up, in (0, 1].",
     )
     noise_floor: float = Field(
-        default=0.0, ge=0, description="Least standard deviation of the exploration, in actions of [0, 1], 0 or more."
+        default=0.03, ge=0, description="Least standard deviation of the exploration, in actions of [0, 1], 0 or more."
     )
     updates_per_step: float = Field(
-        default=1.0, gt=0, description="Updates per step of an episode, made after it, above 0."
+        default=2.0, gt=0, description="Updates per step of an episode, made after it, above 0."
     )
     baseline_momentum: float = Field(
         default=0.5,
@@ -96,7 +88,5 @@ class AgentSection(Section):
         """
         if self.preset is None:
             return self
-        not_given = {
-            key: value for key, value in PRESETS[self.preset].items() if key not in self.model_fields_set
-        }
+        not_given = {key: value for key, value in PRESETS[self.preset].items() if key not in self.model_fields_set}
         return self.model_copy(update=not_given)

@@ -47,9 +47,7 @@ def _line(problem: Mapping[str, Any], root: type[BaseModel]) -> str:
     return f"{key}: given {_shown(problem['input'])}; {_rule(problem)}{meaning}"
 
 
-def _find(
-    place: Sequence[str | int], root: type[BaseModel]
-) -> tuple[type[BaseModel] | None, FieldInfo | None]:
+def _find(place: Sequence[str | int], root: type[BaseModel]) -> tuple[type[BaseModel] | None, FieldInfo | None]:
     """The section and the field that a place lies in, each None where it lies in none."""
     field = root.model_fields.get(str(place[0]))
     annotation = field.annotation if field else None

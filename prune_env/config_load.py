@@ -38,9 +38,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     document = _parse(text, f"config file {str(path)!r}")
     if not isinstance(document, dict):
         kind = "empty" if document is None else f"a {type(document).__name__}"
-        raise ConfigError(
-            f"config file {str(path)!r} is {kind}; it must be a mapping of keys, for example seed: 0"
-        )
+        raise ConfigError(f"config file {str(path)!r} is {kind}; it must be a mapping of keys, for example seed: 0")
     return document
 
 
@@ -63,9 +61,7 @@ def with_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dic
         path, equals, text = override.partition("=")
         keys = path.strip().split(".", 2)
         if not equals or not all(keys):
-            raise ConfigError(
-                f"override {override!r}: write key.path=value, for example search.evaluations=400"
-            )
+            raise ConfigError(f"override {override!r}: write key.path=value, for example search.evaluations=400")
         target = result
         for key in keys[:-1]:
             if not isinstance(target.get(key), dict):
@@ -98,9 +94,7 @@ def with_environment(document: Mapping[str, Any], environment: Mapping[str, str]
             if match[0] == "$${":
                 return "${"
             if name is None:
-                problems.append(
-                    f"{key}: {text!r} is malformed; write ${{VAR}}, ${{VAR:-default}}, or $${{ for ${{"
-                )
+                problems.append(f"{key}: {text!r} is malformed; write ${{VAR}}, ${{VAR:-default}}, or $${{ for ${{")
                 return ""
             value = environment.get(name)
             if default is not None:
@@ -129,10 +123,7 @@ def _map_text(key: str, value: Any, change: Callable[[str, str], str]) -> Any:
     if isinstance(value, str):
         return change(key, value)
     if isinstance(value, Mapping):
-        return {
-            name: _map_text(f"{key}.{name}" if key else str(name), part, change)
-            for name, part in value.items()
-        }
+        return {name: _map_text(f"{key}.{name}" if key else str(name), part, change) for name, part in value.items()}
     if isinstance(value, list):
         return [_map_text(key, part, change) for part in value]
     return value

@@ -62,12 +62,8 @@ class DataSection(Section):
     """The images; the reward, calibration and test set are disjoint."""
 
     name: str = Field(min_length=1, description="A data set by name, or the layout of your own files.")
-    path: str | None = Field(
-        default=None, min_length=1, description="Folder or file that holds it; null: not needed."
-    )
-    reward_images: int = Field(
-        default=1000, ge=1, description="Images that the reward is measured on, 1 or more."
-    )
+    path: str | None = Field(default=None, min_length=1, description="Folder or file that holds it; null: not needed.")
+    reward_images: int = Field(default=1000, ge=1, description="Images that the reward is measured on, 1 or more.")
     calibration_images: int = Field(
         default=256, ge=1, description="Images for batch-norm statistics and feature-map ranks, 1 or more."
     )
@@ -85,11 +81,9 @@ class DataSection(Section):
 class PretrainSection(Section):
     """Training on the spot, where model.weights is null."""
 
-    epochs: int = Field(
-        default=0, ge=0, description="Passes over the training images, 0 (no training) or more."
-    )
+    epochs: int = Field(default=0, ge=0, description="Passes over the training images, 0 (no training) or more.")
     batch_size: int = Field(default=64, ge=1, description="Images per training step, 1 or more.")
-    learning_rate: float = Field(default=0.05, gt=0, description="Highest learning rate, above 0.")
+    learning_rate: float = Field(default=0.03, gt=0, description="Highest learning rate, above 0.")
     weight_decay: float = Field(default=5e-4, ge=0, description="Weight decay, 0 or more.")
 
 
@@ -100,9 +94,7 @@ class BudgetSection(Section):
         default="macs",
         description="What is counted: macs (multiply-adds of conv and linear layers) or params.",
     )
-    keep: float = Field(
-        default=0.5, gt=0, le=1, description="Share of the dense cost that may remain, in (0, 1]."
-    )
+    keep: float = Field(default=0.5, gt=0, le=1, description="Share of the dense cost that may remain, in (0, 1].")
 
     @field_validator("metric", mode="before")
     @classmethod
@@ -119,9 +111,7 @@ class EnvSection(Section):
         default="channel", description="The shape that is cut; this version cuts whole channels."
     )
     min_keep: float = Field(default=0.1, gt=0, le=1, description="Least keep ratio of a unit, in (0, 1].")
-    round_to: int = Field(
-        default=1, ge=1, description="Widths are multiples of this many channels, 1 or more."
-    )
+    round_to: int = Field(default=1, ge=1, description="Widths are multiples of this many channels, 1 or more.")
     action: Literal["share", "ratio"] = Field(
         default="share",
         description="ratio: the action is the unit's keep ratio, as in AMC; share (our choice): it "
@@ -135,9 +125,7 @@ class EnvSection(Section):
 class CriterionSection(Section):
     """Which channels of a unit stay."""
 
-    name: str = Field(
-        default="l1", min_length=1, description="Score of a channel; the best-scored channels stay."
-    )
+    name: str = Field(default="l1", min_length=1, description="Score of a channel; the best-scored channels stay.")
 
 
 class SensitivitySection(Section):
@@ -163,9 +151,7 @@ class SensitivitySection(Section):
         description="At most this share of the layers, those richest in low-rank maps, is sensitive, in [0, 1]; "
         "null: no such limit.",
     )
-    images: int = Field(
-        default=256, ge=1, description="Calibration images used, 1 or more; no more than there are."
-    )
+    images: int = Field(default=256, ge=1, description="Calibration images used, 1 or more; no more than there are.")
     probe_keep: float | None = Field(
         default=0.25,
         gt=0,

@@ -20,6 +20,11 @@ from prune_env.unit import IntArray, Member, Unit
 Cuttable = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.PReLU)
 
 
+def has_channels(module: nn.Module | None) -> bool:
+    """Whether a module has channels of its own that a unit can run through."""
+    return isinstance(module, Cuttable) or hasattr(module, "keep_outputs")
+
+
 class _Coupled(Exception):  # noqa: N818
     """Why a set of coupled channels can't be cut, in words."""
 
@@ -110,6 +115,10 @@ def _unit_from(name: str, modules: Mapping[str, nn.Module], graph: Any, barriers
     whole = Member(name, "out", np.arange(channels, dtype=np.int64)[:, None])
     try:
         members = list(_members(name, channels, modules, graph, barriers))
+        for member in members:
+            size = channels_of(modules[member.module], member.side)
+            if member.index.max() >= size or len(np.unique(member.index)) < member.index.size:
+                raise _Coupled(f"several of its channels meet in one channel of {member.module!r}")
         members = _merge_slots(members, channels, modules)
     except _Coupled as coupled:
         return Unit(name, channels, (whole,), protected=str(coupled))
@@ -131,18 +140,16 @@ def _members(
     try:
         group = graph.get_pruning_group(root, handler, list(range(channels)))
     except (ArithmeticError, IndexError, TypeError) as error:
-        raise _Coupled(
-            f"its channels could not be followed through the graph ({type(error).__name__})"
-        ) from None
+        raise _Coupled(f"its channels could not be followed through the graph ({type(error).__name__})") from None
     for item in group:
         node, module = item.dep.target, item.dep.target.module
         if node in barriers:
             raise _Coupled("its channels pass through a reshape that reorders them (a channel shuffle)")
         if isinstance(module, nn.Parameter):
             raise _Coupled("its channels meet a bare parameter, whose channels cannot be told")
-        if module not in names or isinstance(module, nn.PReLU) and module.num_parameters == 1:
+        if module not in names or (isinstance(module, nn.PReLU) and module.num_parameters == 1):
             continue
-        if not isinstance(module, Cuttable) and not hasattr(module, "keep_outputs"):
+        if not has_channels(module):
             if next(module.parameters(recurse=False), None) is not None:
                 raise _Coupled(f"its channels pass through {names[module]!r}, a {type(module).__name__}")
             continue
@@ -207,6 +214,4 @@ def _without_overlaps(units: list[Unit]) -> list[Unit]:
                 if other != unit.name:
                     clashes[unit.name] = f"its coupling with {other!r} at {member.module!r} is ambiguous"
                     clashes[other] = f"its coupling with {unit.name!r} at {member.module!r} is ambiguous"
-    return [
-        Unit(unit.name, unit.channels, unit.members, clashes.get(unit.name, unit.protected)) for unit in units
-    ]
+    return [Unit(unit.name, unit.channels, unit.members, clashes.get(unit.name, unit.protected)) for unit in units]

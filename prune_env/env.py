@@ -67,7 +67,9 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
         self._undecided: IntArray = np.ones_like(self._widths)
         self._previous = 1.0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[FloatArray, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[FloatArray, dict[str, Any]]:
         """Starts an episode at the first free unit."""
         super().reset(seed=seed, options=options)
         self._begin()

@@ -42,7 +42,7 @@ class Evaluator:
         self.reward = _batches(reward, batch_size, self.device)
         self.calibration = _batches(calibration, batch_size, self.device)
         self.hits = 0
-        self._model = copy.deepcopy(walk.model).to(self.device, memory_format=torch.channels_last).eval()
+        self._model = copy.deepcopy(walk.model).to(self.device).to(memory_format=torch.channels_last).eval()
         self._cache: dict[tuple[tuple[int, ...], ...], Outcome] = {}
 
     @property
@@ -69,10 +69,9 @@ class Evaluator:
         small = self.pruned(plan)
         accuracy, loss = measure_accuracy(small, self.reward)
         if not (math.isfinite(accuracy) and math.isfinite(loss)):
-            widths = {name: width for name, width in plan.widths.items()}
             raise EvaluationError(
                 f"The network gives a loss of {loss} and an accuracy of {accuracy} on the reward set with the widths "
-                f"{widths}. Check the network's weights and the data's scaling."
+                f"{plan.widths}. Check the network's weights and the data's scaling."
             )
         self._cache[key] = Outcome(accuracy=accuracy, loss=loss, macs=plan.costs.macs, params=plan.costs.params)
         return self._cache[key]

@@ -6,6 +6,7 @@ tracing.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -65,6 +66,13 @@ class PlannedMember(_Frozen):
         rows = self.start + self.step * np.arange(count, dtype=np.int64)
         return rows[:, None] + self.stride * np.arange(self.repeat, dtype=np.int64)[None, :]
 
+    def fits(self, count: int, size: int) -> bool:
+        """Whether the map of ``count`` unit channels stays within a module's ``size``; no large array is made."""
+        if self.index is not None:
+            return all(0 <= place < size for row in self.index for place in row)
+        last = self.start + self.step * (count - 1) + self.stride * (self.repeat - 1)
+        return last < size and count * self.repeat <= size
+
 
 class PlannedUnit(_Frozen):
     """What stays of one unit."""
@@ -73,25 +81,23 @@ class PlannedUnit(_Frozen):
     channels: int = Field(ge=1)
     kept: list[int] = Field(min_length=1)
     protected: str | None = None
-    members: list[PlannedMember]
+    members: list[PlannedMember] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _kept_channels_exist_once(self) -> Self:
-        repeated = sorted({channel for channel in self.kept if self.kept.count(channel) > 1})
+        repeated = [channel for channel, count in Counter(self.kept).items() if count > 1]
         if repeated:
-            raise ValueError(
-                f"unit {self.name!r} keeps channel {repeated[0]} more than once; each may be named once"
-            )
+            raise ValueError(f"unit {self.name!r} keeps channel {min(repeated)} more than once; each may be named once")
         outside = [channel for channel in self.kept if not 0 <= channel < self.channels]
         if outside:
-            raise ValueError(
-                f"unit {self.name!r} keeps channel {outside[0]}; allowed are 0 to {self.channels - 1}"
-            )
+            raise ValueError(f"unit {self.name!r} keeps channel {outside[0]}; allowed are 0 to {self.channels - 1}")
         if self.kept != sorted(self.kept):
             raise ValueError(f"unit {self.name!r}: kept channels must be in ascending order")
         for member in self.members:
             if member.index is not None and (
-                len(member.index) != self.channels or len({len(row) for row in member.index}) != 1
+                len(member.index) != self.channels
+                or len({len(row) for row in member.index}) != 1
+                or not member.index[0]
             ):
                 raise ValueError(
                     f"unit {self.name!r}, member {member.module!r}: index must have {self.channels} equal rows"
@@ -191,17 +197,16 @@ class PruningPlan(_Frozen):
     def diff(self, other: "PruningPlan") -> dict[str, tuple[int, int]]:
         """Units whose widths differ: name -> (width here, width there)."""
         theirs = other.widths
-        return {
-            name: (width, theirs.get(name, 0))
-            for name, width in self.widths.items()
-            if theirs.get(name) != width
-        }
+        return {name: (width, theirs.get(name, 0)) for name, width in self.widths.items() if theirs.get(name) != width}
+
+    def to_json(self) -> bytes:
+        """The plan as the bytes of its file."""
+        document = self.model_dump(exclude_defaults=True)
+        return (_dump({"version": self.version, **document}) + "\n").encode()
 
     def save(self, path: str | Path) -> None:
         """Writes the plan as JSON; the file appears whole or not at all."""
-        document = self.model_dump(exclude_defaults=True)
-        text = _dump({"version": self.version, **document})
-        atomic_write(Path(path), (text + "\n").encode())
+        atomic_write(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -215,7 +220,7 @@ class PruningPlan(_Frozen):
             document = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise PlanError(f"There is no plan at {path}. A run writes its plan to RUN/plan.json.") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise PlanError(f"{path} is not a plan: it cannot be read as JSON ({error}).") from None
         if not isinstance(document, dict) or "version" not in document:
             raise PlanError(f"{path} is not a plan: a plan is a JSON object with a field 'version'.")
@@ -262,15 +267,13 @@ def first_difference(expected: Mapping[str, str], found: Mapping[str, str]) -> s
 def _describe(module: nn.Module) -> str:
     kind = type(module).__name__
     if isinstance(module, nn.Linear):
-        return f"{kind} {module.in_features}->{module.out_features}" + (
-            " bias" if module.bias is not None else ""
-        )
-    if hasattr(module, "in_channels") and hasattr(module, "out_channels"):
-        text = f"{kind} {module.in_channels}->{module.out_channels}"
-        if hasattr(module, "kernel_size"):
-            kernel = "x".join(map(str, module.kernel_size))  # type: ignore[arg-type]
-            text += f" {kernel} groups={module.groups}" + (" bias" if module.bias is not None else "")
-        return text
+        return f"{kind} {module.in_features}->{module.out_features}" + (" bias" if module.bias is not None else "")
+    if isinstance(module, nn.modules.conv._ConvNd):
+        kernel = "x".join(map(str, module.kernel_size))
+        text = f"{kind} {module.in_channels}->{module.out_channels} {kernel} groups={module.groups}"
+        return text + (" bias" if module.bias is not None else "")
+    if hasattr(module, "keep_outputs"):
+        return f"{kind} {module.in_channels}->{module.out_channels}"
     tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     return " ".join([kind, *(f"{name}{list(tensor.shape)}" for name, tensor in tensors)]).replace(", ", ",")
 

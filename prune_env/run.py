@@ -194,6 +194,4 @@ class RunDirectory:
 
 
 def _cannot_write(path: Path, error: OSError) -> RunError:
-    return RunError(
-        f"cannot write {str(path)!r}: {error.strerror or error}; what was there before is unchanged"
-    )
+    return RunError(f"cannot write {str(path)!r}: {error.strerror or error}; what was there before is unchanged")

@@ -197,7 +197,8 @@ def _ranks(maps: Tensor) -> Tensor:
     if not torch.isfinite(maps).all():
         raise EvaluationError("A feature map is not finite; check the network's weights and the data's scaling.")
     with torch.autocast(maps.device.type, enabled=False):
-        return torch.linalg.matrix_rank(maps.detach().float())
+        ranks: Tensor = torch.linalg.matrix_rank(maps.detach().float())
+    return ranks
 
 
 def _readings(walk: LayerWalk) -> list[tuple[str, _Reading]]:

@@ -1,4 +1,4 @@
-"""The task: one network, one budget, and everything that a search needs to try widths and be told what they are worth."""
+"""The task: one network, one budget, and all that a search needs to try widths and hear what they are worth."""
 
 import time
 from collections.abc import Callable
@@ -78,6 +78,11 @@ class PruningTask:
     def __post_init__(self) -> None:
         self.baseline = self.evaluator.dense()
         self._observer: Observer | None = None
+
+    @property
+    def probes(self) -> int:
+        """How many trials the evidence for the observations takes: one for each free unit, or none."""
+        return len(self.budget.units) if self.probe_keep is not None else 0
 
     @property
     def observer(self) -> Observer:
@@ -197,9 +202,7 @@ def make_task(config: RunConfig, splits: Splits, model: nn.Module) -> PruningTas
     if config.sensitivity.enabled:
         settings = config.sensitivity
         ranks = feature_map_ranks(walk, calibration.images[: settings.images])
-        report = find_sensitive_layers(
-            ranks, settings.rank_threshold, settings.layer_threshold, settings.top_share
-        )
+        report = find_sensitive_layers(ranks, settings.rank_threshold, settings.layer_threshold, settings.top_share)
         walk = walk.protecting(report.sensitive)
     budget = Budget(walk, config.budget.metric, config.budget.keep, config.env.min_keep, config.env.round_to)
     reward = make_reward(config.reward.name, config.reward.settings)

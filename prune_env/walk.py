@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.costs import Convolution, CostModel, Metric, build_cost_model, channels_of
-from prune_env.coupling import find_units
+from prune_env.coupling import find_units, has_channels
 from prune_env.errors import ModelError, UserError, suggest
 from prune_env.plan import PlannedBudget, PlannedCosts, PruningPlan, fingerprint, planned_unit
 from prune_env.proof import failing_units
@@ -79,9 +79,10 @@ class LayerWalk:
             The walk. Units that cannot be cut safely are protected, with the reason.
 
         Raises:
-            ModelError: If the network does not run on the input, or a name in ``protect`` is unknown.
+            ModelError: If the network does not run on the input, computes a weight from others, or a name in
+                ``protect`` is unknown or has no channels of its own.
         """
-        probe = copy.deepcopy(model).eval()
+        probe = _copied(model).eval()
         for parameter in probe.parameters():
             parameter.requires_grad_(True)
         example_input = example_input[:1]
@@ -116,9 +117,7 @@ class LayerWalk:
         Args:
             reasons: Why, by unit name; a unit that is protected already keeps its reason.
         """
-        units = tuple(
-            replace(unit, protected=unit.protected or reasons.get(unit.name)) for unit in self.units
-        )
+        units = tuple(replace(unit, protected=unit.protected or reasons.get(unit.name)) for unit in self.units)
         return replace(self, units=units)
 
     def width_list(self, widths: Mapping[str, int] | None = None) -> list[int]:
@@ -141,9 +140,7 @@ class LayerWalk:
             numbers.append(int(width))
         if given:
             name = next(iter(given))
-            raise UserError(
-                f"There is no unit {name!r}: {suggest(name, (unit.name for unit in self.units))}."
-            )
+            raise UserError(f"There is no unit {name!r}: {suggest(name, (unit.name for unit in self.units))}.")
         return numbers
 
     def macs(self, widths: Mapping[str, int] | None = None, groups: Mapping[str, int] | None = None) -> int:
@@ -165,17 +162,27 @@ class LayerWalk:
         return self.cost_model.params(numbers, self._checked(groups, numbers))
 
     def _checked(self, groups: Mapping[str, int] | None, numbers: list[int]) -> dict[str, int]:
-        layers = {layer.name: layer for layer in self.cost_model.layers}
-        for name, count in (groups or {}).items():
+        if not groups:
+            return {}
+        modules = dict(self.model.named_modules())
+        layers = {
+            layer.name: layer for layer in self.cost_model.layers if isinstance(modules[layer.name], Convolution)
+        }
+        for name, count in groups.items():
             if name not in layers:
                 raise UserError(f"There is no convolution {name!r} to group: {suggest(name, layers)}.")
             sizes = layers[name].inputs.at(numbers), layers[name].outputs.at(numbers)
+            if layers[name].depthwise and count != sizes[0]:
+                raise UserError(
+                    f"{name!r}: group count {count} given; it is depthwise and has as many groups as channels. "
+                    "Leave it out."
+                )
             if count < 1 or any(size % count for size in sizes):
                 raise UserError(
                     f"{name!r}: group count {count} given; it must divide the {sizes[0]} input and the {sizes[1]} "
                     "output channels that stay."
                 )
-        return dict(groups or {})
+        return dict(groups)
 
     def reach(self, metric: Metric = "macs", least: Mapping[str, int] | None = None) -> float:
         """The share of the dense cost that the free units can take away, cut to ``least`` (one channel each)."""
@@ -244,6 +251,18 @@ def _best(scores: npt.NDArray[np.float64] | None, unit: Unit, width: int) -> lis
     return sorted(int(channel) for channel in order[:width])
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    """A deep copy; refuses tensors that are computed from others (weight norm), which slicing would not reach."""
+    for name, module in model.named_modules():
+        for tensor in ("weight", "bias") if has_channels(module) else ():
+            if not isinstance(getattr(module, tensor, None), nn.Parameter | None):
+                raise ModelError(
+                    f"{name!r} computes its {tensor} from other tensors (a weight norm or a parametrization). Make it "
+                    "plain first: torch.nn.utils.parametrize.remove_parametrizations, or remove_weight_norm."
+                )
+    return copy.deepcopy(model)
+
+
 def _observe(model: nn.Module, example_input: Tensor) -> dict[str, LayerShape]:
     """Runs the network once and notes the output size of every convolution and linear layer, in calling order."""
     shapes: dict[str, LayerShape] = {}
@@ -280,6 +299,7 @@ def _observe(model: nn.Module, example_input: Tensor) -> dict[str, LayerShape]:
 def _protect(units: Iterable[Unit], reasons: Mapping[str, str], model: nn.Module) -> list[Unit]:
     """Protects the units that the user named, by their own name or by a module that they run through."""
     units = list(units)
+    modules = dict(model.named_modules())
     for key, reason in reasons.items():
         name, _, side = key.partition(":")
         touched = {
@@ -288,10 +308,8 @@ def _protect(units: Iterable[Unit], reasons: Mapping[str, str], model: nn.Module
             for member in unit.members
             if member.module == name and member.side == (side or "out")
         }
-        if not touched and (side not in ("", "in") or name not in dict(model.named_modules())):
+        if not touched and (side not in ("", "in") or not has_channels(modules.get(name))):
             known = [unit.name for unit in units]
-            raise ModelError(
-                f"protect: there is no module {name!r} with prunable channels: {suggest(name, known)}."
-            )
+            raise ModelError(f"protect: there is no module {name!r} with prunable channels: {suggest(name, known)}.")
         units = [replace(u, protected=u.protected or (reason if u.name in touched else None)) for u in units]
     return units

@@ -34,9 +34,7 @@ def import_reward(name: str, settings: Mapping[str, float]) -> Callable[..., flo
         ) from error
     if not callable(found):
         kind = type(found).__name__
-        raise RewardError(
-            f"reward {name!r} is of type {kind}; it must be a function (outcome, baseline) -> float"
-        )
+        raise RewardError(f"reward {name!r} is of type {kind}; it must be a function (outcome, baseline) -> float")
     _check_call(name, found, settings)
     reward: Callable[..., float] = partial(found, **settings) if settings else found
     return reward

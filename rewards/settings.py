@@ -58,7 +58,5 @@ def check_settings(
         if key in given and not setting.allows(given[key])
     ]
     if problems:
-        allowed = "; ".join(
-            f"{key} in {setting.interval}: {setting.meaning}" for key, setting in known.items()
-        )
+        allowed = "; ".join(f"{key} in {setting.interval}: {setting.meaning}" for key, setting in known.items())
         raise RewardError(f"reward {name!r}: {'; '.join(problems)}. Its settings: {allowed or 'none'}")

@@ -30,5 +30,5 @@ def shared_weights() -> Path:
 def _folder(variable: str, fallback: Path, content: str) -> Path:
     folder = Path(os.environ.get(variable) or fallback)
     if not folder.is_dir():
-        pytest.skip(f"no {content}: {variable} is not set and {fallback.parent.name}/{fallback.name} is absent")
+        pytest.skip(f"no {content} in {folder}; name their folder with the environment variable {variable}")
     return folder

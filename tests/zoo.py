@@ -184,14 +184,21 @@ def outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
         result = model(images)
     for module, training in was.items():
         module.training = training
-    if isinstance(result, Tensor):
-        return [result]
-    return list(result.values()) if isinstance(result, dict) else list(result)
+    return list(_tensors(result))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    else:
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
 
 
 def relative_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """The largest difference of any two outputs, relative to the largest value expected in that output."""
     assert [tensor.shape for tensor in found] == [tensor.shape for tensor in expected]
+    assert all(tensor.isfinite().all() for tensor in (*found, *expected))
     return max(
         float((one - other).abs().max() / other.abs().max().clamp_min(1e-12))
         for one, other in zip(found, expected, strict=True)
@@ -221,6 +228,39 @@ class Net(nn.Module):
 
 def conv(inputs: int, outputs: int, size: int = 3, **settings: Any) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, size, padding=size // 2, **settings)
+
+
+def body(
+    middle: Callable[[Net, Tensor], Tensor], channels: int = 8, first: int = 8, **parts: nn.Module | nn.Parameter
+) -> Net:
+    """conv ``a`` of ``first`` channels, batch norm, ReLU, the middle that a test is about, conv ``z``, classifier ``fc``.
+
+    The middle maps images [N, first, 8, 8] to [N, channels, any, any].
+    """
+    torch.manual_seed(0)
+    own = {"a": conv(3, first, bias=False), "bn": nn.BatchNorm2d(first), "z": conv(channels, 6)}
+
+    def forward(net: Net, images: Tensor) -> Tensor:
+        inner = middle(net, torch.relu(net.bn(net.a(images))))
+        return net.fc(torch.relu(net.z(inner)).mean((2, 3)))
+
+    return randomise(Net(forward, **own, **parts, fc=nn.Linear(6, 4)))
+
+
+def small_images(batch: int = 1, seed: int = 0) -> Tensor:
+    """Images [batch, 3, 8, 8] for the small networks."""
+    return torch.randn(batch, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def random_plan(walk: LayerWalk, seed: int, least: float = 0.0) -> PruningPlan:
+    """A plan of random widths that keeps random channels."""
+    generator = np.random.default_rng(seed)
+    scores = {unit.name: generator.random(unit.channels) for unit in walk.units}
+    return walk.plan(random_widths(walk, seed, least), scores)
+
+
+def unit_of(walk: LayerWalk, name: str) -> Unit:
+    return next(unit for unit in walk.units if unit.name == name)
 
 
 def chain(seed: int = 0) -> nn.Sequential:

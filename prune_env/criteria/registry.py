@@ -46,4 +46,3 @@ def score_channels(name: str, walk: LayerWalk) -> Scores:
         if not np.isfinite(values).all():
             raise UserError(f"Criterion {name!r} gave unit {unit!r} a score that is not finite. Check its weights.")
     return scores
-

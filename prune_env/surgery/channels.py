@@ -24,7 +24,31 @@ def apply_plan(plan: PruningPlan, model: nn.Module) -> nn.Module:
             f"The plan was made for another network. First module that differs: {difference}. "
             "Build the network that the plan was made for, or make a plan for this one."
         )
+    _check_places(plan, model)
     return slice_network(model, kept_channels(model, plan.removed_channels()))
+
+
+def _check_places(plan: PruningPlan, model: nn.Module) -> None:
+    """Refuses a plan whose units claim channels that the network does not have, or one channel twice."""
+    modules = dict(model.named_modules())
+    claimed: dict[tuple[str, str], IntArray] = {}
+    for unit in plan.units:
+        for member in unit.members:
+            size = channels_of(modules[member.module], member.side) if member.module in modules else 0
+            if not member.fits(unit.channels, size):
+                raise PlanError(
+                    f"Unit {unit.name!r} of the plan occupies channels of {member.module!r} ({member.side}) outside "
+                    f"its {size} channels. The file is damaged; make the plan anew."
+                )
+            if unit.protected is None:
+                counts = claimed.setdefault((member.module, member.side), np.zeros(size, dtype=np.int64))
+                np.add.at(counts, member.channels(unit.channels).ravel(), 1)
+    for (name, side), counts in claimed.items():
+        if counts.max() > 1:
+            raise PlanError(
+                f"The plan claims channel {counts.argmax()} of {name!r} ({side}) more than once. "
+                "The file is damaged; make the plan anew."
+            )
 
 
 def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntArray]:
@@ -37,16 +61,22 @@ def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntA
     kept = {}
     for (name, side), gone in removed.items():
         total = channels_of(modules[name], side) if name in modules else 0
-        if gone.max() >= total or len(np.unique(gone)) != len(gone):
+        if gone.min() < 0 or gone.max() >= total or len(np.unique(gone)) != len(gone):
             raise PlanError(
                 f"The plan cuts a channel of {name!r} ({side}) twice, or one outside its {total} channels. "
                 "The file is damaged; make the plan anew."
             )
         if len(gone) == total:
-            raise PlanError(
-                f"The plan cuts all {total} channels of {name!r} ({side}); at least one must stay."
-            )
+            raise PlanError(f"The plan cuts all {total} channels of {name!r} ({side}); at least one must stay.")
         kept[name, side] = np.setdiff1d(np.arange(total), gone)
+        groups = getattr(modules[name], "groups", 1)
+        if groups > 1 and not is_depthwise(modules[name]):
+            left = np.bincount(kept[name, side] // (total // groups), minlength=groups)
+            if left.min() != left.max():
+                raise PlanError(
+                    f"The plan cuts the {groups} groups of {name!r} ({side}) unequally. "
+                    "The file is damaged; make the plan anew."
+                )
     return kept
 
 

@@ -1,0 +1,31 @@
+"""`prune-env`: every command under one name."""
+
+import typer
+
+from scripts.common import run_app
+from scripts.evaluate import evaluate
+from scripts.inspect_walk import inspect_walk
+from scripts.replay import replay
+from scripts.report import report
+from scripts.train import train
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Prune CNNs with a learned policy. Each command takes a YAML file of settings and overrides key.path=value.",
+)
+app.command("inspect")(inspect_walk)
+app.command("train")(train)
+app.command("replay")(replay)
+app.command("evaluate")(evaluate)
+app.command("report")(report)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()

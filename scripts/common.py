@@ -1,0 +1,63 @@
+"""What the commands share: settings from the command line, errors in words, and the console."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from prune_env.config import RunConfig
+from prune_env.errors import UserError
+from rewards import RewardError
+
+console = Console(stderr=True)
+"""Progress and tables; stdout is kept for results that another program reads."""
+
+ConfigArgument = Annotated[Path, typer.Argument(help="A YAML file of settings, for example configs/digits.yaml.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that win over the file: key.path=value ...")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def read_config(path: Path, overrides: Sequence[str] | None) -> RunConfig:
+    """Reads the settings and makes torch run as they ask."""
+    config = RunConfig.load(path, overrides or ())
+    if config.run.threads is not None:
+        torch.set_num_threads(config.run.threads)
+    return config
+
+
+def run_directory_of(config: RunConfig, path: Path) -> Path:
+    """Where the run of a configuration lives: ``run.directory``, or runs/NAME after the file."""
+    return Path(config.run.directory) if config.run.directory else Path("runs") / path.stem
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON object on standard output."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def run_command(command: Callable[..., Any]) -> None:
+    """Runs one command as a program of its own; a user's mistake is told in words and ends with code 2."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    run_app(app)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Runs a typer application with errors in words."""
+    # The user's own modules (model.name: my_net:build) stand beside where the command is run.
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    try:
+        app()
+    except (UserError, RewardError) as error:
+        console.print("[bold red]error:[/bold red] ", end="")
+        console.print(str(error), markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("Interrupted; what was written so far is whole.")
+        sys.exit(130)

@@ -1,0 +1,96 @@
+"""The side-by-side table: what several plans of one network keep, cost and take."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import nn
+
+from prune_env.data import Splits
+from prune_env.evaluate import measure_accuracy
+from prune_env.latency import Latency, measure_latency
+from prune_env.plan import PruningPlan
+from prune_env.task import PruningTask
+
+LATENCY_BATCH = 32
+"""Images in the batch that is timed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one plan gives; accuracies in [0, 1], latency in seconds a batch."""
+
+    name: str
+    reward_accuracy: float
+    test_accuracy: float
+    macs: int
+    params: int
+    latency: Latency
+
+    def as_record(self) -> dict[str, Any]:
+        """The row as plain data."""
+        milliseconds = {key: 1e3 * getattr(self.latency, key) for key in ("median", "q1", "q3")}
+        return {
+            "name": self.name,
+            "reward_accuracy": self.reward_accuracy,
+            "test_accuracy": self.test_accuracy,
+            "macs": self.macs,
+            "params": self.params,
+            "latency_ms": milliseconds,
+        }
+
+
+def compare_plans(task: PruningTask, splits: Splits, plans: Mapping[str, PruningPlan]) -> list[Row]:
+    """Measures plans side by side: reward set, test set, costs and latency.
+
+    Args:
+        task: The task that the plans are for.
+        splits: Its data; the test set is read here and nowhere before.
+        plans: Plans by name; the networks are timed in turn.
+    """
+    evaluator = task.evaluator
+    models: dict[str, nn.Module] = {name: evaluator.pruned(plan) for name, plan in plans.items()}
+    images = evaluator.reward[0][0][:LATENCY_BATCH]
+    latencies = measure_latency(models, images)
+    rows = []
+    for name, plan in plans.items():
+        outcome = evaluator.evaluate(plan)
+        accuracy, _ = measure_accuracy(models[name], test_batches(task, splits))
+        rows.append(Row(name, outcome.accuracy, accuracy, outcome.macs, outcome.params, latencies[name]))
+    return rows
+
+
+def test_batches(task: PruningTask, splits: Splits) -> Any:
+    """The test set, batch by batch, where the evaluator's networks are."""
+    evaluator = task.evaluator
+    for batch in splits.test_batches(evaluator.batch_size):
+        images = batch.images.to(evaluator.device).contiguous(memory_format=torch.channels_last)
+        yield images, batch.labels.to(evaluator.device)
+
+
+def render(rows: list[Row], title: str) -> Table:
+    """The table for the console."""
+    dense = rows[0]
+    table = Table(title=title)
+    for heading in ("", "reward set", "test set", "MACs", "params", f"ms / {LATENCY_BATCH} images"):
+        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
+    for row in rows:
+        quartiles = f"({1e3 * row.latency.q1:.1f} to {1e3 * row.latency.q3:.1f})"
+        table.add_row(
+            row.name,
+            f"{row.reward_accuracy:.2%}",
+            f"{row.test_accuracy:.2%}",
+            f"{_short(row.macs)} ({row.macs / dense.macs:.1%})",
+            f"{_short(row.params)} ({row.params / dense.params:.1%})",
+            f"{1e3 * row.latency.median:.1f} {quartiles}",
+        )
+    return table
+
+
+def _short(number: int) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return str(number)

@@ -1,0 +1,46 @@
+"""`prune-env evaluate`: a finished run's plan, measured again: reward set, test set, costs and latency."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prune_env.config import RunConfig
+from prune_env.plan import PruningPlan
+from prune_env.run import RunDirectory
+from prune_env.task import load_model, load_splits, make_task
+from scripts.common import AsJson, Overrides, console, print_json, read_config, run_command, run_directory_of
+from scripts.compare_table import render
+from scripts.replay import side_by_side
+
+Target = Annotated[
+    Path, typer.Argument(help="A run directory, or the YAML file that the run was started with (its run is looked up).")
+]
+
+
+def evaluate(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Measures a run's plan again beside the dense network and the uniform plan at the same cost."""
+    run, settings = _find(target, overrides or [])
+    splits = load_splits(settings)
+    plan = PruningPlan.load(run.plan)
+    with console.status("building the network and tracing it"):
+        task = make_task(settings, splits, load_model(settings, splits))
+    rows = side_by_side(task, splits, plan, "plan")
+    console.print(render(rows, f"{run.plan} on {settings.model.name}"))
+    if as_json:
+        print_json({"run": str(run.root), "model": settings.model.name, "rows": [row.as_record() for row in rows]})
+
+
+def _find(target: Path, overrides: list[str]) -> tuple[RunDirectory, RunConfig]:
+    """The run and its settings; weights that the run trained itself are taken from it."""
+    if target.suffix in (".yaml", ".yml"):
+        run = RunDirectory.open(run_directory_of(read_config(target, overrides), target))
+    else:
+        run = RunDirectory.open(target)
+    trained = run.root / "dense.safetensors"
+    own = [f"model.weights={trained}"] if trained.is_file() else []
+    return run, read_config(run.config, [*own, *overrides])
+
+
+if __name__ == "__main__":
+    run_command(evaluate)

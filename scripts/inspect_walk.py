@@ -1,0 +1,132 @@
+"""What `prune-env inspect` prints."""
+
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from prune_env.sensitivity import LayerEvidence
+from prune_env.task import PruningTask, load_model, load_splits, make_task
+from prune_env.unit import Unit
+from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config
+
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """The dry run: units, coupling, costs, ranks, what is protected and why, the reachable budget, the time."""
+    settings = read_config(config, overrides)
+    splits = load_splits(settings)
+    with console.status("building the network, tracing it and reading feature-map ranks"):
+        task = make_task(settings, splits, load_model(settings, splits))
+        seconds = task.attempt(task.budget.uniform(), "uniform").seconds
+    record = _record(task, seconds)
+    if as_json:
+        print_json(record)
+        return
+    console.print(_units_table(task, record))
+    if task.report is not None and task.report.layers:
+        console.print(_ranks_table(task))
+    low, high = task.budget.reachable
+    metric = settings.budget.metric
+    console.print(
+        f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set accuracy "
+        f"{task.baseline.accuracy:.2%}\n"
+        f"free units reach {record['reach']['macs']:.1%} of the MACs, {record['reach']['params']:.1%} of the params\n"
+        f"budget: keep {settings.budget.keep:.1%} of the {metric}; reachable are {low:.1%} to {high:.0%} "
+        f"with env.min_keep {settings.env.min_keep}\n"
+        f"an episode takes about {seconds:.2f} s; {settings.search.evaluations} evaluations about "
+        f"{seconds * settings.search.evaluations / 60:.1f} min"
+    )
+    if task.walk.idle:
+        console.print(f"never called in the forward pass, left dense: {', '.join(task.walk.idle)}")
+
+
+def _record(task: PruningTask, seconds: float) -> dict[str, Any]:
+    walk, budget = task.walk, task.budget
+    free = {unit.name: number for number, unit in enumerate(budget.units)}
+    evidence = task.report.by_unit() if task.report else {}
+
+    def removable(unit: Unit) -> float:
+        if unit.name not in free:
+            return 0.0
+        widths = budget.channels.copy()
+        widths[free[unit.name]] = budget.least[free[unit.name]]
+        return 1.0 - budget.form.cost(widths) / budget.dense
+
+    units = [
+        {
+            "name": unit.name,
+            "channels": unit.channels,
+            "members": [{"module": member.module, "side": member.side} for member in unit.members],
+            "removable_share": removable(unit),
+            "low_rank_share": evidence[unit.name].low_rank_share if unit.name in evidence else None,
+            "protected": unit.protected,
+        }
+        for unit in walk.units
+    ]
+    return {
+        "dense": {"macs": walk.macs(), "params": walk.params(), "accuracy": task.baseline.accuracy},
+        "units": units,
+        "layers": [] if task.report is None else task.report.as_record()["layers"],
+        "reach": {"macs": walk.reach("macs"), "params": walk.reach("params")},
+        "budget": {"metric": budget.metric, "keep": budget.keep, "reachable": list(budget.reachable)},
+        "idle": list(walk.idle),
+        "seconds_per_episode": seconds,
+    }
+
+
+def _units_table(task: PruningTask, record: dict[str, Any]) -> Table:
+    table = Table(title="units, in forward order")
+    table.add_column("unit", no_wrap=True)
+    table.add_column("channels", justify="right")
+    table.add_column("coupled")
+    table.add_column(f"removable {task.budget.metric}", justify="right")
+    table.add_column("low-rank maps", justify="right")
+    table.add_column("protected")
+    for unit, row in zip(task.walk.units, record["units"], strict=True):
+        share = row["low_rank_share"]
+        table.add_row(
+            unit.name,
+            str(unit.channels),
+            _coupling(unit),
+            f"{row['removable_share']:.1%}" if unit.free else "-",
+            "-" if share is None else f"{share:.0%}",
+            unit.protected or "",
+        )
+    return table
+
+
+def _coupling(unit: Unit) -> str:
+    """How many modules write and read the unit's channels."""
+    writers = len({member.module for member in unit.members if member.side == "out"})
+    readers = len({member.module for member in unit.members if member.side == "in"})
+    return f"{writers} out, {readers} in"
+
+
+def _ranks_table(task: PruningTask) -> Table:
+    assert task.report is not None
+    report = task.report
+    table = Table(
+        title=f"feature-map ranks; a map is low-rank below {report.rank_threshold:.0%} of full rank, "
+        f"a layer sensitive above {report.layer_threshold:.0%} low-rank maps"
+    )
+    for heading in ("layer", "map", "low-rank maps", "mean rank", "histogram 0 to 1", ""):
+        table.add_column(heading, justify="left" if heading in ("layer", "") else "right", no_wrap=True)
+    for evidence in report.layers:
+        sensitive = "sensitive" if evidence.low_rank_share > report.layer_threshold else ""
+        table.add_row(
+            evidence.layer,
+            f"{evidence.height} x {evidence.width}",
+            f"{evidence.low_rank_share:.0%}",
+            f"{evidence.mean_rank:.2f}",
+            _bars(evidence),
+            sensitive,
+        )
+    return table
+
+
+def _bars(evidence: LayerEvidence) -> str:
+    counts = np.array(evidence.histogram, dtype=float)
+    levels = np.ceil(counts / max(1.0, counts.max()) * (len(BARS) - 1)).astype(int)
+    return "".join(BARS[level] for level in levels)

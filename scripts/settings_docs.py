@@ -1,0 +1,32 @@
+"""Writes docs/configuration.md from the settings themselves: `python -m scripts.settings_docs`."""
+
+from pathlib import Path
+
+from prune_env.config import describe
+
+PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+
+HEADER = """# Settings
+
+Every key of a configuration file, each of which can also be given on the command line as `key.path=value`.
+Text values may hold `${VAR}` and `${VAR:-default}`. This page is written by `python -m scripts.settings_docs`.
+
+| key | type | default | meaning |
+|---|---|---|---|
+"""
+
+
+def render_settings() -> str:
+    """The page as Markdown."""
+    rows = (
+        f"| `{key.key}` | {_cell(key.type)} | `{_cell(key.default)}` | {_cell(key.description)} |" for key in describe()
+    )
+    return HEADER + "\n".join(rows) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render_settings(), encoding="utf-8")

@@ -1,0 +1,118 @@
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from agents.ddpg import make_ddpg
+from agents.replay import EpisodeReplayBuffer
+from prune_env.config_agent import AMC_PRESET, AgentSection
+
+TARGET = 0.37
+
+
+class Bandit(gymnasium.Env):
+    """One step; the reward is the negative squared distance of the keep ratio from a target."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        ratio = (float(action[0]) + 1.0) / 2.0
+        return np.zeros(2, np.float32), -((ratio - TARGET) ** 2), True, False, {}
+
+
+def _ratio(agent):
+    return (float(agent.predict(np.zeros(2, np.float32), deterministic=True)[0][0]) + 1.0) / 2.0
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_agent_finds_the_best_keep_ratio_of_a_bandit_in_300_episodes(seed):
+    agent = make_ddpg(Bandit(), AgentSection(updates_per_step=4), steps=1, episodes=300, seed=seed)
+    untrained = _ratio(agent)
+    agent.learn(300, log_interval=None)
+    assert abs(_ratio(agent) - TARGET) <= 0.05
+    assert abs(untrained - TARGET) > 0.05
+
+
+def test_without_updates_the_agent_stays_off_the_best_keep_ratio():
+    agent = make_ddpg(Bandit(), AgentSection(warmup_episodes=300), steps=1, episodes=300, seed=0)
+    agent.learn(300, log_interval=None)
+    assert abs(_ratio(agent) - TARGET) > 0.05
+
+
+def test_the_same_seed_learns_the_same_weights():
+    def weights():
+        agent = make_ddpg(Bandit(), AgentSection(), steps=1, episodes=40, seed=3)
+        agent.learn(40, log_interval=None)
+        return torch.cat([parameter.flatten() for parameter in agent.policy.parameters()])
+
+    assert torch.equal(weights(), weights())
+
+
+def test_actor_and_critic_learn_at_their_own_rates():
+    settings = AgentSection(actor_learning_rate=1e-5, critic_learning_rate=1e-2)
+    agent = make_ddpg(Bandit(), settings, steps=1, episodes=40, seed=0)
+    agent.learn(40, log_interval=None)
+    assert agent.actor.optimizer.param_groups[0]["lr"] == 1e-5
+    assert agent.critic.optimizer.param_groups[0]["lr"] == 1e-2
+
+
+def test_the_amc_preset_sets_the_published_numbers():
+    settings = AgentSection(preset="amc").with_preset()
+    agent = make_ddpg(Bandit(), settings, steps=5, episodes=800, seed=0)
+    assert agent.gamma == 1.0
+    assert agent.tau == 0.01
+    assert agent.learning_starts == 100 * 5
+    assert agent.replay_buffer.buffer_size == 100 * 5
+    assert agent.gradient_steps == 5
+    assert [layer.out_features for layer in agent.actor.mu if isinstance(layer, torch.nn.Linear)] == [300, 300, 1]
+    assert AMC_PRESET["noise"] == 0.5
+    assert agent.noise.sigma(101) == pytest.approx(0.5 * 0.95)
+
+
+def _buffer(momentum):
+    space = Bandit.observation_space
+    return EpisodeReplayBuffer(
+        12, space, Bandit.action_space, handle_timeout_termination=False, baseline_momentum=momentum
+    )
+
+
+def _add_episode(buffer, length, reward):
+    zeros = np.zeros((1, 2), np.float32)
+    for step in range(length):
+        done = step == length - 1
+        buffer.add(zeros, zeros, np.zeros((1, 1)), np.array([reward if done else 0.0]), np.array([done]), [{}])
+
+
+def test_every_transition_carries_the_reward_of_its_finished_episode():
+    buffer = _buffer(0.0)
+    _add_episode(buffer, 3, 0.7)
+    _add_episode(buffer, 2, -0.4)
+    np.testing.assert_allclose(buffer.rewards[:5, 0], [0.7, 0.7, 0.7, -0.4, -0.4], rtol=1e-6)
+    assert buffer.dones[:5, 0].tolist() == [0, 0, 1, 0, 1]
+
+
+def test_an_episode_that_wraps_around_the_buffer_is_relabelled_whole():
+    buffer = _buffer(0.0)
+    for _ in range(2):
+        _add_episode(buffer, 5, 1.0)
+    _add_episode(buffer, 5, 2.0)
+    np.testing.assert_allclose(buffer.rewards[[10, 11, 0, 1, 2], 0], 2.0)
+
+
+def test_the_moving_average_is_subtracted_from_the_sampled_rewards():
+    plain, centred = _buffer(0.0), _buffer(0.5)
+    for buffer in (plain, centred):
+        _add_episode(buffer, 4, 3.0)
+    assert plain.sample(8).rewards.mean() == pytest.approx(3.0)
+    assert centred.sample(8).rewards.abs().max() == pytest.approx(0.0, abs=1e-6)
+    _add_episode(centred, 8, 5.0)
+    before = centred.baseline
+    batch = centred.sample(64)
+    mean = float(batch.rewards.mean()) + centred.baseline
+    assert centred.baseline == pytest.approx(before + 0.5 * (mean - before), abs=1e-5)

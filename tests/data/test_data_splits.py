@@ -1,0 +1,132 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prune_env.data import ArraySource, LabelledArrays, Splits, load_source, make_splits
+from prune_env.errors import DataError
+
+
+def source_with(counts: list[int]) -> ArraySource:
+    """Images whose single pixel is their own index, with the given number of each class, shuffled."""
+    labels = np.random.default_rng(5).permutation(np.repeat(np.arange(len(counts)), counts))
+    images = np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1)
+    arrays = LabelledArrays.from_arrays(images, labels, "made up")
+    return ArraySource("made up", len(counts), arrays, arrays, (0.0,), (1.0,), maximum=1.0)
+
+
+def class_counts(source: ArraySource, indices: np.ndarray) -> np.ndarray:
+    return np.bincount(source.labels("train")[indices], minlength=source.classes)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[ArraySource, int, int, int]:
+    """A data set and sizes that can always be drawn from it in balance."""
+    counts = draw(st.lists(st.integers(6, 20), min_size=2, max_size=6))
+    reward = draw(st.integers(1, 3 * len(counts)))
+    calibration = draw(st.integers(0, 2 * len(counts)))
+    return source_with(counts), reward, calibration, draw(st.integers(0, 2**32))
+
+
+@given(request=requests())
+@settings(deadline=None)
+def test_sets_are_disjoint_balanced_and_complete(request: tuple[ArraySource, int, int, int]) -> None:
+    source, reward, calibration, seed = request
+    splits = make_splits(source, reward, calibration, seed)
+    assert (len(splits.reward_indices), len(splits.calibration_indices)) == (reward, calibration)
+    together = np.concatenate([splits.reward_indices, splits.calibration_indices, splits.train_indices])
+    assert np.array_equal(np.sort(together), np.arange(len(source.labels("train"))))
+    for indices in (splits.reward_indices, splits.calibration_indices):
+        assert np.ptp(class_counts(source, indices)) <= 1
+        assert indices.dtype == np.int64
+
+
+@given(request=requests(), test_images=st.none() | st.integers(1, 12))
+@settings(deadline=None)
+def test_same_seed_draws_the_same_images(request: tuple[ArraySource, int, int, int], test_images: int | None) -> None:
+    first, second = (make_splits(*request, test_images=test_images) for _ in range(2))
+    assert first.record() == second.record()
+
+
+def test_another_seed_draws_other_images() -> None:
+    digits = load_source("digits")
+    first, second = (make_splits(digits, 300, 100, seed, test_images=100) for seed in (0, 1))
+    for kind in ("reward", "calibration", "test"):
+        assert first.record()[kind] != second.record()[kind]
+
+
+def test_test_set_does_not_depend_on_the_other_sets() -> None:
+    digits = load_source("digits")
+    first = make_splits(digits, 300, 100, seed=0, test_images=50)
+    second = make_splits(digits, 200, 0, seed=0, test_images=50)
+    assert first.record()["test"] == second.record()["test"]
+    assert np.ptp(np.bincount(digits.labels("test")[first.test_indices])) == 0
+
+
+@pytest.fixture(scope="module")
+def digits_splits() -> Splits:
+    return make_splits(load_source("digits"), 300, 100, seed=3)
+
+
+def test_sets_hold_the_images_of_their_indices(digits_splits: Splits) -> None:
+    for images, indices in (
+        (digits_splits.reward(), digits_splits.reward_indices),
+        (digits_splits.calibration(), digits_splits.calibration_indices),
+    ):
+        assert len(images) == len(indices)
+        assert images.labels.dtype == torch.int64
+        assert images.labels.tolist() == digits_splits.source.labels("train")[indices].tolist()
+        assert torch.equal(images.images, digits_splits.source.load("train", indices))
+
+
+def test_images_stand_in_random_order(digits_splits: Splits) -> None:
+    """BN statistics are taken batch by batch, so a batch must not be of one class."""
+    assert len(set(digits_splits.calibration().labels[:20].tolist())) > 4
+
+
+def test_test_batches_walk_the_whole_test_split_in_order(digits_splits: Splits) -> None:
+    batches = list(digits_splits.test_batches(128))
+    assert [len(batch) for batch in batches] == [128, 128, 128, 66]
+    labels = torch.cat([batch.labels for batch in batches]).numpy()
+    assert np.array_equal(labels, digits_splits.source.labels("test"))
+
+
+def test_record_is_json_and_lists_the_indices(digits_splits: Splits) -> None:
+    record = json.loads(json.dumps(digits_splits.record()))
+    assert record["source"] == "digits"
+    assert record["reward"] == digits_splits.reward_indices.tolist()
+    assert record["calibration"] == digits_splits.calibration_indices.tolist()
+    assert record["test"] == list(range(450))
+    assert record["train_images"] == 1347 - 300 - 100
+
+
+def test_indices_cannot_be_changed(digits_splits: Splits) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        digits_splits.reward_indices[0] = 0
+
+
+@pytest.mark.parametrize(
+    ("reward", "calibration", "test", "message"),
+    [
+        (19, 0, None, r"data\.reward_images=19 is more than there is: 24 images of 3 classes .* at most 17 can"),
+        (15, 3, None, r"data\.calibration_images=3 is more than there is: 9 images .*0 in .* at most 2 can"),
+        (3, 0, 25, r"data\.test_images=25 is more than there is: 24 images .*, 5 in the smallest class"),
+        (0, 3, None, r"data\.reward_images=0 must be at least 1"),
+        (3, -1, None, r"data\.calibration_images=-1 must be at least 0"),
+        (3, 3, 0, r"data\.test_images=0 must be at least 1"),
+    ],
+)
+def test_more_than_there_is_is_refused_with_the_numbers(
+    reward: int, calibration: int, test: int | None, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        make_splits(source_with([5, 9, 10]), reward, calibration, seed=0, test_images=test)
+
+
+def test_the_most_that_can_be_drawn_is_drawn() -> None:
+    source = source_with([5, 9, 10])
+    splits = make_splits(source, 17, 0, seed=0)
+    assert class_counts(source, splits.reward_indices).tolist() == [5, 6, 6]

@@ -1,0 +1,250 @@
+"""Plan files are data: what is no plan is refused in words, and a plan appears whole or not at all."""
+
+import errno
+import json
+import os
+import pickle
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from zoo import chain, small_images
+
+from prune_env import LayerWalk, PruningPlan
+from prune_env.errors import PlanError
+
+WALK = LayerWalk.trace(chain(), small_images())
+PLAN = WALK.plan({"0": 5, "3": 4})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "plan.json"
+
+
+def document() -> dict[str, Any]:
+    """A valid plan as plain data, to be spoiled."""
+    return json.loads(PLAN.model_dump_json())
+
+
+def refused(path: Path, content: bytes | str, message: str) -> None:
+    """Loading says the message and the file's name, and leaves the folder as it is."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = {file: file.read_bytes() for file in path.parent.iterdir()}
+    with pytest.raises(PlanError, match=message) as caught:
+        PruningPlan.load(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 25
+    assert len(str(caught.value)) < 2000
+    assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+def spoiled(*keys: str | int, value: Any) -> str:
+    plan = document()
+    *parents, key = keys
+    place: Any = plan
+    for parent in parents:
+        place = place[parent]
+    place[key] = value
+    return json.dumps(plan)
+
+
+def test_the_unspoiled_document_loads(path: Path) -> None:
+    path.write_text(json.dumps(document()))
+    assert PruningPlan.load(path) == PLAN
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (spoiled("units", 0, "kept", value=[0, 1, 1, 2]), "unit '0' keeps channel 1 more than once"),
+        (spoiled("units", 0, "kept", value=[0, 8]), "unit '0' keeps channel 8; allowed are 0 to 7"),
+        (spoiled("units", 0, "kept", value=[-1, 0]), "unit '0' keeps channel -1; allowed are 0 to 7"),
+        (spoiled("units", 0, "kept", value=[2, 1]), "unit '0': kept channels must be in ascending order"),
+        (spoiled("units", 0, "kept", value=[]), r"units\.0\.kept: .*at least 1"),
+        (spoiled("units", 0, "kept", value=[0.5]), r"units\.0\.kept\.0: .*integer"),
+        (spoiled("units", 0, "kept", value=["0"]), r"units\.0\.kept\.0: .*integer"),
+        (spoiled("units", 0, "kept", value=[True]), r"units\.0\.kept\.0: .*integer"),
+        (spoiled("units", 0, "kept", value={}), r"units\.0\.kept: .*list"),
+        (spoiled("units", 0, "channels", value=0), r"units\.0\.channels: .*greater than or equal to 1"),
+        (spoiled("units", 0, "channels", value="8"), r"units\.0\.channels: .*integer"),
+        (spoiled("units", 0, "members", value=[]), r"units\.0\.members: .*at least 1"),
+        (spoiled("units", 0, "members", 0, "side", value="up"), r"units\.0\.members\.0\.side: .*'in' or 'out'"),
+        (spoiled("units", 0, "members", 0, "start", value=-1), r"members\.0\.start: .*greater than or equal to 0"),
+        (spoiled("units", 0, "members", 0, "repeat", value=0), r"members\.0\.repeat: .*greater than or equal to 1"),
+        (spoiled("units", 0, "members", 0, "index", value=[[0]]), "unit '0', member '0': index must have 8 equal rows"),
+        (spoiled("units", 0, "members", 0, "index", value=[[0]] * 7 + [[0, 1]]), "index must have 8 equal rows"),
+        (spoiled("units", 0, "members", 0, "index", value=[[]] * 8), "index must have 8 equal rows"),
+        (spoiled("units", 0, "wdth", value=3), r"units\.0\.wdth: Extra inputs are not permitted"),
+        (spoiled("unitz", value=[]), "unitz: Extra inputs are not permitted"),
+        (spoiled("units", value=None), "units: .*list"),
+        (spoiled("fingerprint", value=["0"]), "fingerprint: .*dict"),
+        (spoiled("fingerprint", "0", value=3), r"fingerprint\.0: .*string"),
+        (spoiled("groups", value={"0": 2}), "changed group counts .*'0'.* are not supported"),
+        (spoiled("budget", value={"metric": "latency", "keep": 0.5, "achieved": 0.5}), r"budget\.metric: .*'macs'"),
+        (spoiled("budget", value={"metric": "macs", "keep": 1.5, "achieved": 0.5}), r"budget\.keep: .*less than"),
+        (spoiled("budget", value={"metric": "macs", "keep": float("nan"), "achieved": 0.5}), r"budget\.keep: "),
+        (spoiled("costs", "macs", value=1.5), r"costs\.macs: .*integer"),
+        (spoiled("provenance", value={"seed": []}), r"provenance\.seed"),
+    ],
+    ids=lambda value: value[-40:] if len(value) < 80 else "",
+)
+def test_a_spoiled_plan_is_refused_with_the_field(path: Path, content: str, message: str) -> None:
+    refused(path, content, f"is not a valid plan:\n.*{message}")
+
+
+@pytest.mark.parametrize("key", ["units", "costs", "fingerprint"])
+def test_a_plan_that_lacks_a_field_is_refused_with_its_name(path: Path, key: str) -> None:
+    plan = document()
+    del plan[key]
+    refused(path, json.dumps(plan), f"is not a valid plan:\n  {key}: Field required")
+
+
+@pytest.mark.parametrize("version", [0, 2, 99, "1", None, True, 1.0, [1], {"a": 1}])
+def test_an_unknown_version_is_refused_with_the_one_that_is_read(path: Path, version: Any) -> None:
+    message = rf"is a plan of version {re.escape(repr(version))}; this release reads version 1\. Use the release"
+    refused(path, spoiled("version", value=version), message)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"plan"', "{}", '{"units": []}'])
+def test_what_is_no_plan_object_is_refused(path: Path, content: str) -> None:
+    refused(path, content, "is not a plan: a plan is a JSON object with a field 'version'")
+
+
+class Hostile:
+    """Leaves a trace where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\x00" * 64,
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"version": ' + b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"version": ' + b"9" * 5_000 + b"}",
+        b"PK\x03\x04" + b"\x00" * 100,
+        '{"version": 1}'.encode("utf-16"),
+    ],
+    ids=lambda content: f"{content[:12]!r} of {len(content)}",
+)
+def test_what_is_no_json_is_refused(path: Path, content: bytes) -> None:
+    refused(path, content, "is not a plan: it cannot be read as JSON")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_is_refused_and_never_opened(path: Path, tmp_path: Path, protocol: int) -> None:
+    mark = tmp_path.parent / f"{tmp_path.name}-unpickled"
+    refused(path, pickle.dumps(Hostile(mark), protocol), "is not a plan: it cannot be read as JSON")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_plan_is_refused(path: Path, share: float) -> None:
+    PLAN.save(path)
+    content = path.read_bytes()
+    refused(path, content[: int(share * len(content))], "is not a plan: it cannot be read as JSON")
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=80) | st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("version"), inner),
+).map(lambda value: json.dumps(value).encode()))
+def test_whatever_the_bytes_only_a_plan_error_is_raised(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(PlanError):
+        PruningPlan.load(path)
+
+
+@pytest.mark.parametrize("key", ["units", "costs", "budget", "provenance", "fingerprint", "groups", "version"])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+))
+def test_whatever_stands_in_a_field_it_loads_or_is_a_plan_error(path: Path, key: str, value: Any) -> None:
+    path.write_text(spoiled(key, value=value))
+    try:
+        PruningPlan.load(path)
+    except PlanError as error:
+        assert str(path) in str(error)
+
+
+def test_a_missing_plan_is_refused_with_where_plans_are(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"There is no plan at .*nowhere\.json\. A run writes its plan to RUN/plan\.json"):
+        PruningPlan.load(tmp_path / "nowhere.json")
+
+
+def test_a_folder_in_place_of_a_plan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="is not a plan: it cannot be read"):
+        PruningPlan.load(tmp_path)
+
+
+def test_a_plan_of_a_million_kept_channels_is_refused_at_once(path: Path) -> None:
+    start = time.perf_counter()
+    refused(path, spoiled("units", 0, "kept", value=list(range(1_000_000))), "keeps channel 8; allowed are 0 to 7")
+    assert time.perf_counter() - start < 10
+
+
+def test_a_plan_of_a_trillion_channels_is_refused_without_making_them(path: Path) -> None:
+    path.write_text(spoiled("units", 0, "channels", value=10**12))
+    with pytest.raises(PlanError, match="Unit '0' of the plan occupies channels of '0' .* outside its 8 channels"):
+        PruningPlan.load(path).apply(chain())
+
+
+class TestSavingIsAtomic:
+    @pytest.mark.parametrize("step", ["fsync", "replace"])
+    def test_a_full_disk_leaves_the_earlier_plan_and_nothing_else(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        PLAN.save(path)
+        before = path.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, full_disk)
+            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+                WALK.plan({"0": 1}).save(path)
+        assert path.read_bytes() == before
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_a_full_disk_leaves_no_plan_where_there_was_none(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full_disk)
+            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+                PLAN.save(path)
+        assert list(path.parent.iterdir()) == []
+
+    def test_a_new_plan_replaces_the_earlier_one_whole(self, path: Path) -> None:
+        PLAN.save(path)
+        WALK.plan({"0": 1}).save(str(path))
+        assert PruningPlan.load(path) == WALK.plan({"0": 1})
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_bytes_are_on_the_disk_before_the_name_is(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        steps = []
+        for step in ("fsync", "replace"):
+            call = getattr(os, step)
+            monkeypatch.setattr(os, step, lambda *given, step=step, call=call: (steps.append(step), call(*given))[1])
+        PLAN.save(path)
+        assert steps == ["fsync", "replace"]
+
+
+def full_disk(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
