@@ -1,9 +1,14 @@
 """How every picture looks: one palette, quiet axes, legends that cover no data."""
 
 from collections.abc import Iterable
+from io import BytesIO
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.typing import ColorType
 
 # Okabe and Ito's colours, which stay apart in every common colour blindness.
@@ -12,9 +17,6 @@ INK, GREY, PALE, PAPER = "#24292F", "#8C959F", "#E7ECF0", "#FFFFFF"
 
 WIDTH = 9.0
 """Width of every figure in inches."""
-
-MOST_LABELS = 64
-"""More names than this do not fit beside each other."""
 
 _KINDS = {"agent": (BLUE, "o"), "uniform": (VERMILION, "D"), "probe": (GREY, "x"), "dense": (INK, "*")}
 _OTHERS = ((GREEN, "s"), (PURPLE, "^"), (ORANGE, "v"), (SKY, "P"))
@@ -42,9 +44,19 @@ def add_title(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", fontsize=11, color=INK, pad=8)
 
 
-def add_legend(axes: Axes) -> None:
-    """A legend in one line above the right end of the axes, where it covers no data."""
+def add_legend(axes: Axes, order: Iterable[str] = ()) -> None:
+    """A legend in one line above the right end of the axes, where it covers no data.
+
+    Args:
+        axes: Where it is put.
+        order: Labels that come first.
+    """
+    handles, labels = axes.get_legend_handles_labels()
+    found = dict(zip(labels, handles, strict=True))
+    names = [*(name for name in order if name in found), *(label for label in labels if label not in tuple(order))]
     axes.legend(
+        [found[name] for name in names],
+        names,
         loc="lower right",
         bbox_to_anchor=(1.005, 0.995),
         ncols=8,
@@ -57,14 +69,24 @@ def add_legend(axes: Axes) -> None:
     )
 
 
+def percent() -> FuncFormatter:
+    """Writes shares as per cent, with as many digits as they have."""
+    return FuncFormatter(lambda share, _: f"{round(100 * share, 6):g}%")
+
+
+def whole_numbers() -> MaxNLocator:
+    """Ticks at round whole numbers."""
+    return MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
+
+
 def short_name(name: str) -> str:
     """The end of a long name, which is what tells neighbours apart."""
     return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
 
 
-def labelled(count: int) -> list[int]:
-    """Which of ``count`` places in a row get a label: all, or every n-th where they would overlap."""
-    return list(range(0, count, -(-count // MOST_LABELS)))
+def labelled(count: int, most: int) -> list[int]:
+    """Which of ``count`` places in a row get a label: all, or every n-th where more than ``most`` would overlap."""
+    return list(range(0, count, -(-count // most)))
 
 
 def looks_of(kinds: Iterable[str]) -> dict[str, tuple[ColorType, str]]:
@@ -72,3 +94,17 @@ def looks_of(kinds: Iterable[str]) -> dict[str, tuple[ColorType, str]]:
     found = set(kinds)
     others = sorted(found - _KINDS.keys())
     return {kind: _KINDS.get(kind) or _OTHERS[others.index(kind) % len(_OTHERS)] for kind in sorted(found)}
+
+
+def figure_pixels(figure: Figure) -> npt.NDArray[np.uint8]:
+    """The drawn figure, uint8 [height, width, 3]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def figure_png(figure: Figure) -> bytes:
+    """The drawn figure as the bytes of a PNG file."""
+    file = BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()

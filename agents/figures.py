@@ -4,31 +4,15 @@ Drawn without pyplot, so that they neither need a screen nor touch the pictures 
 """
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from agents.figure_style import (
-    BLUE,
-    GREY,
-    INK,
-    PALE,
-    VERMILION,
-    add_legend,
-    add_title,
-    labelled,
-    looks_of,
-    new_figure,
-    plain_axes,
-    short_name,
-)
+from agents import figure_style as style
+from agents.figure_style import figure_png as figure_png
 from prune_env.plan import PruningPlan
 
 NOT_A_SEARCH = ("probe", "uniform", "dense")
@@ -58,7 +42,7 @@ def keep_ratio_bars(plan: PruningPlan, compare: Mapping[str, int] | None = None)
         plan: Its free units are bars, its protected ones hatched.
         compare: Widths by unit name of the uniform plan, drawn as a line; units that are not named are dense.
     """
-    figure = new_figure(3.8)
+    figure = style.new_figure(3.8)
     _draw_keep_ratios(figure.subplots(), plan, compare)
     return figure
 
@@ -72,23 +56,23 @@ def keep_ratio_heat_map(history: npt.NDArray[np.floating], units: Sequence[str],
         first: Number of the first episode.
     """
     episodes, count = history.shape
-    figure = new_figure(min(8.0, 1.7 + 0.13 * max(count, 10)))
+    figure = style.new_figure(min(8.0, 1.7 + 0.13 * max(count, 10)))
     axes = figure.subplots()
     edges = (first - 0.5, first + episodes - 0.5, count - 0.5, -0.5)
     image = axes.imshow(
         history.T, aspect="auto", cmap="viridis", vmin=0.0, vmax=1.0, extent=edges, interpolation="nearest"
     )
-    plain_axes(axes, "episode", "")
+    style.plain_axes(axes, "episode", "")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    shown = labelled(count)
-    axes.set_yticks(shown, [short_name(units[number]) for number in shown], parse_math=False)
+    axes.xaxis.set_major_locator(style.whole_numbers())
+    shown = style.labelled(count, 45)
+    axes.set_yticks(shown, [style.short_name(units[number]) for number in shown], parse_math=False)
     axes.tick_params(axis="y", labelsize=7.5)
-    bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30, format=PercentFormatter(1.0, decimals=0))
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.ax.tick_params(length=0, labelcolor=INK, labelsize=9)
-    add_title(axes, "Channels kept of each unit, by episode")
+    bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30, format=style.percent())
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelcolor=style.INK, labelsize=9)
+    style.add_title(axes, "Channels kept of each unit, by episode")
     return figure
 
 
@@ -97,7 +81,7 @@ def reward_curve(tried: Sequence[Tried]) -> Figure:
 
     Probes are left out; the uniform plan, where it was tried, is a horizontal line.
     """
-    figure = new_figure(3.6)
+    figure = style.new_figure(3.6)
     _draw_rewards(figure.subplots(), tried)
     return figure
 
@@ -109,33 +93,26 @@ def accuracy_against_macs(tried: Sequence[Tried], budget: float | None = None) -
         tried: The plans.
         budget: The share of the dense MACs that may remain; None where it is not MACs that have a budget.
     """
-    figure = new_figure(4.2)
+    figure = style.new_figure(4.2)
     axes = figure.subplots()
-    plain_axes(axes, "MACs that remain (% of the dense network's)", "accuracy on the reward set (%)")
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.grid(axis="x", color=PALE, linewidth=0.8)
-    looks = looks_of(one.kind for one in tried)
+    style.plain_axes(axes, "MACs that remain (% of the dense network's)", "accuracy on the reward set (%)")
+    axes.xaxis.set_major_formatter(style.percent())
+    axes.yaxis.set_major_formatter(style.percent())
+    axes.grid(axis="x", color=style.PALE, linewidth=0.8)
+    looks = style.looks_of(one.kind for one in tried)
     # Few points are drawn over many, or they would be lost.
     for kind in sorted(looks, key=lambda kind: -sum(one.kind == kind for one in tried)):
         colour, marker = looks[kind]
         points = np.array([(one.macs_share, one.accuracy) for one in tried if one.kind == kind])
         alone = len(points) == 1
-        axes.scatter(
-            points[:, 0],
-            points[:, 1],
-            s=({"*": 200.0}.get(marker, 64.0)) if alone else 26.0,
-            color=colour,
-            marker=marker,
-            alpha=1.0 if alone else 0.55,
-            linewidths=1.3 if marker == "x" else 0.0,
-            label=kind,
-            zorder=3,
-        )
+        size = {"*": 200.0}.get(marker, 64.0) if alone else 26.0
+        edge = 1.3 if marker == "x" else 0.0
+        dots = axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, marker=marker, linewidths=edge, label=kind)
+        dots.set(alpha=1.0 if alone else 0.55, zorder=3)
     if budget is not None:
-        axes.axvline(budget, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), label=f"budget {budget:.0%}", zorder=2)
-    add_title(axes, "Every plan tried")
-    add_legend(axes)
+        axes.axvline(budget, color=style.INK, lw=1.2, linestyle=(0, (4, 3)), label=f"budget {budget:.0%}", zorder=2)
+    style.add_title(axes, "Every plan tried")
+    style.add_legend(axes)
     return figure
 
 
@@ -148,65 +125,75 @@ def result_picture(title: str, plan: PruningPlan, uniform: Mapping[str, int] | N
         uniform: Widths of the uniform plan by unit name.
         tried: Every plan tried.
     """
-    figure = new_figure(6.8)
+    figure = style.new_figure(6.8)
     above, below = figure.subplots(2, 1, height_ratios=(1.15, 1.0))
     _draw_keep_ratios(above, plan, uniform)
     _draw_rewards(below, tried)
-    heading = figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
+    heading = figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=style.INK)
     heading.set_parse_math(False)
     return figure
 
 
-def figure_pixels(figure: Figure) -> npt.NDArray[np.uint8]:
-    """The drawn figure, uint8 [height, width, 3]."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def figure_png(figure: Figure) -> bytes:
-    """The drawn figure as the bytes of a PNG file."""
-    file = BytesIO()
-    FigureCanvasAgg(figure).print_png(file)
-    return file.getvalue()
-
-
 def _draw_keep_ratios(axes: Axes, plan: PruningPlan, compare: Mapping[str, int] | None) -> None:
-    plain_axes(axes, "unit, in forward order", "channels kept (%)")
+    style.plain_axes(axes, "unit, in forward order", "channels kept (%)")
     places = np.arange(len(plan.units))
     ratios = np.array([len(unit.kept) / unit.channels for unit in plan.units])
     free = np.array([unit.protected is None for unit in plan.units])
-    axes.bar(places[free], 1.0, width=0.8, color=PALE, label="cut")
-    axes.bar(places[free], ratios[free], width=0.8, color=BLUE, label="kept")
+    axes.bar(places[free], 1.0, width=0.8, color=style.PALE, label="cut")
+    axes.bar(places[free], ratios[free], width=0.8, color=style.BLUE, label="kept")
     if not free.all():
-        hatched = {"facecolor": "#F6F8FA", "edgecolor": GREY, "hatch": "////", "linewidth": 0.0}
-        axes.bar(places[~free], ratios[~free], width=0.8, label="protected", **hatched)
+        bars = axes.bar(places[~free], ratios[~free], width=0.8, color="#F6F8FA", label="protected")
+        for bar in bars:
+            bar.set(hatch="////", edgecolor=style.GREY, linewidth=0.0)
     if compare is not None:
-        other = np.array([compare.get(unit.name, unit.channels) / unit.channels for unit in plan.units])
+        other = [compare.get(unit.name, unit.channels) / unit.channels for unit in plan.units]
         edges = np.arange(len(plan.units) + 1) - 0.5
-        axes.stairs(other, edges, baseline=None, color=VERMILION, linewidth=1.6, label="uniform")
-    shown = labelled(len(plan.units))
-    axes.set_xticks(shown, [short_name(plan.units[i].name) for i in shown], rotation=90, parse_math=False)
+        # Protected units are the same in every plan, so the line leaves them out.
+        axes.stairs(
+            np.where(free, other, np.nan), edges, baseline=None, color=style.VERMILION, lw=1.8, label="uniform plan"
+        )
+    shown = style.labelled(len(plan.units), 65)
+    axes.set_xticks(shown, [style.short_name(plan.units[i].name) for i in shown], rotation=90, parse_math=False)
     axes.tick_params(axis="x", labelsize=7.5)
     axes.set_xlim(-0.7, len(plan.units) - 0.3)
     axes.set_ylim(0.0, 1.0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    add_title(axes, "Channels kept of each unit")
-    add_legend(axes)
+    axes.yaxis.set_major_formatter(style.percent())
+    style.add_title(axes, "Channels kept of each unit")
+    style.add_legend(axes, ("kept", "cut", "uniform plan"))
 
 
 def _draw_rewards(axes: Axes, tried: Sequence[Tried]) -> None:
-    plain_axes(axes, "episode", "reward")
-    looks = looks_of(one.kind for one in tried)
+    style.plain_axes(axes, "episode", "reward")
+    looks = style.looks_of(one.kind for one in tried)
+    uniform = [one.reward for one in tried if one.kind == "uniform"]
+    floor = _reward_floor(tried)
     for kind in (kind for kind in looks if kind not in NOT_A_SEARCH):
         rewards = np.array([one.reward for one in tried if one.kind == kind])
+        episodes, low = np.arange(len(rewards)), rewards < floor
         colour, marker = looks[kind]
+        axes.scatter(episodes[~low], rewards[~low], s=16, color=colour, marker=marker, alpha=0.4, linewidths=0.0)
+        off = axes.scatter(episodes[low], np.full(low.sum(), floor), s=16, color=colour, marker="v", alpha=0.4, lw=0.0)
+        off.set_clip_on(False)
         best = np.maximum.accumulate(rewards)
-        axes.scatter(np.arange(len(rewards)), rewards, s=14, color=colour, marker=marker, alpha=0.35, linewidths=0.0)
         axes.plot(best, color=colour, linewidth=2.0, drawstyle="steps-post", label=f"{kind}, best so far")
-    uniform = [one.reward for one in tried if one.kind == "uniform"]
     if uniform:
-        axes.axhline(max(uniform), color=VERMILION, linewidth=1.6, linestyle=(0, (4, 3)), label="uniform plan")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    add_title(axes, "Reward of each episode")
-    add_legend(axes)
+        axes.axhline(max(uniform), color=style.VERMILION, linewidth=1.8, linestyle=(0, (4, 3)), label="uniform plan")
+    axes.xaxis.set_major_locator(style.whole_numbers())
+    if np.isfinite(floor):
+        axes.set_ylim(bottom=floor)
+        axes.scatter([], [], s=16, color=style.GREY, marker="v", label="below the scale")
+    style.add_title(axes, "Reward of each episode")
+    style.add_legend(axes)
+
+
+def _reward_floor(tried: Sequence[Tried]) -> float:
+    """Where the reward's axis starts: a few wild early plans would squeeze all that is worth seeing; -inf for none."""
+    searches = [one for one in tried if one.kind not in NOT_A_SEARCH]
+    if len(searches) < 20:
+        return -np.inf
+    low, middle, high = np.quantile([one.reward for one in searches], (0.0, 0.5, 1.0))
+    best: dict[str, float] = {}
+    for one in (one for one in tried if one.kind not in ("probe", "dense")):
+        best[one.kind] = max(one.reward, best.get(one.kind, one.reward))
+    floor = min(high - max(3.0 * (high - middle), 0.25 * (high - low)), min(best.values()) - 0.05 * (high - low))
+    return float(floor) if low < floor else -np.inf

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import nn
 
@@ -69,18 +68,18 @@ def load_policy(path: str | Path) -> Policy:
         WeightsError: If the file is missing, is not a policy, or was made for another observation.
     """
     path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"There is no policy at {path}. A run writes its policy to RUN/policy.safetensors.")
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"The policy {path} cannot be read: {error.strerror}.") from None
-    try:
-        tensors, metadata = load_tensors(data), _metadata(data)
-    except (SafetensorError, ValueError, KeyError) as error:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the file is no mapping)
+        features = tuple(json.loads(metadata.get("features", "[]")))
+    except (OSError, SafetensorError, ValueError) as error:
         raise WeightsError(f"{path} is not a policy: it is no readable safetensors file ({error}).") from None
     if metadata.get("version") != POLICY_VERSION:
         found = metadata.get("version", "none")
         raise WeightsError(f"{path} is a policy of version {found}; this release reads version {POLICY_VERSION}.")
-    features = tuple(json.loads(metadata.get("features", "[]")))
     if features != FEATURES or metadata.get("action") not in ("share", "ratio"):
         raise WeightsError(
             f"{path} was trained on another observation ({len(features)} features, this release has {len(FEATURES)}) "
@@ -116,10 +115,3 @@ def _actor_from(tensors: dict[str, torch.Tensor], path: Path) -> nn.Sequential:
     if not layers or width != 1:
         raise WeightsError(f"{path}: the policy must end in one action; it ends in {width if layers else 'no layer'}.")
     return nn.Sequential(*layers)
-
-
-def _metadata(data: bytes) -> dict[str, Any]:
-    """The metadata of a safetensors file, which starts with the length of its JSON header."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    return dict(header.get("__metadata__", {}))

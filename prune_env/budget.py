@@ -116,13 +116,16 @@ class Budget:
         self.form = cost_form(walk, metric)
         self.channels: IntArray = np.array([unit.channels for unit in self.units], dtype=np.int64)
         self.dense = self.form.cost(self.channels)
-        self.limit = floor(self.dense * keep + 1e-9)
+        # A hair more than the product, so that a share worked out from a whole cost gives that cost back.
+        self.limit = floor(self.dense * keep * (1 + 1e-12))
         self.least: IntArray = np.array([self._least(unit.channels, min_keep) for unit in self.units], dtype=np.int64)
         smallest = self.form.cost(self.least)
         if smallest > self.limit:
+            # Rounded up, so that the number in the message is itself in reach.
+            lowest = ceil(smallest / self.dense * 1e4) / 1e4
             raise BudgetError(
                 f"budget.keep: {keep} of the dense {metric} given, but with every free unit at its least width "
-                f"{smallest / self.dense:.4f} remain. Reachable are {smallest / self.dense:.4f} to 1. "
+                f"{lowest:.4f} remain. Reachable are {lowest:.4f} to 1. "
                 "Raise budget.keep, lower env.min_keep, or protect fewer units."
             )
 
@@ -138,10 +141,10 @@ class Budget:
     def allowed(self, number: int, width: float) -> int:
         """The allowed width of free unit ``number`` nearest to ``width``, whatever the budget."""
         channels, least = int(self.channels[number]), int(self.least[number])
-        if width >= channels - self.round_to / 2 and round(width) >= channels:
-            return channels
-        rounded = round(width / self.round_to) * self.round_to
-        return min(max(rounded, least), channels)
+        below = floor(width / self.round_to) * self.round_to
+        above = min(below + self.round_to, channels)
+        nearest = below if width - below <= above - width else above
+        return min(max(nearest, least), channels)
 
     def cap(self, number: int, widths: IntArray) -> int:
         """The largest allowed width of a unit that leaves the budget within reach.

@@ -50,19 +50,24 @@ class AgentSection(Section):
     tau: float = Field(
         default=0.01, gt=0, le=1, description="Share of the target networks replaced per update, in (0, 1]."
     )
-    gamma: float = Field(default=1.0, ge=0, le=1, description="Discount per step, in [0, 1].")
+    gamma: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Discount per step, in [0, 1]; 0: each step earns the plan's reward and nothing else.",
+    )
     warmup_episodes: int | None = Field(
         default=None,
         ge=0,
-        description="Episodes of uniform random actions at first, 0 or more; null: from search.evaluations.",
+        description="Episodes of uniform random actions at first, 0 or more; null: a twentieth of search.evaluations.",
     )
     noise: float = Field(
-        default=0.5,
+        default=0.2,
         ge=0,
         description="Standard deviation of the exploration at its start, in actions of [0, 1], 0 or more.",
     )
     noise_decay: float = Field(
-        default=0.985,
+        default=0.99,
         gt=0,
         le=1,
         description="Factor on the exploration per episode after the warm-up, in (0, 1].",

@@ -148,8 +148,8 @@ class SensitivitySection(Section):
         default=None,
         ge=0,
         le=1,
-        description="At most this share of the layers, those richest in low-rank maps, is sensitive, in [0, 1]; "
-        "null: no such limit.",
+        description="At most this share of the layers (rounded up to a whole one), those richest in low-rank maps, is "
+        "sensitive, in [0, 1]; null: no such limit.",
     )
     images: int = Field(default=256, ge=1, description="Calibration images used, 1 or more; no more than there are.")
     probe_keep: float | None = Field(

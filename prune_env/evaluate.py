@@ -87,8 +87,8 @@ class Evaluator:
 def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Measures every batch norm's statistics anew, in place (adaptive batch norm, Li et al., ECCV 2020).
 
-    The statistics are reset and averaged cumulatively over the batches; only batch norms are put into training mode,
-    so dropout stays off.
+    The statistics are reset and averaged cumulatively over the batches, every image counting alike; only batch norms
+    are put into training mode, so dropout stays off.
 
     Args:
         model: The network, in eval mode.
@@ -100,10 +100,13 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None
         norm.train()
+    seen = 0
     with torch.no_grad():
         for images in batches:
+            seen += len(images)
+            for norm in norms:
+                norm.momentum = len(images) / seen
             model(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -124,9 +127,12 @@ def measure_accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]])
 
 
 def _batches(images: ImageSet, batch_size: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """A set in memory, cut into batches in the layout that convolutions are fastest in."""
-    layout = torch.channels_last
+    """A set in memory, cut into batches in the layout that convolutions are fastest in.
+
+    Batches are as even as can be: of one left-over image a batch norm over 1x1 maps could not tell a variance.
+    """
+    layout, count = torch.channels_last, math.ceil(len(images) / batch_size)
     return [
         (part.to(device).contiguous(memory_format=layout), labels.to(device))
-        for part, labels in zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True)
+        for part, labels in zip(images.images.tensor_split(count), images.labels.tensor_split(count), strict=True)
     ]

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prune_env.modes import in_eval_mode
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -33,7 +35,7 @@ def measure_latency(
         Latency by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in models}
-    with torch.inference_mode():
+    with in_eval_mode(*models.values()), torch.inference_mode():
         for turn in range(warmup + rounds):
             for name, model in models.items():
                 _wait(images.device)

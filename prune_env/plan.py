@@ -8,6 +8,7 @@ tracing.
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -224,7 +225,7 @@ class PruningPlan(_Frozen):
             raise PlanError(f"{path} is not a plan: it cannot be read as JSON ({error}).") from None
         if not isinstance(document, dict) or "version" not in document:
             raise PlanError(f"{path} is not a plan: a plan is a JSON object with a field 'version'.")
-        if document["version"] != PLAN_VERSION:
+        if type(document["version"]) is not int or document["version"] != PLAN_VERSION:
             raise PlanError(
                 f"{path} is a plan of version {document['version']!r}; this release reads version {PLAN_VERSION}. "
                 "Use the release that wrote it, or make the plan anew."
@@ -253,14 +254,15 @@ def fingerprint(model: nn.Module) -> dict[str, str]:
 
 def first_difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str | None:
     """The first module, in the network's order, that is missing, new or of another type or shape; None if equal."""
-    for name, description in expected.items():
+    for name in chain.from_iterable(zip_longest(expected, found)):
+        if name is None:
+            continue
         if name not in found:
-            return f"{name!r} is {description} in the plan and missing in the network"
-        if found[name] != description:
-            return f"{name!r} is {description} in the plan and {found[name]} in the network"
-    for name, description in found.items():
+            return f"{name!r} is {expected[name]} in the plan and missing in the network"
         if name not in expected:
-            return f"{name!r} is {description} in the network and unknown to the plan"
+            return f"{name!r} is {found[name]} in the network and unknown to the plan"
+        if found[name] != expected[name]:
+            return f"{name!r} is {expected[name]} in the plan and {found[name]} in the network"
     return None
 
 

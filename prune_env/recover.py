@@ -8,7 +8,7 @@ from torch import nn
 
 from prune_env.config_sections import PretrainSection
 from prune_env.data import Splits, load_images
-from prune_env.errors import EvaluationError
+from prune_env.errors import DataError, EvaluationError
 
 
 def train(
@@ -30,8 +30,14 @@ def train(
         on_epoch: Called with the epoch's number, from 1, and its mean loss.
 
     Raises:
+        DataError: If the other sets leave no image to train on.
         EvaluationError: If the loss is not finite.
     """
+    if len(splits.train_indices) == 0:
+        raise DataError(
+            f"pretrain.epochs: {settings.epochs} given, but no image is left to train on. Lower data.reward_images "
+            "or data.calibration_images, or give model.weights."
+        )
     data = load_images(splits.source, "train", splits.train_indices)
     images, labels = data.images.to(device), data.labels.to(device)
     model.to(device).train()

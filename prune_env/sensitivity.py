@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from prune_env.costs import Convolution
 from prune_env.errors import EvaluationError
+from prune_env.modes import in_eval_mode
 from prune_env.unit import IntArray, Unit
 from prune_env.walk import LayerWalk
 
@@ -111,8 +112,8 @@ class _Reading:
 def feature_map_ranks(walk: LayerWalk, images: Tensor, batch_size: int = 64) -> dict[str, LayerRanks]:
     """The mean rank of every feature map of every layer.
 
-    Ranks are taken in float32 whatever the autocast state, because rounding to 16 bits turns a rank of 1 into 13 or
-    more. Maps smaller than 4 pixels a side are left out.
+    The network runs and ranks are taken in float32 whatever the autocast state, because rounding to 16 bits turns a
+    rank of 1 into 13 or more. Maps smaller than 4 pixels a side are left out.
 
     Args:
         walk: The network's walk; the network runs in eval mode.
@@ -123,6 +124,7 @@ def feature_map_ranks(walk: LayerWalk, images: Tensor, batch_size: int = 64) -> 
         Ranks by layer name, in forward order.
     """
     totals: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
     sizes: dict[str, tuple[int, int]] = {}
     readings: dict[str, list[_Reading]] = {}
     for consumer, reading in _readings(walk):
@@ -133,13 +135,15 @@ def feature_map_ranks(walk: LayerWalk, images: Tensor, batch_size: int = 64) -> 
             if maps.ndim == 4 and min(maps.shape[2:]) >= SMALLEST_SIDE:
                 chosen = maps[:, torch.as_tensor(reading.channels, device=maps.device)]
                 totals[reading.layer] = totals.get(reading.layer, 0) + _ranks(chosen).sum(dim=0)
+                # Not the number of images: a network may call the consumer several times for each.
+                counts[reading.layer] = counts.get(reading.layer, 0) + len(chosen)
                 sizes[reading.layer] = (int(maps.shape[2]), int(maps.shape[3]))
 
     _run_reading(walk.model, readings, read, images, batch_size)
     units = {reading.layer: reading.unit for group in readings.values() for reading in group}
     return {
         layer: LayerRanks(
-            units[layer], *sizes[layer], totals[layer].double().cpu().numpy() / (len(images) * min(sizes[layer]))
+            units[layer], *sizes[layer], totals[layer].double().cpu().numpy() / (counts[layer] * min(sizes[layer]))
         )
         for layer in walk.shapes
         if layer in totals
@@ -158,8 +162,8 @@ def find_sensitive_layers(
         ranks: Ranks by layer name.
         rank_threshold: A map whose normalised rank is below it is low-rank, in [0, 1].
         layer_threshold: A layer with a larger share of low-rank maps is sensitive, in [0, 1].
-        top_share: At most this share of the layers, those richest in low-rank maps, is sensitive; no such limit where
-            it is None.
+        top_share: At most this share of the layers (rounded up to a whole one), those richest in low-rank maps, is
+            sensitive; no such limit where it is None.
 
     Returns:
         The evidence and the sensitive units. A unit is sensitive if any of its layers is.
@@ -168,7 +172,7 @@ def find_sensitive_layers(
     flagged = [evidence for evidence in layers if evidence.low_rank_share > layer_threshold]
     flagged.sort(key=lambda evidence: -evidence.low_rank_share)
     if top_share is not None:
-        flagged = flagged[: ceil(top_share * len(layers))]
+        flagged = flagged[: ceil(top_share * len(layers) - 1e-9)]
     sensitive: dict[str, str] = {}
     for evidence in flagged:
         sensitive.setdefault(
@@ -196,8 +200,7 @@ def _ranks(maps: Tensor) -> Tensor:
     """Ranks of maps [N, C, H, W] as int64 [N, C]; a map that is not finite is an error."""
     if not torch.isfinite(maps).all():
         raise EvaluationError("A feature map is not finite; check the network's weights and the data's scaling.")
-    with torch.autocast(maps.device.type, enabled=False):
-        ranks: Tensor = torch.linalg.matrix_rank(maps.detach().float())
+    ranks: Tensor = torch.linalg.matrix_rank(maps.detach().float())
     return ranks
 
 
@@ -228,18 +231,15 @@ def _in_order(
 
 
 def _run_reading(model: nn.Module, consumers: Mapping[str, Any], read: Any, images: Tensor, batch_size: int) -> None:
-    """Runs the network in eval mode and hands what each consumer reads to ``read(consumer, maps)``."""
-    was_training = model.training
-    model.eval()
+    """Runs the network in eval mode and float32 and hands what each consumer reads to ``read(consumer, maps)``."""
     handles = [
         model.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: read(name, inputs[0]))
         for name in consumers
     ]
     try:
-        with torch.no_grad():
+        with in_eval_mode(model), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             for batch in images.split(batch_size):
                 model(batch)
     finally:
         for handle in handles:
             handle.remove()
-        model.train(was_training)

@@ -25,7 +25,7 @@ from rewards import Outcome, Reward, RewardError, make_reward
 
 @dataclass(frozen=True)
 class Trial:
-    """One set of widths tried.
+    """One set of widths tried; two trials are equal if the same plan came to the same, whenever that was.
 
     Attributes:
         number: How many trials came before it in this task.
@@ -37,13 +37,13 @@ class Trial:
         seconds: Wall-clock seconds that it took.
     """
 
-    number: int
+    number: int = field(compare=False)
     kind: str
     plan: PruningPlan
     outcome: Outcome
     reward: float
-    cached: bool
-    seconds: float
+    cached: bool = field(compare=False)
+    seconds: float = field(compare=False)
 
 
 @dataclass

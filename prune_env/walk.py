@@ -79,9 +79,10 @@ class LayerWalk:
             The walk. Units that cannot be cut safely are protected, with the reason.
 
         Raises:
-            ModelError: If the network does not run on the input, computes a weight from others, or a name in
-                ``protect`` is unknown or has no channels of its own.
+            ModelError: If the network does not run on the input, has weights that are not finite, computes a weight
+                from others, or a name in ``protect`` is unknown or has no channels of its own.
         """
+        _refuse_weights_that_are_not_finite(model)
         probe = _copied(model).eval()
         for parameter in probe.parameters():
             parameter.requires_grad_(True)
@@ -165,9 +166,7 @@ class LayerWalk:
         if not groups:
             return {}
         modules = dict(self.model.named_modules())
-        layers = {
-            layer.name: layer for layer in self.cost_model.layers if isinstance(modules[layer.name], Convolution)
-        }
+        layers = {layer.name: layer for layer in self.cost_model.layers if isinstance(modules[layer.name], Convolution)}
         for name, count in groups.items():
             if name not in layers:
                 raise UserError(f"There is no convolution {name!r} to group: {suggest(name, layers)}.")
@@ -251,6 +250,18 @@ def _best(scores: npt.NDArray[np.float64] | None, unit: Unit, width: int) -> lis
     return sorted(int(channel) for channel in order[:width])
 
 
+def _refuse_weights_that_are_not_finite(model: nn.Module) -> None:
+    """Such a network agrees with nothing, itself included, so that every unit would seem to be coupled wrongly."""
+    for name, values in (*model.named_parameters(), *model.named_buffers()):
+        # Other buffers may well hold infinities: the masks of an attention do.
+        learned = isinstance(values, nn.Parameter) or name.endswith(("running_mean", "running_var"))
+        if learned and not torch.isfinite(values).all():
+            raise ModelError(
+                f"{name!r} holds numbers that are not finite, so nothing can be measured with this network. "
+                "Check the weights file, or the training that made it."
+            )
+
+
 def _copied(model: nn.Module) -> nn.Module:
     """A deep copy; refuses tensors that are computed from others (weight norm), which slicing would not reach."""
     for name, module in model.named_modules():
@@ -268,7 +279,8 @@ def _observe(model: nn.Module, example_input: Tensor) -> dict[str, LayerShape]:
     shapes: dict[str, LayerShape] = {}
 
     def note(name: str, module: nn.Module, output: Tensor) -> None:
-        positions = output.numel() // channels_of(module, "out") // len(output)
+        # The first dimension counts too: the input is one image, and a network may fold positions into the batch.
+        positions = output.numel() // channels_of(module, "out")
         if name in shapes:
             positions += shapes[name].positions
         spatial = output.shape[2:] if isinstance(module, Convolution) else ()

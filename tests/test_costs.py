@@ -85,9 +85,7 @@ def grouped_chain(groups: int) -> nn.Sequential:
 @pytest.mark.parametrize(("width", "groups"), [(8, 1), (8, 2), (8, 4), (4, 2), (6, 3), (2, 2)])
 def test_costs_at_a_group_count_are_those_of_the_grouped_convolution(width: int, groups: int) -> None:
     walk = LayerWalk.trace(grouped_chain(1), small_images())
-    really = nn.Sequential(
-        conv(3, width), nn.ReLU(), conv(width, 12, groups=groups), nn.ReLU(), conv(12, 4, 1)
-    )
+    really = nn.Sequential(conv(3, width), nn.ReLU(), conv(width, 12, groups=groups), nn.ReLU(), conv(12, 4, 1))
     assert walk.macs({"0": width}, {"2": groups}) == counted_macs(really, small_images())
     assert walk.params({"0": width}, {"2": groups}) == counted_params(really)
 
@@ -117,7 +115,7 @@ def test_an_unknown_convolution_to_group_is_refused_with_the_nearest() -> None:
 
 
 def test_depthwise_convolutions_cannot_be_regrouped() -> None:
-    with pytest.raises(UserError, match="'d'.*depthwise"):
+    with pytest.raises(UserError, match=r"'d': group count 4 given; it is depthwise"):
         _DEPTHWISE.macs(groups={"d": 4})
 
 
@@ -132,6 +130,16 @@ def test_a_module_called_twice_costs_its_macs_twice_and_its_params_once() -> Non
     twice = LayerWalk.trace(net, small_images())
     assert twice.macs() - once.macs() == 8 * 8 * 9 * 64
     assert twice.params() == once.params()
+
+
+def test_positions_folded_into_the_batch_are_counted() -> None:
+    net = body(
+        lambda net, x: net.t(x.permute(0, 2, 3, 1).reshape(-1, 8)).view(len(x), 8, 8, 8).permute(0, 3, 1, 2),
+        t=nn.Linear(8, 8),
+    )
+    for batch in (1, 3):
+        walk = LayerWalk.trace(net, small_images(batch))
+        assert walk.macs() == counted_macs(net, small_images())
 
 
 def test_reach_is_the_share_that_cutting_to_the_least_widths_takes_away() -> None:

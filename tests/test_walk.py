@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_members_map_every_unit_channel_to_channels_of_their_own(name: str) -> N
             assert len(places) == member.index.size, f"{unit.name} claims a channel of {member.module} twice"
             assert not places & claimed, f"{unit.name} claims channels of {member.module} that another unit has"
             claimed |= places
-            assert 0 <= member.index.min()
+            assert member.index.min() >= 0
             assert member.index.max() < size_of(modules[member.module], member.side)
 
 
@@ -129,7 +130,7 @@ def test_costs_are_for_one_image_whatever_the_batch_of_the_example() -> None:
 
 
 def test_dead_layers_are_listed_and_stay_dense() -> None:
-    walk = LayerWalk.trace(body(lambda net, x: x, idle=conv(8, 8)), small_images())
+    walk = LayerWalk.trace(body(lambda _, x: x, idle=conv(8, 8)), small_images())
     assert walk.idle == ("idle",)
     assert walk.plan({"a": 3}).apply(walk.model).idle.in_channels == 8
 
@@ -188,7 +189,9 @@ class TestNetworksThatCannotBeTraced:
             LayerWalk.trace(nn.Sequential(nn.ReLU(), nn.Flatten()), small_images())
 
     @pytest.mark.parametrize("make", [parametrizations.weight_norm, parametrizations.orthogonal, spectral_norm])
-    def test_one_that_computes_a_weight_from_others_is_refused_with_the_way_out(self, make) -> None:  # noqa: ANN001
+    def test_one_that_computes_a_weight_from_others_is_refused_with_the_way_out(
+        self, make: Callable[[nn.Module], nn.Module]
+    ) -> None:
         model = chain()
         make(model[3])
         with pytest.raises(ModelError, match=r"'3' computes its weight.*remove_parametrizations"):
@@ -203,7 +206,7 @@ def test_a_network_of_a_single_convolution_has_one_unit_and_it_is_protected(mode
 
 
 def test_blocks_that_hold_sizes_of_their_own_are_no_convolutions() -> None:
-    net = body(lambda net, x: x)
+    net = body(lambda _, x: x)
     net.in_channels, net.out_channels, net.kernel_size = 3, 4, 3
     outer = nn.Sequential(net)
     assert LayerWalk.trace(outer, small_images()).plan({"0.a": 3}).apply(outer)[0].a.out_channels == 3

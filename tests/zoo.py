@@ -143,9 +143,7 @@ def counted_params(model: nn.Module) -> int:
 
 
 @contextmanager
-def channels_zeroed(
-    model: nn.Module, units: Sequence[Unit], kept: Mapping[str, Sequence[int]]
-) -> Iterator[None]:
+def channels_zeroed(model: nn.Module, units: Sequence[Unit], kept: Mapping[str, Sequence[int]]) -> Iterator[None]:
     """The dense network with every cut channel multiplied by zero where a module reads it."""
     masks: dict[str, Tensor] = {}
     for unit in units:
@@ -166,9 +164,7 @@ def channels_zeroed(
 
         return hook
 
-    handles = [
-        model.get_submodule(name).register_forward_pre_hook(reads(mask)) for name, mask in masks.items()
-    ]
+    handles = [model.get_submodule(name).register_forward_pre_hook(reads(mask)) for name, mask in masks.items()]
     try:
         yield
     finally:
@@ -233,7 +229,7 @@ def conv(inputs: int, outputs: int, size: int = 3, **settings: Any) -> nn.Conv2d
 def body(
     middle: Callable[[Net, Tensor], Tensor], channels: int = 8, first: int = 8, **parts: nn.Module | nn.Parameter
 ) -> Net:
-    """conv ``a`` of ``first`` channels, batch norm, ReLU, the middle that a test is about, conv ``z``, classifier ``fc``.
+    """Conv ``a`` of ``first`` channels, batch norm, ReLU, a middle that a test is about, conv ``z``, linear ``fc``.
 
     The middle maps images [N, first, 8, 8] to [N, channels, any, any].
     """

@@ -160,7 +160,7 @@ CUTTABLE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
         lambda: body(lambda net, x: torch.cat([net.l(x), x, net.r(x)], 1), 16, l=conv(8, 5), r=conv(8, 3)),
         {"a": 8, "l": 5, "r": 3, "z": 6},
     ),
-    "concat with itself": (lambda: body(lambda net, x: torch.cat([x, x], 1), 16), {"a": 8, "z": 6}),
+    "concat with itself": (lambda: body(lambda _, x: torch.cat([x, x], 1), 16), {"a": 8, "z": 6}),
     "depthwise": (lambda: body(lambda net, x: net.d(x), d=conv(8, 8, groups=8)), {"a": 8, "z": 6}),
     "grouped, the same slots of every group": (
         lambda: body(lambda net, x: net.g(x), 12, g=conv(8, 12, groups=2)),
@@ -216,17 +216,15 @@ CUTTABLE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     ),
     "one PReLU slope for all": (lambda: body(lambda net, x: net.p(x - 1), p=nn.PReLU()), {"a": 8, "z": 6}),
     "one-dimensional convolution": (
-        lambda: body(
-            lambda net, x: net.c(x.flatten(2))[:, :, None], c=nn.Conv1d(8, 7, 3, padding=1), channels=7
-        ),
+        lambda: body(lambda net, x: net.c(x.flatten(2))[:, :, None], c=nn.Conv1d(8, 7, 3, padding=1), channels=7),
         {"a": 8, "c": 7, "z": 6},
     ),
     "a stem of one input channel": (
         lambda: body(lambda net, x: net.c(x.mean(1, keepdim=True)), 4, c=conv(1, 4)),
         {"c": 4, "z": 6},
     ),
-    "resizing": (lambda: body(lambda net, x: F.interpolate(x, scale_factor=2)), {"a": 8, "z": 6}),
-    "a dead branch": (lambda: body(lambda net, x: x, idle=conv(8, 8)), {"a": 8, "z": 6}),
+    "resizing": (lambda: body(lambda _, x: F.interpolate(x, scale_factor=2)), {"a": 8, "z": 6}),
+    "a dead branch": (lambda: body(lambda _, x: x, idle=conv(8, 8)), {"a": 8, "z": 6}),
 }
 
 

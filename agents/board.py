@@ -1,0 +1,171 @@
+"""What TensorBoard shows of a search: curves of every episode, pictures, the settings and the units."""
+
+from math import nan
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from agents.ddpg import PruningDDPG
+from agents.figure_style import figure_pixels
+from agents.figures import Tried, accuracy_against_macs, keep_ratio_heat_map
+from agents.train import Episode
+from prune_env.config import RunConfig
+from prune_env.task import PruningTask, Trial
+from rewards import Outcome
+
+EPISODES_PER_PICTURE = 25
+FLUSH_SECONDS = 10
+"""How late TensorBoard may show an episode, and how much of the log a kill may cost."""
+
+_NO_HYPERPARAMETERS = ("run", "data.path", "model.weights", "env.protect")
+"""Settings that say where things are, or have as many keys as the user likes."""
+
+
+class BoardListener:
+    """Writes a search to TensorBoard; give it to `agents.train.train_agent` as a listener.
+
+    Scalars of each episode: ``search/reward``, ``search/best_reward``, ``search/accuracy``, ``search/macs_share``,
+    ``search/params_share``, ``agent/sigma`` (in actions of [0, 1]), ``agent/actor_loss``, ``agent/critic_loss``, and
+    ``keep_ratio/UNIT`` for every free unit; what there is not yet, such as a loss during the warm-up, is left out.
+    Images every 25 episodes and at the end: ``keep_ratio/heat_map`` and ``search/accuracy_against_macs``. Texts:
+    ``settings`` and ``units``. At the end the hyperparameters, with ``hparam/best_reward`` and
+    ``hparam/best_accuracy``.
+
+    Args:
+        folder: Where the log goes; made where it is missing.
+        task: The task that is searched. Its trials, also those outside of episodes, are heard from now on.
+        config: The run's settings.
+    """
+
+    def __init__(self, folder: Path, task: PruningTask, config: RunConfig) -> None:
+        self.task = task
+        self.config = config
+        self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS)
+        self._history: list[list[float]] = []
+        self._last: Episode | None = None
+        self._tried = [self._point("dense", nan, task.baseline)]
+        self._heard: Trial | None = None
+        self._pictured = -1
+        task.listeners.append(self._hear)
+        self._writer.add_text("settings", _code_block(config.dump_yaml()))
+        self._writer.add_text("units", _units_table(task))
+
+    def __call__(self, episode: Episode, agent: PruningDDPG) -> None:  # noqa: ARG002  (every listener is given it)
+        """Writes one episode."""
+        trial = episode.trial
+        if trial is not self._heard:
+            self._hear(trial)
+        widths = trial.plan.widths
+        ratios = {unit.name: widths[unit.name] / unit.channels for unit in self.task.budget.units}
+        self._history.append(list(ratios.values()))
+        self._last = episode
+        values = {
+            "search/reward": trial.reward,
+            "search/best_reward": episode.best.reward,
+            "search/accuracy": trial.outcome.accuracy,
+            "search/macs_share": trial.outcome.macs / self.task.baseline.macs,
+            "search/params_share": trial.outcome.params / self.task.baseline.params,
+            "agent/sigma": episode.sigma,
+            "agent/actor_loss": episode.actor_loss,
+            "agent/critic_loss": episode.critic_loss,
+            **{f"keep_ratio/{name}": ratio for name, ratio in ratios.items()},
+        }
+        self._write_scalars({tag: value for tag, value in values.items() if value is not None}, episode.number)
+        if (episode.number + 1) % EPISODES_PER_PICTURE == 0:
+            self._write_pictures(episode)
+
+    def close(self) -> None:
+        """Writes the last pictures and the hyperparameters, and closes the log; a second call does nothing."""
+        if self._hear not in self.task.listeners:
+            return
+        self.task.listeners.remove(self._hear)
+        if self._last is not None:
+            if self._pictured != self._last.number:
+                self._write_pictures(self._last)
+            self._write_hyperparameters(self._last)
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _hear(self, trial: Trial) -> None:
+        self._heard = trial
+        self._tried.append(self._point(trial.kind, trial.reward, trial.outcome))
+
+    def _point(self, kind: str, reward: float, outcome: Outcome) -> Tried:
+        return Tried(kind, reward, outcome.accuracy, outcome.macs / self.task.baseline.macs)
+
+    def _write_scalars(self, values: dict[str, float], step: int) -> None:
+        # One record for all of them: add_scalar writes one each, which takes several times as long.
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self._add_summary(summary, step)
+
+    def _write_pictures(self, episode: Episode) -> None:
+        budget = self.task.budget
+        names = [unit.name for unit in budget.units]
+        heat_map = keep_ratio_heat_map(np.array(self._history), names, episode.number + 1 - len(self._history))
+        scatter = accuracy_against_macs(self._tried, budget.keep if budget.metric == "macs" else None)
+        for tag, figure in (("keep_ratio/heat_map", heat_map), ("search/accuracy_against_macs", scatter)):
+            self._writer.add_image(tag, figure_pixels(figure), episode.number, dataformats="HWC")
+        self._pictured = episode.number
+
+    def _write_hyperparameters(self, episode: Episode) -> None:
+        """The settings with the result, in the log itself: SummaryWriter.add_hparams would open a run of its own."""
+        best = {
+            "hparam/best_reward": episode.best.reward,
+            "hparam/best_accuracy": episode.best.outcome.accuracy,
+        }
+        for summary in hparams(_flat(self.config.resolved()), best):
+            self._add_summary(summary, 0)
+        self._write_scalars(best, episode.number)
+
+    def _add_summary(self, summary: Summary, step: int) -> None:
+        assert self._writer.file_writer is not None
+        self._writer.file_writer.add_summary(summary, step)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, float | str]:
+    """Settings by dotted key; lists as text, without what is not given."""
+    found: dict[str, float | str] = {}
+    for name, value in settings.items():
+        key = prefix + name
+        if key in _NO_HYPERPARAMETERS or value is None:
+            continue
+        if isinstance(value, dict):
+            found |= _flat(value, key + ".")
+        else:
+            # hparams() takes a truth value for a number.
+            found[key] = value if isinstance(value, int | float) and not isinstance(value, bool) else _text(value)
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _code_block(text: str) -> str:
+    """Markdown that shows a text as it is; indented, since no text can end such a block."""
+    return "".join(f"    {line}\n" for line in text.splitlines())
+
+
+def _units_table(task: PruningTask) -> str:
+    """The walk as a Markdown table."""
+
+    def cell(value: object) -> str:
+        return str(value).replace("|", "\\|").replace("\n", " ")
+
+    rows = ["| unit | channels | protected |", "|---|---:|---|"]
+    rows += [f"| {cell(unit.name)} | {unit.channels} | {cell(unit.protected or '')} |" for unit in task.walk.units]
+    return "\n".join(rows)

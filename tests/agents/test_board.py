@@ -1,0 +1,232 @@
+"""TensorBoard's log, read back with TensorBoard's own reader."""
+
+import time
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugin_util import markdown_to_safe_html
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch import nn
+from toy import image_set, toy_task, toy_walk
+
+from agents.board import BoardListener
+from agents.train import Episode, train_agent
+from prune_env import RunConfig
+from prune_env.task import PruningTask
+
+CONFIG = RunConfig.from_mapping(
+    {
+        "model": {"name": "toy"},
+        "data": {"name": "noise", "path": "/somewhere"},
+        "env": {"protect": {"fc": "mine"}},
+        "agent": {"warmup_episodes": 2, "hidden": [8, 8], "batch_size": 8, "updates_per_step": 0.5},
+        "search": {"evaluations": 30},
+    }
+)
+
+
+def read(folder) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "tensors": 0}).Reload()
+
+
+def text(log: EventAccumulator, tag: str) -> str:
+    (event,) = log.Tensors(f"{tag}/text_summary")
+    return event.tensor_proto.string_val[0].decode()
+
+
+def curve(log: EventAccumulator, tag: str) -> dict[int, float]:
+    return {event.step: event.value for event in log.Scalars(tag)}
+
+
+def heard(task: PruningTask, count: int, start: int = 0, **facts: Any) -> list[Episode]:
+    """Episodes of random plans."""
+    generator = np.random.default_rng(start)
+    episodes: list[Episode] = []
+    for number in range(start, start + count):
+        trial = task.attempt(generator.integers(task.budget.least, task.budget.channels + 1), "agent")
+        best = max([trial, *(episode.best for episode in episodes[-1:])], key=lambda one: one.reward)
+        facts = {"sigma": 0.5, "actor_loss": 0.1, "critic_loss": 0.2, **facts}
+        episodes.append(Episode(number=number, of=count, trial=trial, best=best, seconds=0.1 * number, **facts))
+    return episodes
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A real small search of 26 episodes after 4 probes: its episodes, its task and its log."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("search") / "tensorboard"
+    task = toy_task(probe_keep=0.25)
+    episodes: list[Episode] = []
+    with BoardListener(folder, task, CONFIG) as board:
+        train_agent(task, CONFIG, (lambda episode, _: episodes.append(episode), board))
+    return episodes, task, folder
+
+
+@pytest.fixture(scope="module")
+def log(searched):
+    return read(searched[2])
+
+
+def test_every_episode_has_its_reward_accuracy_and_costs(searched, log):
+    episodes, task, _ = searched
+    assert len(episodes) == 26
+    for tag, value in {
+        "search/reward": lambda episode: episode.trial.reward,
+        "search/best_reward": lambda episode: episode.best.reward,
+        "search/accuracy": lambda episode: episode.trial.outcome.accuracy,
+        "search/macs_share": lambda episode: episode.trial.outcome.macs / task.walk.macs(),
+        "search/params_share": lambda episode: episode.trial.outcome.params / task.walk.params(),
+    }.items():
+        expected = {episode.number: value(episode) for episode in episodes}
+        assert curve(log, tag) == pytest.approx(expected, rel=1e-6)
+
+
+def test_exploration_and_losses_begin_after_the_warm_up(searched, log):
+    episodes, _, _ = searched
+    for tag in ("sigma", "actor_loss", "critic_loss"):
+        expected = {one.number: getattr(one, tag) for one in episodes if getattr(one, tag) is not None}
+        assert curve(log, f"agent/{tag}") == pytest.approx(expected, rel=1e-6)
+        assert 0 < len(expected) < 26
+
+
+def test_every_free_unit_has_its_keep_ratio(searched, log):
+    episodes, task, _ = searched
+    tags = {tag for tag in log.Tags()["scalars"] if tag.startswith("keep_ratio/")}
+    assert tags == {f"keep_ratio/{unit.name}" for unit in task.budget.units}
+    for unit in task.budget.units:
+        expected = {one.number: one.trial.plan.widths[unit.name] / unit.channels for one in episodes}
+        assert curve(log, f"keep_ratio/{unit.name}") == pytest.approx(expected, rel=1e-6)
+
+
+def test_pictures_come_every_25_episodes_and_at_the_end(log):
+    assert set(log.Tags()["images"]) == {"keep_ratio/heat_map", "search/accuracy_against_macs"}
+    for tag in log.Tags()["images"]:
+        events = log.Images(tag)
+        assert [event.step for event in events] == [24, 25]
+        for event in events:
+            image = Image.open(BytesIO(event.encoded_image_string))
+            assert image.size == (event.width, event.height)
+            assert np.asarray(image).std() > 5
+
+
+def test_the_settings_are_shown_as_they_are(log):
+    html = markdown_to_safe_html(text(log, "settings"))
+    assert html.startswith("<pre><code>")
+    assert html.endswith("</code></pre>")
+    for line in CONFIG.dump_yaml().splitlines():
+        assert line in html
+
+
+def test_the_units_are_a_table_with_their_reasons(searched, log):
+    html = markdown_to_safe_html(text(log, "units"))
+    assert html.count("<tr>") == 1 + len(searched[1].walk.units)
+    assert "its channels are the network's output" in html
+
+
+def test_a_reason_cannot_break_the_table_or_the_page(tmp_path):
+    walk = toy_walk(protect={"mid": "a | b\n<script>alert(1)</script>"})
+    with BoardListener(tmp_path, toy_task(walk, keep=0.7), CONFIG):
+        pass
+    html = markdown_to_safe_html(text(read(tmp_path), "units"))
+    assert html.count("<td>") + html.count("<td ") == 3 * len(walk.units)
+    assert "a | b" in html
+    assert "<script>" not in html
+
+
+def test_hyperparameters_stand_in_the_log_itself_with_what_they_gave(searched, log):
+    episodes, _, folder = searched
+    assert [path.name.split(".")[0] for path in folder.iterdir()] == ["events"]
+    found = log.PluginTagToContent("hparams")
+    start = HParamsPluginData.FromString(found["_hparams_/session_start_info"]).session_start_info
+    values = {name: value.number_value or value.string_value for name, value in start.hparams.items()}
+    assert values["budget.keep"] == 0.5
+    assert values["search.evaluations"] == 30
+    assert values["agent.hidden"] == "8 8"
+    assert values["sensitivity.enabled"] == "true"
+    assert values["model.name"] == "toy"
+    assert not {"data.path", "run.directory", "env.protect.fc", "model.weights"} & values.keys()
+    experiment = HParamsPluginData.FromString(found["_hparams_/experiment"]).experiment
+    assert {info.name.tag for info in experiment.metric_infos} == {"hparam/best_reward", "hparam/best_accuracy"}
+    best = episodes[-1].best
+    assert curve(log, "hparam/best_reward") == pytest.approx({25: best.reward})
+    assert curve(log, "hparam/best_accuracy") == pytest.approx({25: best.outcome.accuracy})
+
+
+def test_probes_are_heard_and_the_task_is_left_alone_afterwards(searched, tmp_path):
+    _, task, _ = searched
+    assert task.listeners == []
+    board = BoardListener(tmp_path, task, CONFIG)
+    task.attempt(task.budget.uniform(), "uniform")
+    for number in range(2):
+        board(heard(task, 1, start=number)[0], None)
+    assert [one.kind for one in board._tried] == ["dense", "uniform", "agent", "agent"]
+    board.close()
+    board.close()
+    assert task.listeners == []
+
+
+def test_an_episode_of_another_task_counts_as_tried_too(tmp_path):
+    task = toy_task()
+    episodes = heard(task, 2)
+    with BoardListener(tmp_path, task, CONFIG) as board:
+        for episode in episodes:
+            board(episode, None)
+        assert len(board._tried) == 3
+
+
+def test_a_search_that_failed_leaves_a_readable_log(tmp_path):
+    task = toy_task()
+    (episode,) = heard(task, 1, sigma=None, actor_loss=None, critic_loss=None)
+
+    def search() -> None:
+        with BoardListener(tmp_path, task, CONFIG) as board:
+            board(episode, None)
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        search()
+    log = read(tmp_path)
+    assert list(curve(log, "search/reward")) == [0]
+    assert "agent/sigma" not in log.Tags()["scalars"]
+    assert [event.step for event in log.Images("keep_ratio/heat_map")] == [0]
+
+
+def test_a_log_without_episodes_holds_the_texts_alone(tmp_path):
+    with BoardListener(tmp_path, toy_task(), CONFIG):
+        pass
+    log = read(tmp_path)
+    assert log.Tags()["images"] == []
+    assert len(log.Tags()["tensors"]) == 2
+
+
+def test_a_search_that_goes_on_keeps_its_episode_numbers(tmp_path):
+    task = toy_task()
+    with BoardListener(tmp_path, task, CONFIG) as board:
+        for episode in heard(task, 3, start=40):
+            board(episode, None)
+    log = read(tmp_path)
+    assert list(curve(log, "search/reward")) == [40, 41, 42]
+    assert [event.step for event in log.Images("keep_ratio/heat_map")] == [42]
+
+
+def test_writing_an_episode_of_60_units_takes_under_5_ms(tmp_path):
+    torch.manual_seed(0)
+    convs = [nn.Conv2d(2, 4, 1), *(nn.Conv2d(4, 4, 1) for _ in range(60))]
+    model = nn.Sequential(*(layer for conv in convs for layer in (conv, nn.ReLU()))).append(nn.Flatten()).eval()
+    walk = toy_walk(model.append(nn.Linear(4 * 64, 4)))
+    task = toy_task(walk, reward_set=image_set(2), calibration=image_set(2))
+    assert len(task.budget.units) >= 60
+    (episode,) = heard(task, 1)
+    with BoardListener(tmp_path, task, CONFIG) as board:
+        seconds = []
+        for _ in range(20):
+            started = time.perf_counter()
+            board(episode, None)
+            seconds.append(time.perf_counter() - started)
+            time.sleep(0.005)  # the writer's own thread needs a moment, as it has between real episodes
+    assert np.median(seconds) < 5e-3

@@ -1,0 +1,303 @@
+"""The commands as a user runs them, on the embedded default made tiny."""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from prune_env import PruningPlan
+from prune_env.models import build_model, save_weights
+from scripts.cli import main
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "data.reward_images=60",
+    "data.calibration_images=40",
+    "data.test_images=50",
+    "pretrain.epochs=2",
+    "search.evaluations=20",
+]
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys, tmp_path):
+    """Runs `prune-env` in a fresh folder; gives exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["prune-env", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def digits(*overrides):
+    return [ROOT / "configs" / "digits.yaml", *TINY, *overrides]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """One whole tiny run through the command line: its folder and what it printed."""
+    folder = tmp_path_factory.mktemp("work") / "run"
+    command = [sys.executable, "-m", "scripts.cli", "train", *map(str, digits(f"run.directory={folder}")), "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return folder, done
+
+
+def test_a_run_leaves_every_artifact(finished_run):
+    folder, done = finished_run
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "plan.json",
+        "policy.safetensors",
+        "evaluations.jsonl",
+        "splits.json",
+        "sensitivity.json",
+        "summary.json",
+        "report.html",
+        "tensorboard",
+    }
+    assert not [name for name in names if name.startswith(".")]
+    assert "dense" in done.stderr
+    assert "TensorBoard" in done.stderr
+
+
+def test_the_result_compares_dense_uniform_and_agent_within_the_budget(finished_run):
+    result = json.loads(finished_run[1].stdout)
+    rows = {row["name"]: row for row in result["rows"]}
+    assert list(rows) == ["dense", "uniform", "agent"]
+    for name in ("uniform", "agent"):
+        assert rows[name]["macs"] <= 0.5 * rows["dense"]["macs"]
+        assert rows[name]["latency_ms"]["q1"] <= rows[name]["latency_ms"]["q3"]
+    assert all(0.0 <= row["test_accuracy"] <= 1.0 for row in rows.values())
+
+
+def test_the_exported_plan_is_the_best_trial_of_the_agent(finished_run):
+    folder, _ = finished_run
+    trials = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+    agent = [trial for trial in trials if trial["kind"] == "agent"]
+    best = max(agent, key=lambda trial: trial["reward"])
+    plan = PruningPlan.load(folder / "plan.json")
+    assert {name: plan.widths[name] for name in best["widths"]} == best["widths"]
+    assert plan.costs.macs == best["macs"]
+    kinds = [trial["kind"] for trial in trials]
+    assert (kinds.count("uniform"), kinds.count("probe") + kinds.count("agent")) == (1, 20)
+    assert all(trial["macs"] <= 0.5 * plan.costs.dense_macs for trial in agent)
+
+
+def test_the_sets_of_images_are_disjoint_and_recorded(finished_run):
+    splits = json.loads((finished_run[0] / "splits.json").read_text())
+    assert (len(splits["reward"]), len(splits["calibration"]), len(splits["test"])) == (60, 40, 50)
+    assert not set(splits["reward"]) & set(splits["calibration"])
+
+
+def test_tensorboard_shows_every_episode(finished_run):
+    log = EventAccumulator(str(finished_run[0] / "tensorboard"))
+    log.Reload()
+    episodes = json.loads(finished_run[1].stdout)["episodes"]
+    for tag in ("search/reward", "search/best_reward", "search/accuracy", "search/macs_share"):
+        assert len(log.Scalars(tag)) == episodes
+
+
+def test_the_same_seed_finds_the_same_plan(finished_run, cli):
+    folder, _ = finished_run
+    code, _, _ = cli("train", *digits("run.directory=again"))
+    assert code == 0
+    assert Path("again/plan.json").read_bytes() == (folder / "plan.json").read_bytes()
+    assert Path("again/policy.safetensors").read_bytes() == (folder / "policy.safetensors").read_bytes()
+
+
+def test_evaluate_measures_a_run_again_and_agrees(finished_run, cli):
+    folder, done = finished_run
+    code, out, _ = cli("evaluate", folder, "--json")
+    assert code == 0
+    plan = {row["name"]: row for row in json.loads(out)["rows"]}["plan"]
+    agent = {row["name"]: row for row in json.loads(done.stdout)["rows"]}["agent"]
+    for key in ("reward_accuracy", "test_accuracy", "macs", "params"):
+        assert plan[key] == pytest.approx(agent[key])
+
+
+def test_replay_applies_a_plan_to_fresh_weights(finished_run, cli):
+    code, out, err = cli("replay", finished_run[0] / "plan.json", *digits("seed=5"), "--json")
+    assert code == 0
+    rows = {row["name"]: row for row in json.loads(out)["rows"]}
+    assert list(rows) == ["dense", "uniform", "replayed"]
+    assert rows["uniform"]["macs"] <= rows["replayed"]["macs"] < rows["dense"]["macs"]
+    assert "replayed" in err
+
+
+def test_replay_walks_a_policy_over_another_network(finished_run, cli):
+    code, out, _ = cli("replay", finished_run[0] / "policy.safetensors", *digits("model.name=small_net:build"), "--json")
+    assert code == 2  # no such module yet: told in words
+    Path("small_net.py").write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(),\n"
+        "        nn.Conv2d(12, 20, 3, padding=1), nn.BatchNorm2d(20), nn.ReLU(),\n"
+        "        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, 10))\n"
+    )
+    code, out, _ = cli("replay", finished_run[0] / "policy.safetensors", *digits("model.name=small_net:build"), "--json")
+    assert code == 0
+    rows = {row["name"]: row for row in json.loads(out)["rows"]}
+    assert rows["replayed"]["macs"] <= 0.5 * rows["dense"]["macs"]
+
+
+def test_inspect_says_what_can_be_cut_and_why_not(cli):
+    code, out, err = cli("inspect", *digits("env.protect.conv1=stem stays"), "--json")
+    assert code == 0
+    record = json.loads(out)
+    reasons = {unit["name"]: unit["protected"] for unit in record["units"]}
+    assert reasons["conv1"] == "stem stays"
+    assert reasons["linear"] == "its channels are the network's output"
+    assert record["dense"]["macs"] == 2_532_992
+    assert 0 < record["budget"]["reachable"][0] < 0.5
+    assert record["seconds_per_episode"] > 0
+    code, _, err = cli("inspect", *digits())
+    assert code == 0
+    for words in ("low-rank maps", "reachable are", "an episode takes about", "free units reach"):
+        assert words in err
+
+
+def _bomb(path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (Path(path),))
+
+    return pickle.dumps(Bomb())
+
+
+MISTAKES = [
+    (["budgt.keep=0.5"], "budget"),
+    (["budget.keeep=0.5"], "budget.keep"),
+    (["budget.keep=half"], "budget.keep"),
+    (["budget.keep=0.001"], "Reachable are 0.0"),
+    (["budget.metric=latency"], "latency budgets are not available"),
+    (["data.name=cifar10", "data.path=nowhere"], "nowhere"),
+    (["data.reward_images=100000"], "more than there is"),
+    (["model.name=digits_resnt"], "digits_resnet"),
+    (["model.weights=nowhere.safetensors"], "nowhere.safetensors"),
+    (["criterion.name=l3"], "did you mean 'l1'"),
+    (["reward.name=eror"], "error"),
+    (["agent.name=dpg"], "did you mean 'ddpg'"),
+    (["env.protect.nowhere=why"], "no module 'nowhere'"),
+    (["search.evaluations=3"], "the evidence alone takes 12"),
+    (["run.device=cuda:7"], "no usable GPU"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "words"), MISTAKES)
+def test_a_mistake_in_the_settings_is_told_in_words(cli, overrides, words):
+    if "run.device=cuda:7" in overrides and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    code, out, err = cli("train", *digits("pretrain.epochs=0", "run.directory=run", *overrides))
+    assert code == 2
+    assert words in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) < 24
+    assert not out
+
+
+def test_a_run_directory_that_exists_is_not_touched(cli):
+    Path("run").mkdir()
+    Path("run/notes.txt").write_text("mine")
+    code, _, err = cli("train", *digits("run.directory=run"))
+    assert code == 2
+    assert "exists already" in err
+    assert [path.name for path in Path("run").iterdir()] == ["notes.txt"]
+
+
+def test_weights_of_another_network_name_the_first_module_that_differs(cli):
+    save_weights(build_model("cifar_resnet20", 10, 1), Path("other.safetensors"))
+    code, _, err = cli("train", *digits("model.weights=other.safetensors"))
+    assert code == 2
+    assert "layer2.0.shortcut" in err or "layer1" in err or "layer2" in err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", ["plan.json", "policy.safetensors", "weights.pt", "weights.safetensors"])
+def test_a_hostile_file_is_refused_and_never_run(cli, name):
+    Path(name).write_bytes(_bomb("exploded"))
+    if name.startswith("weights"):
+        code, _, err = cli("inspect", *digits(f"model.weights={name}"))
+    else:
+        code, _, err = cli("replay", name, *digits("pretrain.epochs=0"))
+    assert code == 2
+    assert name in err
+    assert not Path("exploded").exists()
+
+
+def test_a_plan_for_another_network_names_the_first_module_that_differs(finished_run, cli):
+    code, _, err = cli("replay", finished_run[0] / "plan.json", *digits("model.name=cifar_resnet20"))
+    assert code == 2
+    assert "First module that differs" in err
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda plan: plan | {"version": 99}, "version 99"),
+        (lambda plan: plan | {"units": [plan["units"][0] | {"kept": [0, 0]}]}, "more than once"),
+        (lambda plan: plan | {"units": [plan["units"][0] | {"kept": [99999]}]}, "allowed are 0 to"),
+        (lambda plan: [plan], "is not a plan"),
+    ],
+)
+def test_a_damaged_plan_is_refused_in_words(finished_run, cli, damage, words):
+    plan = json.loads((finished_run[0] / "plan.json").read_text())
+    Path("bad.json").write_text(json.dumps(damage(plan)))
+    code, _, err = cli("replay", "bad.json", *digits())
+    assert code == 2
+    assert words in err
+
+
+def test_a_network_with_nothing_to_prune_is_refused(cli):
+    Path("flat_net.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    code, _, err = cli("train", *digits("model.name=flat_net:build"))
+    assert code == 2
+    assert "Nothing in this network can be pruned" in err
+    assert not Path("runs").exists()
+
+
+def test_weights_that_are_not_finite_stop_the_run_in_words(cli):
+    state = build_model("digits_resnet", 10, 1).state_dict()
+    state["linear.bias"][3] = float("nan")
+    save_file(state, "nan.safetensors")
+    code, _, err = cli("train", *digits("model.weights=nan.safetensors"))
+    assert code == 2
+    assert "linear.bias" in err
+
+
+def test_a_reward_that_is_not_finite_stops_the_search_and_keeps_what_was_found(cli):
+    Path("my_reward.py").write_text(
+        "import math\n"
+        "calls = []\n"
+        "def score(outcome, baseline):\n"
+        "    calls.append(1)\n"
+        "    return outcome.accuracy if len(calls) < 18 else math.nan\n"
+    )
+    code, _, err = cli("train", *digits("reward.name=my_reward:score", "run.directory=run"))
+    assert code == 2
+    assert "finite" in err
+    assert "Traceback" not in err
+    PruningPlan.load("run/plan.json")
+    assert Path("run/evaluations.jsonl").read_text().count("\n") == 17
+
+
+@pytest.mark.parametrize("name", ["inspect", "train", "replay", "evaluate", "report"])
+def test_each_command_also_runs_as_a_file(name):
+    command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout

@@ -1,0 +1,309 @@
+"""Evaluator: what is measured is the cut network itself, once for each plan, after its statistics are made anew."""
+
+import gc
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from toy import (
+    Watched,
+    digits_config,
+    digits_splits,
+    image_set,
+    random_plans,
+    toy_resnet,
+    toy_task,
+    toy_walk,
+    trained_digits,
+)
+from zoo import body, conv, imprint, small_images
+
+from prune_env import LayerWalk, PruningPlan
+from prune_env.data import ImageSet
+from prune_env.errors import EvaluationError
+from prune_env.evaluate import BatchNorm, Evaluator, measure_accuracy, recalibrate
+from prune_env.task import load_splits, make_task
+
+HALF = {"stem": 4, "down": 6, "up": 8, "mid": 12}
+
+
+def evaluator_of(
+    walk: LayerWalk, reward: ImageSet | None = None, calibration: ImageSet | None = None, batch_size: int = 16
+) -> Evaluator:
+    return Evaluator(walk, reward or image_set(24, seed=1), calibration or image_set(16, seed=2), batch_size)
+
+
+def statistics(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in model.state_dict().items() if "running" in name}
+
+
+class TestTheDenseNetwork:
+    def test_has_exactly_the_accuracy_that_a_plain_forward_pass_gives(self) -> None:
+        model, images = trained_digits(), digits_splits().reward()
+        walk = LayerWalk.trace(model, images.images[:1])
+        found = Evaluator(walk, images, digits_splits().calibration(), batch_size=16).dense()
+        with torch.no_grad():
+            logits = model(images.images)
+        right = int((logits.argmax(1) == images.labels).sum())
+        assert found.accuracy == right / len(images)
+        assert found.loss == pytest.approx(float(F.cross_entropy(logits, images.labels)), rel=1e-5)
+        assert (found.macs, found.params) == (walk.macs(), walk.params())
+        assert found.accuracy > 0.8, "the network has not learned anything"
+
+    def test_is_worth_its_own_error_to_the_reward(self) -> None:
+        task = toy_task()
+        trial = task.attempt(task.budget.channels.copy(), "test")
+        assert trial.reward == -(1.0 - task.baseline.accuracy)
+        assert trial.outcome == task.baseline
+
+    def test_keeps_its_batch_norm_statistics(self) -> None:
+        walk = toy_walk()
+        same = evaluator_of(walk).pruned(walk.plan({}))
+        for name, tensor in statistics(walk.model).items():
+            assert torch.equal(statistics(same)[name], tensor)
+
+
+class TestTheSamePlan:
+    def test_is_never_evaluated_twice(self) -> None:
+        model = Watched().eval()
+        walk = toy_walk(model)
+        evaluator = evaluator_of(walk)
+        model.passes.clear()
+        first = evaluator.evaluate(walk.plan(HALF))
+        once = list(model.passes)
+        second = evaluator.evaluate(PruningPlan.model_validate(walk.plan(HALF).model_dump()))
+        assert first == second
+        assert list(model.passes) == once
+        assert once == [(16, 4), (12, 4), (12, 4)], "one calibration batch, then the reward set, at the cut width"
+        assert (evaluator.misses, evaluator.hits) == (1, 1)
+
+    def test_is_told_apart_by_its_channels_and_not_by_its_widths(self) -> None:
+        walk = toy_walk()
+        evaluator = evaluator_of(walk)
+        up, down = (np.arange(8.0), np.arange(8.0)[::-1])
+        outcomes = [evaluator.evaluate(walk.plan({"stem": 4}, {"stem": scores})) for scores in (up, down)]
+        assert (evaluator.misses, evaluator.hits) == (2, 0)
+        assert outcomes[0].loss != outcomes[1].loss
+
+    def test_is_marked_as_cached_in_its_second_trial(self) -> None:
+        task = toy_task()
+        widths = task.budget.uniform()
+        assert [task.attempt(widths, "test").cached for _ in range(2)] == [False, True]
+
+
+class TestACutNetwork:
+    def test_is_measured_as_it_is_cut_and_not_masked(self) -> None:
+        walk = toy_walk()
+        plan = walk.plan(HALF)
+        reward, calibration = image_set(24, seed=1), image_set(16, seed=2)
+        found = evaluator_of(walk, reward, calibration).evaluate(plan)
+        small = plan.apply(walk.model)
+        assert small.fc.in_features == 8
+        for module in small.modules():
+            if isinstance(module, BatchNorm):
+                module.reset_running_stats()
+                module.momentum = 1.0
+                module.train()
+        with torch.no_grad():
+            small(calibration.images)
+            logits = small.eval()(reward.images)
+        assert found.loss == pytest.approx(float(F.cross_entropy(logits, reward.labels)), rel=1e-4)
+        assert found.accuracy == float((logits.argmax(1) == reward.labels).double().mean())
+
+    def test_costs_what_the_walk_says(self) -> None:
+        walk = toy_walk()
+        found = evaluator_of(walk).evaluate(walk.plan(HALF))
+        assert (found.macs, found.params) == (walk.macs(HALF), walk.params(HALF))
+
+    def test_leaves_the_dense_network_as_it_is(self) -> None:
+        walk = toy_walk()
+        walk.model.train()
+        before = imprint(walk.model)
+        evaluator = evaluator_of(walk)
+        dense = evaluator.dense()
+        evaluator.evaluate(walk.plan(HALF))
+        evaluator.evaluate(walk.plan({"stem": 1}))
+        assert imprint(walk.model) == before
+        # Nor is the evaluator's own copy touched: measured anew, the dense network is what it was.
+        assert measure_accuracy(evaluator.pruned(walk.plan({})), evaluator.reward) == (dense.accuracy, dense.loss)
+
+    def test_gives_the_same_outcome_whatever_was_evaluated_before(self) -> None:
+        walk = toy_walk()
+        fresh, used = evaluator_of(walk), evaluator_of(walk)
+        for seed in range(3):
+            torch.manual_seed(seed)
+            used.evaluate(walk.plan({"stem": seed + 1, "mid": 3}))
+        assert used.evaluate(walk.plan(HALF)) == fresh.evaluate(walk.plan(HALF))
+
+    def test_whose_weights_are_not_finite_is_refused_with_its_widths(self) -> None:
+        walk = toy_walk()
+        with torch.no_grad():
+            walk.model.mid.weight[5] = math.nan
+        with pytest.raises(EvaluationError, match=re.escape("{'stem': 8, 'down': 12, 'up': 16, 'mid': 24, 'fc': 4}")):
+            evaluator_of(walk).dense()
+
+    def test_with_random_labels_is_right_by_chance_only(self) -> None:
+        images = digits_splits().source.load("train", np.arange(1000))
+        labels = torch.randint(10, (1000,), generator=torch.Generator().manual_seed(0))
+        walk = LayerWalk.trace(trained_digits(), images[:1])
+        evaluator = Evaluator(walk, ImageSet(images, labels), digits_splits().calibration())
+        plans = [walk.plan({}), walk.plan({unit.name: round(0.7 * unit.channels) for unit in walk.free})]
+        for plan in plans:
+            # Five standard deviations of a coin with ten sides.
+            assert abs(evaluator.evaluate(plan).accuracy - 0.1) < 5 * math.sqrt(0.1 * 0.9 / 1000)
+
+
+class TestRecalibration:
+    @pytest.mark.parametrize("batch_size", [16, 64], ids=["even batches", "one batch"])
+    def test_measures_the_first_batch_norms_mean_and_variance_on_the_calibration_set(self, batch_size: int) -> None:
+        walk = toy_walk()
+        calibration = image_set(64, seed=3)
+        plan = walk.plan(HALF)
+        small = evaluator_of(walk, calibration=calibration, batch_size=batch_size).pruned(plan)
+        kept = list(plan.kept["stem"])
+        with torch.no_grad():
+            maps = walk.model.stem(calibration.images)[:, kept]
+        assert torch.allclose(small.stem_bn.running_mean, maps.mean((0, 2, 3)), atol=1e-6)
+        variances = [part.transpose(0, 1).flatten(1).var(dim=1) for part in maps.split(batch_size)]
+        assert torch.allclose(small.stem_bn.running_var, torch.stack(variances).mean(0), rtol=1e-5)
+
+    @pytest.mark.parametrize("count", [17, 20, 33])
+    def test_weighs_every_image_alike_where_the_last_batch_is_smaller(self, count: int) -> None:
+        walk = toy_walk()
+        calibration = image_set(count, seed=3)
+        calibration.images[-1] += 5.0
+        plan = walk.plan(HALF)
+        small = evaluator_of(walk, calibration=calibration, batch_size=16).pruned(plan)
+        with torch.no_grad():
+            maps = walk.model.stem(calibration.images)[:, list(plan.kept["stem"])]
+        assert torch.allclose(small.stem_bn.running_mean, maps.mean((0, 2, 3)), atol=1e-5)
+
+    def test_takes_any_number_of_images_where_batch_norms_see_a_single_pixel(self) -> None:
+        """A last batch of one image has no variance."""
+        model = toy_resnet()
+        model.project = nn.Sequential(model.project, nn.BatchNorm2d(16)).eval()
+        model.fc = nn.Sequential(nn.Linear(16, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4)).eval()
+        walk = toy_walk(model)
+        evaluator = evaluator_of(walk, calibration=image_set(17), batch_size=16)
+        assert math.isfinite(evaluator.evaluate(walk.plan({"stem": 4})).loss)
+
+    def test_does_not_depend_on_what_the_statistics_were(self) -> None:
+        one, other = toy_resnet(), toy_resnet()
+        for module in other.modules():
+            if isinstance(module, BatchNorm):
+                module.running_mean.fill_(7.0)
+                module.num_batches_tracked.fill_(100)
+        for model in (one, other):
+            recalibrate(model, [image_set(16, seed=seed).images for seed in range(3)])
+        for name, tensor in statistics(one).items():
+            assert torch.equal(tensor, statistics(other)[name])
+
+    def test_does_not_depend_on_the_order_of_the_batches(self) -> None:
+        one, other = toy_resnet(), toy_resnet()
+        batches = [image_set(16, seed=seed).images for seed in range(4)]
+        recalibrate(one, batches)
+        recalibrate(other, batches[::-1])
+        for name, tensor in statistics(one).items():
+            assert torch.allclose(tensor, statistics(other)[name], rtol=1e-5, atol=1e-6)
+
+    def test_leaves_dropout_off(self) -> None:
+        with_dropout, without = toy_resnet(dropout=0.9), toy_resnet(dropout=0.0)
+        for model in (with_dropout, without):
+            recalibrate(model, [image_set(16).images])
+        assert torch.equal(with_dropout.up_bn.running_mean, without.up_bn.running_mean)
+        assert not any(module.training for module in with_dropout.modules())
+
+    def test_gives_every_batch_norm_its_momentum_back(self) -> None:
+        model = toy_resnet()
+        model.stem_bn.momentum, model.down_bn.momentum, model.up_bn.momentum = 0.3, None, 0.01
+        recalibrate(model, [image_set(16).images] * 2)
+        assert [norm.momentum for norm in (model.stem_bn, model.down_bn, model.up_bn)] == [0.3, None, 0.01]
+
+    def test_passes_over_batch_norms_that_keep_no_statistics(self) -> None:
+        model = toy_resnet()
+        model.down_bn = nn.BatchNorm2d(12, track_running_stats=False).eval()
+        recalibrate(model, [image_set(16).images])
+        assert model.down_bn.running_mean is None
+
+    def test_of_a_network_without_batch_norms_runs_nothing(self) -> None:
+        model = Watched().eval()
+        for name in ("stem_bn", "down_bn", "up_bn"):
+            setattr(model, name, nn.Identity())
+        recalibrate(model, [image_set(16).images])
+        assert model.passes == []
+
+
+class TestMeasuring:
+    @pytest.mark.parametrize("batch_size", [1, 7, 24, 100])
+    def test_does_not_depend_on_the_batch_size(self, batch_size: int) -> None:
+        images = image_set(24)
+        batches = list(zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True))
+        accuracy, loss = measure_accuracy(toy_resnet(), batches)
+        with torch.no_grad():
+            logits = toy_resnet()(images.images)
+        assert accuracy == int((logits.argmax(1) == images.labels).sum()) / 24
+        assert loss == pytest.approx(float(F.cross_entropy(logits, images.labels)), rel=1e-5)
+
+
+def test_reward_calibration_and_test_images_are_three_disjoint_sets_and_those_of_the_splits() -> None:
+    config = digits_config()
+    splits = load_splits(config)
+    evaluator = make_task(config, splits, trained_digits()).evaluator
+    reward, calibration = set(splits.reward_indices.tolist()), set(splits.calibration_indices.tolist())
+    assert not reward & calibration
+    assert not (reward | calibration) & set(splits.train_indices.tolist())
+    for batches, indices in (
+        (evaluator.reward, splits.reward_indices),
+        (evaluator.calibration, splits.calibration_indices),
+    ):
+        images = torch.cat([images for images, _ in batches])
+        assert torch.equal(images, splits.source.load("train", indices))
+        labels = torch.cat([labels for _, labels in batches])
+        assert labels.tolist() == splits.source.labels("train")[indices].tolist()
+
+
+def grouped_net() -> nn.Module:
+    return body(
+        lambda net, x: net.p(torch.relu(net.d(torch.relu(net.gn(net.g(x)))))),
+        10,
+        8,
+        g=conv(8, 12, groups=4),
+        gn=nn.BatchNorm2d(12),
+        d=conv(12, 12, groups=12),
+        p=conv(12, 10, 1),
+    )
+
+
+@pytest.mark.parametrize("make", [toy_resnet, grouped_net], ids=["residual", "grouped and depthwise"])
+def test_evaluating_plans_leaves_nothing_behind(make: object) -> None:
+    model = make().eval()
+    colours = next(model.parameters()).shape[1]
+    walk = LayerWalk.trace(model, image_set(1, colours=colours).images)
+    task = toy_task(
+        walk, reward_set=image_set(8, 1, colours=colours), calibration=image_set(8, 2, colours=colours), batch_size=8
+    )
+    plans = random_plans(task, 60)
+    for widths in plans[:10]:
+        task.attempt(widths, "warm-up")
+    counts = []
+    for start in (10, 35):
+        for widths in plans[start : start + 25]:
+            task.attempt(widths, "test")
+        gc.collect()
+        counts.append(len(gc.get_objects()))
+    # Two objects for each new outcome in the cache; a network left behind would be hundreds.
+    assert counts[1] - counts[0] <= 2 * 25 + 20
+
+
+def test_a_plan_of_a_grouped_network_is_evaluated_with_whole_groups() -> None:
+    model = grouped_net().eval()
+    walk = LayerWalk.trace(model, small_images())
+    slots = next(unit for unit in walk.free if unit.name == "g")
+    evaluator = evaluator_of(walk, image_set(8, 1, colours=3), image_set(8, 2, colours=3))
+    small = evaluator.pruned(walk.plan({"g": 1, "a": 1}))
+    assert (slots.channels, small.g.groups, small.g.weight.shape[0], small.d.groups) == (3, 4, 4, 4)
+    assert math.isfinite(evaluator.evaluate(walk.plan({"g": 1, "a": 1})).loss)

@@ -1,0 +1,208 @@
+"""Small networks, images and tasks for the tests of what a search is made of."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from zoo import Net, randomise
+
+from prune_env import LayerWalk, RunConfig
+from prune_env.budget import Budget
+from prune_env.costs import Metric
+from prune_env.criteria import score_channels
+from prune_env.data import ImageSet, ImageSource, Indices, Split, Splits
+from prune_env.evaluate import Evaluator
+from prune_env.sensitivity import SensitivityReport
+from prune_env.task import PruningTask, load_model, load_splits
+from rewards import Reward, make_reward
+
+SIDE = 8
+COLOURS = 2
+CLASSES = 4
+
+
+class ToyResNet(nn.Module):
+    """A stem and two residual blocks in which no two free units have the same channels, stride and kernel.
+
+    Free units, in forward order: ``stem`` (c), ``down`` (3c/2), ``up`` (2c, the stream of the second block, which
+    ``project`` and ``out`` write too) and ``mid`` (3c). ``fc`` is the output.
+    """
+
+    def __init__(self, channels: int = 8, colours: int = COLOURS, classes: int = CLASSES, dropout: float = 0.0) -> None:
+        super().__init__()
+        c = channels
+        self.stem = nn.Conv2d(colours, c, 3, padding=1, bias=False)
+        self.stem_bn = nn.BatchNorm2d(c)
+        self.down = nn.Conv2d(c, 3 * c // 2, 5, 2, padding=2, bias=False)
+        self.down_bn = nn.BatchNorm2d(3 * c // 2)
+        self.drop = nn.Dropout(dropout)
+        self.up = nn.Conv2d(3 * c // 2, 2 * c, 3, padding=1, bias=False)
+        self.up_bn = nn.BatchNorm2d(2 * c)
+        self.project = nn.Conv2d(c, 2 * c, 1, 2)
+        self.mid = nn.Conv2d(2 * c, 3 * c, 1)
+        self.out = nn.Conv2d(3 * c, 2 * c, 3, padding=1)
+        self.fc = nn.Linear(2 * c, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = torch.relu(self.stem_bn(self.stem(images)))
+        inner = self.drop(torch.relu(self.down_bn(self.down(x))))
+        x = torch.relu(self.up_bn(self.up(inner)) + self.project(x))
+        x = torch.relu(x + self.out(torch.relu(self.mid(x))))
+        return self.fc(x.mean((2, 3)))
+
+
+def toy_resnet(channels: int = 8, seed: int = 0, **settings: Any) -> ToyResNet:
+    """A `ToyResNet` in eval mode, with batch norms whose channels differ."""
+    torch.manual_seed(seed)
+    return randomise(ToyResNet(channels, **settings), seed).eval()
+
+
+def image_set(count: int, seed: int = 0, colours: int = COLOURS, side: int = SIDE, classes: int = CLASSES) -> ImageSet:
+    """Noise with random labels."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, colours, side, side, generator=generator)
+    return ImageSet(images, torch.randint(classes, (count,), generator=generator))
+
+
+def toy_walk(model: nn.Module | None = None, protect: Mapping[str, str] | None = None) -> LayerWalk:
+    """The walk of a network for `image_set`'s images; of `toy_resnet` where none is given."""
+    return LayerWalk.trace(model or toy_resnet(), image_set(1).images, protect)
+
+
+def toy_task(
+    walk: LayerWalk | None = None,
+    *,
+    metric: Metric = "macs",
+    keep: float = 0.5,
+    min_keep: float = 0.1,
+    round_to: int = 1,
+    reward: str | Reward = "error",
+    reward_set: ImageSet | None = None,
+    calibration: ImageSet | None = None,
+    batch_size: int = 16,
+    report: SensitivityReport | None = None,
+    probe_keep: float | None = None,
+) -> PruningTask:
+    """A task made of its parts, without a config."""
+    walk = walk or toy_walk()
+    reward_set = reward_set or image_set(24, seed=1)
+    calibration = calibration or image_set(16, seed=2)
+    return PruningTask(
+        walk,
+        Budget(walk, metric, keep, min_keep, round_to),
+        Evaluator(walk, reward_set, calibration, batch_size),
+        score_channels("l1", walk),
+        make_reward(reward) if isinstance(reward, str) else reward,
+        report,
+        input_size=(int(reward_set.images.shape[2]), int(reward_set.images.shape[3])),
+        probe_keep=probe_keep,
+    )
+
+
+class Tally(list[Any]):
+    """A list that a deep copy of its owner goes on sharing, so that copies of a network can be watched."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+class Watched(ToyResNet):
+    """A `ToyResNet` that notes for each forward pass the batch size and the channels that its stem really has."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.passes: Tally = Tally()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes.append((len(images), self.stem.weight.shape[0]))
+        return super().forward(images)
+
+
+def planted_net() -> Net:
+    """A network that classifies `planted_images` by one unit, while another has no effect at all.
+
+    Unit ``essential`` passes each colour on in a channel of its own; what ``useless`` (8 channels) writes, ``read``
+    multiplies by zero.
+    """
+
+    def forward(net: Net, images: Tensor) -> Tensor:
+        both = torch.cat([torch.relu(net.essential(images)), torch.relu(net.useless(images))], 1)
+        return net.fc(torch.relu(net.read(both)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    net = Net(
+        forward,
+        essential=nn.Conv2d(CLASSES, CLASSES, 1),
+        useless=nn.Conv2d(CLASSES, 8, 3, padding=1),
+        read=nn.Conv2d(CLASSES + 8, CLASSES, 1),
+        fc=nn.Linear(CLASSES, CLASSES),
+    )
+    with torch.no_grad():
+        for module in (net.essential, net.read, net.fc):
+            module.weight.zero_()
+            module.bias.zero_()
+            module.weight[:, :CLASSES] = torch.eye(CLASSES).reshape(module.weight[:, :CLASSES].shape)
+        net.fc.weight.mul_(4)
+    return net.eval()
+
+
+def planted_images(count: int, seed: int = 0) -> ImageSet:
+    """Images whose class is the one bright colour."""
+    images = image_set(count, seed, colours=CLASSES)
+    noise = 0.1 * images.images
+    noise[torch.arange(count), images.labels] += 1.0
+    return ImageSet(noise, images.labels)
+
+
+DIGITS: dict[str, Any] = {
+    "model": {"name": "digits_resnet"},
+    "data": {"name": "digits", "reward_images": 40, "calibration_images": 40, "test_images": 20},
+}
+"""The smallest config of a real task: an untrained network on real images."""
+
+
+def digits_config(*overrides: str) -> RunConfig:
+    return RunConfig.from_mapping(DIGITS, overrides)
+
+
+@cache
+def digits_splits() -> Splits:
+    return load_splits(digits_config())
+
+
+@cache
+def trained_digits() -> nn.Module:
+    """The small network of the embedded default after two epochs; not to be changed."""
+    config = digits_config("pretrain.epochs=2")
+    return load_model(config, load_splits(config))
+
+
+class WatchedSource:
+    """An image source that notes which images are asked for."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self._source = source
+        self.loaded: dict[str, list[int]] = {"train": [], "test": []}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def load(self, split: Split, indices: Indices) -> Tensor:
+        self.loaded[split] += indices.tolist()
+        return self._source.load(split, indices)
+
+
+def random_plans(task: PruningTask, count: int, seed: int = 0) -> list[np.ndarray]:
+    """Random widths for the free units of a task, whatever the budget."""
+    generator = np.random.default_rng(seed)
+    return [generator.integers(1, task.budget.channels + 1) for _ in range(count)]
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+    """The rank correlation of two rows of numbers."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(one, other).statistic)
