@@ -17,7 +17,8 @@ from prune_env.files import atomic_write
 from prune_env.observation import FEATURES, FloatArray
 from prune_env.task import Trial
 
-POLICY_VERSION = "1"
+POLICY_VERSION = 1
+METADATA = "prune_env.policy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +58,9 @@ def save_policy(policy: Policy, path: Path) -> None:
     for number, layer in enumerate(linears):
         tensors[f"{number}.weight"] = layer.weight.detach().contiguous()
         tensors[f"{number}.bias"] = layer.bias.detach().contiguous()
-    metadata = {"version": POLICY_VERSION, "action": policy.action, "features": json.dumps(policy.features)}
-    atomic_write(Path(path), save_tensors(tensors, metadata))
+    # One entry, because safetensors writes several in an order that differs from process to process.
+    about = {"version": POLICY_VERSION, "action": policy.action, "features": policy.features}
+    atomic_write(Path(path), save_tensors(tensors, {METADATA: json.dumps(about)}))
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -72,20 +74,19 @@ def load_policy(path: str | Path) -> Policy:
         raise WeightsError(f"There is no policy at {path}. A run writes its policy to RUN/policy.safetensors.")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the file is no mapping)
-        features = tuple(json.loads(metadata.get("features", "[]")))
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not a policy: it is no readable safetensors file ({error}).") from None
-    if metadata.get("version") != POLICY_VERSION:
-        found = metadata.get("version", "none")
+    if not isinstance(about, dict) or about.get("version") != POLICY_VERSION:
+        found = about.get("version", "none") if isinstance(about, dict) else "none"
         raise WeightsError(f"{path} is a policy of version {found}; this release reads version {POLICY_VERSION}.")
-    if features != FEATURES or metadata.get("action") not in ("share", "ratio"):
+    if about.get("features") != list(FEATURES) or about.get("action") not in ("share", "ratio"):
         raise WeightsError(
-            f"{path} was trained on another observation ({len(features)} features, this release has {len(FEATURES)}) "
-            "or another kind of action. Train a policy with this release."
+            f"{path} was trained on another observation (this release has {len(FEATURES)} features: "
+            f"{', '.join(FEATURES)}) or with another kind of action. Train a policy with this release."
         )
-    return Policy(_actor_from(tensors, path), metadata["action"], features)
+    return Policy(_actor_from(tensors, path), about["action"])
 
 
 def policy_of(actor: nn.Module, action: str) -> Policy:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from rich.box import SIMPLE
 from rich.table import Table
 from torch import nn
 
@@ -73,18 +74,17 @@ def test_batches(task: PruningTask, splits: Splits) -> Any:
 def render(rows: list[Row], title: str) -> Table:
     """The table for the console."""
     dense = rows[0]
-    table = Table(title=title)
-    for heading in ("", "reward set", "test set", "MACs", "params", f"ms / {LATENCY_BATCH} images"):
+    table = Table(title=title, box=SIMPLE, title_justify="left")
+    for heading in ("", "reward\nset", "test\nset", "MACs", "params", f"ms a batch\nof {LATENCY_BATCH}"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for row in rows:
-        quartiles = f"({1e3 * row.latency.q1:.1f} to {1e3 * row.latency.q3:.1f})"
         table.add_row(
             row.name,
             f"{row.reward_accuracy:.2%}",
             f"{row.test_accuracy:.2%}",
-            f"{_short(row.macs)} ({row.macs / dense.macs:.1%})",
-            f"{_short(row.params)} ({row.params / dense.params:.1%})",
-            f"{1e3 * row.latency.median:.1f} {quartiles}",
+            f"{_short(row.macs)} {row.macs / dense.macs:.1%}",
+            f"{_short(row.params)} {row.params / dense.params:.1%}",
+            f"{1e3 * row.latency.median:.1f} ({1e3 * row.latency.q1:.1f}-{1e3 * row.latency.q3:.1f})",
         )
     return table
 
@@ -92,5 +92,5 @@ def render(rows: list[Row], title: str) -> Table:
 def _short(number: int) -> str:
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if number >= size:
-            return f"{number / size:.2f} {unit}"
+            return f"{number / size:.2f}{unit}"
     return str(number)

@@ -49,14 +49,16 @@ class Cell(str):
 
 
 def page(title: str, body: Iterable[str]) -> str:
-    """A whole page. Args: title: plain text. body: HTML."""
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
+    """A whole page with a plain title and a body of HTML."""
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>",
+            *body,
+            "</body>\n</html>\n",
+        ]
     )
 
 
@@ -87,30 +89,38 @@ def picture(png: bytes, caption: str) -> str:
     return f'<figure><div class="wide">{image}</div><figcaption>{escape(caption)}</figcaption></figure>'
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str | int]], chosen: str | None = None) -> str:
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = (), chosen: str | None = None
+) -> str:
     """A table.
 
     Args:
         headings: Plain texts.
-        rows: Plain texts, numbers, which stand at the right, or finished cells.
+        rows: Plain texts, or finished cells.
+        right: Columns of numbers, which stand at the right.
         chosen: The first cell of the row that stands out.
     """
-    lines, numeric = [], set[int]()
+    kinds = [' class="number"' if column in set(right) else "" for column in range(len(headings))]
+    head = "".join(f'<th scope="col"{kind}>{escape(text)}</th>' for kind, text in zip(kinds, headings, strict=True))
+    lines = []
     for row in rows:
-        cells = []
-        for column, cell in enumerate(row):
-            if isinstance(cell, Cell):
-                cells.append(cell)
-            elif isinstance(cell, int):
-                numeric.add(column)
-                cells.append(number(f"{cell:,}"))
-            else:
-                cells.append(f"<td>{escape(cell)}</td>")
-            if 'class="number"' in cells[-1]:
-                numeric.add(column)
-        lines.append(f"<tr{' class="chosen"' if chosen is not None and row[0] == chosen else ''}>{''.join(cells)}</tr>")
-    heads = (
-        f'<th scope="col"{' class="number"' if column in numeric else ""}>{escape(text)}</th>'
-        for column, text in enumerate(headings)
-    )
-    return f'<div class="wide"><table><thead><tr>{"".join(heads)}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        cells = [
+            cell if isinstance(cell, Cell) else f"<td{kind}>{escape(cell)}</td>"
+            for kind, cell in zip(kinds, row, strict=True)
+        ]
+        lines.append(('<tr class="chosen">' if row[0] == chosen else "<tr>") + "".join(cells) + "</tr>")
+    body = "\n".join(lines)
+    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+
+
+def bar(share: float) -> Cell:
+    """A bar that fills ``share`` in [0, 1] of the cell."""
+    return Cell(f'<td class="bar"><div><i style="width:{share:.1%}"></i></div></td>')
+
+
+def bins(counts: Sequence[int]) -> Cell:
+    """A histogram as tiny bars, the highest as high as the cell."""
+    most = max([*counts, 1])
+    bars = "".join(f'<i style="height:{count / most:.0%}"></i>' for count in counts)
+    text = " ".join(map(str, counts))
+    return Cell(f'<td class="bins" title="{text}"><div role="img" aria-label="{text}">{bars}</div></td>')

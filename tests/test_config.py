@@ -30,7 +30,7 @@ def test_a_file_with_only_names_gets_every_default(file: Path) -> None:
     assert (read.model.name, read.data.name, read.budget.keep) == ("resnet20", "cifar10", 0.4)
     assert (read.seed, read.search.evaluations, read.data.reward_images) == (0, 200, 1000)
     assert (read.reward.name, read.criterion.name, read.agent.name) == ("error", "l1", "ddpg")
-    assert read.agent.hidden == (300, 300)
+    assert read.agent.hidden == (64, 64)
 
 
 def test_the_later_override_wins_over_the_earlier_and_over_the_file(file: Path) -> None:
@@ -176,5 +176,5 @@ def test_every_key_is_described_once_in_words() -> None:
     assert described["model.name"].default == "required"
     assert described["budget.keep"][1:3] == ("number", "0.5")
     assert described["run.threads"][1:3] == ("integer or null", "null")
-    assert described["agent.hidden"][1:3] == ("list of integer", "[300, 300]")
+    assert described["agent.hidden"][1:3] == ("list of integer", "[64, 64]")
     assert described["env.action"].type == "share or ratio"

@@ -22,7 +22,8 @@ def _policy(seed=0):
 
 
 def _metadata(**changes):
-    return {"version": "1", "action": "share", "features": json.dumps(FEATURES)} | changes
+    about = {"version": 1, "action": "share", "features": FEATURES} | changes
+    return {"prune_env.policy": json.dumps(about)}
 
 
 def _tensors(**changes):
@@ -68,9 +69,9 @@ def test_a_pickle_in_place_of_a_policy_is_refused_and_never_run(tmp_path):
         (b"\x00" * 64, "is not a policy"),
         (save(_tensors(), _metadata())[:-9], "is not a policy"),
         (save(_tensors()), "of version none"),
-        (save(_tensors(), _metadata(version="7")), "of version 7; this release reads version 1"),
-        (save(_tensors(), _metadata(features='["depth"]')), r"another observation \(1 features"),
-        (save(_tensors(), _metadata(features="{")), "is not a policy"),
+        (save(_tensors(), _metadata(version=7)), "of version 7; this release reads version 1"),
+        (save(_tensors(), _metadata(features=["depth"])), "another observation"),
+        (save(_tensors(), {"prune_env.policy": "{"}), "is not a policy"),
         (save(_tensors(), _metadata(action="jump")), "another kind of action"),
         (save(_tensors(**{"0.weight": torch.ones(8, 3)}), _metadata()), "layer 0 of the policy is missing or does not"),
         (save(_tensors(**{"1.bias": None}), _metadata()), "policy"),

@@ -138,7 +138,8 @@ def test_replay_applies_a_plan_to_fresh_weights(finished_run, cli):
 
 
 def test_replay_walks_a_policy_over_another_network(finished_run, cli):
-    code, out, _ = cli("replay", finished_run[0] / "policy.safetensors", *digits("model.name=small_net:build"), "--json")
+    command = ["replay", finished_run[0] / "policy.safetensors", *digits("model.name=small_net:build"), "--json"]
+    code, out, _ = cli(*command)
     assert code == 2  # no such module yet: told in words
     Path("small_net.py").write_text(
         "from torch import nn\n"
@@ -147,7 +148,7 @@ def test_replay_walks_a_policy_over_another_network(finished_run, cli):
         "        nn.Conv2d(12, 20, 3, padding=1), nn.BatchNorm2d(20), nn.ReLU(),\n"
         "        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, 10))\n"
     )
-    code, out, _ = cli("replay", finished_run[0] / "policy.safetensors", *digits("model.name=small_net:build"), "--json")
+    code, out, _ = cli(*command)
     assert code == 0
     rows = {row["name"]: row for row in json.loads(out)["rows"]}
     assert rows["replayed"]["macs"] <= 0.5 * rows["dense"]["macs"]
@@ -178,8 +179,8 @@ def _bomb(path):
 
 
 MISTAKES = [
-    (["budgt.keep=0.5"], "budget"),
-    (["budget.keeep=0.5"], "budget.keep"),
+    (["budgt.keep=0.5"], "did you mean 'budget'"),
+    (["budget.keeep=0.5"], "budget.keeep: unknown key; did you mean 'keep'"),
     (["budget.keep=half"], "budget.keep"),
     (["budget.keep=0.001"], "Reachable are 0.0"),
     (["budget.metric=latency"], "latency budgets are not available"),
@@ -187,7 +188,7 @@ MISTAKES = [
     (["data.reward_images=100000"], "more than there is"),
     (["model.name=digits_resnt"], "digits_resnet"),
     (["model.weights=nowhere.safetensors"], "nowhere.safetensors"),
-    (["criterion.name=l3"], "did you mean 'l1'"),
+    (["criterion.name=ll1"], "did you mean 'l1'"),
     (["reward.name=eror"], "error"),
     (["agent.name=dpg"], "did you mean 'ddpg'"),
     (["env.protect.nowhere=why"], "no module 'nowhere'"),

@@ -1,0 +1,21 @@
+"""`prune-env report`: the page and the picture of a finished run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prune_env.run import RunDirectory
+from scripts.common import run_command
+from scripts.report_page import write_report
+
+RunArgument = Annotated[Path, typer.Argument(help="The folder of a finished run, for example runs/digits.")]
+
+
+def report(run: RunArgument) -> None:
+    """Writes report.html and report.png into a finished run."""
+    print(write_report(RunDirectory.open(run)))
+
+
+if __name__ == "__main__":
+    run_command(report)

@@ -1,0 +1,198 @@
+"""What a report is made of: the files of one run, read back and checked."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, Field, ValidationError
+
+from agents.figures import Tried
+from prune_env.errors import RunError
+from prune_env.plan import PruningPlan
+from prune_env.run import RunDirectory
+
+
+class Quartiles(BaseModel):
+    """Milliseconds for one batch."""
+
+    median: float
+    q1: float
+    q3: float
+
+
+class Row(BaseModel):
+    """One network of the result table; accuracies in [0, 1], MACs for one image."""
+
+    name: str
+    reward_accuracy: float
+    test_accuracy: float | None = None
+    macs: int = Field(ge=1)
+    params: int = Field(ge=1)
+    latency_ms: Quartiles | None = None
+
+
+class SummaryBudget(BaseModel):
+    """The metric, and the share of its dense cost that may remain."""
+
+    metric: str
+    keep: float
+
+
+class Summary(BaseModel):
+    """``summary.json``; what else it holds is not shown."""
+
+    model: str
+    budget: SummaryBudget
+    rows: list[Row] = Field(min_length=1)
+    threads: int
+    device: str
+    batch_size: int
+    episodes: int
+    evaluations: int
+    seconds: float
+    seconds_per_episode: float
+    command: str
+
+    def row(self, name: str) -> Row | None:
+        """The row of a name, or None."""
+        return next((row for row in self.rows if row.name == name), None)
+
+    @property
+    def title(self) -> str:
+        """The model and its budget in words."""
+        metric = "MACs" if self.budget.metric == "macs" else self.budget.metric
+        return f"{self.model} at {self.budget.keep:.0%} of the {metric}"
+
+
+class Evidence(BaseModel):
+    """The evidence for one layer, as `prune_env.sensitivity.LayerEvidence`."""
+
+    layer: str
+    unit: str
+    height: int
+    width: int
+    low_rank_share: float
+    mean_rank: float
+    histogram: list[int]
+
+
+class Sensitivity(BaseModel):
+    """``sensitivity.json``, as `prune_env.sensitivity.SensitivityReport`."""
+
+    layers: list[Evidence]
+    sensitive: dict[str, str]
+    rank_threshold: float
+    layer_threshold: float
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run.
+
+    Attributes:
+        summary: The result in numbers.
+        plan: The agent's best plan.
+        tried: Every plan tried, the dense network first.
+        uniform: Widths of the uniform plan by unit name; None where it was not tried.
+        history: Keep ratios of the agent's plans, [episodes, free units]; no rows where it made none.
+        free: Names of the free units.
+        sensitivity: The evidence for sensitive layers; None where it was not looked for.
+        settings: The text of ``config.yaml``.
+        versions: Versions that the run was made with, by package.
+    """
+
+    summary: Summary
+    plan: PruningPlan
+    tried: list[Tried]
+    uniform: Mapping[str, int] | None
+    history: npt.NDArray[np.float64]
+    free: list[str]
+    sensitivity: Sensitivity | None
+    settings: str
+    versions: Mapping[str, str]
+
+
+def read_run(run: RunDirectory) -> RunRecord:
+    """Reads the files of a finished run.
+
+    Raises:
+        RunError: If the run is not finished, or a file of it is damaged.
+        PlanError: If its plan is missing or damaged.
+    """
+    if not run.summary.is_file():
+        raise RunError(
+            f"{str(run.root)!r} has no {run.summary.name}, which a run writes when its search ends: there is nothing "
+            "to report yet. Let the run finish, then ask again."
+        )
+    summary = _read(run.summary, Summary)
+    plan = PruningPlan.load(run.plan)
+    channels = {unit.name: unit.channels for unit in plan.units}
+    free = [unit.name for unit in plan.units if unit.protected is None]
+    dense = summary.row("dense")
+    tried = [Tried("dense", float("nan"), dense.reward_accuracy, 1.0)] if dense else []
+    uniform: Mapping[str, int] | None = None
+    history = []
+    for number, record in enumerate(run.evaluations(), start=1):
+        try:
+            kind, widths = str(record["kind"]), {name: int(width) for name, width in record["widths"].items()}
+            macs_share = int(record["macs"]) / plan.costs.dense_macs
+            tried.append(Tried(kind, float(record["reward"]), float(record["accuracy"]), macs_share))
+            ratios = [widths[name] / channels[name] for name in free]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(
+                f"{str(run.evaluations_file)!r} is damaged: line {number} is no evaluation of the network in "
+                f"{run.plan.name} ({error!r})"
+            ) from None
+        if kind == "uniform":
+            uniform = widths
+        if kind == "agent":
+            history.append(ratios)
+    settings = _text(run.config)
+    return RunRecord(
+        summary=summary,
+        plan=plan,
+        tried=tried,
+        uniform=uniform,
+        history=np.array(history, dtype=np.float64).reshape(len(history), len(free)),
+        free=free,
+        sensitivity=_read(run.sensitivity, Sensitivity) if run.sensitivity.is_file() else None,
+        settings=settings,
+        versions=dict(_versions(settings)),
+    )
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _read(path: Path, model: type[Model]) -> Model:
+    try:
+        document: Any = json.loads(_text(path))
+        return model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "its content"
+        raise RunError(f"{str(path)!r} is damaged: {place}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{str(path)!r} is damaged: it cannot be read as JSON ({error})") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{str(path)!r} cannot be read: {error}") from None
+
+
+def _versions(settings: str) -> list[tuple[str, str]]:
+    """Name and version of each comment that `RunDirectory.write_config` puts above the settings."""
+    found = []
+    for line in settings.splitlines():
+        name, _, version = line.removeprefix("# ").partition(" ")
+        if not line.startswith("# ") or not version:
+            break
+        found.append((name, version))
+    return found

@@ -1,0 +1,178 @@
+"""The report of a run: one page that holds all of it, and the picture of its result."""
+
+from pathlib import Path
+
+from agents.figures import (
+    accuracy_against_macs,
+    figure_png,
+    keep_ratio_bars,
+    keep_ratio_heat_map,
+    result_picture,
+    reward_curve,
+)
+from prune_env.run import RunDirectory
+from scripts import report_html as html
+from scripts.report_data import Row, RunRecord, Sensitivity, Summary, read_run
+
+
+def write_report(run: RunDirectory) -> Path:
+    """Writes ``report.html`` and ``report.png``, the picture of the result, into a finished run.
+
+    Args:
+        run: The run; earlier reports in it are replaced.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunError: If the run is not finished, or a file of it is damaged.
+        PlanError: If its plan is missing or damaged.
+    """
+    record = read_run(run)
+    picture = result_picture(_headline(record.summary), record.plan, record.uniform, record.tried)
+    run.write_bytes(run.root / "report.png", figure_png(picture))
+    run.write_text(run.report, render_page(record))
+    return run.report
+
+
+def render_page(record: RunRecord) -> str:
+    """The page's HTML: no scripts, no links, pictures within."""
+    summary = record.summary
+    body = [
+        html.paragraph(
+            f"{summary.evaluations:,} plans evaluated, {summary.episodes:,} of them proposed by the agent, in "
+            f"{summary.seconds:,.0f} s ({summary.seconds_per_episode:.2f} s an episode) on {summary.device} with "
+            f"{summary.threads} thread{'s' if summary.threads != 1 else ''}.",
+            "soft",
+        ),
+        _result_table(summary),
+        *(html.paragraph(text, "verdict" if ahead else "verdict behind") for text, ahead in verdicts(summary)),
+        html.heading("What happened"),
+        *_pictures(record),
+        html.heading("The plan"),
+        _plan_table(record),
+        *(_evidence(record.sensitivity) if record.sensitivity else ()),
+        html.heading("Making this run again"),
+        html.code(summary.command),
+        html.paragraph("Nothing is written over: give run.directory=... where this run's folder still exists.", "soft"),
+        html.table(["package", "version"], [*record.versions.items()]),
+        html.folded("All settings", html.code(record.settings)),
+    ]
+    return html.page(summary.title, body)
+
+
+def verdicts(summary: Summary) -> list[tuple[str, bool]]:
+    """How the agent's plan compares with each other pruned one, in words.
+
+    Returns:
+        Sentences, each with whether the agent is ahead.
+    """
+    agent = summary.row("agent")
+    found = []
+    for other in summary.rows:
+        if agent is None or other.name in ("agent", "dense"):
+            continue
+        found.append(_compare(agent.reward_accuracy, other.reward_accuracy, other.name, "reward set"))
+        if agent.test_accuracy is not None and other.test_accuracy is not None:
+            found.append(_compare(agent.test_accuracy, other.test_accuracy, other.name, "test set"))
+        found.extend(_compare_speed(agent, other))
+    return found
+
+
+def _compare(agent: float, other: float, name: str, where: str) -> tuple[str, bool]:
+    points = f"{100 * abs(agent - other):.2f} points"
+    if agent > other:
+        return f"On the {where} the agent beats {name} by {points}: {agent:.2%} against {other:.2%}.", True
+    if agent == other:
+        return f"On the {where} {name} is as good as the agent: {other:.2%}. The search gained nothing there.", False
+    return f"On the {where} {name} beats the agent by {points}: {other:.2%} against {agent:.2%}.", False
+
+
+def _compare_speed(agent: Row, other: Row) -> list[tuple[str, bool]]:
+    """A sentence where the timings differ by more than their spread."""
+    if agent.latency_ms is None or other.latency_ms is None:
+        return []
+    ours, theirs = agent.latency_ms, other.latency_ms
+    times = f"{ours.median:.2f} ms a batch against {theirs.median:.2f} ms."
+    if ours.q3 < theirs.q1:
+        return [(f"The agent's network is faster than {other.name}'s: {times}", True)]
+    if theirs.q3 < ours.q1:
+        return [(f"The agent's network is slower than {other.name}'s: {times}", False)]
+    return []
+
+
+def _headline(summary: Summary) -> str:
+    """One line: model, budget and accuracies, on the test set where all rows have one."""
+    tested = all(row.test_accuracy is not None for row in summary.rows)
+    parts = [f"{row.name} {row.test_accuracy if tested else row.reward_accuracy:.1%}" for row in summary.rows]
+    return f"{summary.title} ({'test' if tested else 'reward'} set: {', '.join(parts)})"
+
+
+def _result_table(summary: Summary) -> str:
+    dense = summary.row("dense") or summary.rows[0]
+    rows = []
+    for row in summary.rows:
+        time = row.latency_ms
+        rows.append(
+            [
+                row.name,
+                f"{row.reward_accuracy:.2%}",
+                "not measured" if row.test_accuracy is None else f"{row.test_accuracy:.2%}",
+                f"{row.macs:,} ({row.macs / dense.macs:.1%})",
+                f"{row.params:,} ({row.params / dense.params:.1%})",
+                "not measured" if time is None else f"{time.median:.2f} ({time.q1:.2f} to {time.q3:.2f})",
+            ]
+        )
+    latency = f"ms / {summary.batch_size} images (quartiles)"
+    headings = ["", "reward set", "test set", "MACs / image", "params", latency]
+    return html.table(headings, rows, right=range(1, 6), chosen="agent")
+
+
+def _pictures(record: RunRecord) -> list[str]:
+    budget = record.summary.budget
+    keep = budget.keep if budget.metric == "macs" else None
+    figures = [
+        (keep_ratio_bars(record.plan, record.uniform), "How much of each unit the agent's best plan keeps."),
+        (reward_curve(record.tried), "The reward of each episode, and the best so far."),
+        (accuracy_against_macs(record.tried, keep), "Accuracy on the reward set against MACs, for every plan tried."),
+    ]
+    if record.history.size:
+        heat_map = keep_ratio_heat_map(record.history, record.free)
+        figures.insert(2, (heat_map, "What the agent kept of each free unit, episode by episode."))
+    return [html.picture(figure_png(figure), caption) for figure, caption in figures]
+
+
+def _plan_table(record: RunRecord) -> str:
+    rows = []
+    for unit in record.plan.units:
+        uniform = "" if record.uniform is None else str(record.uniform.get(unit.name, unit.channels))
+        ratio = len(unit.kept) / unit.channels
+        cells = [unit.name, str(unit.channels), str(len(unit.kept)), f"{ratio:.0%}", html.bar(ratio), uniform]
+        rows.append([*cells, unit.protected or ""])
+    headings = ["unit", "channels", "kept", "keep ratio", "", "kept by uniform", "protected"]
+    return html.table(headings, rows, right=(1, 2, 3, 5))
+
+
+def _evidence(report: Sensitivity) -> list[str]:
+    rows = [
+        [
+            layer.layer,
+            f"{layer.height} x {layer.width}",
+            f"{layer.low_rank_share:.0%}",
+            f"{layer.mean_rank:.2f}",
+            html.bins(layer.histogram),
+            "sensitive" if layer.unit in report.sensitive else "",
+        ]
+        for layer in report.layers
+    ]
+    words = (
+        f"A map is low-rank if rank / min(height, width) is below {report.rank_threshold:g}; a layer with more than "
+        f"{report.layer_threshold:.0%} low-rank maps is sensitive, and its unit is protected. The histogram counts "
+        "maps by that ratio, from 0 at the left to 1."
+    )
+    headings = ["layer", "map (pixels)", "low-rank maps", "mean rank", "ranks", "unit"]
+    return [
+        html.heading("Evidence for sensitive layers"),
+        html.paragraph(words, "soft"),
+        html.table(headings, rows, right=(1, 2, 3)),
+    ]

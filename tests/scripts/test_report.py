@@ -1,0 +1,355 @@
+"""The report: everything in it, nothing that runs, and honest about what beats the agent."""
+
+import copy
+import json
+import re
+import shutil
+from base64 import b64decode
+from html import unescape
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from toy import toy_task, toy_walk
+
+from prune_env import RunConfig
+from prune_env.errors import PlanError, RunError
+from prune_env.plan import PruningPlan
+from prune_env.run import RunDirectory
+from scripts.report import report
+from scripts.report_data import Summary, read_run
+from scripts.report_page import verdicts, write_report
+
+EVIL = "<script>alert('x')</script>"
+CONFIG = RunConfig.from_mapping({"model": {"name": f"toy {EVIL}"}, "data": {"name": "noise"}})
+
+
+def row(name: str, reward: float, test: float | None, share: float, milliseconds: float = 3.0) -> dict:
+    latency = {"median": milliseconds, "q1": milliseconds - 0.1, "q3": milliseconds + 0.1}
+    macs, params = int(100_000 * share), int(5_000 * share)
+    return {
+        "name": name,
+        "reward_accuracy": reward,
+        "test_accuracy": test,
+        "macs": macs,
+        "params": params,
+        "latency_ms": latency,
+    }
+
+
+SUMMARY = {
+    "model": f"toy {EVIL}",
+    "budget": {"metric": "macs", "keep": 0.5},
+    "rows": [
+        row("dense", 0.934, 0.93, 1.0),
+        row("uniform", 0.87, 0.861, 0.5),
+        row("agent", 0.919, 0.909, 0.49),
+    ],
+    "best_reward": -0.081,
+    "threads": 2,
+    "device": "cpu",
+    "batch_size": 32,
+    "episodes": 6,
+    "evaluations": 11,
+    "seconds": 12.0,
+    "seconds_per_episode": 1.25,
+    "command": f"prune-env train configs/toy.yaml model.name='{EVIL}'",
+}
+
+SENSITIVITY = {
+    "layers": [
+        {
+            "layer": f"mid{EVIL}",
+            "unit": "mid",
+            "height": 4,
+            "width": 5,
+            "low_rank_share": 0.75,
+            "mean_rank": 0.31,
+            "histogram": [5, 4, 3, 0, 0, 0, 0, 0, 0, 4],
+        }
+    ],
+    "sensitive": {"mid": "sensitive: 75% of the maps of mid are low-rank (threshold 50%)"},
+    "rank_threshold": 0.5,
+    "layer_threshold": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def task():
+    return toy_task(toy_walk(protect={"mid": f"mine {EVIL}"}), keep=0.8)
+
+
+@pytest.fixture(scope="module")
+def finished(task, tmp_path_factory) -> RunDirectory:
+    """A finished run as `prune-env train` leaves it, with its report; not to be changed."""
+    run = RunDirectory.create(tmp_path_factory.mktemp("runs") / "run")
+    run.write_config(CONFIG)
+    generator = np.random.default_rng(0)
+    for number, kind in enumerate(["probe", "uniform", *["agent"] * 6]):
+        widths = task.budget.uniform() if kind == "uniform" else generator.integers(2, task.budget.channels + 1)
+        plan = task.plan(widths)
+        run.append_evaluation(
+            {
+                "number": number,
+                "kind": kind,
+                "widths": task.budget.names(widths),
+                "reward": -0.9 + 0.1 * number,
+                "accuracy": 0.1 + 0.1 * number,
+                "loss": 1.0,
+                "macs": plan.costs.macs,
+                "params": plan.costs.params,
+                "cached": False,
+                "seconds": 0.1,
+            }
+        )
+    plan.save(run.plan)
+    run.write_json(run.summary, SUMMARY)
+    run.write_json(run.sensitivity, SENSITIVITY)
+    write_report(run)
+    return run
+
+
+@pytest.fixture
+def run(finished, tmp_path, monkeypatch) -> RunDirectory:
+    """A finished run to change, without the time that drawing takes."""
+    monkeypatch.setattr("scripts.report_page.figure_png", lambda _: b"picture")
+    shutil.copytree(finished.root, tmp_path / "run")
+    return RunDirectory.open(tmp_path / "run")
+
+
+class Reader(HTMLParser):
+    """Reads a page: its tags, and the texts of its table rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.rows: list[list[str]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if any(tag in self.open for tag in ("td", "th")):
+            self.rows[-1][-1] += data
+
+
+def read_page(run: RunDirectory) -> Reader:
+    reader = Reader()
+    reader.feed(run.report.read_text(encoding="utf-8"))
+    assert reader.open == []
+    return reader
+
+
+def with_rows(*rows: dict) -> dict:
+    return {**copy.deepcopy(SUMMARY), "rows": list(rows)}
+
+
+def page_of(run: RunDirectory, summary: dict) -> str:
+    run.write_json(run.summary, summary)
+    return unescape(write_report(run).read_text(encoding="utf-8"))
+
+
+def test_the_report_is_a_page_and_a_picture_in_the_run(finished, run):
+    picture = Image.open(finished.root / "report.png")
+    assert picture.format == "PNG"
+    assert picture.size == (1350, 1020)
+    assert write_report(run) == run.root / "report.html"
+    assert {path.name for path in run.root.iterdir()} == {path.name for path in finished.root.iterdir()}
+
+
+def test_nothing_in_the_page_runs_or_is_fetched(finished):
+    reader = read_page(finished)
+    assert {tag for tag, _ in reader.tags} & {"script", "link", "iframe", "object", "a"} == set()
+    for tag, attributes in reader.tags:
+        assert not any(name.startswith("on") for name in attributes)
+        assert attributes.get("src", "data:image/png").startswith("data:image/png")
+        assert "href" not in attributes
+        assert tag != "img" or attributes["alt"]
+    page = finished.report.read_text()
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "prefers-color-scheme:dark" in page
+    assert '<meta name="viewport"' in page
+
+
+def test_text_from_the_user_is_escaped_wherever_it_stands(run, task):
+    document = json.loads(run.plan.read_text())
+    document["units"][0]["name"] = EVIL
+    run.plan.write_text(json.dumps(document))
+    renamed = run.evaluations_file.read_text().replace(f'"{task.budget.units[0].name}"', json.dumps(EVIL))
+    run.evaluations_file.write_text(renamed)
+    write_report(run)
+    reader = read_page(run)
+    cells = [cell for line in reader.rows for cell in line]
+    assert EVIL in cells
+    assert f"mine {EVIL}" in cells
+    assert f"mid{EVIL}" in cells
+    page = run.report.read_text()
+    assert "<script" not in page
+    assert unescape(page).count(EVIL) >= 6
+
+
+def test_every_result_row_is_there_with_its_numbers(finished):
+    rows = {line[0]: line for line in read_page(finished).rows if line}
+    assert rows["dense"][1:4] == ["93.40%", "93.00%", "100,000 (100.0%)"]
+    assert rows["uniform"][1:4] == ["87.00%", "86.10%", "50,000 (50.0%)"]
+    assert rows["agent"][1:] == ["91.90%", "90.90%", "49,000 (49.0%)", "2,450 (49.0%)", "3.00 (2.90 to 3.10)"]
+
+
+def test_what_was_not_measured_is_said_so(run):
+    agent = {**row("agent", 0.9, None, 0.5), "latency_ms": None}
+    page = page_of(run, with_rows(row("dense", 0.934, None, 1.0), agent))
+    assert page.count("not measured") == 3
+
+
+def test_every_unit_of_the_plan_is_there(finished, task):
+    rows = {line[0]: line for line in read_page(finished).rows if line}
+    plan = PruningPlan.load(finished.plan)
+    uniform = task.budget.names(task.budget.uniform())
+    for unit in plan.units:
+        kept = len(unit.kept)
+        expected = [str(unit.channels), str(kept), f"{kept / unit.channels:.0%}"]
+        assert rows[unit.name][1:4] == expected
+        assert rows[unit.name][5:] == [str(uniform.get(unit.name, unit.channels)), unit.protected or ""]
+
+
+def test_the_evidence_for_sensitive_layers_is_there_where_there_is_any(run):
+    rows = {line[0]: line for line in read_page(run).rows if line}
+    assert rows[f"mid{EVIL}"][1:] == ["4 x 5", "75%", "0.31", "", "sensitive"]
+    assert 'aria-label="5 4 3 0 0 0 0 0 0 4"' in run.report.read_text()
+    run.sensitivity.unlink()
+    assert "Evidence" not in write_report(run).read_text()
+
+
+def test_the_pictures_are_in_the_page(finished):
+    sources = [attributes["src"] for tag, attributes in read_page(finished).tags if tag == "img"]
+    assert len(sources) == 4
+    for source in sources:
+        picture = Image.open(BytesIO(b64decode(source.removeprefix("data:image/png;base64,"))))
+        assert picture.size[0] == 1350
+
+
+def test_settings_versions_and_command_are_there(finished):
+    reader = read_page(finished)
+    page = unescape(finished.report.read_text())
+    assert SUMMARY["command"] in page
+    assert finished.config.read_text() in page
+    names = [line[0] for line in reader.rows]
+    assert {"python", "torch", "numpy"} <= set(names)
+
+
+def test_a_beaten_uniform_plan_is_said_so(run):
+    page = page_of(run, SUMMARY)
+    assert "On the reward set the agent beats uniform by 4.90 points: 91.90% against 87.00%." in page
+    assert "beats the agent" not in page
+
+
+def test_a_uniform_plan_that_wins_is_said_so(run):
+    rows = (row("dense", 0.934, 0.93, 1.0), row("uniform", 0.9, 0.85, 0.5), row("agent", 0.88, 0.86, 0.5))
+    page = page_of(run, with_rows(*rows))
+    assert "On the reward set uniform beats the agent by 2.00 points: 90.00% against 88.00%." in page
+    assert "On the test set the agent beats uniform by 1.00 points: 86.00% against 85.00%." in page
+    assert 'class="verdict behind"' in page
+
+
+@pytest.mark.parametrize(
+    ("uniform", "agent", "expected"),
+    [
+        (row("uniform", 0.9, None, 0.5), row("agent", 0.9, None, 0.5), [("as good as the agent", False)]),
+        (row("uniform", 0.8, None, 0.5, 2.0), row("agent", 0.9, None, 0.5, 3.0), [("beats", True), ("slower", False)]),
+        (row("uniform", 0.8, None, 0.5, 3.0), row("agent", 0.9, None, 0.5, 2.0), [("beats", True), ("faster", True)]),
+        (row("uniform", 0.8, None, 0.5, 3.0), row("agent", 0.9, None, 0.5, 2.9), [("beats", True)]),
+    ],
+    ids=["equal", "slower", "faster", "within the spread"],
+)
+def test_ties_and_speed_are_told(uniform, agent, expected):
+    found = verdicts(Summary.model_validate(with_rows(row("dense", 0.95, None, 1.0), uniform, agent)))
+    assert [ahead for _, ahead in found] == [ahead for _, ahead in expected]
+    for (text, _), (words, _) in zip(found, expected, strict=True):
+        assert words in text
+
+
+def test_other_searches_are_compared_too():
+    rows = (row("dense", 0.95, None, 1.0), row("random", 0.9, None, 0.5), row("agent", 0.8, None, 0.5))
+    ((text, ahead),) = verdicts(Summary.model_validate(with_rows(*rows)))
+    assert text.startswith("On the reward set random beats the agent")
+    assert not ahead
+
+
+def test_a_run_without_episodes_or_uniform_plan_has_a_report(run):
+    run.evaluations_file.unlink()
+    write_report(run)
+    sources = [tag for tag, _ in read_page(run).tags if tag == "img"]
+    assert len(sources) == 3
+
+
+def test_the_report_reads_what_the_run_left(finished, task):
+    record = read_run(finished)
+    assert [one.kind for one in record.tried] == ["dense", "probe", "uniform", *["agent"] * 6]
+    assert record.uniform == task.budget.names(task.budget.uniform())
+    assert record.history.shape == (6, len(task.budget.units))
+    assert record.free == [unit.name for unit in task.budget.units]
+    widths = finished.evaluations()[-1]["widths"]
+    assert record.history[-1] == pytest.approx([widths[unit.name] / unit.channels for unit in task.budget.units])
+
+
+def test_an_unfinished_run_is_refused_in_words(run):
+    run.summary.unlink()
+    run.report.unlink()
+    with pytest.raises(RunError, match=r"has no summary\.json.*Let the run finish"):
+        write_report(run)
+    assert not run.report.exists()
+
+
+def test_a_run_without_a_plan_is_refused_in_words(run):
+    run.plan.unlink()
+    with pytest.raises(PlanError, match="There is no plan"):
+        write_report(run)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("summary.json", "{", r"summary\.json' is damaged: it cannot be read as JSON"),
+        ("summary.json", "[" * 100_000, "cannot be read as JSON"),
+        ("summary.json", "{}", r"is damaged: model: Field required"),
+        ("summary.json", json.dumps({**SUMMARY, "rows": []}), r"is damaged: rows: List should have at least 1 item"),
+        ("sensitivity.json", "[]", r"sensitivity\.json' is damaged"),
+        ("evaluations.jsonl", '{"kind": "agent"}\n', r"evaluations\.jsonl' is damaged: line 1"),
+        (
+            "evaluations.jsonl",
+            '{"kind": "agent", "widths": {"x": 1}, "macs": 1, "reward": 0, "accuracy": 0}\n',
+            "line 1",
+        ),
+        ("evaluations.jsonl", '{"kind": "agent", "widths": 3}\n', "line 1"),
+    ],
+)
+def test_a_damaged_file_is_refused_in_words_and_the_earlier_report_stays(run, file, text, words):
+    before = run.report.read_bytes()
+    (run.root / file).write_text(text)
+    with pytest.raises(RunError, match=words):
+        write_report(run)
+    assert run.report.read_bytes() == before
+
+
+def test_the_command_prints_the_path(run, capsys):
+    report(run.root)
+    assert capsys.readouterr().out.strip() == str(run.report)
+    assert re.search(r"<h1>toy .* at 50% of the MACs</h1>", run.report.read_text())
+
+
+def test_the_command_refuses_what_is_no_run(tmp_path):
+    with pytest.raises(RunError, match="is not a run directory"):
+        report(tmp_path)
