@@ -1,14 +1,15 @@
 """`prune-env train`: search a network's pruning plan."""
 
+import shlex
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from agents.board import BoardListener
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from agents.board import BoardListener
 from agents.ddpg import PruningDDPG
 from agents.policy import policy_of, save_policy
 from agents.train import Episode, SearchResult, train_agent
@@ -44,8 +45,9 @@ def train(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson =
     splits, task = _prepare(settings)
     run = _start_run(folder, settings, splits, task)
     task.listeners.append(lambda trial: run.append_evaluation(record_of(trial, task)))
-    uniform = task.attempt(task.budget.uniform(), "uniform")
-    result = _search(task, settings, run)
+    with BoardListener(run.tensorboard, task, settings) as board:
+        uniform = task.attempt(task.budget.uniform(), "uniform")
+        result = _search(task, settings, run, board)
     rows = compare_plans(
         task, splits, {"dense": task.walk.plan({}), "uniform": uniform.plan, "agent": result.best.plan}
     )
@@ -88,7 +90,7 @@ def _start_run(folder: Path, settings: RunConfig, splits: Splits, task: PruningT
     return run
 
 
-def _search(task: PruningTask, settings: RunConfig, run: RunDirectory) -> SearchResult:
+def _search(task: PruningTask, settings: RunConfig, run: RunDirectory, board: BoardListener) -> SearchResult:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -109,8 +111,7 @@ def _search(task: PruningTask, settings: RunConfig, run: RunDirectory) -> Search
                 save_policy(policy_of(agent.actor, settings.env.action), run.policy)
             progress.update(bar, reward=f"{episode.best.reward:.4g}", accuracy=f"{episode.best.outcome.accuracy:.2%}")
 
-        with BoardListener(run.tensorboard, task, settings) as board:
-            result = train_agent(task, settings, (keep, board))
+        result = train_agent(task, settings, (keep, board))
     save_policy(result.policy, run.policy)
     return result
 
@@ -147,7 +148,7 @@ def _summary(settings: RunConfig, task: PruningTask, result: SearchResult, rows:
         "seconds": result.seconds,
         "seconds_per_episode": result.seconds / (result.episodes + task.probes),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "command": " ".join(["prune-env", *sys.argv[1:]]),
+        "command": shlex.join(["prune-env", "train", *(word for word in sys.argv[1:] if word != "train")]),
     }
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -49,6 +49,7 @@ WALKS = {
     "grouped": LayerWalk.trace(grouped(), small_images()),
     "depthwise": LayerWalk.trace(depthwise(), small_images()),
     "concat": LayerWalk.trace(concat(), small_images()),
+    "grouped, its inputs protected": LayerWalk.trace(grouped(), small_images(), protect={"a": "why"}),
     "half protected": LayerWalk.trace(stream(), small_images(), protect={"a": "why"}),
     "residual blocks": toy_walk(),
 }
@@ -197,6 +198,18 @@ class TestCap:
             if case.fits(case.names(tried)):
                 best = width
         assert budget.cap(number, widths) == best
+
+    @settings(deadline=None, max_examples=200)
+    @given(cases(), st.integers(0, 2**32 - 1))
+    def test_takes_a_width_that_spends_the_budget_to_the_last_unit(self, case: Case, seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        widths = case.least()
+        number = int(generator.integers(len(widths)))
+        for decided in range(number + 1):
+            widths[decided] = generator.choice(case.allowed(decided))
+        exact = replace(case, keep=case.cost(case.names(widths)) / case.dense).budget
+        assert exact.limit == case.cost(case.names(widths))
+        assert exact.cap(number, widths) == widths[number]
 
     def test_does_not_read_the_width_that_is_being_decided(self) -> None:
         budget = Budget(WALKS["quadratic stream"], "macs", 0.5)

@@ -33,7 +33,7 @@ def test_networks_are_taken_in_turn(rounds: int, warmup: int) -> None:
 
 def test_is_in_seconds_and_its_quartiles_are_in_order() -> None:
     found = measure_latency({"one": Recorder("one", [], seconds=0.02)}, torch.zeros(1), rounds=5, warmup=0)["one"]
-    assert 0.02 <= found.q1 <= found.median <= found.q3 < 0.2
+    assert 0.02 <= found.q1 <= found.median <= found.q3 < 2.0
 
 
 def test_rounds_of_the_warm_up_are_not_counted() -> None:

@@ -218,6 +218,15 @@ class TestTheCostShare:
         saved = {name: walk.macs() - walk.macs({name: 1}) for name in UNITS}
         assert sorted(UNITS, key=lambda name: found[name]["cost_share"]) == sorted(UNITS, key=saved.get)
 
+    def test_is_a_half_for_a_unit_that_saves_its_even_part_of_the_whole(self) -> None:
+        walk = toy_walk()
+        found = statics(walk, min_keep=0.25)
+        for name, least in {"stem": 2, "down": 3, "up": 4, "mid": 6}.items():
+            saved = 1 - walk.macs({name: least}) / walk.macs()
+            assert (found[name]["cost_share"] > 0.5) == (saved > 1 / 4)
+            assert found[name]["cost_share"] == pytest.approx(4 * saved / (1 + 4 * saved))
+        assert np.ptp([found[name]["cost_share"] for name in UNITS]) > 0.05
+
 
 class TestTheSensitivity:
     def test_orders_the_units_by_how_far_the_loss_rises(self) -> None:
