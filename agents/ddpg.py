@@ -69,7 +69,7 @@ def make_ddpg(
         episodes: How many episodes the search has; sets the default warm-up.
         seed: For weights, exploration and replay.
     """
-    warmup = settings.warmup_episodes if settings.warmup_episodes is not None else max(1, episodes // 20)
+    warmup = settings.warmup_episodes if settings.warmup_episodes is not None else max(1, episodes // 10)
     # The networks are tiny: a second thread costs more than it brings, and a GPU far more.
     return PruningDDPG(
         "MlpPolicy",

@@ -59,15 +59,15 @@ class AgentSection(Section):
     warmup_episodes: int | None = Field(
         default=None,
         ge=0,
-        description="Episodes of uniform random actions at first, 0 or more; null: a twentieth of search.evaluations.",
+        description="Episodes of uniform random actions at first, 0 or more; null: a tenth of search.evaluations.",
     )
     noise: float = Field(
-        default=0.2,
+        default=0.5,
         ge=0,
         description="Standard deviation of the exploration at its start, in actions of [0, 1], 0 or more.",
     )
     noise_decay: float = Field(
-        default=0.99,
+        default=0.985,
         gt=0,
         le=1,
         description="Factor on the exploration per episode after the warm-up, in (0, 1].",
