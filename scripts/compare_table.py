@@ -74,7 +74,7 @@ def test_batches(task: PruningTask, splits: Splits) -> Any:
 def render(rows: list[Row], title: str) -> Table:
     """The table for the console."""
     dense = rows[0]
-    table = Table(title=title, box=SIMPLE, title_justify="left")
+    table = Table(title=title, box=SIMPLE, title_justify="left", pad_edge=False)
     for heading in ("", "reward\nset", "test\nset", "MACs", "params", f"ms a batch\nof {LATENCY_BATCH}"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for row in rows:
@@ -82,11 +82,15 @@ def render(rows: list[Row], title: str) -> Table:
             row.name,
             f"{row.reward_accuracy:.2%}",
             f"{row.test_accuracy:.2%}",
-            f"{_short(row.macs)} {row.macs / dense.macs:.1%}",
-            f"{_short(row.params)} {row.params / dense.params:.1%}",
+            f"{_short(row.macs)} {_share(row.macs, dense.macs)}",
+            f"{_short(row.params)} {_share(row.params, dense.params)}",
             f"{1e3 * row.latency.median:.1f} ({1e3 * row.latency.q1:.1f}-{1e3 * row.latency.q3:.1f})",
         )
     return table
+
+
+def _share(part: int, whole: int) -> str:
+    return "100%" if part == whole else f"{part / whole:.1%}"
 
 
 def _short(number: int) -> str:
