@@ -13,6 +13,7 @@ from prune_env.criteria import score_channels
 from prune_env.data import Splits, load_source, make_splits
 from prune_env.errors import EvaluationError, ModelError
 from prune_env.evaluate import Evaluator
+from prune_env.form import Form
 from prune_env.models import build_model
 from prune_env.observation import Evidence, Observer
 from prune_env.plan import PlannedBudget, PruningPlan
@@ -207,7 +208,7 @@ def make_task(config: RunConfig, splits: Splits, model: nn.Module) -> PruningTas
     budget = Budget(walk, config.budget.metric, config.budget.keep, config.env.min_keep, config.env.round_to)
     reward = make_reward(config.reward.name, config.reward.settings)
     scores = score_channels(config.criterion.name, walk)
-    evaluator = Evaluator(walk, splits.reward(), calibration, config.data.batch_size, device_of(config))
+    evaluator = Evaluator(walk, splits.reward(), calibration, Form(batch=config.data.batch_size), device_of(config))
     return PruningTask(
         walk,
         budget,

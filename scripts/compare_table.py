@@ -53,11 +53,11 @@ def compare_plans(task: PruningTask, splits: Splits, plans: Mapping[str, Pruning
     """
     evaluator = task.evaluator
     models: dict[str, nn.Module] = {name: evaluator.pruned(plan) for name, plan in plans.items()}
-    images = evaluator.reward[0][0][:LATENCY_BATCH]
+    images = next(iter(test_batches(task, splits)))[0][:LATENCY_BATCH]
     latencies = measure_latency(models, images)
     rows = []
     for name, plan in plans.items():
-        outcome = evaluator.evaluate(plan)
+        outcome = evaluator.report(plan)
         accuracy, _ = measure_accuracy(models[name], test_batches(task, splits))
         rows.append(Row(name, outcome.accuracy, accuracy, outcome.macs, outcome.params, latencies[name]))
     return rows
@@ -66,7 +66,7 @@ def compare_plans(task: PruningTask, splits: Splits, plans: Mapping[str, Pruning
 def test_batches(task: PruningTask, splits: Splits) -> Any:
     """The test set, batch by batch, where the evaluator's networks are."""
     evaluator = task.evaluator
-    for batch in splits.test_batches(evaluator.batch_size):
+    for batch in splits.test_batches(evaluator.form.batch):
         images = batch.images.to(evaluator.device).contiguous(memory_format=torch.channels_last)
         yield images, batch.labels.to(evaluator.device)
 
