@@ -105,8 +105,18 @@ def _actor_from(tensors: dict[str, torch.Tensor], path: Path) -> nn.Sequential:
     count = len(tensors) // 2
     for number in range(count):
         weight, bias = tensors.get(f"{number}.weight"), tensors.get(f"{number}.bias")
-        if weight is None or bias is None or weight.ndim != 2 or weight.shape[1] != width or len(weight) != len(bias):
+        if weight is None or bias is None or weight.ndim != 2 or weight.shape[1] != width:
             raise WeightsError(f"{path}: layer {number} of the policy is missing or does not fit the one before.")
+        if len(weight) < 1 or bias.shape != weight.shape[:1]:
+            raise WeightsError(
+                f"{path}: layer {number} of the policy has weights of shape {list(weight.shape)} and a bias of shape "
+                f"{list(bias.shape)}; a layer needs one neuron or more, and one number of bias for each."
+            )
+        if not (weight.is_floating_point() and bias.is_floating_point()):
+            raise WeightsError(
+                f"{path}: layer {number} of the policy holds {_kind(weight)} weights and a bias of {_kind(bias)}; "
+                "both must be floating-point numbers."
+            )
         if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
             raise WeightsError(f"{path}: layer {number} of the policy holds numbers that are not finite.")
         layer = nn.Linear(width, len(weight))
@@ -116,3 +126,7 @@ def _actor_from(tensors: dict[str, torch.Tensor], path: Path) -> nn.Sequential:
     if not layers or width != 1:
         raise WeightsError(f"{path}: the policy must end in one action; it ends in {width if layers else 'no layer'}.")
     return nn.Sequential(*layers)
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -58,6 +58,8 @@ class SearchResult:
 
 Listener = Callable[[Episode, PruningDDPG], None]
 
+AGENTS = ("ddpg",)
+
 
 def train_agent(task: PruningTask, config: RunConfig, listeners: tuple[Listener, ...] = ()) -> SearchResult:
     """Trains the agent that the configuration names.
@@ -75,15 +77,7 @@ def train_agent(task: PruningTask, config: RunConfig, listeners: tuple[Listener,
     Raises:
         ConfigError: If there is no such agent, or the probes alone use up the evaluations.
     """
-    if config.agent.name != "ddpg":
-        offer = suggest(config.agent.name, ["ddpg"])
-        raise ConfigError(f"agent.name: there is no agent {config.agent.name!r}; {offer}.")
-    episodes = config.search.evaluations - task.probes
-    if episodes < 1:
-        raise ConfigError(
-            f"search.evaluations: {config.search.evaluations} given, but the evidence alone takes {task.probes}, one "
-            "for each free unit. Give more, or set sensitivity.probe_keep to null."
-        )
+    episodes = count_episodes(task, config)
     env = PruningEnv(task=task, action=config.env.action)
     settings = config.agent.with_preset()
     started = time.perf_counter()
@@ -95,6 +89,39 @@ def train_agent(task: PruningTask, config: RunConfig, listeners: tuple[Listener,
     return SearchResult(
         watcher.best, policy_of(agent.actor, config.env.action), watcher.episodes, time.perf_counter() - started
     )
+
+
+def check_agent(config: RunConfig) -> None:
+    """Refuses an agent that does not exist, before any time is spent.
+
+    Raises:
+        ConfigError: If there is no such agent.
+    """
+    if config.agent.name not in AGENTS:
+        offer = suggest(config.agent.name, AGENTS)
+        raise ConfigError(f"agent.name: there is no agent {config.agent.name!r}; {offer}.")
+
+
+def count_episodes(task: PruningTask, config: RunConfig) -> int:
+    """How many episodes ``search.evaluations`` leave for the agent.
+
+    Raises:
+        ConfigError: If the probes alone use the evaluations up, or the warm-up leaves the agent nothing to learn in.
+    """
+    check_agent(config)
+    episodes = config.search.evaluations - task.probes
+    if episodes < 1:
+        raise ConfigError(
+            f"search.evaluations: {config.search.evaluations} given, but the evidence alone takes {task.probes}, one "
+            "for each free unit. Give more, or set sensitivity.probe_keep to null."
+        )
+    warmup = config.agent.with_preset().warmup_episodes
+    if warmup is not None and warmup >= episodes:
+        raise ConfigError(
+            f"agent.warmup_episodes: {warmup} given, but there are only {episodes} episodes, so that the agent would "
+            "never act. Give fewer, or raise search.evaluations."
+        )
+    return episodes
 
 
 class _Watcher(BaseCallback):

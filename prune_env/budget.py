@@ -126,7 +126,7 @@ class Budget:
             raise BudgetError(
                 f"budget.keep: {keep} of the dense {metric} given, but with every free unit at its least width "
                 f"{lowest:.4f} remain. Reachable are {lowest:.4f} to 1. "
-                "Raise budget.keep, lower env.min_keep, or protect fewer units."
+                "Raise budget.keep, lower env.min_keep, or protect fewer units (env.protect, sensitivity.*)."
             )
 
     def _least(self, channels: int, min_keep: float) -> int:

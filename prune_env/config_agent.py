@@ -54,7 +54,8 @@ class AgentSection(Section):
         default=0.0,
         ge=0,
         le=1,
-        description="Discount per step, in [0, 1]; 0: each step earns the plan's reward and nothing else.",
+        description="Discount per step, in [0, 1]; 0 (our choice): each step earns the "
+        "plan's reward and nothing else; AMC: 1.",
     )
     warmup_episodes: int | None = Field(
         default=None,

@@ -62,7 +62,11 @@ class DataSection(Section):
     """The images; the reward, calibration and test set are disjoint."""
 
     name: str = Field(min_length=1, description="A data set by name, or the layout of your own files.")
-    path: str | None = Field(default=None, min_length=1, description="Folder or file that holds it; null: not needed.")
+    path: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder or file that holds it; null: $PRUNE_ENV_DATA where the data set needs one.",
+    )
     reward_images: int = Field(default=1000, ge=1, description="Images that the reward is measured on, 1 or more.")
     calibration_images: int = Field(
         default=256, ge=1, description="Images for batch-norm statistics and feature-map ranks, 1 or more."
@@ -73,7 +77,8 @@ class DataSection(Section):
     image_size: int | None = Field(
         default=None,
         ge=1,
-        description="Side that images are resized to, in pixels, 1 or more; null: as they are.",
+        description="Side of the images in pixels, 1 or more, for folders of images (null: 224); the other data sets "
+        "have their own size.",
     )
     batch_size: int = Field(default=256, ge=1, description="Images per forward pass, 1 or more.")
 
@@ -176,5 +181,6 @@ class SearchSection(Section):
     evaluations: int = Field(
         default=200,
         ge=1,
-        description="Plans to evaluate, one an episode, 1 or more; the baselines get as many.",
+        description="Plans to evaluate: one for each free unit where sensitivity.probe_keep is set, then one an "
+        "episode.",
     )

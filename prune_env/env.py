@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from prune_env.config import RunConfig
+from prune_env.errors import UserError
 from prune_env.observation import FEATURES, FloatArray
 from prune_env.task import PruningTask, load_model, load_splits, make_task
 from prune_env.unit import IntArray
@@ -25,11 +26,12 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
     rounded, then clipped so that the finished plan meets the budget.
 
     The reward is 0 until the last unit is decided, and then that of the finished plan. ``info`` holds ``unit`` and
-    ``width`` after each step, and after the last also ``plan`` and ``metrics``.
+    ``width`` after each step, and after the last also ``plan``, ``metrics`` and ``trial``.
 
     Args:
         config: Path of a YAML file, its settings as a mapping, or a RunConfig. Not needed with ``task``.
         task: A task made before, so that several environments and searches share one evaluator.
+        action: ``share`` or ``ratio``; None takes the configuration's, or ``share``.
         kind: How the episodes' trials are recorded.
 
     Example:
@@ -55,7 +57,9 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
             task = make_task(settings, splits, load_model(settings, splits))
             action = action or settings.env.action
         self.task = task
-        self.relative = (action or "share") == "share"
+        if action not in (None, "share", "ratio"):
+            raise UserError(f"action: {action!r} given; allowed are 'share' and 'ratio'.")
+        self.relative = action != "ratio"
         self.kind = kind
         self.observation_space = spaces.Box(-1.0, 1.0, (len(FEATURES),), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prune_env.data import ImageSet
-from prune_env.errors import EvaluationError
+from prune_env.errors import DataError, EvaluationError, ModelError
 from prune_env.folding import find_fold_pairs
 from prune_env.form import Form
+from prune_env.modes import in_eval_mode
 from prune_env.plan import PruningPlan
 from prune_env.surgery.skeleton import Skeleton
+from prune_env.tracing import does_not_run
 from prune_env.walk import LayerWalk
 from rewards import Outcome
 
@@ -144,6 +146,9 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     Args:
         model: The network, in eval mode.
         batches: Image batches [N, C, H, W]; more than one value a channel is needed in each.
+
+    Raises:
+        DataError: If a batch norm sees a single value a channel, which has no variance.
     """
     norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
     if not norms:
@@ -153,24 +158,69 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.reset_running_stats()
         norm.train()
     seen = 0
-    with torch.no_grad():
-        for images in batches:
-            seen += len(images)
-            for norm in norms:
-                norm.momentum = len(images) / seen
-            model(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    try:
+        with torch.no_grad():
+            for images in batches:
+                seen += len(images)
+                for norm in norms:
+                    norm.momentum = len(images) / seen
+                model(images)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise DataError(
+            f"A batch norm over maps of a single pixel cannot tell a variance from a batch of {len(images)} "
+            "calibration image. Raise data.calibration_images and data.batch_size to 2 or more."
+        ) from None
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+
+def check_output(model: nn.Module, image: Tensor, classes: int) -> None:
+    """Refuses a network that is no classifier of this many classes; it is run once and left as it is.
+
+    Args:
+        model: The network.
+        image: One image [1, C, H, W].
+        classes: How many classes the data have.
+
+    Raises:
+        ModelError: If the network does not run on the image, or its output is not [1, classes or more].
+    """
+    with in_eval_mode(model), torch.no_grad():
+        try:
+            output = model(image)
+        except Exception as error:  # the user's own code may raise anything
+            raise does_not_run(error, image) from error
+    _check_logits(output, len(image), classes)
+
+
+def _check_logits(output: object, count: int, classes: int) -> None:
+    """Refuses what is not one score for each image and class; more scores than classes are fine."""
+    shape = list(output.shape) if isinstance(output, Tensor) else None
+    if shape is None or len(shape) != 2 or shape[0] != count or shape[1] < classes:
+        found = f"a {type(output).__name__}" if shape is None else f"of shape {shape}"
+        raise ModelError(
+            f"The network's output is {found}; a tensor of shape [{count}, {classes}] is needed for "
+            f"{count} image{'s' * (count != 1)} of {classes} classes. Give a network with one output for each class."
+        )
 
 
 def measure_accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Top-1 accuracy in [0, 1] and mean cross-entropy in nats over labelled batches, in float32."""
+    """Top-1 accuracy in [0, 1] and mean cross-entropy in nats over labelled batches, in float32.
+
+    Raises:
+        ModelError: If the network's output is not one score for each image and class.
+    """
     correct = count = 0
     loss = 0.0
     with torch.no_grad():
         for images, labels in batches:
-            logits = model(images).float()
+            output = model(images)
+            _check_logits(output, len(images), int(labels.max()) + 1)
+            logits = output.float()
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             correct += int((logits.argmax(dim=1) == labels).sum())
             count += len(labels)

@@ -7,8 +7,7 @@ tracing.
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import chain, zip_longest
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,6 +17,9 @@ from torch import nn
 
 from prune_env.errors import PlanError
 from prune_env.files import atomic_write
+from prune_env.fingerprint import fingerprint as fingerprint
+from prune_env.fingerprint import first_difference as first_difference
+from prune_env.fingerprint import shorten
 from prune_env.unit import IntArray, Unit
 
 PLAN_VERSION: Literal[1] = 1
@@ -117,10 +119,20 @@ class PlannedBudget(_Frozen):
 class PlannedCosts(_Frozen):
     """Costs for one image, dense and pruned; MACs are multiply-adds of convolution and linear layers."""
 
-    dense_macs: int
-    macs: int
-    dense_params: int
-    params: int
+    dense_macs: int = Field(ge=1)
+    macs: int = Field(ge=1)
+    dense_params: int = Field(ge=1)
+    params: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _nothing_grows(self) -> Self:
+        for name, pruned, dense in (
+            ("macs", self.macs, self.dense_macs),
+            ("params", self.params, self.dense_params),
+        ):
+            if pruned > dense:
+                raise ValueError(f"{name} is {pruned}; allowed are 1 to dense_{name}, which is {dense}")
+        return self
 
 
 class PruningPlan(_Frozen):
@@ -227,8 +239,8 @@ class PruningPlan(_Frozen):
             raise PlanError(f"{path} is not a plan: a plan is a JSON object with a field 'version'.")
         if type(document["version"]) is not int or document["version"] != PLAN_VERSION:
             raise PlanError(
-                f"{path} is a plan of version {document['version']!r}; this release reads version {PLAN_VERSION}. "
-                "Use the release that wrote it, or make the plan anew."
+                f"{path} is a plan of version {shorten(repr(document['version']))}; this release reads version "
+                f"{PLAN_VERSION}. Use the release that wrote it, or make the plan anew."
             )
         try:
             return cls.model_validate(document)
@@ -244,47 +256,11 @@ def planned_unit(unit: Unit, kept: Sequence[int]) -> PlannedUnit:
     )
 
 
-def fingerprint(model: nn.Module) -> dict[str, str]:
-    """Every module's type and the shapes of its own tensors, by dotted name in the network's order.
-
-    Convolutions and linear layers are described by their channels, for example ``Conv2d 16->32 3x3 groups=1``.
-    """
-    return {name: _describe(module) for name, module in model.named_modules() if name}
-
-
-def first_difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str | None:
-    """The first module, in the network's order, that is missing, new or of another type or shape; None if equal."""
-    for name in chain.from_iterable(zip_longest(expected, found)):
-        if name is None:
-            continue
-        if name not in found:
-            return f"{name!r} is {expected[name]} in the plan and missing in the network"
-        if name not in expected:
-            return f"{name!r} is {found[name]} in the network and unknown to the plan"
-        if found[name] != expected[name]:
-            return f"{name!r} is {expected[name]} in the plan and {found[name]} in the network"
-    return None
-
-
-def _describe(module: nn.Module) -> str:
-    kind = type(module).__name__
-    if isinstance(module, nn.Linear):
-        return f"{kind} {module.in_features}->{module.out_features}" + (" bias" if module.bias is not None else "")
-    if isinstance(module, nn.modules.conv._ConvNd):
-        kernel = "x".join(map(str, module.kernel_size))
-        text = f"{kind} {module.in_channels}->{module.out_channels} {kernel} groups={module.groups}"
-        return text + (" bias" if module.bias is not None else "")
-    if hasattr(module, "keep_outputs"):
-        return f"{kind} {module.in_channels}->{module.out_channels}"
-    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    return " ".join([kind, *(f"{name}{list(tensor.shape)}" for name, tensor in tensors)]).replace(", ", ",")
-
-
 def _problems(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False)[:5]:
         place = ".".join(str(part) for part in problem["loc"]) or "plan"
-        lines.append(f"  {place}: {problem['msg']}")
+        lines.append(f"  {shorten(place)}: {shorten(problem['msg'], 240)}")
     return "\n".join(lines)
 
 

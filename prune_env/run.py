@@ -1,5 +1,6 @@
 """RunDirectory: what one run leaves on disk. A file appears whole or not at all."""
 
+import errno
 import importlib.metadata
 import json
 import os
@@ -51,20 +52,43 @@ class RunDirectory:
             RunError: The folder exists, or cannot be made. Nothing is written over.
         """
         root = Path(path)
+        cls.check_free(root)
         try:
             root.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_make(root, error.strerror or str(error)) from None
+        try:
             root.mkdir()
         except FileExistsError:
-            raise RunError(
-                f"run directory {str(root)!r} exists already, and nothing is written over; "
-                "choose another with run.directory=... or move it away"
-            ) from None
+            raise _exists_already(root) from None
         except OSError as error:
-            raise RunError(
-                f"run directory {str(root)!r} cannot be made: {error.strerror or error}; "
-                "choose another with run.directory=..."
-            ) from None
+            raise _cannot_make(root, error.strerror or str(error)) from None
         return cls(root)
+
+    @staticmethod
+    def check_free(path: str | os.PathLike[str]) -> None:
+        """Whether `create` could make a folder here, asked before hours of work; nothing is made.
+
+        Args:
+            path: A folder that does not exist.
+
+        Raises:
+            RunError: As `create`: the folder exists, or nothing can be made in the nearest folder that does.
+        """
+        root = Path(path)
+        try:
+            root.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:
+            raise _cannot_make(root, getattr(error, "strerror", None) or str(error)) from None
+        else:
+            raise _exists_already(root)
+        nearest = next(place for place in root.absolute().parents if os.path.lexists(place))
+        if not nearest.is_dir():
+            raise _cannot_make(root, f"{os.strerror(errno.ENOTDIR)} ({str(nearest)!r})")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise _cannot_make(root, f"{os.strerror(errno.EACCES)} ({str(nearest)!r})")
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -191,6 +215,17 @@ class RunDirectory:
             RunError: A line before the last is not a JSON object.
         """
         return read_records(self.evaluations_file)
+
+
+def _exists_already(root: Path) -> RunError:
+    return RunError(
+        f"run directory {str(root)!r} exists already, and nothing is written over; "
+        "choose another with run.directory=... or move it away"
+    )
+
+
+def _cannot_make(root: Path, reason: str) -> RunError:
+    return RunError(f"run directory {str(root)!r} cannot be made: {reason}; choose another with run.directory=...")
 
 
 def _cannot_write(path: Path, error: OSError) -> RunError:

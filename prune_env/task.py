@@ -9,10 +9,10 @@ from torch import nn
 
 from prune_env.budget import Budget
 from prune_env.config import RunConfig
-from prune_env.criteria import score_channels
-from prune_env.data import Splits, load_source, make_splits
-from prune_env.errors import EvaluationError, ModelError
-from prune_env.evaluate import Evaluator
+from prune_env.criteria import known_criteria, score_channels
+from prune_env.data import Splits, load_images, load_source, make_splits
+from prune_env.errors import ConfigError, EvaluationError, ModelError, suggest
+from prune_env.evaluate import Evaluator, check_output
 from prune_env.form import Form
 from prune_env.models import build_model
 from prune_env.observation import Evidence, Observer
@@ -58,10 +58,12 @@ class PruningTask:
         scores: One score per channel of each unit.
         reward: What an outcome is worth.
         report: The evidence for the sensitive layers; None if they were not looked for.
-        observer: Builds observations.
-        baseline: The dense network's outcome.
-        trials: Every trial so far, in order.
+        input_size: Height and width of the network's input in pixels.
+        probe_keep: The keep ratio of the probes that show how far the loss rises; None for no probes.
+        provenance: Facts that every plan records.
         listeners: Called with each new trial.
+        trials: How many trials there were so far.
+        baseline: The dense network's outcome.
     """
 
     walk: LayerWalk
@@ -147,19 +149,28 @@ class PruningTask:
         return rises
 
 
-def load_model(config: RunConfig, splits: Splits, on_epoch: Callable[[int, float], None] | None = None) -> nn.Module:
+def load_model(
+    config: RunConfig,
+    splits: Splits,
+    on_epoch: Callable[[int, float], None] | None = None,
+    accept: Callable[[nn.Module], object] | None = None,
+) -> nn.Module:
     """The network that a configuration names, trained on the spot where it asks for that.
 
     Args:
         config: The run's settings.
         splits: The data; training on the spot uses only images that no other set holds.
         on_epoch: Called with the epoch's number and its mean loss.
+        accept: Called with the network before any training; may refuse it by an error of its own.
     """
     torch.manual_seed(config.seed)
     source = splits.source
     model = build_model(
         config.model.name, source.classes, source.channels, config.model.weights, config.model.arguments
     )
+    check_output(model, load_images(source, "train", splits.reward_indices[:1]).images, source.classes)
+    if accept is not None:
+        accept(model)
     if config.model.weights is None and config.pretrain.epochs:
         train(model, splits, config.pretrain, config.seed, device_of(config), on_epoch)
     return model.eval()
@@ -183,7 +194,38 @@ def device_of(config: RunConfig) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"run.device: {wanted} given, but this machine has no usable GPU. Give cpu or auto.")
-    return torch.device(wanted)
+    device = torch.device(wanted)
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ModelError(f"run.device: {wanted} given, but this machine has {count} GPUs, cuda:0 to cuda:{count - 1}.")
+    return device
+
+
+def check_names(config: RunConfig) -> None:
+    """Refuses a criterion, a reward or a device that does not exist, before any time is spent.
+
+    Raises:
+        ConfigError: If there is no such criterion.
+        RewardError: If there is no such reward, or its settings do not fit.
+        ModelError: If there is no such device.
+    """
+    if config.criterion.name not in known_criteria():
+        offer = suggest(config.criterion.name, known_criteria())
+        raise ConfigError(f"criterion.name: there is no criterion {config.criterion.name!r}; {offer}.")
+    make_reward(config.reward.name, config.reward.settings)
+    device_of(config)
+
+
+def trace(config: RunConfig, splits: Splits, model: nn.Module) -> LayerWalk:
+    """The walk of a network on images of the data's size, with what the user protects."""
+    image = load_images(splits.source, "train", splits.reward_indices[:1]).images
+    return LayerWalk.trace(model, image, config.env.protect)
+
+
+def make_evaluator(config: RunConfig, splits: Splits, walk: LayerWalk) -> Evaluator:
+    """The evaluator of a walk on the configuration's reward and calibration set."""
+    form = Form(batch=config.data.batch_size)
+    return Evaluator(walk, splits.reward(), splits.calibration(), form, device_of(config))
 
 
 def make_task(config: RunConfig, splits: Splits, model: nn.Module) -> PruningTask:
@@ -197,18 +239,16 @@ def make_task(config: RunConfig, splits: Splits, model: nn.Module) -> PruningTas
     Raises:
         BudgetError: If the budget cannot be met; before any plan is evaluated.
     """
-    calibration = splits.calibration()
-    walk = LayerWalk.trace(model, calibration.images[:1], config.env.protect)
+    check_names(config)
+    walk = trace(config, splits, model)
     report = None
     if config.sensitivity.enabled:
-        settings = config.sensitivity
-        ranks = feature_map_ranks(walk, calibration.images[: settings.images])
-        report = find_sensitive_layers(ranks, settings.rank_threshold, settings.layer_threshold, settings.top_share)
+        report = _find_sensitive(config, splits, walk)
         walk = walk.protecting(report.sensitive)
     budget = Budget(walk, config.budget.metric, config.budget.keep, config.env.min_keep, config.env.round_to)
     reward = make_reward(config.reward.name, config.reward.settings)
     scores = score_channels(config.criterion.name, walk)
-    evaluator = Evaluator(walk, splits.reward(), calibration, Form(batch=config.data.batch_size), device_of(config))
+    evaluator = make_evaluator(config, splits, walk)
     return PruningTask(
         walk,
         budget,
@@ -220,3 +260,10 @@ def make_task(config: RunConfig, splits: Splits, model: nn.Module) -> PruningTas
         probe_keep=config.sensitivity.probe_keep,
         provenance={"model": config.model.name, "criterion": config.criterion.name, "seed": config.seed},
     )
+
+
+def _find_sensitive(config: RunConfig, splits: Splits, walk: LayerWalk) -> SensitivityReport:
+    settings = config.sensitivity
+    images = splits.calibration().images[: settings.images]
+    ranks = feature_map_ranks(walk, images, min(64, config.data.batch_size))
+    return find_sensitive_layers(ranks, settings.rank_threshold, settings.layer_threshold, settings.top_share)

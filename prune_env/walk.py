@@ -1,38 +1,23 @@
 """The layer walk: what can be cut in a network, in forward order, with its exact costs. Traced once."""
 
-import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
-from prune_env.costs import Convolution, CostModel, Metric, build_cost_model, channels_of
-from prune_env.coupling import find_units, has_channels
-from prune_env.errors import ModelError, UserError, suggest
-from prune_env.plan import PlannedBudget, PlannedCosts, PruningPlan, fingerprint, planned_unit
+from prune_env.costs import Convolution, CostModel, Metric, build_cost_model
+from prune_env.coupling import find_units
+from prune_env.errors import UserError, suggest
+from prune_env.fingerprint import fingerprint
+from prune_env.plan import PlannedBudget, PlannedCosts, PruningPlan, planned_unit
 from prune_env.proof import failing_units
+from prune_env.tracing import LayerShape, copied, observe, protect_named, refuse_unusable_weights
 from prune_env.unit import Unit
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class LayerShape:
-    """What the forward pass showed of one convolution or linear layer, for one image.
-
-    Attributes:
-        positions: Output positions over all calls (H*W for a convolution).
-        height: Output height in pixels (1 for a linear layer).
-        width: Output width in pixels.
-    """
-
-    positions: int
-    height: int
-    width: int
 
 
 @dataclass(frozen=True)
@@ -79,17 +64,17 @@ class LayerWalk:
             The walk. Units that cannot be cut safely are protected, with the reason.
 
         Raises:
-            ModelError: If the network does not run on the input, has weights that are not finite, computes a weight
-                from others, or a name in ``protect`` is unknown or has no channels of its own.
+            ModelError: If the network does not run on the input, has weights that are missing or not finite, computes a
+                weight from others, or a name in ``protect`` is unknown or has no channels of its own.
         """
-        _refuse_weights_that_are_not_finite(model)
-        probe = _copied(model).eval()
+        refuse_unusable_weights(model)
+        probe = copied(model).eval()
         for parameter in probe.parameters():
             parameter.requires_grad_(True)
         example_input = example_input[:1]
-        shapes = _observe(probe, example_input)
+        shapes = observe(probe, example_input)
         units = find_units(probe, example_input, list(shapes))
-        units = _protect(units, protect or {}, probe)
+        units = protect_named(units, protect or {}, probe)
         failures = failing_units(probe, example_input, [unit for unit in units if unit.free])
         units = [replace(unit, protected=failures.get(unit.name, unit.protected)) for unit in units]
         positions = {name: shape.positions for name, shape in shapes.items()}
@@ -248,80 +233,3 @@ def _best(scores: npt.NDArray[np.float64] | None, unit: Unit, width: int) -> lis
         raise UserError(f"Unit {unit.name!r}: a score is not a finite number.")
     order = np.argsort(-np.asarray(scores), kind="stable")
     return sorted(int(channel) for channel in order[:width])
-
-
-def _refuse_weights_that_are_not_finite(model: nn.Module) -> None:
-    """Such a network agrees with nothing, itself included, so that every unit would seem to be coupled wrongly."""
-    for name, values in (*model.named_parameters(), *model.named_buffers()):
-        # Other buffers may well hold infinities: the masks of an attention do.
-        learned = isinstance(values, nn.Parameter) or name.endswith(("running_mean", "running_var"))
-        if learned and not torch.isfinite(values).all():
-            raise ModelError(
-                f"{name!r} holds numbers that are not finite, so nothing can be measured with this network. "
-                "Check the weights file, or the training that made it."
-            )
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    """A deep copy; refuses tensors that are computed from others (weight norm), which slicing would not reach."""
-    for name, module in model.named_modules():
-        for tensor in ("weight", "bias") if has_channels(module) else ():
-            if not isinstance(getattr(module, tensor, None), nn.Parameter | None):
-                raise ModelError(
-                    f"{name!r} computes its {tensor} from other tensors (a weight norm or a parametrization). Make it "
-                    "plain first: torch.nn.utils.parametrize.remove_parametrizations, or remove_weight_norm."
-                )
-    return copy.deepcopy(model)
-
-
-def _observe(model: nn.Module, example_input: Tensor) -> dict[str, LayerShape]:
-    """Runs the network once and notes the output size of every convolution and linear layer, in calling order."""
-    shapes: dict[str, LayerShape] = {}
-
-    def note(name: str, module: nn.Module, output: Tensor) -> None:
-        # The first dimension counts too: the input is one image, and a network may fold positions into the batch.
-        positions = output.numel() // channels_of(module, "out")
-        if name in shapes:
-            positions += shapes[name].positions
-        spatial = output.shape[2:] if isinstance(module, Convolution) else ()
-        height, width = (*spatial[-2:], 1, 1)[:2]
-        shapes[name] = LayerShape(positions, int(height), int(width))
-
-    handles = [
-        module.register_forward_hook(lambda module, _, output, name=name: note(name, module, output))
-        for name, module in model.named_modules()
-        if isinstance(module, (*Convolution, nn.Linear))
-    ]
-    try:
-        with torch.no_grad():
-            model(example_input)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise ModelError(
-            f"The network does not run on an input of shape {list(example_input.shape)}: {error}. "
-            "Give an example input of the size that it is meant for."
-        ) from None
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not shapes:
-        raise ModelError("The network calls no convolution or linear layer, so there is nothing to prune.")
-    return shapes
-
-
-def _protect(units: Iterable[Unit], reasons: Mapping[str, str], model: nn.Module) -> list[Unit]:
-    """Protects the units that the user named, by their own name or by a module that they run through."""
-    units = list(units)
-    modules = dict(model.named_modules())
-    for key, reason in reasons.items():
-        name, _, side = key.partition(":")
-        touched = {
-            unit.name
-            for unit in units
-            for member in unit.members
-            if member.module == name and member.side == (side or "out")
-        }
-        if not touched and (side not in ("", "in") or not has_channels(modules.get(name))):
-            known = [unit.name for unit in units]
-            raise ModelError(f"protect: there is no module {name!r} with prunable channels: {suggest(name, known)}.")
-        units = [replace(u, protected=u.protected or (reason if u.name in touched else None)) for u in units]
-    return units

@@ -16,7 +16,10 @@ from prune_env.errors import UserError
 from rewards import RewardError
 
 console = Console(stderr=True)
-"""Progress and tables; stdout is kept for results that another program reads."""
+"""Progress and errors."""
+
+results = Console(width=None if sys.stdout.isatty() else 120)
+"""Results, on standard output; wide enough for every table where it is no terminal."""
 
 ConfigArgument = Annotated[Path, typer.Argument(help="A YAML file of settings, for example configs/digits.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that win over the file: key.path=value ...")]
@@ -57,6 +60,9 @@ def run_app(app: typer.Typer) -> None:
     except (UserError, RewardError) as error:
         console.print("[bold red]error:[/bold red] ", end="")
         console.print(str(error), markup=False, highlight=False)
+        sys.exit(2)
+    except OSError as error:
+        console.print(f"error: {error.filename or 'a file'}: {error.strerror or error}", markup=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         console.print("Interrupted; what was written so far is whole.")

@@ -1,19 +1,18 @@
 """The side-by-side table: what several plans of one network keep, cost and take."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.box import SIMPLE
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
-from prune_env.data import Splits
-from prune_env.evaluate import measure_accuracy
+from prune_env.data import Splits, load_images
+from prune_env.evaluate import Evaluator, measure_accuracy
 from prune_env.latency import Latency, measure_latency
 from prune_env.plan import PruningPlan
-from prune_env.task import PruningTask
 
 LATENCY_BATCH = 32
 """Images in the batch that is timed."""
@@ -43,38 +42,42 @@ class Row:
         }
 
 
-def compare_plans(task: PruningTask, splits: Splits, plans: Mapping[str, PruningPlan]) -> list[Row]:
+def compare_plans(evaluator: Evaluator, splits: Splits, plans: Mapping[str, PruningPlan]) -> list[Row]:
     """Measures plans side by side: reward set, test set, costs and latency.
 
     Args:
-        task: The task that the plans are for.
+        evaluator: The evaluator of the network that the plans are for.
         splits: Its data; the test set is read here and nowhere before.
         plans: Plans by name; the networks are timed in turn.
     """
-    evaluator = task.evaluator
     models: dict[str, nn.Module] = {name: evaluator.pruned(plan) for name, plan in plans.items()}
-    images = next(iter(test_batches(task, splits)))[0][:LATENCY_BATCH]
-    latencies = measure_latency(models, images)
+    latencies = measure_latency(models, _latency_batch(evaluator, splits))
     rows = []
     for name, plan in plans.items():
         outcome = evaluator.report(plan)
-        accuracy, _ = measure_accuracy(models[name], test_batches(task, splits))
+        accuracy, _ = measure_accuracy(models[name], _test_batches(evaluator, splits))
         rows.append(Row(name, outcome.accuracy, accuracy, outcome.macs, outcome.params, latencies[name]))
     return rows
 
 
-def test_batches(task: PruningTask, splits: Splits) -> Any:
+def _test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[tuple[Tensor, Tensor]]:
     """The test set, batch by batch, where the evaluator's networks are."""
-    evaluator = task.evaluator
     for batch in splits.test_batches(evaluator.form.batch):
         images = batch.images.to(evaluator.device).contiguous(memory_format=torch.channels_last)
         yield images, batch.labels.to(evaluator.device)
 
 
+def _latency_batch(evaluator: Evaluator, splits: Splits) -> Tensor:
+    """Images to time, repeated where there are fewer than a batch; their content does not matter."""
+    images = load_images(splits.source, "train", splits.reward_indices[:LATENCY_BATCH]).images
+    images = images.repeat(-(-LATENCY_BATCH // len(images)), 1, 1, 1)[:LATENCY_BATCH]
+    return images.to(evaluator.device).contiguous(memory_format=torch.channels_last)
+
+
 def render(rows: list[Row], title: str) -> Table:
     """The table for the console."""
     dense = rows[0]
-    table = Table(title=title, box=SIMPLE, title_justify="left")
+    table = Table(title=title, box=SIMPLE, title_justify="left", pad_edge=False)
     for heading in ("", "reward\nset", "test\nset", "MACs", "params", f"ms a batch\nof {LATENCY_BATCH}"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for row in rows:
@@ -82,11 +85,15 @@ def render(rows: list[Row], title: str) -> Table:
             row.name,
             f"{row.reward_accuracy:.2%}",
             f"{row.test_accuracy:.2%}",
-            f"{_short(row.macs)} {row.macs / dense.macs:.1%}",
-            f"{_short(row.params)} {row.params / dense.params:.1%}",
+            f"{_short(row.macs)} {_share(row.macs, dense.macs)}",
+            f"{_short(row.params)} {_share(row.params, dense.params)}",
             f"{1e3 * row.latency.median:.1f} ({1e3 * row.latency.q1:.1f}-{1e3 * row.latency.q3:.1f})",
         )
     return table
+
+
+def _share(part: int, whole: int) -> str:
+    return "100%" if part == whole else f"{part / whole:.1%}"
 
 
 def _short(number: int) -> str:

@@ -8,10 +8,10 @@ import typer
 from prune_env.config import RunConfig
 from prune_env.plan import PruningPlan
 from prune_env.run import RunDirectory
-from prune_env.task import load_model, load_splits, make_task
-from scripts.common import AsJson, Overrides, console, print_json, read_config, run_command, run_directory_of
+from prune_env.task import load_model, load_splits
+from scripts.common import AsJson, Overrides, console, print_json, read_config, results, run_command, run_directory_of
 from scripts.compare_table import render
-from scripts.replay import side_by_side
+from scripts.replay import fit_plan, side_by_side
 
 Target = Annotated[
     Path, typer.Argument(help="A run directory, or the YAML file that the run was started with (its run is looked up).")
@@ -24,11 +24,12 @@ def evaluate(target: Target, overrides: Overrides = None, as_json: AsJson = Fals
     splits = load_splits(settings)
     plan = PruningPlan.load(run.plan)
     with console.status("building the network and tracing it"):
-        task = make_task(settings, splits, load_model(settings, splits))
-    rows = side_by_side(task, splits, plan, "plan")
-    console.print(render(rows, f"{run.plan} on {settings.model.name}"))
+        evaluator, plan = fit_plan(plan, settings, splits, load_model(settings, splits, accept=plan.apply))
+    rows = side_by_side(evaluator, splits, settings, plan, "plan")
     if as_json:
         print_json({"run": str(run.root), "model": settings.model.name, "rows": [row.as_record() for row in rows]})
+    else:
+        results.print(render(rows, f"{run.plan} on {settings.model.name}"))
 
 
 def _find(target: Path, overrides: list[str]) -> tuple[RunDirectory, RunConfig]:
@@ -37,9 +38,12 @@ def _find(target: Path, overrides: list[str]) -> tuple[RunDirectory, RunConfig]:
         run = RunDirectory.open(run_directory_of(read_config(target, overrides), target))
     else:
         run = RunDirectory.open(target)
+    settings = read_config(run.config, overrides)
     trained = run.root / "dense.safetensors"
-    own = [f"model.weights={trained}"] if trained.is_file() else []
-    return run, read_config(run.config, [*own, *overrides])
+    if settings.model.weights is None and trained.is_file():
+        model = settings.model.model_copy(update={"weights": str(trained)})
+        settings = settings.model_copy(update={"model": model})
+    return run, settings
 
 
 if __name__ == "__main__":

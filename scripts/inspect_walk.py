@@ -8,7 +8,7 @@ from rich.table import Table
 from prune_env.sensitivity import LayerEvidence
 from prune_env.task import PruningTask, load_model, load_splits, make_task
 from prune_env.unit import Unit
-from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config
+from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
 
 BARS = " ▁▂▃▄▅▆▇█"
 
@@ -24,12 +24,12 @@ def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: A
     if as_json:
         print_json(record)
         return
-    console.print(_units_table(task, record))
+    results.print(_units_table(task, record))
     if task.report is not None and task.report.layers:
-        console.print(_ranks_table(task))
+        results.print(_ranks_table(task))
     low, high = task.budget.reachable
     metric = settings.budget.metric
-    console.print(
+    results.print(
         f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set accuracy "
         f"{task.baseline.accuracy:.2%}\n"
         f"free units reach {record['reach']['macs']:.1%} of the MACs, {record['reach']['params']:.1%} of the params\n"
@@ -39,7 +39,7 @@ def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: A
         f"{seconds * settings.search.evaluations / 60:.1f} min"
     )
     if task.walk.idle:
-        console.print(f"never called in the forward pass, left dense: {', '.join(task.walk.idle)}")
+        results.print(f"never called in the forward pass, left dense: {', '.join(task.walk.idle)}")
 
 
 def _record(task: PruningTask, seconds: float) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _units_table(task: PruningTask, record: dict[str, Any]) -> Table:
     table = Table(title="units, in forward order")
     table.add_column("unit", no_wrap=True)
     table.add_column("channels", justify="right")
-    table.add_column("coupled")
+    table.add_column("coupled with -> read by")
     table.add_column(f"removable {task.budget.metric}", justify="right")
     table.add_column("low-rank maps", justify="right")
     table.add_column("protected")
@@ -98,10 +98,15 @@ def _units_table(task: PruningTask, record: dict[str, Any]) -> Table:
 
 
 def _coupling(unit: Unit) -> str:
-    """How many modules write and read the unit's channels."""
-    writers = len({member.module for member in unit.members if member.side == "out"})
-    readers = len({member.module for member in unit.members if member.side == "in"})
-    return f"{writers} out, {readers} in"
+    """The modules that write the unit's channels, and those that read them."""
+    writers = dict.fromkeys(member.module for member in unit.members if member.side == "out")
+    readers = dict.fromkeys(member.module for member in unit.members if member.side == "in")
+    return f"{_listed(list(writers)[1:])} -> {_listed(list(readers))}"
+
+
+def _listed(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _ranks_table(task: PruningTask) -> Table:

@@ -3,18 +3,22 @@
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
+from torch import nn
 
 from agents.policy import Policy, load_policy
 from prune_env.budget import Budget
 from prune_env.config import RunConfig
+from prune_env.criteria import score_channels
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
-from prune_env.errors import PlanError
-from prune_env.models import build_model
-from prune_env.plan import PruningPlan, fingerprint, first_difference
-from prune_env.task import PruningTask, load_model, load_splits, make_task
-from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, run_command
+from prune_env.errors import BudgetError, PlanError
+from prune_env.evaluate import Evaluator
+from prune_env.plan import PlannedCosts, PruningPlan
+from prune_env.task import check_names, load_model, load_splits, make_evaluator, make_task, trace
+from prune_env.walk import LayerWalk
+from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results, run_command
 from scripts.compare_table import Row, compare_plans, render
 
 Source = Annotated[Path, typer.Argument(help="A plan.json, a policy.safetensors, or a run directory (its plan).")]
@@ -23,17 +27,20 @@ Source = Annotated[Path, typer.Argument(help="A plan.json, a policy.safetensors,
 def replay(source: Source, config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Applies a plan to fresh weights, or walks a policy over another network; dense and uniform beside it."""
     settings = read_config(config, overrides)
+    check_names(settings)
     learned = read_plan_or_policy(source)
     splits = load_splits(settings)
-    if isinstance(learned, PruningPlan):
-        _check_fits(learned, settings, splits)
     with console.status("building the network and tracing it"):
-        task = make_task(settings, splits, load_model(settings, splits))
-    plan = learned if isinstance(learned, PruningPlan) else _propose(learned, task)
-    rows = side_by_side(task, splits, plan, "replayed")
-    console.print(render(rows, f"{source} on {settings.model.name}"))
+        model = load_model(settings, splits, accept=learned.apply if isinstance(learned, PruningPlan) else None)
+        if isinstance(learned, PruningPlan):
+            evaluator, plan = fit_plan(learned, settings, splits, model)
+        else:
+            evaluator, plan = _propose(learned, settings, splits, model)
+    rows = side_by_side(evaluator, splits, settings, plan, "replayed")
     if as_json:
         print_json({"source": str(source), "model": settings.model.name, "rows": [row.as_record() for row in rows]})
+    else:
+        results.print(render(rows, f"{source} on {settings.model.name}"))
 
 
 def read_plan_or_policy(source: Path) -> PruningPlan | Policy:
@@ -49,29 +56,59 @@ def read_plan_or_policy(source: Path) -> PruningPlan | Policy:
     return load_policy(source) if source.suffix == ".safetensors" else PruningPlan.load(source)
 
 
-def _check_fits(plan: PruningPlan, settings: RunConfig, splits: Splits) -> None:
-    """Refuses a plan for another network before any time is spent on training or tracing."""
-    source = splits.source
-    model = build_model(settings.model.name, source.classes, source.channels, None, settings.model.arguments)
-    if first_difference(plan.fingerprint, fingerprint(model)) is not None:
-        plan.apply(model)
+def _propose(policy: Policy, settings: RunConfig, splits: Splits, model: nn.Module) -> tuple[Evaluator, PruningPlan]:
+    task = make_task(settings, splits, model)
+    return task.evaluator, policy.propose(PruningEnv(task=task, action=policy.action, kind="replay")).plan
 
 
-def _propose(policy: Policy, task: PruningTask) -> PruningPlan:
-    return policy.propose(PruningEnv(task=task, action=policy.action, kind="replay")).plan
+def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.Module) -> tuple[Evaluator, PruningPlan]:
+    """Checks a plan against a network and counts its costs there; neither budget nor ranks can refuse it.
+
+    Raises:
+        PlanError: If its units are not the ones that tracing finds.
+    """
+    walk = trace(settings, splits, model)
+    _check_units(plan, walk)
+    walk = walk.protecting({unit.name: unit.protected for unit in plan.units if unit.protected})
+    widths = [plan.widths[unit.name] for unit in walk.units]
+    dense = walk.width_list()
+    costs = PlannedCosts(
+        dense_macs=walk.cost_model.macs(dense),
+        macs=walk.cost_model.macs(widths),
+        dense_params=walk.cost_model.params(dense),
+        params=walk.cost_model.params(widths),
+    )
+    return make_evaluator(settings, splits, walk), plan.model_copy(update={"costs": costs})
 
 
-def side_by_side(task: PruningTask, splits: Splits, plan: PruningPlan, name: str) -> list[Row]:
+def _check_units(plan: PruningPlan, walk: LayerWalk) -> None:
+    planned = {unit.name: unit for unit in plan.units}
+    if planned.keys() != {unit.name for unit in walk.units}:
+        odd = sorted(planned.keys() ^ {unit.name for unit in walk.units})[0]
+        raise PlanError(f"The plan's units are not this network's: {odd!r} is in one only. Make the plan anew.")
+    for unit in walk.units:
+        found = {(member.module, member.side): member.index for member in unit.members}
+        given = {(m.module, m.side): m.channels(planned[unit.name].channels) for m in planned[unit.name].members}
+        same = found.keys() == given.keys() and all(np.array_equal(found[key], given[key]) for key in found)
+        if not same or len(planned[unit.name].members) != len(unit.members):
+            raise PlanError(
+                f"Unit {unit.name!r} of the plan does not occupy the channels that tracing this network finds. "
+                "The file is damaged, or another release wrote it; make the plan anew."
+            )
+
+
+def side_by_side(evaluator: Evaluator, splits: Splits, settings: RunConfig, plan: PruningPlan, name: str) -> list[Row]:
     """Dense, uniform at the plan's own cost, and the plan."""
-    metric = plan.budget.metric if plan.budget else task.budget.metric
-    costs = plan.costs
+    walk, costs = evaluator.walk, plan.costs
+    metric = plan.budget.metric if plan.budget else "macs"
     share = costs.macs / costs.dense_macs if metric == "macs" else costs.params / costs.dense_params
-    plans = {"dense": task.walk.plan({})}
-    reachable = Budget(task.walk, metric, 1.0, 1e-9).reachable[0]
-    if share >= reachable:
-        budget = Budget(task.walk, metric, share, 1e-9)
-        plans["uniform"] = task.walk.plan(budget.names(budget.uniform()), task.scores)
-    return compare_plans(task, splits, {**plans, name: plan})
+    plans = {"dense": walk.plan({})}
+    try:
+        budget = Budget(walk, metric, share, 1e-9)
+        plans["uniform"] = walk.plan(budget.names(budget.uniform()), score_channels(settings.criterion.name, walk))
+    except BudgetError:
+        console.print("There is no uniform plan of this cost: the units that are free here cannot be cut that far.")
+    return compare_plans(evaluator, splits, {**plans, name: plan})
 
 
 if __name__ == "__main__":

@@ -12,13 +12,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from agents.board import BoardListener
 from agents.ddpg import PruningDDPG
 from agents.policy import policy_of, save_policy
-from agents.train import Episode, SearchResult, train_agent
+from agents.train import Episode, SearchResult, check_agent, count_episodes, train_agent
 from prune_env.config import RunConfig
 from prune_env.data import Splits
-from prune_env.errors import RunError
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
-from prune_env.task import PruningTask, Trial, load_model, load_splits, make_task
+from prune_env.task import PruningTask, Trial, check_names, load_model, load_splits, make_task
 from scripts.common import (
     AsJson,
     ConfigArgument,
@@ -26,6 +25,7 @@ from scripts.common import (
     console,
     print_json,
     read_config,
+    results,
     run_command,
     run_directory_of,
 )
@@ -37,26 +37,25 @@ def train(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson =
     """Searches a pruning plan: an agent walks the network and learns how much of each unit stays."""
     settings = read_config(config, overrides)
     folder = run_directory_of(settings, config)
-    if folder.exists():
-        raise RunError(
-            f"The run directory {folder} exists already, and nothing is written over. "
-            "Choose another with run.directory=..., or move it away."
-        )
+    RunDirectory.check_free(folder)
+    check_names(settings)
+    check_agent(settings)
     splits, task = _prepare(settings)
+    count_episodes(task, settings)
     run = _start_run(folder, settings, splits, task)
     task.listeners.append(lambda trial: run.append_evaluation(record_of(trial, task)))
     with BoardListener(run.tensorboard, task, settings) as board:
         uniform = task.attempt(task.budget.uniform(), "uniform")
         result = _search(task, settings, run, board)
-    rows = compare_plans(
-        task, splits, {"dense": task.walk.plan({}), "uniform": uniform.plan, "agent": result.best.plan}
-    )
+    plans = {"dense": task.walk.plan({}), "uniform": uniform.plan, "agent": result.best.plan}
+    rows = compare_plans(task.evaluator, splits, plans)
     summary = _summary(settings, task, result, rows)
     run.write_json(run.summary, summary)
     report = write_report(run)
-    _tell(rows, uniform, result, run, report)
     if as_json:
         print_json({**summary, "run": str(run.root), "plan": str(run.plan), "policy": str(run.policy)})
+    else:
+        _tell(rows, uniform, result, run, report)
 
 
 def _prepare(settings: RunConfig) -> tuple[Splits, PruningTask]:
@@ -153,9 +152,9 @@ def _summary(settings: RunConfig, task: PruningTask, result: SearchResult, rows:
 
 
 def _tell(rows: list[Row], uniform: Trial, result: SearchResult, run: RunDirectory, report: Path) -> None:
-    console.print(render(rows, f"{result.episodes} episodes, {result.seconds:.0f} s"))
+    results.print(render(rows, f"{result.episodes} episodes, {result.seconds:.0f} s"))
     if uniform.reward >= result.best.reward:
-        console.print(
+        results.print(
             "[yellow]The uniform plan is at least as good as the agent's best on the reward set. "
             "Give the search more evaluations, or use the uniform plan.[/yellow]"
         )
@@ -165,7 +164,7 @@ def _tell(rows: list[Row], uniform: Trial, result: SearchResult, run: RunDirecto
         ("TensorBoard", run.tensorboard),
         ("report", report),
     ):
-        console.print(f"{name:<12}{path}", soft_wrap=True)
+        results.print(f"{name:<12}{path}", soft_wrap=True)
 
 
 if __name__ == "__main__":

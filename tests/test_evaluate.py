@@ -3,6 +3,7 @@
 import gc
 import math
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,12 +21,12 @@ from toy import (
     toy_walk,
     trained_digits,
 )
-from zoo import body, conv, imprint, small_images
+from zoo import Net, body, conv, imprint, small_images
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.data import ImageSet
-from prune_env.errors import EvaluationError
-from prune_env.evaluate import BatchNorm, Evaluator, measure_accuracy, recalibrate
+from prune_env.errors import DataError, EvaluationError, ModelError
+from prune_env.evaluate import BatchNorm, Evaluator, check_output, measure_accuracy, recalibrate
 from prune_env.task import load_splits, make_task
 
 HALF = {"stem": 4, "down": 6, "up": 8, "mid": 12}
@@ -191,6 +192,31 @@ class TestRecalibration:
         evaluator = evaluator_of(walk, calibration=image_set(17), batch_size=16)
         assert math.isfinite(evaluator.evaluate(walk.plan({"stem": 4})).loss)
 
+    @pytest.mark.parametrize(("count", "batch_size"), [(1, 16), (4, 1)], ids=["one image", "batches of one"])
+    def test_of_single_images_whose_maps_are_single_pixels_is_refused_with_the_way_out(
+        self, count: int, batch_size: int
+    ) -> None:
+        model = toy_resnet()
+        model.project = nn.Sequential(model.project, nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(16)).eval()
+        walk = toy_walk(model)
+        small = walk.plan(HALF).apply(model)
+        momentum = small.stem_bn.momentum
+        with pytest.raises(DataError, match=r"Raise data\.calibration_images and data\.batch_size to 2 or more"):
+            recalibrate(small, image_set(count).images.split(batch_size))
+        assert not any(module.training for module in small.modules())
+        assert small.stem_bn.momentum == momentum
+        with pytest.raises(DataError, match=r"data\.calibration_images"):
+            evaluator_of(walk, calibration=image_set(count), batch_size=batch_size).evaluate(walk.plan(HALF))
+
+    def test_passes_other_errors_of_the_network_on(self) -> None:
+        def fail(*_: object) -> None:
+            raise ValueError("mine")
+
+        model = toy_resnet()
+        model.drop.register_forward_hook(fail)
+        with pytest.raises(ValueError, match="mine"):
+            recalibrate(model, [image_set(4).images])
+
     def test_does_not_depend_on_what_the_statistics_were(self) -> None:
         one, other = toy_resnet(), toy_resnet()
         for module in other.modules():
@@ -247,6 +273,59 @@ class TestMeasuring:
             logits = toy_resnet()(images.images)
         assert accuracy == int((logits.argmax(1) == images.labels).sum()) / 24
         assert loss == pytest.approx(float(F.cross_entropy(logits, images.labels)), rel=1e-5)
+
+
+def classifier(output: Callable[[Tensor], object]) -> nn.Module:
+    """A network for images [N, 3, 8, 8] that makes its output of ten scores."""
+    return Net(lambda net, x: output(net.fc(x.flatten(1))), fc=nn.Linear(3 * 64, 10))
+
+
+WRONG_OUTPUTS = {
+    "five outputs": (lambda x: x[:, :5], r"of shape \[{n}, 5\]"),
+    "a dict": (lambda x: {"logits": x}, "a dict"),
+    "a tuple": (lambda x: (x, x), "a tuple"),
+    "a map": (lambda x: x[:, :, None, None], r"of shape \[{n}, 10, 1, 1\]"),
+    "no batch": (lambda x: x[0], r"of shape \[10\]"),
+    "another batch": (lambda x: torch.cat([x, x]), r"of shape \[{m}, 10\]"),
+    "nothing": (lambda _: None, "a NoneType"),
+}
+
+
+class TestTheOutput:
+    @pytest.mark.parametrize("wrong", WRONG_OUTPUTS)
+    def test_that_is_not_a_score_for_each_class_is_refused_with_what_is_needed(self, wrong: str) -> None:
+        output, found = WRONG_OUTPUTS[wrong]
+        model = classifier(output).eval()
+        images = ImageSet(image_set(12, colours=3).images, torch.arange(12) % 10)
+        needed = r"The network's output is {}; a tensor of shape \[{}, 10\] is needed"
+        with pytest.raises(ModelError, match=needed.format(found.format(n=1, m=2), 1)):
+            check_output(model, images.images[:1], 10)
+        with pytest.raises(ModelError, match=needed.format(found.format(n=12, m=24), 12)):
+            measure_accuracy(model, [(images.images, images.labels)])
+
+    def test_with_more_scores_than_classes_is_taken(self) -> None:
+        check_output(classifier(lambda x: x), torch.zeros(1, 3, 8, 8), 7)
+
+    def test_is_looked_at_in_eval_mode_without_gradients_and_leaves_the_modes(self) -> None:
+        seen: list[tuple[bool, bool]] = []
+        model = classifier(lambda x: x)
+        model.fc.register_forward_hook(lambda module, _, output: seen.append((module.training, output.requires_grad)))
+        model.train()
+        model.fc.eval()
+        check_output(model, torch.zeros(1, 3, 8, 8), 10)
+        assert seen == [(False, False)]
+        assert model.training
+        assert not model.fc.training
+
+    @pytest.mark.parametrize("error", [KeyError("mine"), AttributeError("mine"), ZeroDivisionError("mine")])
+    def test_of_a_network_that_does_not_run_is_refused_with_the_images_shape(self, error: Exception) -> None:
+        def fail(_: Tensor) -> Tensor:
+            raise error
+
+        model = classifier(fail).train()
+        with pytest.raises(ModelError, match=r"does not run on an input of shape \[1, 3, 8, 8\]: .*mine"):
+            check_output(model, torch.zeros(1, 3, 8, 8), 10)
+        assert model.training
 
 
 def test_reward_calibration_and_test_images_are_three_disjoint_sets_and_those_of_the_splits() -> None:

@@ -10,6 +10,9 @@ from zoo import imprint
 
 from prune_env.latency import measure_latency
 
+TRIES = 3
+"""Limits hold for the least of several tries, because other programs may keep the machine busy."""
+
 
 class Recorder(nn.Module):
     def __init__(self, name: str, calls: list[str], seconds: float = 0.0) -> None:
@@ -32,8 +35,13 @@ def test_networks_are_taken_in_turn(rounds: int, warmup: int) -> None:
 
 
 def test_is_in_seconds_and_its_quartiles_are_in_order() -> None:
-    found = measure_latency({"one": Recorder("one", [], seconds=0.02)}, torch.zeros(1), rounds=5, warmup=0)["one"]
-    assert 0.02 <= found.q1 <= found.median <= found.q3 < 2.0
+    quartiles = []
+    for _ in range(TRIES):
+        one = Recorder("one", [], seconds=0.02)
+        found = measure_latency({"one": one}, torch.zeros(1), rounds=5, warmup=0)["one"]
+        assert 0.02 <= found.q1 <= found.median <= found.q3
+        quartiles.append(found.q3)
+    assert min(quartiles) < 2.0
 
 
 def test_rounds_of_the_warm_up_are_not_counted() -> None:
@@ -42,14 +50,14 @@ def test_rounds_of_the_warm_up_are_not_counted() -> None:
             self.seconds = 0.3 if len(self.calls) < 2 else 0.0
             return super().forward(images)
 
-    found = measure_latency({"one": SlowAtFirst("one", [])}, torch.zeros(1), rounds=4, warmup=2)["one"]
-    assert found.q3 < 0.2
+    tries = [measure_latency({"one": SlowAtFirst("one", [])}, torch.zeros(1), rounds=4, warmup=2) for _ in range(TRIES)]
+    assert min(found["one"].q3 for found in tries) < 0.2
 
 
 def test_a_much_larger_network_takes_longer() -> None:
     models = {"large": toy_resnet(64), "small": toy_resnet(4)}
-    found = measure_latency(models, image_set(64).images, rounds=7, warmup=1)
-    assert found["large"].q1 > 2 * found["small"].q3
+    tries = [measure_latency(models, image_set(64).images, rounds=7, warmup=1) for _ in range(TRIES)]
+    assert min(found["large"].q1 for found in tries) > 2 * min(found["small"].q3 for found in tries)
 
 
 @pytest.mark.parametrize("training", [True, False])

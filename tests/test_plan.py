@@ -12,7 +12,8 @@ from zoo import body, build, chain, conv, imprint, random_plan, small_images, tr
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.errors import PlanError, PlanMismatchError
-from prune_env.plan import PlannedBudget, PlannedMember, fingerprint, first_difference
+from prune_env.fingerprint import fingerprint, first_difference, shorten
+from prune_env.plan import PlannedBudget, PlannedMember
 
 WALK = LayerWalk.trace(chain(), small_images())
 
@@ -158,6 +159,15 @@ class TestAnotherNetworkIsRefused:
             self.PLAN.apply(other)
         assert imprint(other) == before
 
+    def test_in_a_short_line_however_long_the_description_in_the_plan_is(self) -> None:
+        hostile = self.PLAN.model_copy(update={"fingerprint": {**self.PLAN.fingerprint, "l": "Conv2d\n" * 15_000}})
+        with pytest.raises(
+            PlanMismatchError, match=r"'l' is Conv2d Conv2d .*\.\.\. in the plan and Conv2d 8->5"
+        ) as caught:
+            hostile.apply(small_net())
+        assert len(str(caught.value)) < 500
+        assert "\n" not in str(caught.value)
+
     def test_but_other_weights_of_the_same_network_are_taken(self) -> None:
         plan = traced("resnet18").walk.plan({"layer1.0.conv1": 10})
         assert plan.apply(build("resnet18", seed=5)).layer1[0].conv1.out_channels == 10
@@ -168,6 +178,21 @@ def test_the_order_of_differences_is_the_networks_order() -> None:
     assert first_difference(plan, found) == "'x' is 0 in the network and unknown to the plan"
     assert first_difference(plan, {"a": "1", "c": "9"}) == "'b' is 2 in the plan and missing in the network"
     assert first_difference(plan, dict(plan)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("a" * 120, "a" * 120),
+        ("a" * 121, "a" * 117 + "..."),
+        ("a\n  b", "a b"),
+        (" " * 1000, "..."),
+        ("", ""),
+    ],
+    ids=["fits", "too long", "lines", "blank", "empty"],
+)
+def test_a_text_is_shortened_to_one_line(text: str, short: str) -> None:
+    assert shorten(text) == short
 
 
 def test_a_fingerprint_reads_every_module_once_in_order() -> None:
@@ -200,15 +225,19 @@ class TestATamperedMember:
             {"index": [[-1], [1], [2], [3], [4], [5], [6], [7]]},
             {"index": [[0], [1], [2], [3], [4], [5], [6], [10**30]]},
             {"module": "no such module"},
+            {"module": "x" * 100_000},
             {"module": "2"},
             {"module": ""},
         ],
-        ids=str,
+        ids=lambda change: str(change)[:80],
     )
     def test_outside_its_module_is_refused(self, tmp_path: Path, change: dict) -> None:
         plan = self.load(tmp_path, change)
-        with pytest.raises(PlanError, match=r"Unit '0' of the plan occupies channels of '.*' \(in\) outside its"):
+        with pytest.raises(
+            PlanError, match=r"Unit '0' of the plan occupies channels of '.* \(in\) outside its"
+        ) as caught:
             plan.apply(chain())
+        assert len(str(caught.value)) < 500
 
     def test_that_claims_a_channel_twice_is_refused(self, tmp_path: Path) -> None:
         plan = self.load(tmp_path, {"index": [[0], [0], [2], [3], [4], [5], [6], [7]]})

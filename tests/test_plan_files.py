@@ -91,6 +91,12 @@ def test_the_unspoiled_document_loads(path: Path) -> None:
         (spoiled("budget", value={"metric": "macs", "keep": 1.5, "achieved": 0.5}), r"budget\.keep: .*less than"),
         (spoiled("budget", value={"metric": "macs", "keep": float("nan"), "achieved": 0.5}), r"budget\.keep: "),
         (spoiled("costs", "macs", value=1.5), r"costs\.macs: .*integer"),
+        (spoiled("costs", "macs", value=-5), r"costs\.macs: .*greater than or equal to 1"),
+        (spoiled("costs", "dense_macs", value=0), r"costs\.dense_macs: .*greater than or equal to 1"),
+        (spoiled("costs", "params", value=0), r"costs\.params: .*greater than or equal to 1"),
+        (spoiled("costs", "macs", value=10**9), r"costs: .*macs is 1000000000; allowed are 1 to dense_macs, which is"),
+        (spoiled("costs", "params", value=10**9), r"costs: .*params is 1000000000; allowed are 1 to dense_params"),
+        (spoiled("fingerprint", "x" * 100_000, value=3), r"fingerprint\.x+\.\.\.: .*"),
         (spoiled("provenance", value={"seed": []}), r"provenance\.seed"),
     ],
     ids=lambda value: value[-40:] if len(value) < 80 else "",
@@ -110,6 +116,10 @@ def test_a_plan_that_lacks_a_field_is_refused_with_its_name(path: Path, key: str
 def test_an_unknown_version_is_refused_with_the_one_that_is_read(path: Path, version: Any) -> None:
     message = rf"is a plan of version {re.escape(repr(version))}; this release reads version 1\. Use the release"
     refused(path, spoiled("version", value=version), message)
+
+
+def test_a_version_of_any_length_is_quoted_in_short(path: Path) -> None:
+    refused(path, spoiled("version", value="9" * 100_000), r"is a plan of version '9+\.\.\.; this release reads")
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '"plan"', "{}", '{"units": []}'])

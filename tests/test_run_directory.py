@@ -47,6 +47,63 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         RunDirectory.create(tmp_path / "file" / "a" / "b")
 
 
+def test_a_file_above_the_folder_is_not_taken_for_the_run_itself(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for call in (RunDirectory.create, RunDirectory.check_free):
+        with pytest.raises(RunError, match=r"file.x' cannot be made: Not a directory \('.*file'\); choose another"):
+            call(tmp_path / "file" / "x")
+
+
+class TestAFreeFolder:
+    def test_is_told_without_making_anything(self, tmp_path: Path) -> None:
+        RunDirectory.check_free(tmp_path / "runs" / "first")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_may_be_relative(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        RunDirectory.check_free("runs/first")
+        RunDirectory.check_free("first")
+
+    @pytest.mark.parametrize("taken", ["folder", "file", "link"])
+    def test_that_exists_is_refused_as_create_does(self, tmp_path: Path, taken: str) -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "file").touch()
+        (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+        said = []
+        for call in (RunDirectory.create, RunDirectory.check_free):
+            with pytest.raises(RunError, match="exists already") as caught:
+                call(tmp_path / taken)
+            said.append(str(caught.value))
+        assert said[0] == said[1]
+
+    def test_in_a_folder_that_cannot_be_written_is_refused_as_create_does(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Not by its mode: the superuser may write everywhere.
+        monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != tmp_path)
+        for call in (RunDirectory.create, RunDirectory.check_free):
+            with pytest.raises(RunError, match=r"cannot be made: Permission denied \('.*'\); choose another"):
+                call(tmp_path / "runs" / "first")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("name", ["x" * 300, "a\0b"], ids=["too long", "null byte"])
+    def test_whose_name_no_file_can_have_is_refused(self, tmp_path: Path, name: str) -> None:
+        for call in (RunDirectory.create, RunDirectory.check_free):
+            with pytest.raises(RunError, match=r"cannot be made: .*run\.directory="):
+                call(tmp_path / name)
+
+
+def test_a_folder_made_by_another_in_the_meantime_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunDirectory, "check_free", lambda _: None)
+    with pytest.raises(RunError, match="exists already"):
+        RunDirectory.create(tmp_path)
+    with pytest.raises(RunError, match="cannot be made: File name too long"):
+        RunDirectory.create(tmp_path / ("x" * 300))
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot be made: File exists"):
+        RunDirectory.create(tmp_path / "file" / "x")
+
+
 def test_a_run_is_opened_again_with_what_it_holds(run: RunDirectory) -> None:
     run.write_config(CONFIG)
     run.append_evaluation({"accuracy": 0.5})

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm
-from zoo import MODELS, Net, body, chain, conv, counted_macs, example, small_images, traced, unit_of
+from zoo import CIFAR, MODELS, Net, body, chain, conv, counted_macs, example, small_images, traced, unit_of
 
 from prune_env import LayerWalk
 from prune_env.costs import Convolution
 from prune_env.errors import ModelError, UserError
 
-REACH = {"resnet50": 0.85, "vgg16_bn": 0.85, "cifar_resnet20": 0.85, "cifar_resnet56": 0.85}
+REACH = dict.fromkeys(("resnet50", "vgg16_bn", *CIFAR), 0.85)
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,29 @@ class TestNetworksThatCannotBeTraced:
     def test_one_that_does_not_run_on_the_input_is_refused_with_its_shape(self) -> None:
         with pytest.raises(ModelError, match=r"does not run on an input of shape \[1, 4, 8, 8\]"):
             LayerWalk.trace(chain(), torch.zeros(1, 4, 8, 8))
+
+    @pytest.mark.parametrize("error", [KeyError("x"), AttributeError("no x"), AssertionError(), ZeroDivisionError("x")])
+    def test_one_whose_forward_raises_anything_is_refused_in_words(self, error: Exception) -> None:
+        def fail(_net: Net, _images: torch.Tensor) -> torch.Tensor:
+            raise error
+
+        reason = re.escape(str(error) or type(error).__name__)
+        with pytest.raises(ModelError, match=rf"does not run on an input of shape \[1, 3, 12, 12\]: {reason}"):
+            LayerWalk.trace(Net(fail, a=conv(3, 4)), torch.zeros(1, 3, 12, 12))
+
+    def test_one_whose_forward_is_interrupted_is_not_taken_for_one_that_does_not_run(self) -> None:
+        def interrupt(_net: Net, _images: torch.Tensor) -> torch.Tensor:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            LayerWalk.trace(Net(interrupt, a=conv(3, 4)), small_images())
+
+    def test_one_with_lazy_layers_is_refused_with_the_way_out(self) -> None:
+        model = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))
+        with pytest.raises(ModelError, match=r"'0\.weight' has no shape yet.*Run the network once.*its channels"):
+            LayerWalk.trace(model, small_images())
+        model(small_images())
+        assert [unit.channels for unit in LayerWalk.trace(model, small_images()).units] == [4, 2]
 
     def test_one_without_convolutions_is_refused(self) -> None:
         with pytest.raises(ModelError, match="calls no convolution or linear layer"):

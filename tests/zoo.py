@@ -32,7 +32,7 @@ TORCHVISION = {
     "shufflenet_v2_x1_0": {},
     "resnext50_32x4d": {},
 }
-CIFAR = ("cifar_resnet20", "cifar_resnet56")
+CIFAR = ("cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "cifar_resnet110")
 MODELS = (*TORCHVISION, *CIFAR)
 
 

@@ -1,4 +1,4 @@
-"""The CIFAR ResNets of He et al. 2016 (arXiv:1512.03385, section 4.2), with option-A shortcuts."""
+"""The CIFAR ResNets of He et al. 2016 (arXiv:1512.03385, section 4.2), with option-A shortcuts by default."""
 
 from collections.abc import Callable
 
@@ -20,17 +20,24 @@ class CifarResNet(nn.Module):
         depth: Layers with weights; 6n + 2.
         classes: Outputs of the classifier.
         in_channels: Channels of the input images.
+        shortcut: Makes the shortcut from (channels read, channels written, stride) where the width changes.
     """
 
-    def __init__(self, depth: int, classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        depth: int,
+        classes: int = 10,
+        in_channels: int = 3,
+        shortcut: Callable[[int, int, int], nn.Module] = ZeroPadShortcut,
+    ) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU()
-        self.layer1 = _stage(16, 16, blocks, stride=1)
-        self.layer2 = _stage(16, 32, blocks, stride=2)
-        self.layer3 = _stage(32, 64, blocks, stride=2)
+        self.layer1 = _stage(16, 16, blocks, 1, shortcut)
+        self.layer2 = _stage(16, 32, blocks, 2, shortcut)
+        self.layer3 = _stage(32, 64, blocks, 2, shortcut)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(64, classes)
         initialise_he(self)
@@ -42,12 +49,13 @@ class CifarResNet(nn.Module):
         return self.linear(torch.flatten(self.pool(x), 1))  # type: ignore[no-any-return]
 
 
-def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
+def _stage(
+    in_channels: int, channels: int, blocks: int, stride: int, shortcut: Callable[[int, int, int], nn.Module]
+) -> nn.Sequential:
     """The stage's first block changes width and size; the others have the identity as shortcut."""
-    shortcut: nn.Module = nn.Identity()
-    if stride != 1 or in_channels != channels:
-        shortcut = ZeroPadShortcut(in_channels, channels, stride)
-    first = BasicBlock(in_channels, channels, stride, shortcut)
+    changes = stride != 1 or in_channels != channels
+    beside = shortcut(in_channels, channels, stride) if changes else nn.Identity()
+    first = BasicBlock(in_channels, channels, stride, beside)
     rest = [BasicBlock(channels, channels, 1, nn.Identity()) for _ in range(blocks - 1)]
     return nn.Sequential(first, *rest)
 

@@ -1,7 +1,5 @@
 """Weights to and from files: safetensors, or a state dict read without unpickling anything else."""
 
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.errors import WeightsError
+from prune_env.files import atomic_write
 
 # Files written before torch 0.4.1, and many converted ones, lack this counter; no forward pass reads it here.
 _OPTIONAL = ".num_batches_tracked"
@@ -41,20 +40,18 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     Args:
         model: The network.
         path: The file to write; missing folders are made, an older file is replaced at once.
+
+    Raises:
+        WeightsError: If it cannot be written; an older file is as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Cloned because safetensors refuses tensors that share memory, as tied parameters do.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(safetensors.torch.save(tensors))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, safetensors.torch.save(tensors))
+    except OSError as error:
+        raise WeightsError(f"weights file {path} cannot be written: {error.strerror or error}") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:

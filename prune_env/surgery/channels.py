@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from prune_env.costs import Convolution, channels_of, is_depthwise
 from prune_env.errors import PlanError, PlanMismatchError
-from prune_env.plan import PruningPlan, fingerprint, first_difference
+from prune_env.fingerprint import fingerprint, first_difference, shorten
+from prune_env.plan import PruningPlan
 from prune_env.unit import IntArray
 
 Kept = Mapping[tuple[str, str], IntArray]
@@ -40,8 +41,8 @@ def _check_places(plan: PruningPlan, model: nn.Module) -> None:
             size = channels_of(modules[member.module], member.side) if member.module in modules else 0
             if not member.fits(unit.channels, size):
                 raise PlanError(
-                    f"Unit {unit.name!r} of the plan occupies channels of {member.module!r} ({member.side}) outside "
-                    f"its {size} channels. The file is damaged; make the plan anew."
+                    f"Unit {shorten(repr(unit.name))} of the plan occupies channels of {shorten(repr(member.module))} "
+                    f"({member.side}) outside its {size} channels. The file is damaged; make the plan anew."
                 )
             if unit.protected is None:
                 counts = claimed.setdefault((member.module, member.side), np.zeros(size, dtype=np.int64))

@@ -26,25 +26,6 @@ class Bandit(gymnasium.Env):
         return np.zeros(2, np.float32), -((ratio - TARGET) ** 2), True, False, {}
 
 
-def _ratio(agent):
-    return (float(agent.predict(np.zeros(2, np.float32), deterministic=True)[0][0]) + 1.0) / 2.0
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_agent_finds_the_best_keep_ratio_of_a_bandit_in_300_episodes(seed):
-    agent = make_ddpg(Bandit(), AgentSection(updates_per_step=4), steps=1, episodes=300, seed=seed)
-    untrained = _ratio(agent)
-    agent.learn(300, log_interval=None)
-    assert abs(_ratio(agent) - TARGET) <= 0.05
-    assert abs(untrained - TARGET) > 0.05
-
-
-def test_without_updates_the_agent_stays_off_the_best_keep_ratio():
-    agent = make_ddpg(Bandit(), AgentSection(warmup_episodes=300), steps=1, episodes=300, seed=0)
-    agent.learn(300, log_interval=None)
-    assert abs(_ratio(agent) - TARGET) > 0.05
-
-
 def test_the_same_seed_learns_the_same_weights():
     def weights():
         agent = make_ddpg(Bandit(), AgentSection(), steps=1, episodes=40, seed=3)

@@ -77,6 +77,38 @@ def test_a_pickle_in_place_of_a_policy_is_refused_and_never_run(tmp_path):
         (save(_tensors(**{"1.bias": None}), _metadata()), "policy"),
         (save(_tensors(**{"1.weight": torch.full((1, 8), torch.nan)}), _metadata()), "layer 1 .* not finite"),
         (save(_tensors(**{"1.weight": torch.ones(2, 8), "1.bias": torch.zeros(2)}), _metadata()), "ends in 2"),
+        (save(_tensors(**{"0.bias": torch.zeros(8, 1)}), _metadata()), r"layer 0 .* a bias of shape \[8, 1\]; a layer"),
+        (save(_tensors(**{"0.bias": torch.zeros(())}), _metadata()), r"layer 0 .* a bias of shape \[\]; a layer needs"),
+        (
+            save(_tensors(**{"1.bias": torch.zeros(2)}), _metadata()),
+            r"layer 1 .* shape \[1, 8\] and a bias of .* \[2\]",
+        ),
+        (
+            save(_tensors(**{"0.weight": torch.ones(8 * COUNT)}), _metadata()),
+            "layer 0 of the policy is missing or does",
+        ),
+        (save(_tensors(**{"0.weight": torch.ones(())}), _metadata()), "layer 0 of the policy is missing or does not"),
+        (
+            save(_tensors(**{"1.weight": torch.ones(1, 8, dtype=torch.complex64)}), _metadata()),
+            "layer 1 .* holds complex64 weights .* must be floating-point",
+        ),
+        (
+            save(_tensors(**{"0.weight": torch.ones(8, COUNT, dtype=torch.int64)}), _metadata()),
+            "layer 0 .* holds int64 weights .* must be floating-point",
+        ),
+        (
+            save(_tensors(**{"0.bias": torch.zeros(8, dtype=torch.bool)}), _metadata()),
+            "layer 0 .* a bias of bool; both must be floating-point",
+        ),
+        (
+            save(
+                _tensors(
+                    **{"0.weight": torch.ones(0, COUNT), "0.bias": torch.zeros(0), "1.weight": torch.ones(1, 0)},
+                ),
+                _metadata(),
+            ),
+            "layer 0 .* a layer needs one neuron or more",
+        ),
     ],
 )
 def test_a_damaged_or_foreign_policy_is_refused_in_words(tmp_path, data, message):

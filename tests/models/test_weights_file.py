@@ -48,7 +48,7 @@ def test_failed_save_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatc
         raise OSError("disk full")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WeightsError, match="cannot be written: disk full"):
         save_weights(network(1), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -181,3 +181,11 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path: Path, change: str
     with pytest.raises(WeightsError, match=message):
         load_weights(model, path)
     assert same(model, network(1))
+
+
+def test_weights_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        WeightsError, match=r"weights file .*net\.safetensors cannot be written: (Not a dir|File exists)"
+    ):
+        save_weights(network(0), tmp_path / "file" / "net.safetensors")

@@ -1,0 +1,49 @@
+"""The fingerprint: what tells one network from another, whatever its weights."""
+
+from collections.abc import Mapping
+from itertools import chain, zip_longest
+
+from torch import nn
+
+
+def fingerprint(model: nn.Module) -> dict[str, str]:
+    """Every module's type and the shapes of its own tensors, by dotted name in the network's order.
+
+    Convolutions and linear layers are described by their channels, for example ``Conv2d 16->32 3x3 groups=1``.
+    """
+    return {name: _describe(module) for name, module in model.named_modules() if name}
+
+
+def first_difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str | None:
+    """The first module, in the network's order, that is missing, new or of another type or shape; None if equal."""
+    for name in chain.from_iterable(zip_longest(expected, found)):
+        if name is None:
+            continue
+        place = shorten(repr(name))
+        if name not in found:
+            return f"{place} is {shorten(expected[name])} in the plan and missing in the network"
+        if name not in expected:
+            return f"{place} is {shorten(found[name])} in the network and unknown to the plan"
+        if found[name] != expected[name]:
+            return f"{place} is {shorten(expected[name])} in the plan and {shorten(found[name])} in the network"
+    return None
+
+
+def shorten(text: str, most: int = 120) -> str:
+    """The text on one line, cut to ``most`` characters: what a file holds may be of any length."""
+    line = " ".join(text[: 2 * most].split())
+    return line if len(line) <= most and len(text) <= 2 * most else line[: most - 3] + "..."
+
+
+def _describe(module: nn.Module) -> str:
+    kind = type(module).__name__
+    if isinstance(module, nn.Linear):
+        return f"{kind} {module.in_features}->{module.out_features}" + (" bias" if module.bias is not None else "")
+    if isinstance(module, nn.modules.conv._ConvNd):
+        kernel = "x".join(map(str, module.kernel_size))
+        text = f"{kind} {module.in_channels}->{module.out_channels} {kernel} groups={module.groups}"
+        return text + (" bias" if module.bias is not None else "")
+    if hasattr(module, "keep_outputs"):
+        return f"{kind} {module.in_channels}->{module.out_channels}"
+    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return " ".join([kind, *(f"{name}{list(tensor.shape)}" for name, tensor in tensors)]).replace(", ", ",")

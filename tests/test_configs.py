@@ -1,0 +1,41 @@
+"""The configuration files that come with the release."""
+
+from pathlib import Path
+
+import pytest
+
+from prune_env import RunConfig
+from prune_env.models import build_model, known_models
+
+FILES = sorted((Path(__file__).parents[1] / "configs").iterdir())
+
+
+def test_the_release_has_configs_for_digits_cifar_and_imagenet() -> None:
+    assert {"digits.yaml", "cifar10_resnet56.yaml", "imagenet_resnet50.yaml"} <= {path.name for path in FILES}
+    assert {path.suffix for path in FILES} == {".yaml"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_loads_without_the_variables_it_names(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PRUNE_ENV_DATA", raising=False)
+    monkeypatch.delenv("PRUNE_ENV_WEIGHTS", raising=False)
+    config = RunConfig.load(path)
+    assert config.model.name in known_models()
+    places = [text for text in (config.data.path, config.model.weights) if text is not None]
+    assert not [text for text in places if "$" in str(text) or Path(text).is_absolute()]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_takes_its_folders_from_the_variables(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNE_ENV_DATA", "/some/data")
+    monkeypatch.setenv("PRUNE_ENV_WEIGHTS", "/some/weights")
+    config = RunConfig.load(path)
+    assert config.data.path is None or Path(config.data.path).is_relative_to("/some/data")
+    assert config.model.weights in (None, "pretrained") or Path(config.model.weights).is_relative_to("/some/weights")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_module_that_a_config_protects_is_in_its_network(path: Path) -> None:
+    config = RunConfig.load(path)
+    names = {name for name, _ in build_model(config.model.name, 10).named_modules()}
+    assert set(config.env.protect) <= names
