@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -58,8 +57,8 @@ class Evaluator:
         self._pairs = find_fold_pairs(walk.model, calibration.images[:2]) if self.form.folded else ()
         model = copy.deepcopy(walk.model).to(self.device).to(memory_format=self.form.memory_format)
         self._skeleton = Skeleton(model, walk.units, self.form.torch_dtype, self._pairs)
-        self._reward = _batches(reward, self.form, self.device)
-        self._calibration = [images for images, _ in _batches(calibration, self.form, self.device)]
+        self.reward = _batches(reward, self.form, self.device)
+        self.calibration = _batches(calibration, self.form, self.device)
         self._cache: dict[tuple[tuple[int, ...], ...], Outcome] = {}
 
     @property
@@ -85,7 +84,7 @@ class Evaluator:
             return self._cache[key]
         network = self._prepare(plan)
         with self._timed("forward"):
-            accuracy, loss = measure_accuracy(network, self._reward)
+            accuracy, loss = measure_accuracy(network, self.reward)
         self._cache[key] = _outcome(plan, accuracy, loss)
         return self._cache[key]
 
@@ -95,7 +94,7 @@ class Evaluator:
             network = self._skeleton.cut(plan.kept)
         with self._timed("recalibration"):
             if _cuts(plan):
-                recalibrate(network, self._calibration)
+                recalibrate(network, (images for images, _ in self.calibration))
         with self._timed("folding"):
             self._skeleton.fold()
         return network
@@ -110,18 +109,15 @@ class Evaluator:
         """A network of its own for the plan, in float32 and not folded, batch norms recalibrated, in eval mode."""
         small = plan.apply(self._model)
         if _cuts(plan):
-            images = _batches(self._sets[1], replace(self.form, dtype="float32", layout="channels_last"), self.device)
-            recalibrate(small, (batch for batch, _ in images))
+            recalibrate(small, (images for images, _ in self._exact(self._sets[1])))
         return small
 
-    def report(self, plan: PruningPlan) -> Outcome:
-        """The plan's outcome in float32, for a result; `evaluate` may rank plans in a faster form.
+    def measure(self, model: nn.Module) -> float:
+        """A network's accuracy on the reward set in float32, for a result; `evaluate` may rank in a faster form."""
+        return measure_accuracy(model, self._exact(self._sets[0]))[0]
 
-        Raises:
-            EvaluationError: If the accuracy or the loss is not finite.
-        """
-        reward = _batches(self._sets[0], replace(self.form, dtype="float32", layout="channels_last"), self.device)
-        return _outcome(plan, *measure_accuracy(self.pruned(plan), reward))
+    def _exact(self, images: ImageSet) -> list[tuple[Tensor, Tensor]]:
+        return _batches(images, Form(batch=self.form.batch), self.device)
 
 
 def _cuts(plan: PruningPlan) -> bool:

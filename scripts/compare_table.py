@@ -54,9 +54,9 @@ def compare_plans(evaluator: Evaluator, splits: Splits, plans: Mapping[str, Prun
     latencies = measure_latency(models, _latency_batch(evaluator, splits))
     rows = []
     for name, plan in plans.items():
-        outcome = evaluator.report(plan)
         accuracy, _ = measure_accuracy(models[name], _test_batches(evaluator, splits))
-        rows.append(Row(name, outcome.accuracy, accuracy, outcome.macs, outcome.params, latencies[name]))
+        reward = evaluator.measure(models[name])
+        rows.append(Row(name, reward, accuracy, plan.costs.macs, plan.costs.params, latencies[name]))
     return rows
 
 
