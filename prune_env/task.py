@@ -13,6 +13,7 @@ from prune_env.criteria import known_criteria, score_channels
 from prune_env.data import Splits, load_images, load_source, make_splits
 from prune_env.errors import ConfigError, EvaluationError, ModelError, suggest
 from prune_env.evaluate import Evaluator, check_output
+from prune_env.form import Form
 from prune_env.models import build_model
 from prune_env.observation import Evidence, Observer
 from prune_env.plan import PlannedBudget, PruningPlan
@@ -223,7 +224,8 @@ def trace(config: RunConfig, splits: Splits, model: nn.Module) -> LayerWalk:
 
 def make_evaluator(config: RunConfig, splits: Splits, walk: LayerWalk) -> Evaluator:
     """The evaluator of a walk on the configuration's reward and calibration set."""
-    return Evaluator(walk, splits.reward(), splits.calibration(), config.data.batch_size, device_of(config))
+    form = Form(batch=config.data.batch_size)
+    return Evaluator(walk, splits.reward(), splits.calibration(), form, device_of(config))
 
 
 def make_task(config: RunConfig, splits: Splits, model: nn.Module) -> PruningTask:

@@ -45,7 +45,7 @@ def refuse_unusable_weights(model: nn.Module) -> None:
             )
         # Other buffers may well hold infinities: the masks of an attention do.
         learned = isinstance(values, nn.Parameter) or name.endswith(("running_mean", "running_var"))
-        if learned and not torch.isfinite(values).all():
+        if learned and not torch.isfinite(values.detach()).all():
             raise ModelError(
                 f"{name!r} holds numbers that are not finite, so nothing can be measured with this network. "
                 "Check the weights file, or the training that made it."

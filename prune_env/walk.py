@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from prune_env.costs import Convolution, CostModel, Metric, build_cost_model
@@ -67,14 +68,19 @@ class LayerWalk:
             ModelError: If the network does not run on the input, has weights that are missing or not finite, computes a
                 weight from others, or a name in ``protect`` is unknown or has no channels of its own.
         """
+        # The graph is read off the gradients, also where the caller has switched them off.
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            return cls._trace(model, example_input[:1].clone(), protect or {})
+
+    @classmethod
+    def _trace(cls, model: nn.Module, example_input: Tensor, protect: Mapping[str, str]) -> Self:
         refuse_unusable_weights(model)
         probe = copied(model).eval()
         for parameter in probe.parameters():
             parameter.requires_grad_(True)
-        example_input = example_input[:1]
         shapes = observe(probe, example_input)
         units = find_units(probe, example_input, list(shapes))
-        units = protect_named(units, protect or {}, probe)
+        units = protect_named(units, protect, probe)
         failures = failing_units(probe, example_input, [unit for unit in units if unit.free])
         units = [replace(unit, protected=failures.get(unit.name, unit.protected)) for unit in units]
         positions = {name: shape.positions for name, shape in shapes.items()}

@@ -54,15 +54,15 @@ def compare_plans(evaluator: Evaluator, splits: Splits, plans: Mapping[str, Prun
     latencies = measure_latency(models, _latency_batch(evaluator, splits))
     rows = []
     for name, plan in plans.items():
-        outcome = evaluator.evaluate(plan)
         accuracy, _ = measure_accuracy(models[name], _test_batches(evaluator, splits))
-        rows.append(Row(name, outcome.accuracy, accuracy, outcome.macs, outcome.params, latencies[name]))
+        reward = evaluator.measure(models[name])
+        rows.append(Row(name, reward, accuracy, plan.costs.macs, plan.costs.params, latencies[name]))
     return rows
 
 
 def _test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[tuple[Tensor, Tensor]]:
     """The test set, batch by batch, where the evaluator's networks are."""
-    for batch in splits.test_batches(evaluator.batch_size):
+    for batch in splits.test_batches(evaluator.form.batch):
         images = batch.images.to(evaluator.device).contiguous(memory_format=torch.channels_last)
         yield images, batch.labels.to(evaluator.device)
 

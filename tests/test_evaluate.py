@@ -27,6 +27,7 @@ from prune_env import LayerWalk, PruningPlan
 from prune_env.data import ImageSet
 from prune_env.errors import DataError, EvaluationError, ModelError
 from prune_env.evaluate import BatchNorm, Evaluator, check_output, measure_accuracy, recalibrate
+from prune_env.form import Form
 from prune_env.task import load_splits, make_task
 
 HALF = {"stem": 4, "down": 6, "up": 8, "mid": 12}
@@ -35,7 +36,9 @@ HALF = {"stem": 4, "down": 6, "up": 8, "mid": 12}
 def evaluator_of(
     walk: LayerWalk, reward: ImageSet | None = None, calibration: ImageSet | None = None, batch_size: int = 16
 ) -> Evaluator:
-    return Evaluator(walk, reward or image_set(24, seed=1), calibration or image_set(16, seed=2), batch_size)
+    return Evaluator(
+        walk, reward or image_set(24, seed=1), calibration or image_set(16, seed=2), Form(batch=batch_size)
+    )
 
 
 def statistics(model: nn.Module) -> dict[str, Tensor]:
@@ -46,7 +49,7 @@ class TestTheDenseNetwork:
     def test_has_exactly_the_accuracy_that_a_plain_forward_pass_gives(self) -> None:
         model, images = trained_digits(), digits_splits().reward()
         walk = LayerWalk.trace(model, images.images[:1])
-        found = Evaluator(walk, images, digits_splits().calibration(), batch_size=16).dense()
+        found = Evaluator(walk, images, digits_splits().calibration(), Form(batch=16)).dense()
         with torch.no_grad():
             logits = model(images.images)
         right = int((logits.argmax(1) == images.labels).sum())

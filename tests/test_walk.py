@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -341,3 +342,10 @@ def test_a_network_in_which_nothing_is_traced_is_still_a_walk_of_protected_units
     walk = LayerWalk.trace(net, small_images())
     assert walk.free == ()
     assert all(unit.protected for unit in walk.units)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_network_can_be_traced_where_gradients_are_switched_off(context: Any) -> None:
+    with context():
+        walk = LayerWalk.trace(nn.Sequential(conv(3, 8), conv(8, 4)), torch.randn(1, 3, 8, 8))
+    assert [unit.name for unit in walk.free] == ["0"]

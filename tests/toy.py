@@ -15,6 +15,7 @@ from prune_env.costs import Metric
 from prune_env.criteria import score_channels
 from prune_env.data import ImageSet, ImageSource, Indices, Split, Splits
 from prune_env.evaluate import Evaluator
+from prune_env.form import Form
 from prune_env.sensitivity import SensitivityReport
 from prune_env.task import PruningTask, load_model, load_splits
 from rewards import Reward, make_reward
@@ -93,7 +94,7 @@ def toy_task(
     return PruningTask(
         walk,
         Budget(walk, metric, keep, min_keep, round_to),
-        Evaluator(walk, reward_set, calibration, batch_size),
+        Evaluator(walk, reward_set, calibration, Form(batch=batch_size)),
         score_channels("l1", walk),
         make_reward(reward) if isinstance(reward, str) else reward,
         report,

@@ -16,6 +16,9 @@ from prune_env.unit import IntArray
 Kept = Mapping[tuple[str, str], IntArray]
 """For each (module, side), some of that module's channels."""
 
+Sides = Mapping[str, IntArray]
+"""For each side of one module that is cut, the channels that stay, ascending."""
+
 
 def apply_plan(plan: PruningPlan, model: nn.Module) -> nn.Module:
     """A physically smaller copy of ``model``; see `PruningPlan.apply`."""
@@ -100,16 +103,23 @@ def slice_network(model: nn.Module, kept: Kept) -> nn.Module:
     modules = dict(model.named_modules())
     sliced: dict[int, Tensor] = {}
     for name, sides in cuts.items():
-        _slice_tensors(modules[name], sides, sliced)
+        own = {**modules[name]._parameters, **modules[name]._buffers}
+        for key, values in sliced_tensors(modules[name], sides).items():
+            sliced[id(own[key])] = _like(own[key], values)
     small = copy.deepcopy(model, dict(sliced))
     modules = dict(small.named_modules())
     for name, sides in cuts.items():
-        _set_sizes(modules[name], sides)
+        set_sizes(modules[name], sides)
     return small
 
 
-def _slice_tensors(module: nn.Module, sides: Mapping[str, IntArray], sliced: dict[int, Tensor]) -> None:
-    """Records the sliced form of each of the module's tensors under the dense tensor's identity."""
+def sliced_tensors(module: nn.Module, sides: Sides) -> dict[str, Tensor]:
+    """The module's own tensors that a cut changes, sliced, by name.
+
+    Args:
+        module: The dense module.
+        sides: The channels that stay, for each side that is cut.
+    """
     rows = _as_index(sides.get("out"), module)
     if isinstance(module, (*Convolution, nn.Linear)):
         weight = module.weight.detach()
@@ -117,19 +127,25 @@ def _slice_tensors(module: nn.Module, sides: Mapping[str, IntArray], sliced: dic
             weight = weight.index_select(0, rows)
         if "in" in sides and not is_depthwise(module):
             weight = _slice_inputs(module, weight, sides)
-        sliced[id(module.weight)] = _like(module.weight, weight)
-        if module.bias is not None and rows is not None:
-            sliced[id(module.bias)] = _like(module.bias, module.bias.detach().index_select(0, rows))
-    elif rows is not None and not hasattr(module, "keep_outputs"):
-        channels = channels_of(module, "out")
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-            if tensor.ndim == 1 and len(tensor) == channels:
-                sliced[id(tensor)] = _like(tensor, tensor.detach().index_select(0, rows))
+        if module.bias is None or rows is None:
+            return {"weight": weight}
+        return {"weight": weight, "bias": module.bias.detach().index_select(0, rows)}
+    if rows is None or hasattr(module, "keep_outputs"):
+        return {}
+    channels = channels_of(module, "out")
+    own = {**module._parameters, **module._buffers}
+    return {
+        key: tensor.detach().index_select(0, rows)
+        for key, tensor in own.items()
+        if tensor is not None and tensor.ndim == 1 and len(tensor) == channels
+    }
 
 
-def _slice_inputs(module: nn.Module, weight: Tensor, sides: Mapping[str, IntArray]) -> Tensor:
+def _slice_inputs(module: nn.Module, weight: Tensor, sides: Sides) -> Tensor:
     """The weight's input dimension cut; in a grouped convolution each group keeps its own slots."""
     groups = 1 if isinstance(module, nn.Linear) else int(module.groups)  # type: ignore[arg-type]
+    if groups == 1:
+        return weight.index_select(1, torch.as_tensor(sides["in"], device=weight.device))
     slots = channels_of(module, "in") // groups
     by_group = sides["in"].reshape(groups, -1) - np.arange(groups)[:, None] * slots
     blocks = weight.chunk(groups, dim=0)
@@ -142,7 +158,7 @@ def _slice_inputs(module: nn.Module, weight: Tensor, sides: Mapping[str, IntArra
     )
 
 
-def _set_sizes(module: nn.Module, sides: Mapping[str, IntArray]) -> None:
+def set_sizes(module: nn.Module, sides: Sides) -> None:
     """Makes the copied module's own numbers agree with its sliced tensors."""
     if hasattr(module, "keep_outputs"):
         if "in" in sides:
@@ -172,7 +188,7 @@ def _as_index(channels: IntArray | None, module: nn.Module) -> Tensor | None:
     return torch.as_tensor(channels, device=None if tensor is None else tensor.device)
 
 
-def _like(dense: Tensor, values: Tensor) -> Tensor:
+def _like(dense: Tensor | None, values: Tensor) -> Tensor:
     if isinstance(dense, nn.Parameter):
         return nn.Parameter(values, requires_grad=dense.requires_grad)
     return values

@@ -1,0 +1,149 @@
+"""A skeleton: one copy of a network that takes on the shape of plan after plan, for evaluations in a row.
+
+Where `PruningPlan.apply` makes a new network, a skeleton re-uses its modules and only slices tensors: no graph work,
+no copy of the module tree, and nothing that grows.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from prune_env.costs import Convolution, channels_of
+from prune_env.folding import FoldPair, fold_into
+from prune_env.surgery.channels import set_sizes, sliced_tensors
+from prune_env.unit import IntArray, Unit
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """One side of one module, and the units that run through it."""
+
+    module: str
+    side: str
+    size: int
+    members: tuple[tuple[str, IntArray], ...]
+
+    def kept(self, removed: Mapping[str, IntArray]) -> IntArray | None:
+        """The side's channels that stay, ascending; None if it is not cut."""
+        mask = None
+        for unit, index in self.members:
+            gone = removed.get(unit)
+            if gone is not None:
+                mask = np.ones(self.size, dtype=bool) if mask is None else mask
+                mask[index[gone].ravel()] = False
+        return None if mask is None else np.flatnonzero(mask)
+
+
+class _Fold:
+    """One batch norm that is taken out of the way and put back."""
+
+    def __init__(self, model: nn.Module, pair: FoldPair) -> None:
+        parent, _, self.leaf = pair.norm.rpartition(".")
+        self.holder = model.get_submodule(parent)
+        self.conv = model.get_submodule(pair.conv)
+        self.norm = model.get_submodule(pair.norm)
+        self.identity = nn.Identity()
+
+    def do(self) -> None:
+        """Folds."""
+        fold_into(self.conv, self.norm)
+        self.holder._modules[self.leaf] = self.identity
+
+    def undo(self) -> None:
+        """Puts the batch norm back; the convolution's own tensors are set anew by the next cut."""
+        self.holder._modules[self.leaf] = self.norm
+
+
+class Skeleton:
+    """A network that is cut again and again.
+
+    Args:
+        model: The dense network, in the layout and on the device that the cut networks shall have; it is not changed.
+        units: Its units.
+        dtype: The type that convolutions and linear layers compute in; everything else stays as it is.
+        fold_pairs: The batch norms that `fold` takes out of the way.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        units: Sequence[Unit],
+        dtype: torch.dtype = torch.float32,
+        fold_pairs: tuple[FoldPair, ...] = (),
+    ) -> None:
+        self._dense = copy.deepcopy(model).eval().requires_grad_(False)
+        for module in self._dense.modules():
+            if isinstance(module, (*Convolution, nn.Linear)):
+                module.to(dtype)
+        self.model = copy.deepcopy(self._dense)
+        self._originals = dict(self._dense.named_modules())
+        self._channels = {unit.name: unit.channels for unit in units}
+        members: dict[tuple[str, str], list[tuple[str, IntArray]]] = {}
+        for unit in units:
+            for member in unit.members:
+                members.setdefault((member.module, member.side), []).append((unit.name, member.index))
+        self._places = tuple(
+            _Place(name, side, channels_of(self._originals[name], side), tuple(found))
+            for (name, side), found in members.items()
+        )
+        # A fold or a recalibration changes modules that no unit runs through as well.
+        holders = (name for name, module in self._originals.items() if module._parameters or module._buffers)
+        self._touched = dict.fromkeys((*(place.module for place in self._places), *holders))
+        self._modules = {name: self.model.get_submodule(name) for name in self._touched}
+        self._folds = tuple(_Fold(self.model, pair) for pair in fold_pairs)
+
+    def cut(self, kept: Mapping[str, Sequence[int]]) -> nn.Module:
+        """Gives the skeleton the shape of a plan.
+
+        Args:
+            kept: For each unit the channels that stay, ascending; a unit that is not named is dense.
+
+        Returns:
+            The skeleton's network, valid until the next cut, with the dense network's batch-norm statistics.
+        """
+        removed = {
+            name: np.setdiff1d(np.arange(self._channels[name]), channels, assume_unique=True)
+            for name, channels in kept.items()
+            if len(channels) < self._channels[name]
+        }
+        sides: dict[str, dict[str, IntArray]] = {name: {} for name in self._touched}
+        for place in self._places:
+            channels = place.kept(removed)
+            if channels is not None:
+                sides[place.module][place.side] = channels
+        for folded in self._folds:
+            folded.undo()
+        for name, cut in sides.items():
+            self._reshape(name, cut)
+        return self.model
+
+    def fold(self) -> None:
+        """Folds the batch norms of this cut into their convolutions; the next cut starts unfolded again."""
+        for folded in self._folds:
+            folded.do()
+
+    def _reshape(self, name: str, sides: Mapping[str, IntArray]) -> None:
+        dense = self._originals[name]
+        if hasattr(dense, "keep_outputs"):
+            self._replace(name, copy.deepcopy(dense))
+        module = self._modules[name]
+        sliced = sliced_tensors(dense, sides)
+        for key, parameter in dense._parameters.items():
+            values = None if parameter is None else sliced.get(key, parameter.data)
+            module._parameters[key] = None if values is None else nn.Parameter(values, requires_grad=False)
+        for key, buffer in dense._buffers.items():
+            # Statistics are measured in place, so the dense network's own tensors are never handed out.
+            module._buffers[key] = None if buffer is None else sliced.get(key, buffer).clone()
+        for attribute in ("in_channels", "out_channels", "in_features", "out_features", "num_features", "groups"):
+            if hasattr(dense, attribute):
+                setattr(module, attribute, getattr(dense, attribute))
+        set_sizes(module, sides)
+
+    def _replace(self, name: str, module: nn.Module) -> None:
+        parent, _, leaf = name.rpartition(".")
+        self.model.get_submodule(parent)._modules[leaf] = module
+        self._modules[name] = module
