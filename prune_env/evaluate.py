@@ -2,9 +2,7 @@
 
 import copy
 import math
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +20,6 @@ from prune_env.walk import LayerWalk
 from rewards import Outcome
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
-
-
-PHASES = ("slicing", "recalibration", "folding", "forward")
-"""What an evaluation's time is made of."""
 
 
 class Evaluator:
@@ -51,7 +45,6 @@ class Evaluator:
         self.device = torch.device(device)
         self.form = form or Form()
         self.hits = 0
-        self.seconds = dict.fromkeys(PHASES, 0.0)
         self._sets = reward, calibration
         self._model = copy.deepcopy(walk.model).to(self.device).to(memory_format=torch.channels_last).eval()
         self._pairs = find_fold_pairs(walk.model, calibration.images[:2]) if self.form.folded else ()
@@ -82,28 +75,16 @@ class Evaluator:
         if key in self._cache:
             self.hits += 1
             return self._cache[key]
-        network = self._prepare(plan)
-        with self._timed("forward"):
-            accuracy, loss = measure_accuracy(network, self.reward)
-        self._cache[key] = _outcome(plan, accuracy, loss)
+        self._cache[key] = _outcome(plan, *measure_accuracy(self._prepare(plan), self.reward))
         return self._cache[key]
 
     def _prepare(self, plan: PruningPlan) -> nn.Module:
         """The skeleton in the plan's shape, recalibrated and folded."""
-        with self._timed("slicing"):
-            network = self._skeleton.cut(plan.kept)
-        with self._timed("recalibration"):
-            if _cuts(plan):
-                recalibrate(network, (images for images, _ in self.calibration))
-        with self._timed("folding"):
-            self._skeleton.fold()
+        network = self._skeleton.cut(plan.kept)
+        if _cuts(plan):
+            recalibrate(network, (images for images, _ in self.calibration))
+        self._skeleton.fold()
         return network
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[phase] += time.perf_counter() - started
 
     def pruned(self, plan: PruningPlan) -> nn.Module:
         """A network of its own for the plan, in float32 and not folded, batch norms recalibrated, in eval mode."""

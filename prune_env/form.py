@@ -1,7 +1,7 @@
 """The form in which plans are evaluated: layout, number type, folding, batch size."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -31,7 +31,3 @@ class Form:
     def torch_dtype(self) -> torch.dtype:
         """The number type as torch names it."""
         return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
-
-    def as_record(self) -> dict[str, Any]:
-        """The form as plain data."""
-        return asdict(self)
