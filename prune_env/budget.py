@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil, floor, isqrt, sqrt
 
 import numpy as np
+import numpy.typing as npt
 
 from prune_env.costs import Metric
 from prune_env.errors import BudgetError
@@ -187,17 +188,38 @@ class Budget:
 
     def uniform(self) -> IntArray:
         """Widths with one keep ratio for all free units, the largest that meets the budget, int64 [units]."""
-        low, high = 0.0, 1.0
+        return self.project(self.channels)
+
+    def project(self, wanted: npt.ArrayLike) -> IntArray:
+        """Widths in the proportions that are wanted, all made wider or narrower alike until the budget is spent.
+
+        Args:
+            wanted: [units], above 0; only their proportions count.
+
+        Returns:
+            Allowed widths, int64 [units]: those of the largest common factor that meets the budget.
+        """
+        proportions = np.asarray(wanted, dtype=np.float64)
+        low, high = 0.0, float((self.channels / proportions).max())
+        if self.form.cost(self._scaled(proportions, high)) <= self.limit:
+            return self._scaled(proportions, high)
         for _ in range(40):
             middle = (low + high) / 2
-            low, high = (middle, high) if self._fits(middle) else (low, middle)
-        return self._at_ratio(1.0 if self._fits(1.0) else low)
+            fits = self.form.cost(self._scaled(proportions, middle)) <= self.limit
+            low, high = (middle, high) if fits else (low, middle)
+        return self._scaled(proportions, low)
 
-    def _fits(self, ratio: float) -> bool:
-        return self.form.cost(self._at_ratio(ratio)) <= self.limit
+    def random(self, generator: np.random.Generator, spread: float = 0.3) -> IntArray:
+        """Widths drawn at random around the uniform plan's, at the budget, int64 [units].
 
-    def _at_ratio(self, ratio: float) -> IntArray:
-        widths = [self.allowed(number, ratio * channels) for number, channels in enumerate(self.channels)]
+        Args:
+            generator: Where the randomness comes from.
+            spread: Standard deviation of the widths' logarithms before they are made to meet the budget [our choice].
+        """
+        return self.project(self.channels * np.exp(spread * generator.standard_normal(len(self.units))))
+
+    def _scaled(self, proportions: npt.NDArray[np.float64], factor: float) -> IntArray:
+        widths = [self.allowed(number, factor * width) for number, width in enumerate(proportions)]
         return np.array(widths, dtype=np.int64)
 
     def names(self, widths: Sequence[int] | IntArray) -> dict[str, int]:

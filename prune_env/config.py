@@ -19,6 +19,7 @@ from prune_env.config_sections import (
     CriterionSection,
     DataSection,
     EnvSection,
+    FormSection,
     ModelSection,
     PretrainSection,
     RewardSection,
@@ -43,6 +44,7 @@ class RunConfig(Section):
     run: RunSection = Field(default_factory=RunSection)
     model: ModelSection
     data: DataSection
+    form: FormSection = Field(default_factory=FormSection)
     pretrain: PretrainSection = Field(default_factory=PretrainSection)
     budget: BudgetSection = Field(default_factory=BudgetSection)
     env: EnvSection = Field(default_factory=EnvSection)

@@ -17,7 +17,7 @@ class Section(BaseModel):
     @classmethod
     def _refuse_truth_values_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic takes true for 1, and nobody who writes "epochs: true" means one epoch.
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation not in (bool, bool | None):
             raise ValueError("must not be true or false")
         return value
 
@@ -29,9 +29,6 @@ class RunSection(Section):
         default=None,
         min_length=1,
         description="Folder of the run, which must not exist yet; null: runs/NAME.",
-    )
-    threads: int | None = Field(
-        default=None, ge=1, description="Threads of torch, 1 or more; null: torch's own choice."
     )
     device: str = Field(default="auto", description="auto (a GPU where there is one), cpu, cuda or cuda:N.")
 
@@ -80,7 +77,27 @@ class DataSection(Section):
         description="Side of the images in pixels, 1 or more, for folders of images (null: 224); the other data sets "
         "have their own size.",
     )
-    batch_size: int = Field(default=256, ge=1, description="Images per forward pass, 1 or more.")
+
+
+class FormSection(Section):
+    """How the forward passes of an evaluation run; what is null is measured once per machine and network."""
+
+    layout: Literal["channels_last", "contiguous"] | None = Field(
+        default=None, description="Order of a map in memory; null: the faster one."
+    )
+    dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None,
+        description="Number type that plans are ranked in; null: bfloat16 where it is faster and ranks as float32 "
+        "does. Final accuracies are always float32.",
+    )
+    folded: bool | None = Field(
+        default=None,
+        description="Whether batch norms are folded into the convolutions before them; null: where that is faster.",
+    )
+    batch: int | None = Field(default=None, ge=1, description="Images a forward pass, 1 or more; null: the fastest.")
+    threads: int | None = Field(
+        default=None, ge=1, description="Threads of torch, 1 or more; null: one or torch's own choice, the faster."
+    )
 
 
 class PretrainSection(Section):
@@ -178,6 +195,11 @@ class RewardSection(Section):
 class SearchSection(Section):
     """How long to search."""
 
+    racing: bool = Field(
+        default=False,
+        description="Whether a plan is given up within its evaluation once it cannot become the best with 99 % "
+        "confidence; for rewards that look at accuracy and cost alone.",
+    )
     evaluations: int = Field(
         default=200,
         ge=1,

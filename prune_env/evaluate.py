@@ -1,25 +1,40 @@
 """The evaluator: a plan's accuracy on the reward set, after its batch-norm statistics are measured anew."""
 
 import copy
+import hashlib
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prune_env.data import ImageSet
-from prune_env.errors import DataError, EvaluationError, ModelError
+from prune_env.errors import EvaluationError, ModelError
 from prune_env.folding import find_fold_pairs
 from prune_env.form import Form
 from prune_env.modes import in_eval_mode
 from prune_env.plan import PruningPlan
+from prune_env.recalibration import recalibrate
 from prune_env.surgery.skeleton import Skeleton
 from prune_env.tracing import does_not_run
 from prune_env.walk import LayerWalk
 from rewards import Outcome
 
-BatchNorm = nn.modules.batchnorm._BatchNorm
+GiveUp = Callable[[int, int], bool]
+"""Told how many images were right and how many seen, says whether the rest need not be looked at."""
+
+
+class Measurement(NamedTuple):
+    """Top-1 accuracy in [0, 1], mean cross-entropy in nats, and the number of images that they are over."""
+
+    accuracy: float
+    loss: float
+    images: int
 
 
 class Evaluator:
@@ -31,6 +46,11 @@ class Evaluator:
         calibration: Images for the batch-norm statistics, disjoint from the others.
         form: How the forward passes run while plans are ranked.
         device: Where the network runs.
+
+    Attributes:
+        hits: How many plans were asked for again.
+        images_left: How many reward images were not looked at because plans were given up.
+        seconds: How long the last evaluation's phases took: slicing, recalibration, folding, forward.
     """
 
     def __init__(
@@ -45,14 +65,30 @@ class Evaluator:
         self.device = torch.device(device)
         self.form = form or Form()
         self.hits = 0
+        self.images_left = 0
+        self.seconds: dict[str, float] = {}
         self._sets = reward, calibration
-        self._model = copy.deepcopy(walk.model).to(self.device).to(memory_format=torch.channels_last).eval()
-        self._pairs = find_fold_pairs(walk.model, calibration.images[:2]) if self.form.folded else ()
+        self._model = copy.deepcopy(walk.model).to(self.device).to(memory_format=self.form.memory_format).eval()
+        # Where nothing else reads a batch norm's input, recalibration may overwrite it, folded or not.
+        pairs = find_fold_pairs(walk.model, calibration.images[:2])
+        self._sole_readers = [pair.norm for pair in pairs]
         model = copy.deepcopy(walk.model).to(self.device).to(memory_format=self.form.memory_format)
-        self._skeleton = Skeleton(model, walk.units, self.form.torch_dtype, self._pairs)
+        self._skeleton = Skeleton(
+            model, walk.units, self.form.tensor_dtype(self.device), pairs if self.form.folded else ()
+        )
         self.reward = _batches(reward, self.form, self.device)
         self.calibration = _batches(calibration, self.form, self.device)
-        self._cache: dict[tuple[tuple[int, ...], ...], Outcome] = {}
+        self._cache: dict[bytes, tuple[Outcome, int]] = {}
+
+    @property
+    def images(self) -> int:
+        """Size of the reward set."""
+        return len(self._sets[0])
+
+    @property
+    def network(self) -> nn.Module:
+        """The network in the shape and form of the plan that was run last."""
+        return self._skeleton.model
 
     @property
     def misses(self) -> int:
@@ -63,96 +99,89 @@ class Evaluator:
         """The outcome of the network as it is."""
         return self.evaluate(self.walk.plan({}))
 
-    def evaluate(self, plan: PruningPlan) -> Outcome:
-        """Cuts the network, recalibrates its batch norms and measures it on the reward set, in the evaluator's form.
+    def evaluate(self, plan: PruningPlan, give_up: GiveUp | None = None) -> Outcome:
+        """What a plan is worth on the reward set; measured when it is first asked for.
 
-        A plan that cuts nothing leaves the network and its statistics untouched.
+        Args:
+            plan: The plan.
+            give_up: Asked after each batch whether to leave the rest; see `measure_accuracy`.
 
         Raises:
             EvaluationError: If the accuracy or the loss is not finite.
         """
-        key = tuple(plan.kept.values())
+        key = _key(plan)
         if key in self._cache:
-            self.hits += 1
-            return self._cache[key]
-        self._cache[key] = _outcome(plan, *measure_accuracy(self._prepare(plan), self.reward))
-        return self._cache[key]
+            outcome, images = self._cache[key]
+            # What one search gave up may be worth another's while.
+            if outcome.complete or (give_up is not None and give_up(round(images * outcome.accuracy), images)):
+                self.hits += 1
+                return outcome
+        before = self.images_left
+        outcome = self.run(plan, give_up)
+        self._cache[key] = outcome, self.images - (self.images_left - before)
+        return outcome
 
-    def _prepare(self, plan: PruningPlan) -> nn.Module:
-        """The skeleton in the plan's shape, recalibrated and folded."""
-        network = self._skeleton.cut(plan.kept)
-        if _cuts(plan):
-            recalibrate(network, (images for images, _ in self.calibration))
-        self._skeleton.fold()
+    def run(self, plan: PruningPlan, give_up: GiveUp | None = None) -> Outcome:
+        """As `evaluate`, whether or not the plan was evaluated before.
+
+        Cuts the network, recalibrates its batch norms, folds them, and measures it on the reward set, in the
+        evaluator's form; `seconds` then says how long each of these took. A plan that cuts nothing leaves the network
+        and its statistics untouched.
+        """
+        network = self.ready(plan)
+        with self._timed("forward"), self.form.computing(self.device):
+            measured = measure_accuracy(network, self.reward, give_up)
+        if not (math.isfinite(measured.accuracy) and math.isfinite(measured.loss)):
+            raise EvaluationError(
+                f"The network gives a loss of {measured.loss} and an accuracy of {measured.accuracy} on the reward set "
+                f"with the widths {plan.widths}. Check the network's weights and the data's scaling."
+            )
+        left = self.images - measured.images
+        self.images_left += left
+        return Outcome(measured.accuracy, measured.loss, plan.costs.macs, plan.costs.params, complete=left == 0)
+
+    def ready(self, plan: PruningPlan) -> nn.Module:
+        """The network in the plan's shape, recalibrated, in the evaluator's form; valid until the next plan."""
+        with self._timed("slicing"):
+            network = self._skeleton.cut(plan.kept)
+        with self._timed("recalibration"), self.form.computing(self.device):
+            if _cuts(plan):
+                recalibrate(network, (images for images, _ in self.calibration), self._sole_readers)
+        with self._timed("folding"):
+            self._skeleton.fold()
         return network
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[phase] = time.perf_counter() - started
 
     def pruned(self, plan: PruningPlan) -> nn.Module:
         """A network of its own for the plan, in float32 and not folded, batch norms recalibrated, in eval mode."""
         small = plan.apply(self._model)
         if _cuts(plan):
-            recalibrate(small, (images for images, _ in self._exact(self._sets[1])))
+            recalibrate(small, (images for images, _ in self._exact(self._sets[1])), self._sole_readers)
         return small
 
     def measure(self, model: nn.Module) -> float:
         """A network's accuracy on the reward set in float32, for a result; `evaluate` may rank in a faster form."""
-        return measure_accuracy(model, self._exact(self._sets[0]))[0]
+        return measure_accuracy(model, self._exact(self._sets[0])).accuracy
 
     def _exact(self, images: ImageSet) -> list[tuple[Tensor, Tensor]]:
-        return _batches(images, Form(batch=self.form.batch), self.device)
+        return _batches(images, Form(self.form.layout, batch=self.form.batch), self.device)
+
+
+def _key(plan: PruningPlan) -> bytes:
+    """What a plan keeps, in a few bytes: thousands of plans are remembered."""
+    digest = hashlib.blake2b(digest_size=16)
+    for kept in plan.kept.values():
+        digest.update(np.array([len(kept), *kept], dtype=np.int64).tobytes())
+    return digest.digest()
 
 
 def _cuts(plan: PruningPlan) -> bool:
     return any(len(unit.kept) < unit.channels for unit in plan.units)
-
-
-def _outcome(plan: PruningPlan, accuracy: float, loss: float) -> Outcome:
-    if not (math.isfinite(accuracy) and math.isfinite(loss)):
-        raise EvaluationError(
-            f"The network gives a loss of {loss} and an accuracy of {accuracy} on the reward set with the widths "
-            f"{plan.widths}. Check the network's weights and the data's scaling."
-        )
-    return Outcome(accuracy=accuracy, loss=loss, macs=plan.costs.macs, params=plan.costs.params)
-
-
-def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Measures every batch norm's statistics anew, in place (adaptive batch norm, Li et al., ECCV 2020).
-
-    The statistics are reset and averaged cumulatively over the batches, every image counting alike; only batch norms
-    are put into training mode, so dropout stays off.
-
-    Args:
-        model: The network, in eval mode.
-        batches: Image batches [N, C, H, W]; more than one value a channel is needed in each.
-
-    Raises:
-        DataError: If a batch norm sees a single value a channel, which has no variance.
-    """
-    norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.train()
-    seen = 0
-    try:
-        with torch.no_grad():
-            for images in batches:
-                seen += len(images)
-                for norm in norms:
-                    norm.momentum = len(images) / seen
-                model(images)
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise DataError(
-            f"A batch norm over maps of a single pixel cannot tell a variance from a batch of {len(images)} "
-            "calibration image. Raise data.calibration_images and data.batch_size to 2 or more."
-        ) from None
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
 
 
 def check_output(model: nn.Module, image: Tensor, classes: int) -> None:
@@ -185,8 +214,15 @@ def _check_logits(output: object, count: int, classes: int) -> None:
         )
 
 
-def measure_accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Top-1 accuracy in [0, 1] and mean cross-entropy in nats over labelled batches, in float32.
+def measure_accuracy(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], give_up: GiveUp | None = None
+) -> Measurement:
+    """A network's accuracy and loss over labelled batches, the loss in float32.
+
+    Args:
+        model: The network, in eval mode.
+        batches: Images and labels.
+        give_up: Asked after each batch, with the images that were right and those seen; True leaves the rest.
 
     Raises:
         ModelError: If the network's output is not one score for each image and class.
@@ -201,7 +237,9 @@ def measure_accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]])
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             correct += int((logits.argmax(dim=1) == labels).sum())
             count += len(labels)
-    return correct / count, loss / count
+            if give_up is not None and give_up(correct, count):
+                break
+    return Measurement(correct / count, loss / count, count)
 
 
 def _batches(images: ImageSet, form: Form, device: torch.device) -> list[tuple[Tensor, Tensor]]:
@@ -211,6 +249,6 @@ def _batches(images: ImageSet, form: Form, device: torch.device) -> list[tuple[T
     """
     count = math.ceil(len(images) / form.batch)
     return [
-        (part.to(device, form.torch_dtype).contiguous(memory_format=form.memory_format), labels.to(device))
+        (part.to(device, form.tensor_dtype(device)).contiguous(memory_format=form.memory_format), labels.to(device))
         for part, labels in zip(images.images.tensor_split(count), images.labels.tensor_split(count), strict=True)
     ]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.costs import Convolution
+from prune_env.recalibration import PLAIN
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -59,14 +60,14 @@ def _candidates(model: nn.Module, example_input: Tensor) -> tuple[FoldPair, ...]
     def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         calls[names[module]] = calls.get(names[module], 0) + 1
         conv = producers.get(id(inputs[0]))
-        if conv is not None and isinstance(module, BatchNorm) and module.affine and module.track_running_stats:
+        if conv is not None and type(module) in PLAIN and module.affine and module.track_running_stats:
             pairs.append(FoldPair(conv, names[module]))
 
     handles = []
     for module in model.modules():
         if isinstance(module, Convolution):
             handles.append(module.register_forward_hook(produced))
-        elif isinstance(module, BatchNorm):
+        elif type(module) in PLAIN:
             handles.append(module.register_forward_pre_hook(read))
     try:
         with torch.no_grad():

@@ -141,6 +141,11 @@ class RunDirectory:
         return self.root / "sensitivity.json"
 
     @property
+    def form(self) -> Path:
+        """The form of the forward passes, and what was measured to choose it."""
+        return self.root / "form.json"
+
+    @property
     def summary(self) -> Path:
         """The result in numbers."""
         return self.root / "summary.json"

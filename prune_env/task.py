@@ -12,11 +12,13 @@ from prune_env.config import RunConfig
 from prune_env.criteria import known_criteria, score_channels
 from prune_env.data import Splits, load_images, load_source, make_splits
 from prune_env.errors import ConfigError, EvaluationError, ModelError, suggest
-from prune_env.evaluate import Evaluator, check_output
+from prune_env.evaluate import Evaluator, GiveUp, check_output
 from prune_env.form import Form
+from prune_env.form_choice import FormChoice, FormChooser
 from prune_env.models import build_model
 from prune_env.observation import Evidence, Observer
 from prune_env.plan import PlannedBudget, PruningPlan
+from prune_env.racing import Race
 from prune_env.recover import train
 from prune_env.sensitivity import SensitivityReport, feature_map_ranks, find_sensitive_layers
 from prune_env.unit import IntArray
@@ -59,6 +61,8 @@ class PruningTask:
         reward: What an outcome is worth.
         report: The evidence for the sensitive layers; None if they were not looked for.
         input_size: Height and width of the network's input in pixels.
+        racing: Whether a plan is given up within its evaluation once it cannot become its search's best.
+        form_choice: How the evaluator's form came about; None where it was not chosen.
         probe_keep: The keep ratio of the probes that show how far the loss rises; None for no probes.
         provenance: Facts that every plan records.
         listeners: Called with each new trial.
@@ -74,6 +78,8 @@ class PruningTask:
     report: SensitivityReport | None
     input_size: tuple[int, int]
     probe_keep: float | None = None
+    racing: bool = False
+    form_choice: FormChoice | None = None
     provenance: dict[str, str | int | float | None] = field(default_factory=dict)
     listeners: list[Callable[[Trial], None]] = field(default_factory=list)
     trials: int = 0
@@ -81,6 +87,8 @@ class PruningTask:
     def __post_init__(self) -> None:
         self.baseline = self.evaluator.dense()
         self._observer: Observer | None = None
+        self._race = Race(self.reward, self.baseline, self.evaluator.images, len(self.evaluator.reward) - 1)
+        self._best: dict[str, float] = {}
 
     @property
     def probes(self) -> int:
@@ -111,7 +119,7 @@ class PruningTask:
         """
         started, hits = time.perf_counter(), self.evaluator.hits
         plan = self.plan(widths)
-        outcome = self.evaluator.evaluate(plan)
+        outcome = self.evaluator.evaluate(plan, self._give_up(plan, kind))
         try:
             reward = self.reward(outcome, self.baseline)
         except RewardError as error:
@@ -126,9 +134,17 @@ class PruningTask:
             seconds=time.perf_counter() - started,
         )
         self.trials += 1
+        if outcome.complete:
+            self._best[kind] = max(reward, self._best.get(kind, reward))
         for listener in self.listeners:
             listener(trial)
         return trial
+
+    def _give_up(self, plan: PruningPlan, kind: str) -> GiveUp | None:
+        """Probes are looked at to the end: they are for the loss, and one that cuts little tells nothing of plans."""
+        if not self.racing or kind == "probe" or kind not in self._best:
+            return None
+        return self._race.against(self._best[kind], plan.costs.macs, plan.costs.params)
 
     def plan(self, widths: IntArray) -> PruningPlan:
         """The plan that keeps the best-scored channels at these widths [free units]."""
@@ -205,10 +221,15 @@ def check_names(config: RunConfig) -> None:
     """Refuses a criterion, a reward or a device that does not exist, before any time is spent.
 
     Raises:
-        ConfigError: If there is no such criterion.
+        ConfigError: If there is no such criterion, or racing does not go with the reward.
         RewardError: If there is no such reward, or its settings do not fit.
         ModelError: If there is no such device.
     """
+    if config.search.racing and ":" in config.reward.name:
+        raise ConfigError(
+            f"search.racing: true given with the reward {config.reward.name!r}; allowed with the library's own "
+            "rewards, which do not look at the loss and do not fall where accuracy rises. Set search.racing to false."
+        )
     if config.criterion.name not in known_criteria():
         offer = suggest(config.criterion.name, known_criteria())
         raise ConfigError(f"criterion.name: there is no criterion {config.criterion.name!r}; {offer}.")
@@ -223,23 +244,27 @@ def trace(config: RunConfig, splits: Splits, model: nn.Module) -> LayerWalk:
 
 
 def make_evaluator(config: RunConfig, splits: Splits, walk: LayerWalk) -> Evaluator:
-    """The evaluator of a walk on the configuration's reward and calibration set."""
-    form = Form(batch=config.data.batch_size)
-    return Evaluator(walk, splits.reward(), splits.calibration(), form, device_of(config))
+    """The evaluator of a walk on the configuration's reward and calibration set, in the usual form or the given one."""
+    given = {key: value for key, value in config.form.model_dump().items() if value is not None}
+    return Evaluator(walk, splits.reward(), splits.calibration(), Form(**given), device_of(config))
 
 
-def make_task(config: RunConfig, splits: Splits, model: nn.Module) -> PruningTask:
-    """Traces a network, protects what is sensitive, and readies it for a search.
+def make_task(
+    config: RunConfig, splits: Splits, model: nn.Module, tell: Callable[[str], None] = lambda _: None
+) -> PruningTask:
+    """Traces a network, protects what is sensitive, measures the fastest form, and readies it for a search.
 
     Args:
         config: The run's settings.
         splits: The data.
         model: The dense network with its weights.
+        tell: Hears in words what is going on.
 
     Raises:
         BudgetError: If the budget cannot be met; before any plan is evaluated.
     """
     check_names(config)
+    tell("tracing the network, proving its units and reading feature-map ranks")
     walk = trace(config, splits, model)
     report = None
     if config.sensitivity.enabled:
@@ -248,7 +273,12 @@ def make_task(config: RunConfig, splits: Splits, model: nn.Module) -> PruningTas
     budget = Budget(walk, config.budget.metric, config.budget.keep, config.env.min_keep, config.env.round_to)
     reward = make_reward(config.reward.name, config.reward.settings)
     scores = score_channels(config.criterion.name, walk)
-    evaluator = make_evaluator(config, splits, walk)
+    sets, device = (splits.reward(), splits.calibration()), device_of(config)
+    chooser = FormChooser(walk, budget, *sets, device, _ranks(reward), tell)
+    choice = chooser.choose(config.form, config.search.evaluations)
+    if choice.form.threads is not None:
+        torch.set_num_threads(choice.form.threads)
+    evaluator = Evaluator(walk, *sets, choice.form, device)
     return PruningTask(
         walk,
         budget,
@@ -258,12 +288,18 @@ def make_task(config: RunConfig, splits: Splits, model: nn.Module) -> PruningTas
         report,
         input_size=splits.source.size,
         probe_keep=config.sensitivity.probe_keep,
+        racing=config.search.racing,
+        form_choice=choice,
         provenance={"model": config.model.name, "criterion": config.criterion.name, "seed": config.seed},
     )
+
+
+def _ranks(reward: Reward) -> Callable[[Evaluator, PruningPlan], float]:
+    return lambda evaluator, plan: reward(evaluator.evaluate(plan), evaluator.dense())
 
 
 def _find_sensitive(config: RunConfig, splits: Splits, walk: LayerWalk) -> SensitivityReport:
     settings = config.sensitivity
     images = splits.calibration().images[: settings.images]
-    ranks = feature_map_ranks(walk, images, min(64, config.data.batch_size))
+    ranks = feature_map_ranks(walk, images, min(64, config.form.batch or 64))
     return find_sensitive_layers(ranks, settings.rank_threshold, settings.layer_threshold, settings.top_share)

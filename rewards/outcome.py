@@ -13,6 +13,8 @@ class Outcome:
         macs: Multiply-adds of the conv and linear layers for one image, counted once, >= 1.
         params: Number of parameters, >= 1.
         latency: Seconds for one forward pass, or None where it was not measured.
+        complete: False where accuracy and loss are over a part of the reward set, enough to know that another network
+            is better.
     """
 
     accuracy: float
@@ -20,3 +22,4 @@ class Outcome:
     macs: int
     params: int
     latency: float | None = None
+    complete: bool = True

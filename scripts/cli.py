@@ -2,6 +2,7 @@
 
 import typer
 
+from scripts.bench import bench
 from scripts.common import run_app
 from scripts.evaluate import evaluate
 from scripts.inspect_walk import inspect_walk
@@ -20,6 +21,7 @@ app.command("train")(train)
 app.command("replay")(replay)
 app.command("evaluate")(evaluate)
 app.command("report")(report)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:

@@ -29,8 +29,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 def read_config(path: Path, overrides: Sequence[str] | None) -> RunConfig:
     """Reads the settings and makes torch run as they ask."""
     config = RunConfig.load(path, overrides or ())
-    if config.run.threads is not None:
-        torch.set_num_threads(config.run.threads)
+    if config.form.threads is not None:
+        torch.set_num_threads(config.form.threads)
     return config
 
 

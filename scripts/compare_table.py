@@ -54,7 +54,7 @@ def compare_plans(evaluator: Evaluator, splits: Splits, plans: Mapping[str, Prun
     latencies = measure_latency(models, _latency_batch(evaluator, splits))
     rows = []
     for name, plan in plans.items():
-        accuracy, _ = measure_accuracy(models[name], _test_batches(evaluator, splits))
+        accuracy = measure_accuracy(models[name], _test_batches(evaluator, splits)).accuracy
         reward = evaluator.measure(models[name])
         rows.append(Row(name, reward, accuracy, plan.costs.macs, plan.costs.params, latencies[name]))
     return rows

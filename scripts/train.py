@@ -68,8 +68,7 @@ def _prepare(settings: RunConfig) -> tuple[Splits, PruningTask]:
                 f"training the dense network: epoch {epoch} of {settings.pretrain.epochs}, loss {loss:.3f}"
             ),
         )
-        status.update("tracing the network, proving its units and reading feature-map ranks")
-        task = make_task(settings, splits, model)
+        task = make_task(settings, splits, model, status.update)
     low, high = task.budget.reachable
     console.print(
         f"{settings.model.name}: {len(task.budget.units)} of {len(task.walk.units)} units free, reachable "
@@ -82,6 +81,8 @@ def _start_run(folder: Path, settings: RunConfig, splits: Splits, task: PruningT
     run = RunDirectory.create(folder)
     run.write_config(settings)
     run.write_json(run.splits, splits.record())
+    assert task.form_choice is not None
+    run.write_json(run.form, task.form_choice.as_record())
     if task.report is not None:
         run.write_json(run.sensitivity, task.report.as_record())
     if settings.model.weights is None:
@@ -127,6 +128,7 @@ def record_of(trial: Trial, task: PruningTask) -> dict[str, Any]:
         "macs": trial.outcome.macs,
         "params": trial.outcome.params,
         "cached": trial.cached,
+        "complete": trial.outcome.complete,
         "seconds": round(trial.seconds, 4),
         "widths": {unit.name: widths[unit.name] for unit in task.budget.units},
     }
@@ -144,6 +146,7 @@ def _summary(settings: RunConfig, task: PruningTask, result: SearchResult, rows:
         "episodes": result.episodes,
         "evaluations": task.trials,
         "cache_hits": task.evaluator.hits,
+        "images_left": task.evaluator.images_left,
         "seconds": result.seconds,
         "seconds_per_episode": result.seconds / (result.episodes + task.probes),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),

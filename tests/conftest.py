@@ -1,6 +1,7 @@
-"""What all tests share: one torch thread, and the folders of real images and weights where there are any."""
+"""What all tests share: one torch thread, a cache of their own, and the folders of real images and weights."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,14 @@ BESIDE = Path(__file__).resolve().parents[2] / "shared"
 def one_torch_thread() -> None:
     """Tests run beside each other; threads of one would slow the others down."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests, and the commands that they start, never touch what the user's own runs remember."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

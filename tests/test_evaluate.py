@@ -25,9 +25,10 @@ from zoo import Net, body, conv, imprint, small_images
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.data import ImageSet
-from prune_env.errors import DataError, EvaluationError, ModelError
-from prune_env.evaluate import BatchNorm, Evaluator, check_output, measure_accuracy, recalibrate
+from prune_env.errors import EvaluationError, ModelError
+from prune_env.evaluate import Evaluator, Measurement, check_output, measure_accuracy
 from prune_env.form import Form
+from prune_env.recalibration import BatchNorm
 from prune_env.task import load_splits, make_task
 
 HALF = {"stem": 4, "down": 6, "up": 8, "mid": 12}
@@ -133,7 +134,8 @@ class TestACutNetwork:
         evaluator.evaluate(walk.plan({"stem": 1}))
         assert imprint(walk.model) == before
         # Nor is the evaluator's own copy touched: measured anew, the dense network is what it was.
-        assert measure_accuracy(evaluator.pruned(walk.plan({})), evaluator.reward) == (dense.accuracy, dense.loss)
+        again = measure_accuracy(evaluator.pruned(walk.plan({})), evaluator.reward)
+        assert again == Measurement(dense.accuracy, dense.loss, 24)
 
     def test_gives_the_same_outcome_whatever_was_evaluated_before(self) -> None:
         walk = toy_walk()
@@ -161,109 +163,37 @@ class TestACutNetwork:
             assert abs(evaluator.evaluate(plan).accuracy - 0.1) < 5 * math.sqrt(0.1 * 0.9 / 1000)
 
 
-class TestRecalibration:
-    @pytest.mark.parametrize("batch_size", [16, 64], ids=["even batches", "one batch"])
-    def test_measures_the_first_batch_norms_mean_and_variance_on_the_calibration_set(self, batch_size: int) -> None:
+class TestAPlanGivenUp:
+    def test_is_marked_as_incomplete_and_its_images_left_are_counted(self) -> None:
         walk = toy_walk()
-        calibration = image_set(64, seed=3)
-        plan = walk.plan(HALF)
-        small = evaluator_of(walk, calibration=calibration, batch_size=batch_size).pruned(plan)
-        kept = list(plan.kept["stem"])
-        with torch.no_grad():
-            maps = walk.model.stem(calibration.images)[:, kept]
-        assert torch.allclose(small.stem_bn.running_mean, maps.mean((0, 2, 3)), atol=1e-6)
-        variances = [part.transpose(0, 1).flatten(1).var(dim=1) for part in maps.split(batch_size)]
-        assert torch.allclose(small.stem_bn.running_var, torch.stack(variances).mean(0), rtol=1e-5)
+        evaluator = evaluator_of(walk)
+        found = evaluator.evaluate(walk.plan(HALF), lambda _, seen: seen == 12)
+        assert (found.complete, evaluator.images_left) == (False, 12)
+        assert found.accuracy == measure_accuracy(evaluator.network, evaluator.reward[:1]).accuracy
 
-    @pytest.mark.parametrize("count", [17, 20, 33])
-    def test_weighs_every_image_alike_where_the_last_batch_is_smaller(self, count: int) -> None:
+    def test_is_evaluated_again_where_everything_is_asked_for(self) -> None:
         walk = toy_walk()
-        calibration = image_set(count, seed=3)
-        calibration.images[-1] += 5.0
-        plan = walk.plan(HALF)
-        small = evaluator_of(walk, calibration=calibration, batch_size=16).pruned(plan)
-        with torch.no_grad():
-            maps = walk.model.stem(calibration.images)[:, list(plan.kept["stem"])]
-        assert torch.allclose(small.stem_bn.running_mean, maps.mean((0, 2, 3)), atol=1e-5)
+        evaluator = evaluator_of(walk)
+        evaluator.evaluate(walk.plan(HALF), lambda *_: True)
+        found = evaluator.evaluate(walk.plan(HALF))
+        assert found.complete
+        assert found == evaluator_of(walk).evaluate(walk.plan(HALF))
+        assert evaluator.hits == 0
 
-    def test_takes_any_number_of_images_where_batch_norms_see_a_single_pixel(self) -> None:
-        """A last batch of one image has no variance."""
-        model = toy_resnet()
-        model.project = nn.Sequential(model.project, nn.BatchNorm2d(16)).eval()
-        model.fc = nn.Sequential(nn.Linear(16, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4)).eval()
-        walk = toy_walk(model)
-        evaluator = evaluator_of(walk, calibration=image_set(17), batch_size=16)
-        assert math.isfinite(evaluator.evaluate(walk.plan({"stem": 4})).loss)
+    def test_is_complete_where_nothing_was_left(self) -> None:
+        walk = toy_walk()
+        evaluator = evaluator_of(walk)
+        assert evaluator.evaluate(walk.plan(HALF), lambda _, seen: seen == 24).complete
+        assert evaluator.images_left == 0
 
-    @pytest.mark.parametrize(("count", "batch_size"), [(1, 16), (4, 1)], ids=["one image", "batches of one"])
-    def test_of_single_images_whose_maps_are_single_pixels_is_refused_with_the_way_out(
-        self, count: int, batch_size: int
-    ) -> None:
-        model = toy_resnet()
-        model.project = nn.Sequential(model.project, nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(16)).eval()
-        walk = toy_walk(model)
-        small = walk.plan(HALF).apply(model)
-        momentum = small.stem_bn.momentum
-        with pytest.raises(DataError, match=r"Raise data\.calibration_images and data\.batch_size to 2 or more"):
-            recalibrate(small, image_set(count).images.split(batch_size))
-        assert not any(module.training for module in small.modules())
-        assert small.stem_bn.momentum == momentum
-        with pytest.raises(DataError, match=r"data\.calibration_images"):
-            evaluator_of(walk, calibration=image_set(count), batch_size=batch_size).evaluate(walk.plan(HALF))
 
-    def test_passes_other_errors_of_the_network_on(self) -> None:
-        def fail(*_: object) -> None:
-            raise ValueError("mine")
-
-        model = toy_resnet()
-        model.drop.register_forward_hook(fail)
-        with pytest.raises(ValueError, match="mine"):
-            recalibrate(model, [image_set(4).images])
-
-    def test_does_not_depend_on_what_the_statistics_were(self) -> None:
-        one, other = toy_resnet(), toy_resnet()
-        for module in other.modules():
-            if isinstance(module, BatchNorm):
-                module.running_mean.fill_(math.inf)
-                module.num_batches_tracked.fill_(100)
-        for model in (one, other):
-            recalibrate(model, [image_set(16, seed=seed).images for seed in range(3)])
-        for name, tensor in statistics(one).items():
-            assert torch.equal(tensor, statistics(other)[name])
-
-    def test_does_not_depend_on_the_order_of_the_batches(self) -> None:
-        one, other = toy_resnet(), toy_resnet()
-        batches = [image_set(16, seed=seed).images for seed in range(4)]
-        recalibrate(one, batches)
-        recalibrate(other, batches[::-1])
-        for name, tensor in statistics(one).items():
-            assert torch.allclose(tensor, statistics(other)[name], rtol=1e-5, atol=1e-6)
-
-    def test_leaves_dropout_off(self) -> None:
-        with_dropout, without = toy_resnet(dropout=0.9), toy_resnet(dropout=0.0)
-        for model in (with_dropout, without):
-            recalibrate(model, [image_set(16).images])
-        assert torch.equal(with_dropout.up_bn.running_mean, without.up_bn.running_mean)
-        assert not any(module.training for module in with_dropout.modules())
-
-    def test_gives_every_batch_norm_its_momentum_back(self) -> None:
-        model = toy_resnet()
-        model.stem_bn.momentum, model.down_bn.momentum, model.up_bn.momentum = 0.3, None, 0.01
-        recalibrate(model, [image_set(16).images] * 2)
-        assert [norm.momentum for norm in (model.stem_bn, model.down_bn, model.up_bn)] == [0.3, None, 0.01]
-
-    def test_passes_over_batch_norms_that_keep_no_statistics(self) -> None:
-        model = toy_resnet()
-        model.down_bn = nn.BatchNorm2d(12, track_running_stats=False).eval()
-        recalibrate(model, [image_set(16).images])
-        assert model.down_bn.running_mean is None
-
-    def test_of_a_network_without_batch_norms_runs_nothing(self) -> None:
-        model = Watched().eval()
-        for name in ("stem_bn", "down_bn", "up_bn"):
-            setattr(model, name, nn.Identity())
-        recalibrate(model, [image_set(16).images])
-        assert model.passes == []
+def test_a_run_is_timed_phase_by_phase_and_counts_for_no_hit() -> None:
+    walk = toy_walk()
+    evaluator = evaluator_of(walk)
+    assert evaluator.run(walk.plan(HALF)) == evaluator.run(walk.plan(HALF)) == evaluator.evaluate(walk.plan(HALF))
+    assert set(evaluator.seconds) == {"slicing", "recalibration", "folding", "forward"}
+    assert min(evaluator.seconds.values()) > 0
+    assert (evaluator.hits, evaluator.misses) == (0, 1)
 
 
 class TestMeasuring:
@@ -271,11 +201,25 @@ class TestMeasuring:
     def test_does_not_depend_on_the_batch_size(self, batch_size: int) -> None:
         images = image_set(24)
         batches = list(zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True))
-        accuracy, loss = measure_accuracy(toy_resnet(), batches)
+        accuracy, loss, count = measure_accuracy(toy_resnet(), batches)
         with torch.no_grad():
             logits = toy_resnet()(images.images)
         assert accuracy == int((logits.argmax(1) == images.labels).sum()) / 24
         assert loss == pytest.approx(float(F.cross_entropy(logits, images.labels)), rel=1e-5)
+        assert count == 24
+
+    def test_stops_after_the_batch_at_which_it_is_told_to_give_up(self) -> None:
+        images = image_set(24)
+        batches = list(zip(images.images.split(8), images.labels.split(8), strict=True))
+        asked: list[tuple[int, int]] = []
+
+        def give_up(correct: int, seen: int) -> bool:
+            asked.append((correct, seen))
+            return seen >= 16
+
+        found = measure_accuracy(toy_resnet(), batches, give_up)
+        assert found == measure_accuracy(toy_resnet(), batches[:2])
+        assert asked == [(asked[0][0], 8), (round(found.accuracy * 16), 16)]
 
 
 def classifier(output: Callable[[Tensor], object]) -> nn.Module:
@@ -332,7 +276,7 @@ class TestTheOutput:
 
 
 def test_reward_calibration_and_test_images_are_three_disjoint_sets_and_those_of_the_splits() -> None:
-    config = digits_config()
+    config = digits_config("form={layout: channels_last, dtype: float32, folded: true, batch: 64, threads: 1}")
     splits = load_splits(config)
     evaluator = make_task(config, splits, trained_digits()).evaluator
     reward, calibration = set(splits.reward_indices.tolist()), set(splits.calibration_indices.tolist())

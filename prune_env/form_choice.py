@@ -1,0 +1,275 @@
+"""Which form is the fastest for a network on this machine: measured once, and remembered."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from prune_env.budget import Budget
+from prune_env.config_sections import FormSection
+from prune_env.data import ImageSet
+from prune_env.evaluate import Evaluator
+from prune_env.files import atomic_write
+from prune_env.fingerprint import fingerprint
+from prune_env.form import Form
+from prune_env.plan import PruningPlan
+from prune_env.walk import LayerWalk
+
+AGREEMENT = 0.99
+"""Least rank correlation with float32 of a number type that plans are ranked in."""
+
+PLANS = 50
+"""Plans that the rank correlation is over."""
+
+LONG_SEARCH = 150
+"""Evaluations from which a faster number type earns back the plans that show its agreement [our choice]."""
+
+GAIN = 0.95
+"""A form replaces a more usual one if it takes at most this share of its time [our choice]."""
+
+USUAL_THREADS = torch.get_num_threads()
+"""Torch's own choice, before a form is chosen."""
+
+ROUNDS = 3
+SECONDS = 0.5
+MOST_IMAGES = 512
+BATCHES = (256, 128, 64, 32, 512)
+
+
+@dataclass(frozen=True)
+class FormChoice:
+    """A form and why it was taken.
+
+    Attributes:
+        form: The form.
+        reason: ``given`` in the settings, ``measured`` now, or ``remembered`` from an earlier run on this machine.
+        timings: What was measured: each form with its seconds an image, calibration included.
+        agreement: Spearman's rank correlation of the rewards of `PLANS` random plans in bfloat16 with those in
+            float32; None where it was not needed, or is no number.
+    """
+
+    form: Form
+    reason: str
+    timings: tuple[tuple[Form, float], ...] = ()
+    agreement: float | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """The choice as plain values, ready for JSON."""
+        timings = [{**asdict(form), "seconds_per_image": seconds} for form, seconds in self.timings]
+        return {"form": asdict(self.form), "reason": self.reason, "agreement": self.agreement, "timings": timings}
+
+
+@dataclass(frozen=True)
+class FormChooser:
+    """Measures forms on one network's own evaluations.
+
+    Attributes:
+        walk: The network's walk.
+        budget: What plans may cost.
+        reward: The reward set.
+        calibration: The calibration set.
+        device: Where the network runs.
+        ranks: What an evaluator's outcome of a plan is worth.
+        tell: Hears in words what is going on.
+    """
+
+    walk: LayerWalk
+    budget: Budget
+    reward: ImageSet
+    calibration: ImageSet
+    device: torch.device
+    ranks: Callable[[Evaluator, PruningPlan], float]
+    tell: Callable[[str], None] = lambda _: None
+
+    def choose(self, given: FormSection, evaluations: int) -> FormChoice:
+        """The fastest form among those that the settings leave open.
+
+        One property is tried after the other [our choice], at the widths of the uniform plan; the forms that compete
+        are timed in turn. bfloat16 must also rank plans as float32 does.
+
+        Args:
+            given: What the settings ask for.
+            evaluations: How many plans the search will evaluate; bfloat16 is not looked at in a short one.
+        """
+        options = self._options(given, evaluations)
+        if all(len(values) == 1 for values in options.values()):
+            return FormChoice(_first(options), "given")
+        place = _cache_folder() / f"{self._key(options)}.json"
+        return _remembered(place, options) or self._measured(place, options)
+
+    def _options(self, given: FormSection, evaluations: int) -> dict[str, tuple[Any, ...]]:
+        options: dict[str, tuple[Any, ...]] = {
+            "layout": ("channels_last", "contiguous"),
+            "folded": (True, False),
+            "threads": tuple(dict.fromkeys((USUAL_THREADS, 1))),
+            "dtype": ("float32", "bfloat16") if evaluations >= LONG_SEARCH else ("float32",),
+            "batch": tuple(size for size in BATCHES if size <= max(min(BATCHES), len(self.reward))),
+        }
+        return {key: values if (one := getattr(given, key)) is None else (one,) for key, values in options.items()}
+
+    def _measured(self, place: Path, options: dict[str, tuple[Any, ...]]) -> FormChoice:
+        timings: list[tuple[Form, float]] = []
+        start = _first(options)
+        sets = self._excerpt(start)
+        best = self._swept(start, options, ("layout", "folded", "threads", "batch"), sets, timings)
+        agreement = None
+        if "bfloat16" in options["dtype"][1:]:
+            fast = self._swept(replace(best, dtype="bfloat16"), options, ("folded", "batch"), sets, timings)
+            best, agreement = self._agreeing(best, fast, options, sets)
+        choice = FormChoice(best, "measured", tuple(timings), agreement)
+        # What cannot be remembered is measured again.
+        with suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(place, json.dumps(choice.as_record(), indent=2).encode())
+        return choice
+
+    def _swept(
+        self,
+        best: Form,
+        options: dict[str, tuple[Any, ...]],
+        keys: Sequence[str],
+        sets: tuple[ImageSet, ImageSet],
+        timings: list[tuple[Form, float]],
+    ) -> Form:
+        """The best form after one property was tried after the other."""
+        for key in keys:
+            forms = dict.fromkeys((best, *(replace(best, **{key: value}) for value in options[key])))
+            if len(forms) == 1:
+                continue
+            self.tell(f"measuring the fastest form of the forward passes: {key}, in {best.dtype}")
+            times = self._time(list(forms), sets)
+            timings += times.items()
+            fastest = min(times, key=lambda form: times[form], default=best)
+            if times.get(fastest, 0.0) <= GAIN * times.get(best, math.inf):
+                best = fastest
+        return best
+
+    def _agreeing(
+        self, exact: Form, fast: Form, options: dict[str, tuple[Any, ...]], sets: tuple[ImageSet, ImageSet]
+    ) -> tuple[Form, float | None]:
+        """The fast form if it saves time and ranks plans as the exact one does, or else the exact one.
+
+        Folded weights are rounded after recalibration; where that spoils the ranks, batch norms may be kept.
+        """
+        forms = [form for form in {fast: 0, replace(fast, folded=False): 1} if form.folded in options["folded"]]
+        times = self._time([exact, *forms], sets)
+        faster = [form for form in forms if times.get(form, math.inf) <= GAIN * times.get(exact, 0.0)]
+        if not faster:
+            return exact, None
+        plans = list(random_plans(self.walk, self.budget, PLANS))
+        expected = self._rewards(exact, plans)
+        agreement = math.nan
+        for form in faster:
+            agreement = float(spearmanr(expected, self._rewards(form, plans)).statistic)
+            if agreement >= AGREEMENT:
+                return form, agreement
+        return exact, agreement if math.isfinite(agreement) else None
+
+    def _rewards(self, form: Form, plans: Sequence[PruningPlan]) -> list[float]:
+        evaluator = Evaluator(self.walk, self.reward, self.calibration, form, self.device)
+        rewards = []
+        for number, plan in enumerate(plans):
+            self.tell(f"checking that bfloat16 ranks plans as float32 does: {form.dtype}, {number + 1} of {len(plans)}")
+            rewards.append(self.ranks(evaluator, plan))
+        return rewards
+
+    def _excerpt(self, form: Form) -> tuple[ImageSet, ImageSet]:
+        """Enough of both sets, in their proportions, to time an evaluation within about `SECONDS`."""
+        few = _part(self.reward, 16), _part(self.calibration, 16)
+        # A network that runs in no form at all says so when it is evaluated.
+        seconds = min(self._time([replace(form, batch=16)], few).values(), default=SECONDS)
+        share = min(1.0, MOST_IMAGES / len(self.reward), SECONDS / (seconds * len(self.reward)))
+        return (
+            _part(self.reward, max(16, round(share * len(self.reward)))),
+            _part(self.calibration, max(16, round(share * len(self.calibration)))),
+        )
+
+    def _time(self, forms: Sequence[Form], sets: tuple[ImageSet, ImageSet]) -> dict[Form, float]:
+        """Seconds an image of each form that runs, taken in turn: its least of some rounds."""
+        plan = self.walk.plan(self.budget.names(self.budget.uniform()))
+        evaluators = {form: Evaluator(self.walk, *sets, form, self.device) for form in forms}
+        seconds: dict[Form, list[float]] = {form: [] for form in forms}
+        for turn in range(1 + ROUNDS):
+            for form, evaluator in list(evaluators.items()):
+                started = time.perf_counter()
+                try:
+                    run_with_threads(evaluator, plan)
+                except RuntimeError:  # some module knows no such layout or number type
+                    del evaluators[form], seconds[form]
+                    continue
+                if turn:
+                    seconds[form].append(time.perf_counter() - started)
+        images = len(sets[0]) + len(sets[1])
+        return {form: min(times) / images for form, times in seconds.items()}
+
+    def _key(self, options: dict[str, tuple[Any, ...]]) -> str:
+        facts = {
+            "machine": _machine(self.device),
+            "torch": torch.__version__,
+            "network": fingerprint(self.walk.model),
+            "input": list(self.reward.images.shape[1:]),
+            "options": options,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def run_with_threads(evaluator: Evaluator, plan: PruningPlan) -> None:
+    """One evaluation with the threads of the evaluator's form."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(evaluator.form.threads or before)
+    try:
+        evaluator.run(plan)
+    finally:
+        torch.set_num_threads(before)
+
+
+def random_plans(walk: LayerWalk, budget: Budget, count: int, seed: int = 0) -> Iterator[PruningPlan]:
+    """Plans of random widths at the budget, the best channels by L1 kept."""
+    generator = np.random.default_rng(seed)
+    for _ in range(count):
+        yield walk.plan(budget.names(budget.random(generator)))
+
+
+def _first(options: dict[str, tuple[Any, ...]]) -> Form:
+    return Form(**{key: values[0] for key, values in options.items()})
+
+
+def _part(images: ImageSet, count: int) -> ImageSet:
+    return ImageSet(images.images[:count], images.labels[:count])
+
+
+def _remembered(place: Path, options: dict[str, tuple[Any, ...]]) -> FormChoice | None:
+    """The choice made before; None where there is none, or where the file holds anything else."""
+    try:
+        record = json.loads(place.read_bytes())
+        form, agreement = Form(**record["form"]), record["agreement"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    fits = all(getattr(form, key) in values for key, values in options.items())
+    return FormChoice(form, "remembered", agreement=agreement) if fits else None
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "prune_env" / "forms"
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} processors"

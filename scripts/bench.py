@@ -1,0 +1,16 @@
+"""`prune-env bench`: what an episode costs, and what cheaper rewards would lose."""
+
+import typer
+
+from scripts.bench_episode import bench_episode
+from scripts.bench_rewards import bench_rewards
+from scripts.common import run_app
+
+bench = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Measures the tool itself on a network and data of yours."
+)
+bench.command("episode")(bench_episode)
+bench.command("rewards")(bench_rewards)
+
+if __name__ == "__main__":
+    run_app(bench)

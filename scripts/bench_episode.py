@@ -1,0 +1,240 @@
+"""`prune-env bench episode`: an episode beside the bare forward passes in it, and beside the plain way."""
+
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.box import SIMPLE
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from agents.ddpg import make_ddpg
+from agents.train import check_agent
+from prune_env.config import RunConfig
+from prune_env.coupling import prune_plainly
+from prune_env.data import Splits
+from prune_env.env import PruningEnv
+from prune_env.evaluate import measure_accuracy
+from prune_env.plan import PruningPlan
+from prune_env.recalibration import BatchNorm
+from prune_env.task import PruningTask, Trial, load_model, load_splits, make_task
+from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
+
+PARTS = ("slicing", "recalibration", "folding", "forward")
+"""What an evaluation is made of."""
+
+PLAIN_BATCH = 256
+
+Rounds = Annotated[int, typer.Option(min=1, help="Plans that everything is timed on; medians are reported.")]
+Episodes = Annotated[int, typer.Option(min=0, help="Episodes over which the resident memory is watched.")]
+
+
+def bench_episode(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    rounds: Rounds = 11,
+    episodes: Episodes = 500,
+    as_json: AsJson = False,
+) -> None:
+    """Times whole episodes, the evaluations in them, and the bare forward passes of the same networks, in turn."""
+    settings = read_config(config, overrides)
+    check_agent(settings)
+    with console.status("loading") as status:
+        splits = load_splits(settings)
+        task = make_task(settings, splits, load_model(settings, splits), status.update)
+        status.update("the agent's first episodes")
+        bench = _Bench(settings, splits, task, rounds + episodes)
+    for _ in track(range(rounds), "timing", console=console):
+        bench.round()
+    start = resident_megabytes()
+    for _ in track(range(episodes), "watching memory", console=console):
+        bench.episode()
+    record = {
+        **bench.record(),
+        "rss_start_mb": start,
+        "rss_growth_mb": resident_megabytes() - start,
+        "rss_episodes": episodes,
+        "cache_hits": task.evaluator.hits,
+    }
+    if as_json:
+        print_json(record)
+    else:
+        results.print(_render(record))
+
+
+def clock(call: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def resident_megabytes() -> float:
+    """Memory that this process holds, in MB; its peak where the system does not tell what it holds now."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class _Bench:
+    """One task with its agent, and what each plan took."""
+
+    def __init__(self, settings: RunConfig, splits: Splits, task: PruningTask, episodes: int) -> None:
+        self.task = task
+        self.reward, self.calibration = splits.reward(), splits.calibration()
+        self.seconds: dict[str, list[float]] = {}
+        self.plain_fails: str | None = None
+        self._trials: list[Trial] = []
+        self._updates: list[float] = []
+        env = PruningEnv(task=task, action=settings.env.action)
+        assert task.observer  # the probes come first, as in a search
+        task.listeners.append(lambda trial: self._trials.__setitem__(slice(None), [trial]))
+        section = settings.agent.with_preset().model_copy(update={"warmup_episodes": 1})
+        self._steps = len(task.budget.units)
+        self.agent = make_ddpg(env, section, self._steps, episodes + 2, settings.seed)
+        learn = self.agent.train
+        self.agent.train = lambda **given: self._updates.append(  # type: ignore[method-assign]
+            clock(partial(learn, **given))
+        )
+        self.agent.learn(2 * self._steps)
+
+    def episode(self) -> float:
+        """One episode of the agent, its updates included; seconds."""
+        return clock(lambda: self.agent.learn(self._steps, reset_num_timesteps=False))
+
+    def round(self) -> None:
+        """An episode, and then its plan again: run bare, and cut and run the plain way."""
+        whole = self.episode()
+        trial, evaluator = self._trials[0], self.task.evaluator
+        if trial.cached:
+            return
+        parts = {part: evaluator.seconds[part] for part in PARTS}
+        evaluation, update = sum(parts.values()), self._updates[-1]
+        found = {
+            "episode": whole,
+            "evaluation": evaluation,
+            **parts,
+            "bookkeeping": trial.seconds - evaluation,
+            "update": update,
+            "steps": whole - update - trial.seconds,
+            "step": self._step(),
+            "limit": statistics.median([clock(self._bare) for _ in range(3)]),
+        }
+        if self.plain_fails is None:
+            try:
+                found["plain"] = clock(lambda: self._plain(trial.plan))
+            except Exception as error:  # whatever Torch-Pruning says of this network
+                self.plain_fails = f"{type(error).__name__}: {error}"
+        for key, value in found.items():
+            self.seconds.setdefault(key, []).append(value)
+
+    def _step(self) -> float:
+        """Median seconds of a step that is not an episode's last."""
+        env = PruningEnv(task=self.task)
+        env.reset()
+        actions = np.random.default_rng(0).uniform(-1, 1, (self._steps, 1)).astype(np.float32)
+        return statistics.median([clock(partial(env.step, action)) for action in actions[1:]] or [0.0])
+
+    def _bare(self) -> None:
+        """The network that the evaluator has in shape, over both sets, and nothing else."""
+        evaluator = self.task.evaluator
+        with torch.no_grad(), evaluator.form.computing(evaluator.device):
+            for images, _ in (*evaluator.calibration, *evaluator.reward):
+                output = evaluator.network(images)
+        float(output.sum())  # a GPU works on after the call has returned
+
+    def _plain(self, plan: PruningPlan) -> None:
+        """Deep copy, Torch-Pruning, float32, contiguous, unfolded, batch norms in training mode."""
+        removed: dict[str, list[int]] = {}
+        for unit in self.task.budget.units:
+            gone = np.setdiff1d(np.arange(unit.channels), plan.kept[unit.name])
+            own = next(member for member in unit.members if (member.module, member.side) == (unit.name, "out"))
+            if len(gone):
+                removed[unit.name] = own.index[gone].ravel().tolist()
+        device = self.task.evaluator.device
+        with torch.enable_grad():
+            small = prune_plainly(self.task.walk.model, self.calibration.images[:1], removed).to(device)
+        norms = [module for module in small.modules() if isinstance(module, BatchNorm)]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        with torch.no_grad():
+            for images in self.calibration.images.split(PLAIN_BATCH):
+                small(images.to(device))
+        small.eval()
+        batches: list[tuple[Tensor, Tensor]] = list(
+            zip(self.reward.images.split(PLAIN_BATCH), self.reward.labels.split(PLAIN_BATCH), strict=True)
+        )
+        measure_accuracy(small, ((images.to(device), labels.to(device)) for images, labels in batches))
+
+    def record(self) -> dict[str, Any]:
+        """Medians over the plans, and their ratios."""
+        middle = {key: statistics.median(values) for key, values in self.seconds.items()}
+        ratios = {
+            f"{key}_over_limit": statistics.median(np.divide(self.seconds[key], self.seconds["limit"]).tolist())
+            for key in ("evaluation", "episode")
+        }
+        plain = self.seconds.get("plain")
+        evaluator = self.task.evaluator
+        return {
+            "model": self.task.provenance["model"],
+            "units": self._steps,
+            "images": [evaluator.images, len(self.calibration)],
+            "plans": len(self.seconds["limit"]),
+            "limit_s": middle["limit"],
+            "evaluation_s": middle["evaluation"],
+            "episode_s": middle["episode"],
+            "plain_s": middle.get("plain"),
+            **ratios,
+            "plain_over_ours": statistics.median(np.divide(plain, self.seconds["evaluation"]).tolist())
+            if plain
+            else None,
+            "plain_fails": self.plain_fails,
+            "step_us": 1e6 * middle["step"],
+            "slice_ms": 1e3 * middle["slicing"],
+            "episodes_per_minute": 60.0 / middle["episode"],
+            "form": {**asdict(evaluator.form), "threads": torch.get_num_threads()},
+            "phases_s": {phase: middle[phase] for phase in ("steps", "bookkeeping", *PARTS, "update")},
+        }
+
+
+def _render(record: dict[str, Any]) -> Table:
+    form = record["form"]
+    table = Table(
+        box=SIMPLE,
+        title=f"{record['model']}, {record['units']} free units, {record['images'][0]} + {record['images'][1]} images, "
+        f"medians of {record['plans']} plans; {form['dtype']}, {form['layout']}, "
+        f"{'folded' if form['folded'] else 'not folded'}, batches of {form['batch']}, {form['threads']} threads",
+    )
+    table.add_column("what")
+    table.add_column("seconds", justify="right")
+    table.add_column("of the limit", justify="right")
+    limit = record["limit_s"]
+    for name in ("limit", "evaluation", "episode", "plain"):
+        seconds = record[f"{name}_s"]
+        if seconds is not None:
+            table.add_row(name, f"{seconds:.3f}", f"{seconds / limit:.2f}")
+    for name, seconds in record["phases_s"].items():
+        table.add_row(f"  {name}", f"{seconds:.4f}", f"{seconds / limit:.3f}")
+    table.caption = (
+        f"{record['episodes_per_minute']:.0f} episodes a minute; a step {record['step_us']:.0f} us, slicing "
+        f"{record['slice_ms']:.1f} ms; resident memory {record['rss_start_mb']:.0f} MB, "
+        f"{record['rss_growth_mb']:+.1f} MB after {record['rss_episodes']} more episodes; "
+        f"{record['cache_hits']} plans came up again"
+    )
+    return table

@@ -1,0 +1,129 @@
+"""`prune-env bench rewards`: how cheaper rewards rank plans, beside the whole reward in float32."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.box import SIMPLE
+from rich.progress import track
+from rich.table import Table
+from scipy.stats import spearmanr
+
+from prune_env.data import ImageSet
+from prune_env.evaluate import Evaluator, measure_accuracy
+from prune_env.form_choice import random_plans
+from prune_env.plan import PruningPlan
+from prune_env.recalibration import measuring
+from prune_env.task import PruningTask, load_model, load_splits, make_task
+from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
+
+BEST = 10
+"""How many of the best plans are compared."""
+
+Plans = Annotated[int, typer.Option(min=BEST, help="Random plans at the budget that the ranks are over.")]
+
+
+@dataclass
+class Variant:
+    """A way to reward a plan, and what it gave: accuracy in [0, 1] and seconds for each plan."""
+
+    name: str
+    accuracy_of: Callable[[PruningPlan], float]
+    accuracies: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def measure(self, plan: PruningPlan) -> None:
+        """Rewards one more plan."""
+        started = time.perf_counter()
+        self.accuracies.append(self.accuracy_of(plan))
+        self.seconds.append(time.perf_counter() - started)
+
+
+def bench_rewards(
+    config: ConfigArgument, overrides: Overrides = None, plans: Plans = 100, as_json: AsJson = False
+) -> None:
+    """Ranks random plans by the whole reward in float32 and by cheaper ones: fewer images, one pass, bfloat16."""
+    settings = read_config(config, overrides)
+    with console.status("loading") as status:
+        splits = load_splits(settings)
+        task = make_task(settings, splits, load_model(settings, splits), status.update)
+        variants = list(_variants(task, splits.reward(), splits.calibration()))
+    tried = random_plans(task.walk, task.budget, plans)
+    for plan in track(tried, "rewarding", total=plans, console=console):
+        for variant in variants:
+            variant.measure(plan)
+    rows = [_compared(variant, variants[0]) for variant in variants]
+    if as_json:
+        print_json({"plans": plans, "rows": rows})
+    else:
+        results.print(_render(rows, plans))
+
+
+def _variants(task: PruningTask, reward: ImageSet, calibration: ImageSet) -> Iterator[Variant]:
+    """The whole reward first."""
+    exact = replace(task.evaluator.form, dtype="float32")
+    device = task.evaluator.device
+
+    def plain(name: str, rewarded: int, calibrated: int, form: Any = exact) -> Variant:
+        evaluator = Evaluator(task.walk, part(reward, rewarded), part(calibration, calibrated), form, device)
+        return Variant(name, lambda plan: evaluator.run(plan).accuracy)
+
+    def part(images: ImageSet, count: int) -> ImageSet:
+        return ImageSet(images.images[:count], images.labels[:count])
+
+    whole, every = len(reward), len(calibration)
+    yield plain(f"float32, {whole} reward and {every} calibration images", whole, every)
+    yield plain("bfloat16", whole, every, replace(exact, dtype="bfloat16"))
+    for share in (2, 4, 8):
+        yield plain(f"{every // share} calibration images", whole, every // share)
+    for share in (2, 4):
+        yield plain(f"{whole // share} reward images", whole // share, every)
+    yield Variant("one pass: the reward batches' own statistics", _OnePass(task, reward, exact).accuracy_of)
+
+
+class _OnePass:
+    """One pass over the reward set that normalises each batch with its own statistics; no calibration set."""
+
+    def __init__(self, task: PruningTask, reward: ImageSet, form: Any) -> None:
+        # A plan that is recalibrated on two images only is as good as cut: its statistics are not used.
+        few = ImageSet(reward.images[:2], reward.labels[:2])
+        self.evaluator = Evaluator(task.walk, reward, few, replace(form, folded=False), task.evaluator.device)
+
+    def accuracy_of(self, plan: PruningPlan) -> float:
+        """The plan's accuracy."""
+        network = self.evaluator.ready(plan)
+        with torch.no_grad(), measuring(network):
+            return measure_accuracy(network, self.evaluator.reward).accuracy
+
+
+def _compared(variant: Variant, whole: Variant) -> dict[str, Any]:
+    best, found = (set(np.argsort(one.accuracies)[-BEST:].tolist()) for one in (whole, variant))
+    return {
+        "name": variant.name,
+        "spearman": float(spearmanr(whole.accuracies, variant.accuracies).statistic),
+        "best_in_common": len(best & found),
+        "mean_difference": float(np.mean(np.subtract(variant.accuracies, whole.accuracies))),
+        "seconds": float(np.median(variant.seconds)),
+        "of_the_whole": float(np.median(np.divide(variant.seconds, whole.seconds))),
+    }
+
+
+def _render(rows: list[dict[str, Any]], plans: int) -> Table:
+    table = Table(box=SIMPLE, title=f"{plans} random plans at the budget, ranked by accuracy on the reward set")
+    table.add_column("reward")
+    for heading in ("Spearman", f"of the best {BEST}", "mean difference", "seconds", "of the whole"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            f"{row['spearman']:.3f}",
+            str(row["best_in_common"]),
+            f"{100 * row['mean_difference']:+.2f} points",
+            f"{row['seconds']:.3f}",
+            f"{row['of_the_whole']:.2f}",
+        )
+    return table

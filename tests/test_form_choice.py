@@ -1,0 +1,263 @@
+"""FormChooser: the fastest form that ranks alike, measured once for a machine and a network."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import digits_config, digits_splits, image_set, toy_resnet, toy_walk, trained_digits
+from zoo import Net
+
+from prune_env import PruningPlan, form_choice
+from prune_env.budget import Budget
+from prune_env.config_sections import FormSection
+from prune_env.data import ImageSet
+from prune_env.evaluate import Evaluator
+from prune_env.form import Form
+from prune_env.form_choice import LONG_SEARCH, FormChooser, run_with_threads
+from prune_env.task import make_task
+
+GIVEN = "form={layout: contiguous, dtype: float32, folded: false, batch: 32, threads: 1}"
+OPEN = FormSection()
+Clock = Callable[[Form], float]
+Timed = Callable[[Clock], list[Form]]
+
+
+def given() -> FormSection:
+    return digits_config(GIVEN).form
+
+
+def loss(evaluator: Evaluator, plan: PruningPlan) -> float:
+    return -evaluator.evaluate(plan).loss
+
+
+def chooser(ranks: Callable[[Evaluator, PruningPlan], float] = loss, model: nn.Module | None = None) -> FormChooser:
+    walk = toy_walk(model)
+    budget = Budget(walk, "macs", 0.5)
+    return FormChooser(walk, budget, image_set(64, 1), image_set(32, 2), torch.device("cpu"), ranks)
+
+
+def seconds(form: Form) -> float:
+    """By default, the usual form is the fastest."""
+    return 1.0 + (form.layout == "contiguous") + (not form.folded) + (form.dtype == "bfloat16") + form.batch / 1e3
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "prune_env" / "forms"
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Timed:
+    """Replaces the clock; gives the list of forms that will be timed."""
+
+    def use(clock: Clock) -> list[Form]:
+        seen: list[Form] = []
+
+        def time(_: FormChooser, forms: Sequence[Form], sets: tuple[ImageSet, ImageSet]) -> dict[Form, float]:  # noqa: ARG001
+            seen.extend(forms)
+            return {form: clock(form) for form in forms}
+
+        monkeypatch.setattr(FormChooser, "_time", time)
+        return seen
+
+    return use
+
+
+class TestAGivenForm:
+    def test_is_taken_without_measuring_or_writing_anything(self, folder: Path, timed: Timed) -> None:
+        seen = timed(seconds)
+        choice = chooser().choose(given(), 1000)
+        assert (choice.form, choice.reason) == (Form("contiguous", "float32", False, 32, 1), "given")
+        assert (seen, choice.timings, folder.parent.exists()) == ([], (), False)
+
+    def test_is_kept_in_what_was_given_where_the_rest_is_measured(self, folder: Path, timed: Timed) -> None:
+        seen = timed(seconds)
+        choice = chooser().choose(FormSection(layout="contiguous", batch=48), 10)
+        assert (choice.form.layout, choice.form.batch, choice.reason) == ("contiguous", 48, "measured")
+        assert {form.layout for form in seen} == {"contiguous"}
+        assert list(folder.iterdir())
+
+
+class TestAMeasuredForm:
+    def test_is_kept_below_the_cache_and_remembered(self, folder: Path) -> None:
+        first = chooser().choose(OPEN, 10)
+        (file,) = folder.iterdir()
+        assert json.loads(file.read_bytes()) == json.loads(json.dumps(first.as_record()))
+        again = chooser().choose(OPEN, 10)
+        assert (first.reason, again.reason, again.form) == ("measured", "remembered", first.form)
+        assert {form.layout for form, _ in first.timings} == {"channels_last", "contiguous"}
+        assert all(0 < taken < 1 for _, taken in first.timings)
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b'{"form": {"speed": 3}, "agreement": null}'], ids=str
+    )
+    def test_is_measured_again_where_the_file_is_damaged(self, folder: Path, timed: Timed, content: bytes) -> None:
+        timed(seconds)
+        first = chooser().choose(OPEN, 10)
+        (file,) = folder.iterdir()
+        file.write_bytes(content)
+        again = chooser().choose(OPEN, 10)
+        assert (again.reason, again.form) == ("measured", first.form)
+        assert chooser().choose(OPEN, 10).reason == "remembered"
+
+    @pytest.mark.parametrize("wrong", [{"batch": 7}, {"layout": "sideways"}, {"dtype": "bfloat16"}, {"threads": 99}])
+    def test_is_measured_again_where_the_file_holds_what_is_not_open(
+        self, folder: Path, timed: Timed, wrong: dict[str, object]
+    ) -> None:
+        timed(seconds)
+        record = chooser().choose(OPEN, 10).as_record()
+        (file,) = folder.iterdir()
+        file.write_text(json.dumps({**record, "form": {**record["form"], **wrong}}))
+        assert chooser().choose(OPEN, 10).reason == "measured"
+
+    def test_is_not_taken_for_another_network_or_other_settings(self, folder: Path, timed: Timed) -> None:
+        timed(seconds)
+        chooser().choose(OPEN, 10)
+        assert chooser(model=toy_resnet(channels=12)).choose(OPEN, 10).reason == "measured"
+        assert chooser().choose(FormSection(folded=None, batch=16), 10).reason == "measured"
+        assert len(list(folder.iterdir())) == 3
+
+    def test_does_not_need_a_folder_that_can_be_written(self, folder: Path, timed: Timed) -> None:
+        timed(seconds)
+        folder.parent.write_text("a file where the folder should be")
+        reasons = [chooser().choose(OPEN, 10).reason for _ in range(2)]
+        assert reasons == ["measured", "measured"]
+
+
+class TestTheFastest:
+    @pytest.mark.parametrize(
+        ("clock", "expected"),
+        [
+            (seconds, {}),
+            (lambda form: 2.0 - (form.layout == "contiguous"), {"layout": "contiguous"}),
+            (lambda form: 2.0 - (not form.folded), {"folded": False}),
+            (lambda form: 2.0 - (form.batch == 32), {"batch": 32}),
+            (lambda form: 2.0 - 0.04 * (form.layout == "contiguous"), {}),
+            (lambda _: 1.0, {}),
+        ],
+        ids=["the usual", "contiguous", "not folded", "small batches", "a hair faster", "all alike"],
+    )
+    @pytest.mark.usefixtures("folder")
+    def test_replaces_the_usual_form_only_if_it_is_clearly_faster(
+        self, timed: Timed, clock: Clock, expected: dict[str, object]
+    ) -> None:
+        timed(clock)
+        usual = Form(batch=64, threads=torch.get_num_threads())
+        assert chooser().choose(OPEN, 10).form == replace(usual, **expected)
+
+    @pytest.mark.usefixtures("folder")
+    def test_is_not_a_form_in_which_the_network_does_not_run(self) -> None:
+        def forward(net: Net, images: Tensor) -> Tensor:
+            if len(images) == 32:
+                raise RuntimeError("no kernel")
+            return net.fc(torch.relu(net.conv(images)).mean((2, 3)))
+
+        model = Net(forward, conv=nn.Conv2d(2, 8, 3), fc=nn.Linear(8, 4)).eval()
+        choice = chooser(model=model).choose(FormSection(layout="contiguous", folded=True, threads=1), 10)
+        assert choice.form.batch == 64
+        assert [form.batch for form, _ in choice.timings] == [64]
+
+    @pytest.mark.usefixtures("folder")
+    def test_is_found_for_a_network_that_cannot_run_in_the_usual_layout(self) -> None:
+        """A view of maps as vectors is possible in one layout only."""
+        model = Net(
+            lambda net, x: net.fc(torch.relu(net.conv(x)).view(len(x), -1)),
+            conv=nn.Conv2d(2, 8, 3),
+            fc=nn.Linear(8 * 36, 4),
+        )
+        choice = chooser(model=model.eval()).choose(OPEN, 10)
+        assert choice.form.layout == "contiguous"
+
+    def test_runs_with_its_threads_and_gives_them_back(self) -> None:
+        seen: list[int] = []
+        walk = toy_walk()
+        evaluator = Evaluator(walk, image_set(8), image_set(8), Form(threads=2))
+        evaluator.network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+        run_with_threads(evaluator, walk.plan({}))
+        assert (seen, torch.get_num_threads()) == ([2], 1)
+
+
+class TestBfloat16:
+    @staticmethod
+    def fast(form: Form) -> float:
+        return 2.0 - (form.dtype == "bfloat16")
+
+    @pytest.mark.usefixtures("folder")
+    def test_is_not_looked_at_in_a_short_search(self, timed: Timed) -> None:
+        seen = timed(self.fast)
+        assert chooser().choose(OPEN, LONG_SEARCH - 1).form.dtype == "float32"
+        assert {form.dtype for form in seen} == {"float32"}
+        chooser().choose(OPEN, LONG_SEARCH)
+        assert "bfloat16" in {form.dtype for form in seen}
+
+    @pytest.mark.parametrize(
+        ("sign", "taken", "agreement"),
+        [(1, "bfloat16", 1.0), (-1, "float32", -1.0), (0, "float32", None)],
+        ids=["agrees", "reverses", "is constant"],
+    )
+    @pytest.mark.filterwarnings("ignore:An input array is constant")
+    @pytest.mark.usefixtures("folder")
+    def test_is_taken_only_if_it_ranks_plans_as_float32_does(
+        self, timed: Timed, sign: int, taken: str, agreement: float | None
+    ) -> None:
+        def ranks(evaluator: Evaluator, plan: PruningPlan) -> float:
+            return plan.costs.params * (sign if evaluator.form.dtype == "bfloat16" else 1)
+
+        timed(self.fast)
+        choice = chooser(ranks).choose(OPEN, LONG_SEARCH)
+        assert choice.form.dtype == taken
+        assert choice.agreement == (None if agreement is None else pytest.approx(agreement))
+
+    @pytest.mark.usefixtures("folder")
+    def test_keeps_its_batch_norms_where_folding_spoils_the_ranks(self, timed: Timed) -> None:
+        def ranks(evaluator: Evaluator, plan: PruningPlan) -> float:
+            spoilt = evaluator.form.dtype == "bfloat16" and evaluator.form.folded
+            return plan.costs.params * (-1 if spoilt else 1)
+
+        timed(self.fast)
+        form = chooser(ranks).choose(OPEN, LONG_SEARCH).form
+        assert (form.dtype, form.folded) == ("bfloat16", False)
+
+    @pytest.mark.usefixtures("folder")
+    def test_is_held_against_the_least_agreement(self, timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(form_choice, "AGREEMENT", 1.1)
+        timed(self.fast)
+        assert chooser(lambda _, plan: plan.costs.params).choose(OPEN, LONG_SEARCH).form.dtype == "float32"
+
+    @pytest.mark.usefixtures("folder")
+    def test_is_not_compared_where_it_is_slower(self, timed: Timed) -> None:
+        def ranks(*_: object) -> float:
+            raise AssertionError("compared")
+
+        timed(seconds)
+        assert chooser(ranks).choose(OPEN, LONG_SEARCH).agreement is None
+
+
+class TestATask:
+    def test_holds_the_choice_and_evaluates_in_its_form(self) -> None:
+        task = make_task(digits_config(GIVEN), digits_splits(), trained_digits())
+        assert task.form_choice is not None
+        assert task.form_choice.reason == "given"
+        assert task.evaluator.form == task.form_choice.form == Form("contiguous", "float32", False, 32, 1)
+
+    def test_measures_what_the_config_leaves_open(self, folder: Path) -> None:
+        config = digits_config("form={layout: channels_last, batch: 64, threads: 1}", "search.evaluations=10")
+        heard: list[str] = []
+        task = make_task(config, digits_splits(), trained_digits(), heard.append)
+        assert task.form_choice is not None
+        assert (task.form_choice.reason, len(list(folder.iterdir()))) == ("measured", 1)
+        assert task.evaluator.form == task.form_choice.form
+        assert any("fastest form" in line for line in heard)
+
+
+def test_random_plans_are_at_the_budget_and_the_same_each_time() -> None:
+    model = chooser()
+    plans = [list(form_choice.random_plans(model.walk, model.budget, 10)) for _ in range(2)]
+    assert plans[0] == plans[1]
+    assert len({tuple(plan.widths.values()) for plan in plans[0]}) >= 8
+    assert all(0.9 * model.budget.limit < plan.costs.macs <= model.budget.limit for plan in plans[0])
