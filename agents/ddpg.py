@@ -65,6 +65,7 @@ class PruningDDPG(DDPG):
         assert self.replay_buffer is not None
         actor, critic = _tensors(self.actor), _tensors(self.critic)
         pairs = ((actor, _tensors(self.actor_target)), (critic, _tensors(self.critic_target)))
+        act, value = self.actor.mu, self.critic.q_networks[0]
         losses = []
         for _ in range(gradient_steps):
             batch = self.replay_buffer.sample(batch_size)
@@ -75,9 +76,9 @@ class PruningDDPG(DDPG):
                         batch.next_observations, self.actor_target(batch.next_observations)
                     )
                     goal = goal + (1 - batch.dones) * self.gamma * following
-            critic_loss = F.mse_loss(self.critic.q1_forward(batch.observations, batch.actions), goal)
+            critic_loss = F.mse_loss(value(torch.cat([batch.observations, batch.actions], dim=1)), goal)
             _descend(self.critic.optimizer, critic, critic_loss)
-            actor_loss = -self.critic.q1_forward(batch.observations, self.actor(batch.observations)).mean()
+            actor_loss = -value(torch.cat([batch.observations, act(batch.observations)], dim=1)).mean()
             _descend(self.actor.optimizer, actor, actor_loss)
             with torch.no_grad():
                 for online, target in pairs:

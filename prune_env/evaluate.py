@@ -73,9 +73,8 @@ class Evaluator:
         pairs = find_fold_pairs(walk.model, calibration.images[:2])
         self._sole_readers = [pair.norm for pair in pairs]
         model = copy.deepcopy(walk.model).to(self.device).to(memory_format=self.form.memory_format)
-        self._skeleton = Skeleton(
-            model, walk.units, self.form.tensor_dtype(self.device), pairs if self.form.folded else ()
-        )
+        dtype = self.form.tensor_dtype(self.device)
+        self._skeleton = Skeleton(model, walk.units, dtype, pairs, self.form.folded)
         self.reward = _batches(reward, self.form, self.device)
         self.calibration = _batches(calibration, self.form, self.device)
         self._cache: dict[bytes, tuple[Outcome, int]] = {}
@@ -148,7 +147,7 @@ class Evaluator:
             if _cuts(plan):
                 recalibrate(network, (images for images, _ in self.calibration), self._sole_readers)
         with self._timed("folding"):
-            self._skeleton.fold()
+            self._skeleton.settle()
         return network
 
     @contextmanager

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.costs import Convolution
-from prune_env.recalibration import PLAIN
-
-BatchNorm = nn.modules.batchnorm._BatchNorm
+from prune_env.fast_norm import PLAIN, BatchNorm
 
 TOLERANCE = 1e-3
 """Largest difference allowed between the dense network and its folded form, relative to the largest output."""

@@ -41,7 +41,7 @@ GAIN = 0.95
 USUAL_THREADS = torch.get_num_threads()
 """Torch's own choice, before a form is chosen."""
 
-ROUNDS = 3
+ROUNDS = 5
 SECONDS = 0.5
 MOST_IMAGES = 512
 BATCHES = (256, 128, 64, 32, 512)

@@ -26,8 +26,8 @@ from prune_env.coupling import prune_plainly
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
 from prune_env.evaluate import measure_accuracy
+from prune_env.fast_norm import BatchNorm
 from prune_env.plan import PruningPlan
-from prune_env.recalibration import BatchNorm
 from prune_env.task import PruningTask, Trial, load_model, load_splits, make_task
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
 

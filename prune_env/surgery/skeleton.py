@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from prune_env.costs import Convolution, channels_of
+from prune_env.fast_norm import BatchNorm, Overwriting, is_plain
 from prune_env.folding import FoldPair, fold_into
 from prune_env.surgery.channels import set_sizes, sliced_tensors
 from prune_env.unit import IntArray, Unit
@@ -58,6 +59,24 @@ class _Fold:
         self.holder._modules[self.leaf] = self.norm
 
 
+class _Quick:
+    """One batch norm that overwrites its input once its statistics stay, until they are measured anew."""
+
+    def __init__(self, model: nn.Module, pair: FoldPair) -> None:
+        self.norm = model.get_submodule(pair.norm)
+
+    def do(self) -> None:
+        """Gives it the faster forward pass."""
+        if is_plain(self.norm):
+            assert isinstance(self.norm, BatchNorm)
+            vars(self.norm)["forward"] = Overwriting(self.norm)
+
+    def undo(self) -> None:
+        """Gives it its own forward pass again."""
+        if isinstance(vars(self.norm).get("forward"), Overwriting):
+            del vars(self.norm)["forward"]
+
+
 class Skeleton:
     """A network that is cut again and again.
 
@@ -65,7 +84,8 @@ class Skeleton:
         model: The dense network, in the layout and on the device that the cut networks shall have; it is not changed.
         units: Its units.
         dtype: The type that convolutions and linear layers compute in; everything else stays as it is.
-        fold_pairs: The batch norms that `fold` takes out of the way.
+        pairs: The batch norms that alone read a convolution's output, which `settle` makes faster.
+        folded: Whether it folds them into the convolutions, or keeps them.
     """
 
     def __init__(
@@ -73,7 +93,8 @@ class Skeleton:
         model: nn.Module,
         units: Sequence[Unit],
         dtype: torch.dtype = torch.float32,
-        fold_pairs: tuple[FoldPair, ...] = (),
+        pairs: tuple[FoldPair, ...] = (),
+        folded: bool = True,
     ) -> None:
         self._dense = copy.deepcopy(model).eval().requires_grad_(False)
         for module in self._dense.modules():
@@ -94,7 +115,7 @@ class Skeleton:
         holders = (name for name, module in self._originals.items() if module._parameters or module._buffers)
         self._touched = dict.fromkeys((*(place.module for place in self._places), *holders))
         self._modules = {name: self.model.get_submodule(name) for name in self._touched}
-        self._folds = tuple(_Fold(self.model, pair) for pair in fold_pairs)
+        self._settled = tuple((_Fold if folded else _Quick)(self.model, pair) for pair in pairs)
 
     def cut(self, kept: Mapping[str, Sequence[int]]) -> nn.Module:
         """Gives the skeleton the shape of a plan.
@@ -115,16 +136,16 @@ class Skeleton:
             channels = place.kept(removed)
             if channels is not None:
                 sides[place.module][place.side] = channels
-        for folded in self._folds:
-            folded.undo()
+        for settled in self._settled:
+            settled.undo()
         for name, cut in sides.items():
             self._reshape(name, cut)
         return self.model
 
-    def fold(self) -> None:
-        """Folds the batch norms of this cut into their convolutions; the next cut starts unfolded again."""
-        for folded in self._folds:
-            folded.do()
+    def settle(self) -> None:
+        """Makes the forward pass fast, for statistics that stay as they are; the next cut starts anew."""
+        for settled in self._settled:
+            settled.do()
 
     def _reshape(self, name: str, sides: Mapping[str, IntArray]) -> None:
         dense = self._originals[name]

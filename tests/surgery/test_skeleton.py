@@ -39,12 +39,12 @@ def test_every_cut_equals_the_network_that_the_plan_makes(name):
     model, images, walk = _network(name)
     pairs = find_fold_pairs(model, images)
     assert bool(pairs) == any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    skeleton = Skeleton(model, walk.units, fold_pairs=pairs)
+    skeleton = Skeleton(model, walk.units, pairs=pairs)
     for seed in range(3):
         plan = _random_plan(walk, seed)
         expected = plan.apply(model)(images)
         torch.testing.assert_close(skeleton.cut(plan.kept)(images), expected, rtol=0, atol=0)
-        skeleton.fold()
+        skeleton.settle()
         torch.testing.assert_close(skeleton.model(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     torch.testing.assert_close(skeleton.cut({})(images), model(images), rtol=0, atol=0)
 
@@ -52,11 +52,11 @@ def test_every_cut_equals_the_network_that_the_plan_makes(name):
 @torch.no_grad()
 def test_statistics_measured_in_one_shape_do_not_reach_the_next():
     model, images, walk = _network("cifar_resnet20")
-    skeleton = Skeleton(model, walk.units, fold_pairs=find_fold_pairs(model, images))
+    skeleton = Skeleton(model, walk.units, pairs=find_fold_pairs(model, images))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     skeleton.cut({}).train()(images + 3.0)
     skeleton.model.eval()
-    skeleton.fold()
+    skeleton.settle()
     plan = _random_plan(walk, 0)
     torch.testing.assert_close(skeleton.cut(plan.kept)(images), plan.apply(model)(images), rtol=0, atol=0)
     for name, tensor in model.state_dict().items():
@@ -66,12 +66,12 @@ def test_statistics_measured_in_one_shape_do_not_reach_the_next():
 @torch.no_grad()
 def test_nothing_grows_with_the_number_of_cuts():
     model, images, walk = _network("regnet_y_400mf")
-    skeleton = Skeleton(model, walk.units, fold_pairs=find_fold_pairs(model, images))
+    skeleton = Skeleton(model, walk.units, pairs=find_fold_pairs(model, images))
 
     def cut(times):
         for seed in range(times):
             skeleton.cut(_random_plan(walk, seed).kept)
-            skeleton.fold()
+            skeleton.settle()
         gc.collect()
         return len(gc.get_objects())
 
@@ -101,7 +101,7 @@ def test_a_skeleton_can_compute_in_bfloat16():
     skeleton = Skeleton(model, walk.units, torch.bfloat16, find_fold_pairs(model, images))
     plan = _random_plan(walk, 1)
     skeleton.cut(plan.kept)
-    skeleton.fold()
+    skeleton.settle()
     found, expected = skeleton.model(images.bfloat16()).float(), plan.apply(model)(images)
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()

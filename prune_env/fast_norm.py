@@ -1,0 +1,129 @@
+"""Batch norms over maps of few channels, at the speed of memory.
+
+torch's own passes over a channels-last map go channel by channel within a pixel, several times slower than memory where
+a cut leaves ten of them; here a row of several pixels is one row of numbers. And a fresh output as large as the map
+costs more than writing it does, so a map that nobody else reads is overwritten.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+"""Batch norms whose forward pass is known; a subclass may do more in its own."""
+
+COLUMNS = 256
+"""A row has at least this many numbers."""
+
+
+def is_plain(norm: nn.Module) -> bool:
+    """Whether the forward pass is torch's own and on a CPU; a GPU is left to torch."""
+    known = type(norm) in PLAIN and "forward" not in vars(norm)
+    mean = norm._buffers.get("running_mean")
+    return known and mean is not None and mean.device.type == "cpu"
+
+
+class Measuring:
+    """The forward pass of a batch norm in training mode, averaging over batches as with no momentum.
+
+    Args:
+        norm: The batch norm whose statistics it sets.
+        alone: Whether nothing else reads the input, which is then overwritten.
+    """
+
+    def __init__(self, norm: BatchNorm, alone: bool) -> None:
+        self.norm = norm
+        self.alone = alone
+        self.seen = 0
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Normalises with the batch's statistics and counts them in.
+
+        Raises:
+            ValueError: If there is a single value a channel.
+        """
+        norm = self.norm
+        norm._check_input_dim(maps)
+        count = maps.numel() // maps.shape[1]
+        if count < 2:
+            raise ValueError("Expected more than 1 value per channel")
+        mean, variance = _statistics(maps)
+        self.seen += 1
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        unbiased = variance * (count / (count - 1))
+        norm.running_mean.lerp_(mean, 1 / self.seen)
+        norm.running_var.lerp_(unbiased, 1 / self.seen)
+        if self.alone:
+            return _overwritten(maps, _repeated(norm, mean, variance, _positions(maps)), norm.eps)
+        return F.batch_norm(maps, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)
+
+
+class Overwriting:
+    """The forward pass of a batch norm in eval mode whose input nothing else reads; for statistics that stay.
+
+    Args:
+        norm: The batch norm.
+    """
+
+    def __init__(self, norm: BatchNorm) -> None:
+        self.norm = norm
+        self._tensors: dict[int, tuple[Tensor | None, ...]] = {}
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Normalises in place."""
+        norm, positions = self.norm, _positions(maps)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        if positions not in self._tensors:
+            self._tensors[positions] = _repeated(norm, norm.running_mean, norm.running_var, positions)
+        return _overwritten(maps, self._tensors[positions], norm.eps)
+
+
+def _positions(maps: Tensor) -> int:
+    """How many neighbouring pixels are summed or scaled as one."""
+    if maps.ndim != 4 or not maps.is_contiguous(memory_format=torch.channels_last):
+        return 1
+    channels, width = maps.shape[1], maps.shape[3]
+    return next((count for count in range(1, width) if width % count == 0 and count * channels >= COLUMNS), width)
+
+
+def _rows(maps: Tensor, positions: int) -> Tensor:
+    """The map itself, or its rows [pixels / positions, positions * channels]."""
+    return maps if positions == 1 else maps.permute(0, 2, 3, 1).reshape(-1, positions * maps.shape[1])
+
+
+def _statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel, float32, each [C]."""
+    channels = maps.shape[1]
+    rows = _rows(maps, _positions(maps))
+    # With running statistics of float32, torch sums bfloat16 maps in float32 and hands float32 out.
+    none = torch.zeros(rows.shape[1])
+    mean, variance = torch.batch_norm_update_stats(rows, none, none, 0.0)
+    if len(mean) == channels:
+        return mean, variance
+    spread, middle = torch.var_mean(mean.view(-1, channels), dim=0, correction=0)
+    return middle, variance.view(-1, channels).mean(0).add_(spread)
+
+
+def _repeated(norm: BatchNorm, mean: Tensor, variance: Tensor, positions: int) -> tuple[Tensor | None, ...]:
+    """Weight, bias, mean and variance, each once for every position."""
+    if not norm.affine:
+        return None, None, mean.repeat(positions), variance.repeat(positions)
+    return torch.stack((norm.weight, norm.bias, mean, variance)).repeat(1, positions).unbind()
+
+
+def _overwritten(maps: Tensor, tensors: tuple[Tensor | None, ...], eps: float) -> Tensor:
+    mean = tensors[2]
+    assert mean is not None
+    rows = _rows(maps, len(mean) // maps.shape[1])
+    # In eval mode torch saves nothing, and asks where to.
+    torch.ops.aten.native_batch_norm.out(
+        rows, *tensors, False, 0.0, eps, out=rows, save_mean=_NOTHING[0], save_invstd=_NOTHING[1]
+    )
+    return maps
+
+
+_NOTHING = torch.empty(0), torch.empty(0)
