@@ -70,7 +70,7 @@ def bench_episode(
     if as_json:
         print_json(record)
     else:
-        results.print(_render(record))
+        _tell(record)
 
 
 def clock(call: Callable[[], object]) -> float:
@@ -213,28 +213,30 @@ class _Bench:
         }
 
 
-def _render(record: dict[str, Any]) -> Table:
-    form = record["form"]
-    table = Table(
-        box=SIMPLE,
-        title=f"{record['model']}, {record['units']} free units, {record['images'][0]} + {record['images'][1]} images, "
-        f"medians of {record['plans']} plans; {form['dtype']}, {form['layout']}, "
-        f"{'folded' if form['folded'] else 'not folded'}, batches of {form['batch']}, {form['threads']} threads",
+def _tell(record: dict[str, Any]) -> None:
+    form, (rewarded, calibrated) = record["form"], record["images"]
+    results.print(
+        f"{record['model']}, {record['units']} free units, {rewarded} reward and {calibrated} calibration images; "
+        f"{form['dtype']}, {form['layout']}, batch norms {'folded' if form['folded'] else 'kept'}, batches of "
+        f"{form['batch']}, {form['threads']} threads; medians of {record['plans']} plans"
     )
+    table = Table(box=SIMPLE)
     table.add_column("what")
     table.add_column("seconds", justify="right")
     table.add_column("of the limit", justify="right")
-    limit = record["limit_s"]
-    for name in ("limit", "evaluation", "episode", "plain"):
-        seconds = record[f"{name}_s"]
+    lines = {name: record[f"{name}_s"] for name in ("limit", "evaluation", "episode", "plain")}
+    lines |= {f"  {name}": seconds for name, seconds in record["phases_s"].items()}
+    for name, seconds in lines.items():
         if seconds is not None:
-            table.add_row(name, f"{seconds:.3f}", f"{seconds / limit:.2f}")
-    for name, seconds in record["phases_s"].items():
-        table.add_row(f"  {name}", f"{seconds:.4f}", f"{seconds / limit:.3f}")
-    table.caption = (
-        f"{record['episodes_per_minute']:.0f} episodes a minute; a step {record['step_us']:.0f} us, slicing "
-        f"{record['slice_ms']:.1f} ms; resident memory {record['rss_start_mb']:.0f} MB, "
-        f"{record['rss_growth_mb']:+.1f} MB after {record['rss_episodes']} more episodes; "
-        f"{record['cache_hits']} plans came up again"
+            table.add_row(name, f"{seconds:.4f}", f"{seconds / record['limit_s']:.3f}")
+    results.print(table)
+    if record["plain_fails"]:
+        results.print(f"The plain way fails: {record['plain_fails']}", markup=False)
+    plain = f"plain way over ours {record['plain_over_ours']:.2f}, " if record["plain_over_ours"] else ""
+    results.print(
+        f"Evaluation over limit {record['evaluation_over_limit']:.2f}, episode over limit "
+        f"{record['episode_over_limit']:.2f}, {plain}{record['episodes_per_minute']:.0f} episodes a minute; a step "
+        f"{record['step_us']:.0f} microseconds, slicing {record['slice_ms']:.1f} ms; resident memory "
+        f"{record['rss_start_mb']:.0f} MB, {record['rss_growth_mb']:+.1f} MB after {record['rss_episodes']} more "
+        f"episodes; {record['cache_hits']} plans came up again."
     )
-    return table

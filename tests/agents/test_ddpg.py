@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3 import DDPG
 
-from agents.ddpg import make_ddpg
+from agents.ddpg import PruningDDPG, make_ddpg
 from agents.replay import EpisodeReplayBuffer
 from prune_env.config_agent import AMC_PRESET, AgentSection
 
@@ -41,6 +42,20 @@ def test_actor_and_critic_learn_at_their_own_rates():
     agent.learn(40, log_interval=None)
     assert agent.actor.optimizer.param_groups[0]["lr"] == 1e-5
     assert agent.critic.optimizer.param_groups[0]["lr"] == 1e-2
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.9])
+def test_its_updates_are_those_of_stable_baselines3(gamma):
+    def learned(train):
+        agent = make_ddpg(Bandit(), AgentSection(gamma=gamma, tau=0.1), steps=1, episodes=60, seed=4)
+        agent.learn(20, log_interval=None)
+        np.random.seed(0)
+        train(agent, 30, 16)
+        return torch.cat([tensor.flatten() for tensor in agent.policy.state_dict().values()])
+
+    before, ours, theirs = learned(lambda *_: None), learned(PruningDDPG.train), learned(DDPG.train)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    assert (ours - before).abs().max() > 1e-2
 
 
 def test_the_amc_preset_sets_the_published_numbers():

@@ -1,0 +1,49 @@
+"""The benchmarks at a tiny size: their numbers must hang together, whatever the machine."""
+
+import json
+
+import pytest
+from test_cli import cli, digits, in_one_line  # noqa: F401  (cli is a fixture)
+
+GIVEN = ["form.layout=channels_last", "form.dtype=float32", "form.folded=true", "form.batch=64"]
+
+
+def test_an_episode_is_more_than_its_evaluation_and_that_more_than_its_forward_passes(cli):  # noqa: F811
+    code, out, err = cli("bench", "episode", *digits(*GIVEN), "--rounds", 3, "--episodes", 4, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["plans"] == 3
+    assert found["images"] == [60, 40]
+    assert found["form"] == {"layout": "channels_last", "dtype": "float32", "folded": True, "batch": 64, "threads": 1}
+    assert found["evaluation_s"] < found["episode_s"]
+    assert found["phases_s"]["forward"] < found["evaluation_s"]
+    parts = sum(found["phases_s"][part] for part in ("slicing", "recalibration", "folding", "forward"))
+    assert parts == pytest.approx(found["evaluation_s"], rel=0.5)
+    assert sum(found["phases_s"].values()) == pytest.approx(found["episode_s"], rel=0.5)
+    assert found["episodes_per_minute"] == pytest.approx(60 / found["episode_s"])
+    assert found["plain_fails"] is None
+    assert found["plain_s"] > 0
+    assert found["plain_over_ours"] > 0
+    assert found["rss_episodes"] == 4
+    assert {"limit_s", "evaluation_over_limit", "episode_over_limit", "step_us", "slice_ms", "rss_growth_mb"} <= set(
+        found
+    )
+
+
+def test_an_episode_is_told_in_words(cli):  # noqa: F811
+    code, out, _ = cli("bench", "episode", *digits(*GIVEN), "--rounds", 1, "--episodes", 0)
+    assert code == 0
+    assert "Evaluation over limit" in in_one_line(out)
+
+
+def test_cheaper_rewards_are_ranked_against_the_whole_one(cli):  # noqa: F811
+    code, out, err = cli("bench", "rewards", *digits(*GIVEN), "--plans", 12, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    whole, *cheaper = found["rows"]
+    assert found["plans"] == 12
+    assert whole["spearman"] == pytest.approx(1.0)
+    assert whole["best_in_common"] == 10
+    assert whole["mean_difference"] == 0
+    assert {row["name"] for row in cheaper} >= {"bfloat16", "20 calibration images", "30 reward images"}
+    assert all(-1 <= row["spearman"] <= 1 for row in cheaper)
