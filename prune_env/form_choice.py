@@ -44,7 +44,7 @@ USUAL_THREADS = torch.get_num_threads()
 ROUNDS = 5
 SECONDS = 0.5
 MOST_IMAGES = 512
-BATCHES = (256, 128, 64, 32, 512)
+BATCHES = (256, 128, 64, 32, 16, 512)
 
 
 @dataclass(frozen=True)

@@ -17,24 +17,22 @@ import typer
 from rich.box import SIMPLE
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 
 from agents.ddpg import make_ddpg
 from agents.train import check_agent
 from prune_env.config import RunConfig
-from prune_env.coupling import prune_plainly
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
-from prune_env.evaluate import measure_accuracy
-from prune_env.fast_norm import BatchNorm
 from prune_env.plan import PruningPlan
 from prune_env.task import PruningTask, Trial, load_model, load_splits, make_task
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
+from scripts.plain_way import PlainWay
 
 PARTS = ("slicing", "recalibration", "folding", "forward")
 """What an evaluation is made of."""
 
-PLAIN_BATCH = 256
+SETTLING = 100
+"""Episodes before the memory is watched: torch keeps the kernels of new shapes until it has about a thousand."""
 
 Rounds = Annotated[int, typer.Option(min=1, help="Plans that everything is timed on; medians are reported.")]
 Episodes = Annotated[int, typer.Option(min=0, help="Episodes over which the resident memory is watched.")]
@@ -54,16 +52,22 @@ def bench_episode(
         splits = load_splits(settings)
         task = make_task(settings, splits, load_model(settings, splits), status.update)
         status.update("the agent's first episodes")
-        bench = _Bench(settings, splits, task, rounds + episodes)
-    for _ in track(range(rounds), "timing", console=console):
-        bench.round()
-    start = resident_megabytes()
+        bench = _Bench(settings, splits, task, 2 * rounds + SETTLING + episodes)
+    with PlainWay(task.walk.model, splits.reward(), splits.calibration(), task.evaluator.device) as plain:
+        for _ in track(range(rounds), "timing", console=console):
+            bench.round(plain)
+    resident = [resident_megabytes()]
+    for _ in track(range(SETTLING if episodes else 0), "letting memory settle", console=console):
+        bench.episode()
+    resident.append(resident_megabytes())
     for _ in track(range(episodes), "watching memory", console=console):
         bench.episode()
+    resident.append(resident_megabytes())
     record = {
         **bench.record(),
-        "rss_start_mb": start,
-        "rss_growth_mb": resident_megabytes() - start,
+        "rss_start_mb": resident[1],
+        "rss_growth_mb": resident[2] - resident[1],
+        "rss_settling_mb": resident[1] - resident[0],
         "rss_episodes": episodes,
         "cache_hits": task.evaluator.hits,
     }
@@ -95,7 +99,7 @@ class _Bench:
 
     def __init__(self, settings: RunConfig, splits: Splits, task: PruningTask, episodes: int) -> None:
         self.task = task
-        self.reward, self.calibration = splits.reward(), splits.calibration()
+        self.calibration_images = len(splits.calibration_indices)
         self.seconds: dict[str, list[float]] = {}
         self.plain_fails: str | None = None
         self._trials: list[Trial] = []
@@ -116,8 +120,9 @@ class _Bench:
         """One episode of the agent, its updates included; seconds."""
         return clock(lambda: self.agent.learn(self._steps, reset_num_timesteps=False))
 
-    def round(self) -> None:
+    def round(self, plain: PlainWay) -> None:
         """An episode, and then its plan again: run bare, and cut and run the plain way."""
+        self.episode()  # as in a search, an episode comes after an episode
         whole = self.episode()
         trial, evaluator = self._trials[0], self.task.evaluator
         if trial.cached:
@@ -136,7 +141,7 @@ class _Bench:
         }
         if self.plain_fails is None:
             try:
-                found["plain"] = clock(lambda: self._plain(trial.plan))
+                found["plain"] = plain.seconds(self._removed(trial.plan))
             except Exception as error:  # whatever Torch-Pruning says of this network
                 self.plain_fails = f"{type(error).__name__}: {error}"
         for key, value in found.items():
@@ -157,30 +162,15 @@ class _Bench:
                 output = evaluator.network(images)
         float(output.sum())  # a GPU works on after the call has returned
 
-    def _plain(self, plan: PruningPlan) -> None:
-        """Deep copy, Torch-Pruning, float32, contiguous, unfolded, batch norms in training mode."""
+    def _removed(self, plan: PruningPlan) -> dict[str, list[int]]:
+        """The output channels that a plan cuts, by the layer that a unit is named after."""
         removed: dict[str, list[int]] = {}
         for unit in self.task.budget.units:
             gone = np.setdiff1d(np.arange(unit.channels), plan.kept[unit.name])
             own = next(member for member in unit.members if (member.module, member.side) == (unit.name, "out"))
             if len(gone):
                 removed[unit.name] = own.index[gone].ravel().tolist()
-        device = self.task.evaluator.device
-        with torch.enable_grad():
-            small = prune_plainly(self.task.walk.model, self.calibration.images[:1], removed).to(device)
-        norms = [module for module in small.modules() if isinstance(module, BatchNorm)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
-        with torch.no_grad():
-            for images in self.calibration.images.split(PLAIN_BATCH):
-                small(images.to(device))
-        small.eval()
-        batches: list[tuple[Tensor, Tensor]] = list(
-            zip(self.reward.images.split(PLAIN_BATCH), self.reward.labels.split(PLAIN_BATCH), strict=True)
-        )
-        measure_accuracy(small, ((images.to(device), labels.to(device)) for images, labels in batches))
+        return removed
 
     def record(self) -> dict[str, Any]:
         """Medians over the plans, and their ratios."""
@@ -194,7 +184,7 @@ class _Bench:
         return {
             "model": self.task.provenance["model"],
             "units": self._steps,
-            "images": [evaluator.images, len(self.calibration)],
+            "images": [evaluator.images, self.calibration_images],
             "plans": len(self.seconds["limit"]),
             "limit_s": middle["limit"],
             "evaluation_s": middle["evaluation"],
@@ -237,6 +227,7 @@ def _tell(record: dict[str, Any]) -> None:
         f"Evaluation over limit {record['evaluation_over_limit']:.2f}, episode over limit "
         f"{record['episode_over_limit']:.2f}, {plain}{record['episodes_per_minute']:.0f} episodes a minute; a step "
         f"{record['step_us']:.0f} microseconds, slicing {record['slice_ms']:.1f} ms; resident memory "
-        f"{record['rss_start_mb']:.0f} MB, {record['rss_growth_mb']:+.1f} MB after {record['rss_episodes']} more "
-        f"episodes; {record['cache_hits']} plans came up again."
+        f"{record['rss_start_mb']:.0f} MB ({record['rss_settling_mb']:+.1f} MB in the {SETTLING} episodes before), "
+        f"{record['rss_growth_mb']:+.1f} MB after {record['rss_episodes']} more; {record['cache_hits']} plans came up "
+        "again."
     )

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from prune_env.config import RunConfig
 from prune_env.errors import UserError
+from prune_env.memory import keep_freed_memory
 from rewards import RewardError
 
 console = Console(stderr=True)
@@ -55,6 +56,7 @@ def run_app(app: typer.Typer) -> None:
     """Runs a typer application with errors in words."""
     # The user's own modules (model.name: my_net:build) stand beside where the command is run.
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    keep_freed_memory()
     try:
         app()
     except (UserError, RewardError) as error:
