@@ -1,7 +1,8 @@
-"""DDPG as AMC uses it (He et al., ECCV 2018), on Stable-Baselines3's.
+"""DDPG (Lillicrap et al., 2016) on Stable-Baselines3's, with the credit for a plan shared among its steps.
 
-What differs from Stable-Baselines3's own: noise is truncated instead of clipped and falls by episode, actor and critic
-learn at their own rates, and the replay buffer gives the finished plan's reward to every step of its episode.
+AMC (He et al., ECCV 2018) gives the finished plan's reward to every step, so that a step's critic must see through the
+noise of all the others. Here the critic's values of an episode's steps add up to its reward [our choice; value
+decomposition, Sunehag et al., 2018, over steps instead of agents], each a function of the unit and the action alone.
 """
 
 from typing import Any
@@ -10,27 +11,44 @@ import gymnasium
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.stats import rankdata
 from stable_baselines3 import DDPG
 from stable_baselines3.common.noise import ActionNoise
 from torch import Tensor, nn
 
+from agents.demonstrations import Demonstrations
 from agents.exploration import NoiseSchedule, truncated_normal
 from agents.replay import EpisodeReplayBuffer
 from prune_env.config_agent import AgentSection
-from prune_env.observation import FloatArray
+from prune_env.observation import STATIC, FloatArray
 
 
 class PruningDDPG(DDPG):
-    """DDPG with truncated, decaying exploration and separate learning rates.
+    """DDPG with truncated, decaying exploration, demonstrations, and separate learning rates.
 
     Args:
         noise: How strong the exploration is by episode.
         rates: Learning rates of actor and critic.
+        steps: Steps of an episode.
+        decomposed: Episodes that an update looks at, whose steps share the reward; 0 gives every step the whole of it.
+        demonstrations: What it is shown first; None for nothing.
     """
 
-    def __init__(self, *args: Any, noise: NoiseSchedule, rates: tuple[float, float], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        noise: NoiseSchedule,
+        rates: tuple[float, float],
+        steps: int,
+        decomposed: int,
+        demonstrations: Demonstrations | None,
+        **kwargs: Any,
+    ) -> None:
         self.noise = noise
         self.rates = rates
+        self.steps = steps
+        self.decomposed = decomposed
+        self.demonstrations = demonstrations
         super().__init__(*args, **kwargs)
         self.generator = np.random.default_rng(self.seed)
 
@@ -45,50 +63,61 @@ class PruningDDPG(DDPG):
         action_noise: ActionNoise | None = None,  # noqa: ARG002
         n_envs: int = 1,
     ) -> tuple[FloatArray, FloatArray]:
-        if self.num_timesteps < learning_starts:
+        shown = self.demonstrations.action(self._episode_num) if self.demonstrations is not None else None
+        if shown is not None:
+            action = np.full((n_envs, 1), shown, dtype=np.float32)
+        elif self.num_timesteps < learning_starts:
             action = self.generator.uniform(-1.0, 1.0, (n_envs, 1)).astype(np.float32)
-            return action, action
-        assert self._last_obs is not None
-        with torch.no_grad():
-            mean = self.actor(torch.as_tensor(self._last_obs)).numpy()
-        action = truncated_normal(mean, 2.0 * self.sigma, self.generator)
+        else:
+            assert self._last_obs is not None
+            with torch.no_grad():
+                mean = self.actor(torch.as_tensor(self._last_obs)).numpy()
+            action = truncated_normal(mean, 2.0 * self.sigma, self.generator)
         return action, action
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """The updates of `stable_baselines3.TD3.train`, for one critic, without what an agent this small waits for.
+        """Learns from the episodes so far.
 
-        The same losses and steps, but: no targets where gamma is 0 and nothing bootstraps, no gradients of the critic
-        while the actor learns, and one fused call for each optimiser and for the targets.
+        With decomposed credit, the critic's values of each sampled episode's steps are made to add up to the episode's
+        reward, as a normal score of its rank among all; they see what stays the same of a unit and its action, and not
+        what earlier actions left, or they would credit a step with what those did. The actor climbs each step's value.
         """
-        self.policy.set_training_mode(True)
+        if not self.decomposed:
+            super().train(gradient_steps, batch_size)
+            return
         self._update_learning_rate(None)
-        assert self.replay_buffer is not None
-        actor, critic = _tensors(self.actor), _tensors(self.critic)
-        pairs = ((actor, _tensors(self.actor_target)), (critic, _tensors(self.critic_target)))
+        observations, actions, scores = self._episodes()
+        units = observations.clone()
+        units[..., len(STATIC) :] = 0.0
         act, value = self.actor.mu, self.critic.q_networks[0]
+        actor, critic = list(self.actor.parameters()), list(self.critic.parameters())
         losses = []
         for _ in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size)
-            goal = batch.rewards
-            if self.gamma:
-                with torch.no_grad():
-                    following = self.critic_target.q1_forward(
-                        batch.next_observations, self.actor_target(batch.next_observations)
-                    )
-                    goal = goal + (1 - batch.dones) * self.gamma * following
-            critic_loss = F.mse_loss(value(torch.cat([batch.observations, batch.actions], dim=1)), goal)
+            drawn = torch.from_numpy(self.generator.integers(len(scores), size=min(len(scores), self.decomposed)))
+            known = units[drawn]
+            shares = value(torch.cat([known, actions[drawn]], dim=-1)).squeeze(-1)
+            critic_loss = F.mse_loss(shares.sum(dim=1), scores[drawn])
             _descend(self.critic.optimizer, critic, critic_loss)
-            actor_loss = -value(torch.cat([batch.observations, act(batch.observations)], dim=1)).mean()
+            actor_loss = -value(torch.cat([known, act(observations[drawn])], dim=-1)).mean()
             _descend(self.actor.optimizer, actor, actor_loss)
-            with torch.no_grad():
-                for online, target in pairs:
-                    torch._foreach_lerp_(target, online, self.tau)
             losses.append((actor_loss.detach(), critic_loss.detach()))
         self._n_updates += gradient_steps
         means = torch.tensor(losses).mean(dim=0)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/actor_loss", float(means[0]))
         self.logger.record("train/critic_loss", float(means[1]))
+
+    def _episodes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Observations [E, steps, features], actions [E, steps, 1] and normal scores of the rewards [E]."""
+        buffer = self.replay_buffer
+        assert buffer is not None
+        count = (buffer.buffer_size if buffer.full else buffer.pos) // self.steps
+        shape = (count, self.steps, -1)
+        observations, actions, rewards = (
+            torch.from_numpy(array[: count * self.steps, 0].reshape(shape))
+            for array in (buffer.observations, buffer.actions, buffer.rewards)
+        )
+        ranks = torch.from_numpy(rankdata(rewards[:, -1, 0].numpy()))
+        return observations, actions, torch.special.ndtri((ranks - 0.5) / count).float()
 
     def _update_learning_rate(self, optimizers: Any) -> None:  # noqa: ARG002
         for optimizer, rate in zip((self.actor.optimizer, self.critic.optimizer), self.rates, strict=True):
@@ -96,11 +125,7 @@ class PruningDDPG(DDPG):
                 group["lr"] = rate
 
 
-def _tensors(network: nn.Module) -> list[Tensor]:
-    return list(network.parameters())
-
-
-def _descend(optimizer: torch.optim.Optimizer, parameters: list[Tensor], loss: Tensor) -> None:
+def _descend(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], loss: Tensor) -> None:
     """One step of an optimiser, with gradients of its own parameters only."""
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.grad = gradient
@@ -108,7 +133,12 @@ def _descend(optimizer: torch.optim.Optimizer, parameters: list[Tensor], loss: T
 
 
 def make_ddpg(
-    env: gymnasium.Env[FloatArray, FloatArray], settings: AgentSection, steps: int, episodes: int, seed: int
+    env: gymnasium.Env[FloatArray, FloatArray],
+    settings: AgentSection,
+    steps: int,
+    episodes: int,
+    seed: int,
+    demonstrations: Demonstrations | None = None,
 ) -> PruningDDPG:
     """Sets up the agent for a number of episodes.
 
@@ -118,15 +148,21 @@ def make_ddpg(
         steps: How many steps an episode has.
         episodes: How many episodes the search has; sets the default warm-up.
         seed: For weights, exploration and replay.
+        demonstrations: What the agent is shown first; None for nothing.
     """
-    warmup = settings.warmup_episodes if settings.warmup_episodes is not None else max(1, episodes // 10)
+    shown = len(demonstrations) if demonstrations is not None else 0
+    warmup = settings.warmup_episodes
+    if warmup is None:
+        warmup = 0 if shown else max(1, episodes // 10)
+    before = shown + warmup
+    noise = NoiseSchedule(settings.noise, settings.noise_decay, settings.noise_floor, before)
     # The networks are tiny: a second thread costs more than it brings, and a GPU far more.
     return PruningDDPG(
         "MlpPolicy",
         env,
         learning_rate=settings.critic_learning_rate,
         buffer_size=settings.buffer_episodes * steps,
-        learning_starts=warmup * steps,
+        learning_starts=before * steps,
         batch_size=settings.batch_size,
         tau=settings.tau,
         gamma=settings.gamma,
@@ -139,8 +175,11 @@ def make_ddpg(
             "activation_fn": nn.ReLU,
             "optimizer_kwargs": {"fused": True},
         },
-        noise=NoiseSchedule(settings.noise, settings.noise_decay, settings.noise_floor, warmup),
+        noise=noise,
         rates=(settings.actor_learning_rate, settings.critic_learning_rate),
+        steps=steps,
+        decomposed=settings.decomposed_episodes,
+        demonstrations=demonstrations,
         device="cpu",
         seed=seed,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.ddpg import PruningDDPG, make_ddpg
+from agents.demonstrations import Demonstrations
 from agents.policy import Policy, policy_of
 from prune_env.config import RunConfig
 from prune_env.env import PruningEnv
@@ -82,7 +83,8 @@ def train_agent(task: PruningTask, config: RunConfig, listeners: tuple[Listener,
     settings = config.agent.with_preset()
     started = time.perf_counter()
     steps = len(task.budget.units)
-    agent = make_ddpg(env, settings, steps, episodes, config.seed)
+    demonstrations = Demonstrations(env, settings.demonstrations)
+    agent = make_ddpg(env, settings, steps, episodes, config.seed, demonstrations)
     watcher = _Watcher(episodes, listeners, started)
     agent.learn(episodes * steps, callback=watcher, log_interval=None)  # type: ignore[arg-type]
     assert watcher.best is not None

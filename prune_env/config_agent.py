@@ -23,6 +23,8 @@ AMC_PRESET: Mapping[str, Any] = MappingProxyType(
         "noise_floor": 0.0,
         "updates_per_step": 1.0,
         "baseline_momentum": 0.5,
+        "decomposed_episodes": 0,
+        "demonstrations": (),
     }
 )
 """The settings of AMC's released search (He et al., ECCV 2018), which runs 800 episodes with them."""
@@ -60,10 +62,11 @@ class AgentSection(Section):
     warmup_episodes: int | None = Field(
         default=None,
         ge=0,
-        description="Episodes of uniform random actions at first, 0 or more; null: a tenth of search.evaluations.",
+        description="Episodes of uniform random actions, 0 or more; null: none after demonstrations, a tenth of "
+        "the episodes without.",
     )
     noise: float = Field(
-        default=0.5,
+        default=0.3,
         ge=0,
         description="Standard deviation of the exploration at its start, in actions of [0, 1], 0 or more.",
     )
@@ -84,6 +87,18 @@ class AgentSection(Section):
         ge=0,
         le=1,
         description="Weight of a batch's mean reward in the moving-average baseline, in [0, 1]; 0: none.",
+    )
+
+    decomposed_episodes: int = Field(
+        default=16,
+        ge=0,
+        description="Episodes that an update looks at, whose steps share the reward (our choice); 0: every step "
+        "carries the whole reward, as in AMC, and gamma, tau, batch_size and baseline_momentum count.",
+    )
+    demonstrations: tuple[float, ...] = Field(
+        default=(0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
+        description="The agent is first shown the uniform plan and, for each of these exponents, keep ratios in "
+        "proportion to the unit's sensitivity to that power (our choice); empty: nothing is shown.",
     )
 
     def with_preset(self) -> Self:

@@ -1,7 +1,7 @@
 """PruningEnv: the layer walk as a Gymnasium environment. One step decides one unit; an episode makes one plan."""
 
 from collections.abc import Mapping
-from math import exp
+from math import exp, log
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,17 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
             "params": trial.outcome.params,
         }
         return self._observe(), trial.reward, True, False, info
+
+    @property
+    def number(self) -> int:
+        """The number of the free unit that is being decided."""
+        return self._number
+
+    def action_for(self, width: int) -> float:
+        """The action in [-1, 1] that asks for a width of the unit that is being decided, or the nearest to it."""
+        keep = width / int(self.task.budget.channels[self._number])
+        action = log(keep / max(self._even(), 1e-9)) if self.relative else 2.0 * keep - 1.0
+        return min(1.0, max(-1.0, action))
 
     def _cap(self) -> int:
         return self.task.budget.cap(self._number, self._widths)

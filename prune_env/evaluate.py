@@ -72,9 +72,8 @@ class Evaluator:
         # Where nothing else reads a batch norm's input, recalibration may overwrite it, folded or not.
         pairs = find_fold_pairs(walk.model, calibration.images[:2])
         self._sole_readers = [pair.norm for pair in pairs]
-        model = copy.deepcopy(walk.model).to(self.device).to(memory_format=self.form.memory_format)
         dtype = self.form.tensor_dtype(self.device)
-        self._skeleton = Skeleton(model, walk.units, dtype, pairs, self.form.folded)
+        self._skeleton = Skeleton(self._model, walk.units, dtype, pairs, self.form.folded)
         self.reward = _batches(reward, self.form, self.device)
         self.calibration = _batches(calibration, self.form, self.device)
         self._cache: dict[bytes, tuple[Outcome, int]] = {}
@@ -139,10 +138,14 @@ class Evaluator:
         self.images_left += left
         return Outcome(measured.accuracy, measured.loss, plan.costs.macs, plan.costs.params, complete=left == 0)
 
+    def cut(self, plan: PruningPlan) -> nn.Module:
+        """The network in the plan's shape with the dense network's statistics; valid until the next plan."""
+        return self._skeleton.cut(plan.kept)
+
     def ready(self, plan: PruningPlan) -> nn.Module:
         """The network in the plan's shape, recalibrated, in the evaluator's form; valid until the next plan."""
         with self._timed("slicing"):
-            network = self._skeleton.cut(plan.kept)
+            network = self.cut(plan)
         with self._timed("recalibration"), self.form.computing(self.device):
             if _cuts(plan):
                 recalibrate(network, (images for images, _ in self.calibration), self._sole_readers)

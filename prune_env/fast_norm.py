@@ -56,6 +56,8 @@ class Measuring:
         unbiased = variance * (count / (count - 1))
         norm.running_mean.lerp_(mean, 1 / self.seen)
         norm.running_var.lerp_(unbiased, 1 / self.seen)
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
         if self.alone:
             return _overwritten(maps, _repeated(norm, mean, variance, _positions(maps)), norm.eps)
         return F.batch_norm(maps, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)

@@ -6,15 +6,16 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
+from torch import nn
 
 from prune_env.budget import Budget
 from prune_env.config_sections import FormSection
@@ -24,7 +25,8 @@ from prune_env.files import atomic_write
 from prune_env.fingerprint import fingerprint
 from prune_env.form import Form
 from prune_env.plan import PruningPlan
-from prune_env.walk import LayerWalk
+from prune_env.run import versions
+from prune_env.walk import LayerWalk, Scores
 
 AGREEMENT = 0.99
 """Least rank correlation with float32 of a number type that plans are ranked in."""
@@ -42,7 +44,7 @@ USUAL_THREADS = torch.get_num_threads()
 """Torch's own choice, before a form is chosen."""
 
 ROUNDS = 5
-SECONDS = 0.5
+SECONDS = 1.0
 MOST_IMAGES = 512
 BATCHES = (256, 128, 64, 32, 16, 512)
 
@@ -80,7 +82,9 @@ class FormChooser:
         reward: The reward set.
         calibration: The calibration set.
         device: Where the network runs.
+        scores: One score per channel of each unit, as the search uses them.
         ranks: What an evaluator's outcome of a plan is worth.
+        facts: What else decides how plans rank: a choice is remembered for these alone.
         tell: Hears in words what is going on.
     """
 
@@ -89,7 +93,9 @@ class FormChooser:
     reward: ImageSet
     calibration: ImageSet
     device: torch.device
+    scores: Scores
     ranks: Callable[[Evaluator, PruningPlan], float]
+    facts: Mapping[str, Any] = field(default_factory=dict)
     tell: Callable[[str], None] = lambda _: None
 
     def choose(self, given: FormSection, evaluations: int) -> FormChoice:
@@ -114,7 +120,7 @@ class FormChooser:
             "folded": (True, False),
             "threads": tuple(dict.fromkeys((USUAL_THREADS, 1))),
             "dtype": ("float32", "bfloat16") if evaluations >= LONG_SEARCH else ("float32",),
-            "batch": tuple(size for size in BATCHES if size <= max(min(BATCHES), len(self.reward))),
+            "batch": BATCHES,
         }
         return {key: values if (one := getattr(given, key)) is None else (one,) for key, values in options.items()}
 
@@ -122,6 +128,9 @@ class FormChooser:
         timings: list[tuple[Form, float]] = []
         start = _first(options)
         sets = self._excerpt(start)
+        # A batch that is no larger than what is timed: more would be the same forward pass under another name.
+        options = {**options, "batch": _fitting(options["batch"], len(sets[0]))}
+        start = replace(start, batch=options["batch"][0])
         best = self._swept(start, options, ("layout", "folded", "threads", "batch"), sets, timings)
         agreement = None
         if "bfloat16" in options["dtype"][1:]:
@@ -167,7 +176,7 @@ class FormChooser:
         faster = [form for form in forms if times.get(form, math.inf) <= GAIN * times.get(exact, 0.0)]
         if not faster:
             return exact, None
-        plans = list(random_plans(self.walk, self.budget, PLANS))
+        plans = list(random_plans(self.walk, self.budget, self.scores, PLANS))
         expected = self._rewards(exact, plans)
         agreement = math.nan
         for form in faster:
@@ -186,13 +195,13 @@ class FormChooser:
 
     def _excerpt(self, form: Form) -> tuple[ImageSet, ImageSet]:
         """Enough of both sets, in their proportions, to time an evaluation within about `SECONDS`."""
-        few = _part(self.reward, 16), _part(self.calibration, 16)
+        few = part(self.reward, 16), part(self.calibration, 16)
         # A network that runs in no form at all says so when it is evaluated.
         seconds = min(self._time([replace(form, batch=16)], few).values(), default=SECONDS)
         share = min(1.0, MOST_IMAGES / len(self.reward), SECONDS / (seconds * len(self.reward)))
         return (
-            _part(self.reward, max(16, round(share * len(self.reward)))),
-            _part(self.calibration, max(16, round(share * len(self.calibration)))),
+            part(self.reward, max(16, round(share * len(self.reward)))),
+            part(self.calibration, max(16, round(share * len(self.calibration)))),
         )
 
     def _time(self, forms: Sequence[Form], sets: tuple[ImageSet, ImageSet]) -> dict[Form, float]:
@@ -215,9 +224,15 @@ class FormChooser:
 
     def _key(self, options: dict[str, tuple[Any, ...]]) -> str:
         facts = {
+            "version": versions()["prune-env"],
             "machine": _machine(self.device),
             "torch": torch.__version__,
             "network": fingerprint(self.walk.model),
+            "weights": _digest(self.walk.model),
+            "units": [unit.name for unit in self.budget.units],
+            "budget": [self.budget.metric, self.budget.limit, self.budget.round_to, *self.budget.least.tolist()],
+            "sets": [len(self.reward), len(self.calibration)],
+            **self.facts,
             "input": list(self.reward.images.shape[1:]),
             "options": options,
         }
@@ -234,18 +249,32 @@ def run_with_threads(evaluator: Evaluator, plan: PruningPlan) -> None:
         torch.set_num_threads(before)
 
 
-def random_plans(walk: LayerWalk, budget: Budget, count: int, seed: int = 0) -> Iterator[PruningPlan]:
-    """Plans of random widths at the budget, the best channels by L1 kept."""
+def random_plans(walk: LayerWalk, budget: Budget, scores: Scores, count: int, seed: int = 0) -> Iterator[PruningPlan]:
+    """Plans of random widths at the budget, the best-scored channels kept."""
     generator = np.random.default_rng(seed)
     for _ in range(count):
-        yield walk.plan(budget.names(budget.random(generator)))
+        yield walk.plan(budget.names(budget.random(generator)), scores)
 
 
 def _first(options: dict[str, tuple[Any, ...]]) -> Form:
     return Form(**{key: values[0] for key, values in options.items()})
 
 
-def _part(images: ImageSet, count: int) -> ImageSet:
+def _fitting(batches: Sequence[int], images: int) -> tuple[int, ...]:
+    """Those of the batch sizes that a forward pass over so many images can have; the least of them at any rate."""
+    return tuple(size for size in batches if size <= images) or (min(batches),)
+
+
+def _digest(model: nn.Module) -> str:
+    """A short name for the network's weights."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def part(images: ImageSet, count: int) -> ImageSet:
+    """The first so many images of a set, which come in random order."""
     return ImageSet(images.images[:count], images.labels[:count])
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -86,7 +87,6 @@ class PruningTask:
 
     def __post_init__(self) -> None:
         self.baseline = self.evaluator.dense()
-        self._observer: Observer | None = None
         self._race = Race(self.reward, self.baseline, self.evaluator.images, len(self.evaluator.reward) - 1)
         self._best: dict[str, float] = {}
 
@@ -95,14 +95,12 @@ class PruningTask:
         """How many trials the evidence for the observations takes: one for each free unit, or none."""
         return len(self.budget.units) if self.probe_keep is not None else 0
 
-    @property
+    @cached_property
     def observer(self) -> Observer:
         """Builds observations; made, and the units probed, when it is first asked for."""
-        if self._observer is None:
-            ranks = self.report.by_unit() if self.report else {}
-            evidence = Evidence(ranks, self.loss_rises() if self.probe_keep is not None else {})
-            self._observer = Observer(self.walk, self.budget, evidence, self.input_size)
-        return self._observer
+        ranks = self.report.by_unit() if self.report else {}
+        evidence = Evidence(ranks, self.loss_rises if self.probe_keep is not None else {})
+        return Observer(self.walk, self.budget, evidence, self.input_size)
 
     def attempt(self, widths: IntArray, kind: str) -> Trial:
         """Measures one set of widths.
@@ -155,6 +153,7 @@ class PruningTask:
         )
         return self.walk.plan(self.budget.names(widths), self.scores, budget, self.provenance)
 
+    @cached_property
     def loss_rises(self) -> dict[str, float]:
         """How far the loss rises, in nats, when each free unit alone is cut to ``probe_keep``; one trial a unit."""
         rises = {}
@@ -244,9 +243,14 @@ def trace(config: RunConfig, splits: Splits, model: nn.Module) -> LayerWalk:
 
 
 def make_evaluator(config: RunConfig, splits: Splits, walk: LayerWalk) -> Evaluator:
-    """The evaluator of a walk on the configuration's reward and calibration set, in the usual form or the given one."""
+    """The evaluator of a walk on the configuration's reward and calibration set; nothing is measured for it."""
+    return Evaluator(walk, splits.reward(), splits.calibration(), usual_form(config), device_of(config))
+
+
+def usual_form(config: RunConfig) -> Form:
+    """The form that a configuration gives, the usual one where it leaves that open."""
     given = {key: value for key, value in config.form.model_dump().items() if value is not None}
-    return Evaluator(walk, splits.reward(), splits.calibration(), Form(**given), device_of(config))
+    return Form(**{"threads": torch.get_num_threads(), **given})
 
 
 def make_task(
@@ -274,7 +278,8 @@ def make_task(
     reward = make_reward(config.reward.name, config.reward.settings)
     scores = score_channels(config.criterion.name, walk)
     sets, device = (splits.reward(), splits.calibration()), device_of(config)
-    chooser = FormChooser(walk, budget, *sets, device, _ranks(reward), tell)
+    facts = {key: getattr(config, key).model_dump() for key in ("data", "criterion", "reward")}
+    chooser = FormChooser(walk, budget, *sets, device, scores, _ranks(reward), facts, tell)
     choice = chooser.choose(config.form, config.search.evaluations)
     if choice.form.threads is not None:
         torch.set_num_threads(choice.form.threads)

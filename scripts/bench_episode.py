@@ -19,10 +19,12 @@ from rich.progress import track
 from rich.table import Table
 
 from agents.ddpg import make_ddpg
+from agents.demonstrations import Demonstrations
 from agents.train import check_agent
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
+from prune_env.errors import EvaluationError
 from prune_env.plan import PruningPlan
 from prune_env.task import PruningTask, Trial, load_model, load_splits, make_task
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
@@ -48,15 +50,18 @@ def bench_episode(
     """Times whole episodes, the evaluations in them, and the bare forward passes of the same networks, in turn."""
     settings = read_config(config, overrides)
     check_agent(settings)
+    # A plan that is given up within its evaluation has no limit to be compared with.
+    settings = settings.model_copy(update={"search": settings.search.model_copy(update={"racing": False})})
     with console.status("loading") as status:
         splits = load_splits(settings)
         task = make_task(settings, splits, load_model(settings, splits), status.update)
         status.update("the agent's first episodes")
         bench = _Bench(settings, splits, task, 2 * rounds + SETTLING + episodes)
+    resident = [resident_megabytes()]
     with PlainWay(task.walk.model, splits.reward(), splits.calibration(), task.evaluator.device) as plain:
         for _ in track(range(rounds), "timing", console=console):
             bench.round(plain)
-    resident = [resident_megabytes()]
+    resident.append(resident_megabytes())
     for _ in track(range(SETTLING if episodes else 0), "letting memory settle", console=console):
         bench.episode()
     resident.append(resident_megabytes())
@@ -65,9 +70,9 @@ def bench_episode(
     resident.append(resident_megabytes())
     record = {
         **bench.record(),
-        "rss_start_mb": resident[1],
-        "rss_growth_mb": resident[2] - resident[1],
-        "rss_settling_mb": resident[1] - resident[0],
+        "rss_start_mb": resident[0],
+        "rss_settled_mb": resident[2],
+        "rss_growth_mb": resident[3] - resident[2],
         "rss_episodes": episodes,
         "cache_hits": task.evaluator.hits,
     }
@@ -99,17 +104,19 @@ class _Bench:
 
     def __init__(self, settings: RunConfig, splits: Splits, task: PruningTask, episodes: int) -> None:
         self.task = task
+        self.action = settings.env.action
         self.calibration_images = len(splits.calibration_indices)
         self.seconds: dict[str, list[float]] = {}
         self.plain_fails: str | None = None
         self._trials: list[Trial] = []
         self._updates: list[float] = []
-        env = PruningEnv(task=task, action=settings.env.action)
+        env = PruningEnv(task=task, action=self.action)
         assert task.observer  # the probes come first, as in a search
         task.listeners.append(lambda trial: self._trials.__setitem__(slice(None), [trial]))
         section = settings.agent.with_preset().model_copy(update={"warmup_episodes": 1})
         self._steps = len(task.budget.units)
-        self.agent = make_ddpg(env, section, self._steps, episodes + 2, settings.seed)
+        shown = Demonstrations(env, section.demonstrations)
+        self.agent = make_ddpg(env, section, self._steps, episodes + 2, settings.seed, shown)
         learn = self.agent.train
         self.agent.train = lambda **given: self._updates.append(  # type: ignore[method-assign]
             clock(partial(learn, **given))
@@ -149,7 +156,7 @@ class _Bench:
 
     def _step(self) -> float:
         """Median seconds of a step that is not an episode's last."""
-        env = PruningEnv(task=self.task)
+        env = PruningEnv(task=self.task, action=self.action)
         env.reset()
         actions = np.random.default_rng(0).uniform(-1, 1, (self._steps, 1)).astype(np.float32)
         return statistics.median([clock(partial(env.step, action)) for action in actions[1:]] or [0.0])
@@ -173,7 +180,16 @@ class _Bench:
         return removed
 
     def record(self) -> dict[str, Any]:
-        """Medians over the plans, and their ratios."""
+        """Medians over the plans, and their ratios.
+
+        Raises:
+            EvaluationError: If the agent only proposed plans that were evaluated before.
+        """
+        if not self.seconds:
+            raise EvaluationError(
+                f"Every one of the agent's plans had been evaluated before: {self._steps} free units leave too few. "
+                "Ask for more --rounds, or protect fewer units."
+            )
         middle = {key: statistics.median(values) for key, values in self.seconds.items()}
         ratios = {
             f"{key}_over_limit": statistics.median(np.divide(self.seconds[key], self.seconds["limit"]).tolist())
@@ -191,7 +207,7 @@ class _Bench:
             "episode_s": middle["episode"],
             "plain_s": middle.get("plain"),
             **ratios,
-            "plain_over_ours": statistics.median(np.divide(plain, self.seconds["evaluation"]).tolist())
+            "plain_over_ours": statistics.median(np.divide(plain, self.seconds["evaluation"][: len(plain)]).tolist())
             if plain
             else None,
             "plain_fails": self.plain_fails,
@@ -227,7 +243,7 @@ def _tell(record: dict[str, Any]) -> None:
         f"Evaluation over limit {record['evaluation_over_limit']:.2f}, episode over limit "
         f"{record['episode_over_limit']:.2f}, {plain}{record['episodes_per_minute']:.0f} episodes a minute; a step "
         f"{record['step_us']:.0f} microseconds, slicing {record['slice_ms']:.1f} ms; resident memory "
-        f"{record['rss_start_mb']:.0f} MB ({record['rss_settling_mb']:+.1f} MB in the {SETTLING} episodes before), "
-        f"{record['rss_growth_mb']:+.1f} MB after {record['rss_episodes']} more; {record['cache_hits']} plans came up "
+        f"{record['rss_start_mb']:.0f} MB at the start, {record['rss_settled_mb']:.0f} MB {SETTLING} episodes later, "
+        f"{record['rss_growth_mb']:+.1f} MB in {record['rss_episodes']} more; {record['cache_hits']} plans came up "
         "again."
     )

@@ -15,7 +15,8 @@ from scipy.stats import spearmanr
 
 from prune_env.data import ImageSet
 from prune_env.evaluate import Evaluator, measure_accuracy
-from prune_env.form_choice import random_plans
+from prune_env.form import Form
+from prune_env.form_choice import part, random_plans
 from prune_env.plan import PruningPlan
 from prune_env.recalibration import measuring
 from prune_env.task import PruningTask, load_model, load_splits, make_task
@@ -52,7 +53,7 @@ def bench_rewards(
         splits = load_splits(settings)
         task = make_task(settings, splits, load_model(settings, splits), status.update)
         variants = list(_variants(task, splits.reward(), splits.calibration()))
-    tried = random_plans(task.walk, task.budget, plans)
+    tried = random_plans(task.walk, task.budget, task.scores, plans)
     for plan in track(tried, "rewarding", total=plans, console=console):
         for variant in variants:
             variant.measure(plan)
@@ -68,34 +69,30 @@ def _variants(task: PruningTask, reward: ImageSet, calibration: ImageSet) -> Ite
     exact = replace(task.evaluator.form, dtype="float32")
     device = task.evaluator.device
 
-    def plain(name: str, rewarded: int, calibrated: int, form: Any = exact) -> Variant:
+    def plain(name: str, rewarded: int, calibrated: int, form: Form = exact) -> Variant:
         evaluator = Evaluator(task.walk, part(reward, rewarded), part(calibration, calibrated), form, device)
         return Variant(name, lambda plan: evaluator.run(plan).accuracy)
-
-    def part(images: ImageSet, count: int) -> ImageSet:
-        return ImageSet(images.images[:count], images.labels[:count])
 
     whole, every = len(reward), len(calibration)
     yield plain(f"float32, {whole} reward and {every} calibration images", whole, every)
     yield plain("bfloat16", whole, every, replace(exact, dtype="bfloat16"))
-    for share in (2, 4, 8):
-        yield plain(f"{every // share} calibration images", whole, every // share)
-    for share in (2, 4):
-        yield plain(f"{whole // share} reward images", whole // share, every)
+    for fewer in dict.fromkeys(max(2, every // share) for share in (2, 4, 8)):
+        yield plain(f"{fewer} calibration images", whole, fewer)
+    for fewer in dict.fromkeys(max(1, whole // share) for share in (2, 4)):
+        yield plain(f"{fewer} reward images", fewer, every)
     yield Variant("one pass: the reward batches' own statistics", _OnePass(task, reward, exact).accuracy_of)
 
 
 class _OnePass:
     """One pass over the reward set that normalises each batch with its own statistics; no calibration set."""
 
-    def __init__(self, task: PruningTask, reward: ImageSet, form: Any) -> None:
-        # A plan that is recalibrated on two images only is as good as cut: its statistics are not used.
-        few = ImageSet(reward.images[:2], reward.labels[:2])
-        self.evaluator = Evaluator(task.walk, reward, few, replace(form, folded=False), task.evaluator.device)
+    def __init__(self, task: PruningTask, reward: ImageSet, form: Form) -> None:
+        few = part(reward, 2)  # no calibration set is read
+        self.evaluator = Evaluator(task.walk, reward, few, form, task.evaluator.device)
 
     def accuracy_of(self, plan: PruningPlan) -> float:
         """The plan's accuracy."""
-        network = self.evaluator.ready(plan)
+        network = self.evaluator.cut(plan)
         with torch.no_grad(), measuring(network):
             return measure_accuracy(network, self.evaluator.reward).accuracy
 

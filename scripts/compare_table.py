@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from rich.box import SIMPLE
 from rich.table import Table
 from torch import Tensor, nn
@@ -63,7 +62,7 @@ def compare_plans(evaluator: Evaluator, splits: Splits, plans: Mapping[str, Prun
 def _test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[tuple[Tensor, Tensor]]:
     """The test set, batch by batch, where the evaluator's networks are."""
     for batch in splits.test_batches(evaluator.form.batch):
-        images = batch.images.to(evaluator.device).contiguous(memory_format=torch.channels_last)
+        images = batch.images.to(evaluator.device).contiguous(memory_format=evaluator.form.memory_format)
         yield images, batch.labels.to(evaluator.device)
 
 
@@ -71,7 +70,7 @@ def _latency_batch(evaluator: Evaluator, splits: Splits) -> Tensor:
     """Images to time, repeated where there are fewer than a batch; their content does not matter."""
     images = load_images(splits.source, "train", splits.reward_indices[:LATENCY_BATCH]).images
     images = images.repeat(-(-LATENCY_BATCH // len(images)), 1, 1, 1)[:LATENCY_BATCH]
-    return images.to(evaluator.device).contiguous(memory_format=torch.channels_last)
+    return images.to(evaluator.device).contiguous(memory_format=evaluator.form.memory_format)
 
 
 def render(rows: list[Row], title: str) -> Table:

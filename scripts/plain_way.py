@@ -3,6 +3,7 @@
 It runs in a process of its own, because how memory is kept (`prune_env.memory`) is a setting of the whole process.
 """
 
+import pickle
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,8 +33,9 @@ class PlainWay:
     """
 
     def __init__(self, model: nn.Module, reward: ImageSet, calibration: ImageSet, device: torch.device) -> None:
-        given = model, reward, calibration, device, torch.get_num_threads()
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _take, given)
+        # Bytes go through a pipe; tensors would go through shared memory, of which a container has little.
+        given = pickle.dumps((model, reward, calibration))
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _take, (given, device, torch.get_num_threads()))
 
     def seconds(self, removed: Mapping[str, Sequence[int]]) -> float:
         """How long one plan takes.
@@ -55,9 +57,10 @@ class PlainWay:
 _given: tuple[nn.Module, ImageSet, ImageSet, torch.device]
 
 
-def _take(model: nn.Module, reward: ImageSet, calibration: ImageSet, device: torch.device, threads: int) -> None:
+def _take(given: bytes, device: torch.device, threads: int) -> None:
     global _given
     torch.set_num_threads(threads)
+    model, reward, calibration = pickle.loads(given)  # made by the process above, and nobody else
     _given = model.to(device), reward, calibration, device
 
 

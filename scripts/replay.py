@@ -1,5 +1,6 @@
 """`prune-env replay`: a plan on fresh weights, or a policy on another network."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +11,14 @@ from torch import nn
 from agents.policy import Policy, load_policy
 from prune_env.budget import Budget
 from prune_env.config import RunConfig
+from prune_env.config_sections import FormSection
 from prune_env.criteria import score_channels
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
 from prune_env.errors import BudgetError, PlanError
 from prune_env.evaluate import Evaluator
 from prune_env.plan import PlannedCosts, PruningPlan
-from prune_env.task import check_names, load_model, load_splits, make_evaluator, make_task, trace
+from prune_env.task import check_names, load_model, load_splits, make_evaluator, make_task, trace, usual_form
 from prune_env.walk import LayerWalk
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results, run_command
 from scripts.compare_table import Row, compare_plans, render
@@ -57,7 +59,9 @@ def read_plan_or_policy(source: Path) -> PruningPlan | Policy:
 
 
 def _propose(policy: Policy, settings: RunConfig, splits: Splits, model: nn.Module) -> tuple[Evaluator, PruningPlan]:
-    task = make_task(settings, splits, model)
+    # One plan is evaluated: measuring the fastest form would take many times as long.
+    given = FormSection(**asdict(usual_form(settings)))
+    task = make_task(settings.model_copy(update={"form": given}), splits, model)
     return task.evaluator, policy.propose(PruningEnv(task=task, action=policy.action, kind="replay")).plan
 
 

@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from agents.ddpg import PruningDDPG
 from agents.policy import policy_of, save_policy
 from agents.train import Episode, SearchResult, check_agent, count_episodes, train_agent
 from prune_env.config import RunConfig
+from prune_env.config_sections import FormSection
 from prune_env.data import Splits
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
@@ -55,7 +57,7 @@ def train(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson =
     if as_json:
         print_json({**summary, "run": str(run.root), "plan": str(run.plan), "policy": str(run.policy)})
     else:
-        _tell(rows, uniform, result, run, report)
+        _tell(rows, task, uniform, result, run, report)
 
 
 def _prepare(settings: RunConfig) -> tuple[Splits, PruningTask]:
@@ -79,9 +81,10 @@ def _prepare(settings: RunConfig) -> tuple[Splits, PruningTask]:
 
 def _start_run(folder: Path, settings: RunConfig, splits: Splits, task: PruningTask) -> RunDirectory:
     run = RunDirectory.create(folder)
-    run.write_config(settings)
-    run.write_json(run.splits, splits.record())
     assert task.form_choice is not None
+    # With the form in it, the run's own config makes the same run again.
+    run.write_config(settings.model_copy(update={"form": FormSection(**asdict(task.form_choice.form))}))
+    run.write_json(run.splits, splits.record())
     run.write_json(run.form, task.form_choice.as_record())
     if task.report is not None:
         run.write_json(run.sensitivity, task.report.as_record())
@@ -154,13 +157,18 @@ def _summary(settings: RunConfig, task: PruningTask, result: SearchResult, rows:
     }
 
 
-def _tell(rows: list[Row], uniform: Trial, result: SearchResult, run: RunDirectory, report: Path) -> None:
+def _tell(
+    rows: list[Row], task: PruningTask, uniform: Trial, result: SearchResult, run: RunDirectory, report: Path
+) -> None:
     results.print(render(rows, f"{result.episodes} episodes, {result.seconds:.0f} s"))
     if uniform.reward >= result.best.reward:
         results.print(
             "[yellow]The uniform plan is at least as good as the agent's best on the reward set. "
             "Give the search more evaluations, or use the uniform plan.[/yellow]"
         )
+    if task.racing:
+        whole = task.evaluator.misses * task.evaluator.images
+        results.print(f"racing left {task.evaluator.images_left / whole:.0%} of the reward images unseen")
     for name, path in (
         ("plan", run.plan),
         ("policy", run.policy),

@@ -120,7 +120,7 @@ class TestProbes:
     def test_find_that_a_useless_unit_costs_nothing_and_an_essential_one_does(self) -> None:
         task = planted_task(probe_keep=0.25)
         assert task.baseline.accuracy == 1.0
-        rises = task.loss_rises()
+        rises = task.loss_rises
         assert rises["useless"] == pytest.approx(0.0, abs=1e-6)
         assert rises["essential"] > 0.5
         column = task.observer.static[:, STATIC.index("sensitivity")]

@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from stable_baselines3 import DDPG
 
-from agents.ddpg import PruningDDPG, make_ddpg
+from agents.ddpg import make_ddpg
 from agents.replay import EpisodeReplayBuffer
 from prune_env.config_agent import AMC_PRESET, AgentSection
+from prune_env.observation import FEATURES, STATIC
 
 TARGET = 0.37
 
@@ -44,18 +44,53 @@ def test_actor_and_critic_learn_at_their_own_rates():
     assert agent.critic.optimizer.param_groups[0]["lr"] == 1e-2
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.9])
-def test_its_updates_are_those_of_stable_baselines3(gamma):
-    def learned(train):
-        agent = make_ddpg(Bandit(), AgentSection(gamma=gamma, tau=0.1), steps=1, episodes=60, seed=4)
-        agent.learn(20, log_interval=None)
-        np.random.seed(0)
-        train(agent, 30, 16)
-        return torch.cat([tensor.flatten() for tensor in agent.policy.state_dict().values()])
+class Targets(gymnasium.Env):
+    """Three steps, told apart by the first feature; the reward is less the further each action is from its target."""
 
-    before, ours, theirs = learned(lambda *_: None), learned(PruningDDPG.train), learned(DDPG.train)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-    assert (ours - before).abs().max() > 1e-2
+    observation_space = spaces.Box(-1.0, 1.0, (len(FEATURES),), np.float32)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    targets = np.array([0.6, -0.6, 0.2])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed, options=options)
+        self.taken = []
+        return self._observe(), {}
+
+    def step(self, action):
+        self.taken.append(float(action[0]))
+        done = len(self.taken) == len(self.targets)
+        reward = -float(((np.array(self.taken) - self.targets) ** 2).sum()) if done else 0.0
+        return self._observe(), reward, done, False, {}
+
+    def _observe(self):
+        observation = np.zeros(len(FEATURES), np.float32)
+        observation[0] = len(self.taken) - 1.0
+        return observation
+
+
+def _mean_error(episodes, **settings):
+    env = Targets()
+    agent = make_ddpg(env, AgentSection(warmup_episodes=10, **settings), steps=3, episodes=episodes, seed=0)
+    agent.learn(3 * episodes)
+    observation, _ = env.reset()
+    for _ in env.targets:
+        action, _ = agent.predict(observation, deterministic=True)
+        observation, *_ = env.step(action)
+    return np.abs(np.array(env.taken) - env.targets).mean()
+
+
+def test_steps_that_share_the_reward_each_find_their_target():
+    assert _mean_error(100) < 0.1 < _mean_error(100, decomposed_episodes=0)
+
+
+def test_a_critic_of_shared_credit_sees_the_unit_and_not_what_was_left_by_earlier_actions():
+    agent = make_ddpg(Targets(), AgentSection(warmup_episodes=2), steps=3, episodes=8, seed=0)
+    agent.learn(3 * 8)
+    first = agent.critic.q_networks[0][0].weight.detach()
+    fresh = make_ddpg(Targets(), AgentSection(warmup_episodes=2), steps=3, episodes=8, seed=0)
+    unread = slice(len(STATIC), len(FEATURES))
+    assert torch.equal(first[:, unread], fresh.critic.q_networks[0][0].weight[:, unread])
+    assert not torch.equal(first[:, 0], fresh.critic.q_networks[0][0].weight[:, 0])
 
 
 def test_the_amc_preset_sets_the_published_numbers():
@@ -67,7 +102,9 @@ def test_the_amc_preset_sets_the_published_numbers():
     assert agent.replay_buffer.buffer_size == 100 * 5
     assert agent.gradient_steps == 5
     assert [layer.out_features for layer in agent.actor.mu if isinstance(layer, torch.nn.Linear)] == [300, 300, 1]
+    assert agent.decomposed == 0
     assert AMC_PRESET["noise"] == 0.5
+    assert AMC_PRESET["demonstrations"] == ()
     assert agent.noise.sigma(101) == pytest.approx(0.5 * 0.95)
 
 
