@@ -19,7 +19,6 @@ from rich.progress import track
 from rich.table import Table
 
 from agents.ddpg import make_ddpg
-from agents.demonstrations import Demonstrations
 from agents.train import check_agent
 from prune_env.config import RunConfig
 from prune_env.data import Splits
@@ -113,10 +112,10 @@ class _Bench:
         env = PruningEnv(task=task, action=self.action)
         assert task.observer  # the probes come first, as in a search
         task.listeners.append(lambda trial: self._trials.__setitem__(slice(None), [trial]))
+        # Learning from the second episode on, as it does for nearly all of a search.
         section = settings.agent.with_preset().model_copy(update={"warmup_episodes": 1})
         self._steps = len(task.budget.units)
-        shown = Demonstrations(env, section.demonstrations)
-        self.agent = make_ddpg(env, section, self._steps, episodes + 2, settings.seed, shown)
+        self.agent = make_ddpg(env, section, self._steps, episodes + 2, settings.seed)
         learn = self.agent.train
         self.agent.train = lambda **given: self._updates.append(  # type: ignore[method-assign]
             clock(partial(learn, **given))

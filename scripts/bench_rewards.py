@@ -80,10 +80,10 @@ def _variants(task: PruningTask, reward: ImageSet, calibration: ImageSet) -> Ite
         yield plain(f"{fewer} calibration images", whole, fewer)
     for fewer in dict.fromkeys(max(1, whole // share) for share in (2, 4)):
         yield plain(f"{fewer} reward images", fewer, every)
-    yield Variant("one pass: the reward batches' own statistics", _OnePass(task, reward, exact).accuracy_of)
+    yield Variant("one pass: the reward batches' own statistics", OnePass(task, reward, exact).accuracy_of)
 
 
-class _OnePass:
+class OnePass:
     """One pass over the reward set that normalises each batch with its own statistics; no calibration set."""
 
     def __init__(self, task: PruningTask, reward: ImageSet, form: Form) -> None:

@@ -118,6 +118,20 @@ class TestAMeasuredForm:
         file.write_text(json.dumps({**record, "form": {**record["form"], **wrong}}))
         assert chooser().choose(OPEN, 10).reason == "measured"
 
+    @pytest.mark.parametrize("what", ["weights", "budget", "protection", "facts"])
+    @pytest.mark.usefixtures("folder")
+    def test_is_not_taken_for_what_may_rank_plans_otherwise(self, timed: Timed, what: str) -> None:
+        timed(seconds)
+        first = chooser()
+        first.choose(OPEN, 10)
+        model = toy_resnet(seed=1) if what == "weights" else toy_resnet()
+        walk = toy_walk(model, {"stem": "kept"} if what == "protection" else None)
+        budget = Budget(walk, "macs", 0.6 if what == "budget" else 0.5)
+        facts = {"reward": "another"} if what == "facts" else {}
+        other = replace(first, walk=walk, budget=budget, facts=facts)
+        assert other.choose(OPEN, 10).reason == "measured"
+        assert first.choose(OPEN, 10).reason == "remembered"
+
     def test_is_not_taken_for_another_network_or_other_settings(self, folder: Path, timed: Timed) -> None:
         timed(seconds)
         chooser().choose(OPEN, 10)

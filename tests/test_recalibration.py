@@ -39,12 +39,15 @@ def by_torch(model: nn.Module, batches: Sequence[Tensor]) -> nn.Module:
 def assert_as_by_torch(
     model: nn.Module, batches: Sequence[Tensor], sole_readers: Sequence[str] = (), tolerance: float = 1e-5
 ) -> None:
-    expected, before = statistics(by_torch(model, batches)), copy.deepcopy(statistics(model))
+    right = by_torch(model, batches)
+    expected, before = statistics(right), copy.deepcopy(statistics(model))
     recalibrate(model, [batch.clone(memory_format=torch.preserve_format) for batch in batches], sole_readers)
     assert expected, "the network has no statistics"
     for name, tensor in statistics(model).items():
         assert torch.allclose(tensor, expected[name], rtol=tolerance, atol=tolerance), name
         assert not torch.allclose(tensor, before[name], rtol=tolerance, atol=tolerance), "nothing was measured"
+    counts = {name: tensor for name, tensor in right.state_dict().items() if name.endswith("num_batches_tracked")}
+    assert counts == {name: model.state_dict()[name] for name in counts}
 
 
 def noise(*shapes: tuple[int, ...], mean: float = 0.7) -> list[Tensor]:
