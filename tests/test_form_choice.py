@@ -164,7 +164,7 @@ class TestTheFastest:
         self, timed: Timed, clock: Clock, expected: dict[str, object]
     ) -> None:
         timed(clock)
-        usual = Form(batch=64, threads=torch.get_num_threads())
+        usual = Form(batch=64, threads=form_choice.USUAL_THREADS)
         assert chooser().choose(OPEN, 10).form == replace(usual, **expected)
 
     @pytest.mark.usefixtures("folder")
