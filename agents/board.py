@@ -103,7 +103,8 @@ class BoardListener:
         self._tried.append(self._point(trial.kind, trial.reward, trial.outcome))
 
     def _point(self, kind: str, reward: float, outcome: Outcome) -> Tried:
-        return Tried(kind, reward, outcome.accuracy, outcome.macs / self.task.baseline.macs)
+        accuracy = outcome.accuracy if outcome.complete else nan
+        return Tried(kind, reward, accuracy, outcome.macs / self.task.baseline.macs)
 
     def _write_scalars(self, values: dict[str, float], step: int) -> None:
         # One record for all of them: add_scalar writes one each, which takes several times as long.

@@ -25,7 +25,7 @@ class Tried(NamedTuple):
     Attributes:
         kind: Who proposed it: agent, uniform, probe, dense, or another search's name.
         reward: What it is worth.
-        accuracy: On the reward set, in [0, 1].
+        accuracy: On the reward set, in [0, 1]; nan, and not drawn, where only a part of the set was looked at.
         macs_share: Its MACs as a share of the dense network's, in (0, 1].
     """
 

@@ -12,7 +12,8 @@ from gymnasium import spaces
 from prune_env.config import RunConfig
 from prune_env.errors import UserError
 from prune_env.observation import FEATURES, FloatArray
-from prune_env.task import PruningTask, load_model, load_splits, make_task
+from prune_env.prepare import load_model, load_splits, make_task
+from prune_env.task import PruningTask
 from prune_env.unit import IntArray
 
 

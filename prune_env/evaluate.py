@@ -76,7 +76,7 @@ class Evaluator:
         self._skeleton = Skeleton(self._model, walk.units, dtype, pairs, self.form.folded)
         self.reward = _batches(reward, self.form, self.device)
         self.calibration = _batches(calibration, self.form, self.device)
-        self._cache: dict[bytes, tuple[Outcome, int]] = {}
+        self._cache: dict[bytes, Outcome] = {}
 
     @property
     def images(self) -> int:
@@ -108,16 +108,13 @@ class Evaluator:
             EvaluationError: If the accuracy or the loss is not finite.
         """
         key = _key(plan)
-        if key in self._cache:
-            outcome, images = self._cache[key]
-            # What one search gave up may be worth another's while.
-            if outcome.complete or (give_up is not None and give_up(round(images * outcome.accuracy), images)):
-                self.hits += 1
-                return outcome
-        before = self.images_left
-        outcome = self.run(plan, give_up)
-        self._cache[key] = outcome, self.images - (self.images_left - before)
-        return outcome
+        known = self._cache.get(key)
+        # What one search gave up may be worth another's while.
+        if known is not None and (known.images is None or _still_given_up(known, known.images, give_up)):
+            self.hits += 1
+            return known
+        self._cache[key] = self.run(plan, give_up)
+        return self._cache[key]
 
     def run(self, plan: PruningPlan, give_up: GiveUp | None = None) -> Outcome:
         """As `evaluate`, whether or not the plan was evaluated before.
@@ -136,7 +133,8 @@ class Evaluator:
             )
         left = self.images - measured.images
         self.images_left += left
-        return Outcome(measured.accuracy, measured.loss, plan.costs.macs, plan.costs.params, complete=left == 0)
+        seen = measured.images if left else None
+        return Outcome(measured.accuracy, measured.loss, plan.costs.macs, plan.costs.params, images=seen)
 
     def cut(self, plan: PruningPlan) -> nn.Module:
         """The network in the plan's shape with the dense network's statistics; valid until the next plan."""
@@ -157,6 +155,8 @@ class Evaluator:
     def _timed(self, phase: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         self.seconds[phase] = time.perf_counter() - started
 
     def pruned(self, plan: PruningPlan) -> nn.Module:
@@ -172,6 +172,10 @@ class Evaluator:
 
     def _exact(self, images: ImageSet) -> list[tuple[Tensor, Tensor]]:
         return _batches(images, Form(self.form.layout, batch=self.form.batch), self.device)
+
+
+def _still_given_up(outcome: Outcome, images: int, give_up: GiveUp | None) -> bool:
+    return give_up is not None and give_up(round(images * outcome.accuracy), images)
 
 
 def _key(plan: PruningPlan) -> bytes:

@@ -1,8 +1,10 @@
 """The fingerprint: what tells one network from another, whatever its weights."""
 
+import hashlib
 from collections.abc import Mapping
 from itertools import chain, zip_longest
 
+import torch
 from torch import nn
 
 
@@ -27,6 +29,14 @@ def first_difference(expected: Mapping[str, str], found: Mapping[str, str]) -> s
         if found[name] != expected[name]:
             return f"{place} is {shorten(expected[name])} in the plan and {shorten(found[name])} in the network"
     return None
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A short name for the network's weights."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def shorten(text: str, most: int = 120) -> str:

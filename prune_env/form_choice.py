@@ -1,31 +1,23 @@
 """Which form is the fastest for a network on this machine: measured once, and remembered."""
 
-import hashlib
-import json
 import math
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
-from torch import nn
 
 from prune_env.budget import Budget
 from prune_env.config_sections import FormSection
 from prune_env.data import ImageSet
 from prune_env.evaluate import Evaluator
-from prune_env.files import atomic_write
-from prune_env.fingerprint import fingerprint
+from prune_env.fingerprint import fingerprint, weights_digest
 from prune_env.form import Form
+from prune_env.form_memory import FormChoice, machine_name, recall, remember
 from prune_env.plan import PruningPlan
-from prune_env.run import versions
 from prune_env.walk import LayerWalk, Scores
 
 AGREEMENT = 0.99
@@ -47,29 +39,7 @@ ROUNDS = 5
 SECONDS = 1.0
 MOST_IMAGES = 512
 BATCHES = (256, 128, 64, 32, 16, 512)
-
-
-@dataclass(frozen=True)
-class FormChoice:
-    """A form and why it was taken.
-
-    Attributes:
-        form: The form.
-        reason: ``given`` in the settings, ``measured`` now, or ``remembered`` from an earlier run on this machine.
-        timings: What was measured: each form with its seconds an image, calibration included.
-        agreement: Spearman's rank correlation of the rewards of `PLANS` random plans in bfloat16 with those in
-            float32; None where it was not needed, or is no number.
-    """
-
-    form: Form
-    reason: str
-    timings: tuple[tuple[Form, float], ...] = ()
-    agreement: float | None = None
-
-    def as_record(self) -> dict[str, Any]:
-        """The choice as plain values, ready for JSON."""
-        timings = [{**asdict(form), "seconds_per_image": seconds} for form, seconds in self.timings]
-        return {"form": asdict(self.form), "reason": self.reason, "agreement": self.agreement, "timings": timings}
+EVERY = ("layout", "folded", "threads", "batch")
 
 
 @dataclass(frozen=True)
@@ -111,8 +81,12 @@ class FormChooser:
         options = self._options(given, evaluations)
         if all(len(values) == 1 for values in options.values()):
             return FormChoice(_first(options), "given")
-        place = _cache_folder() / f"{self._key(options)}.json"
-        return _remembered(place, options) or self._measured(place, options)
+        facts = self._facts(options)
+        choice = recall(facts, options)
+        if choice is None:
+            choice = self._measured(options)
+            remember(facts, choice)
+        return choice
 
     def _options(self, given: FormSection, evaluations: int) -> dict[str, tuple[Any, ...]]:
         options: dict[str, tuple[Any, ...]] = {
@@ -124,24 +98,19 @@ class FormChooser:
         }
         return {key: values if (one := getattr(given, key)) is None else (one,) for key, values in options.items()}
 
-    def _measured(self, place: Path, options: dict[str, tuple[Any, ...]]) -> FormChoice:
+    def _measured(self, options: dict[str, tuple[Any, ...]]) -> FormChoice:
         timings: list[tuple[Form, float]] = []
         start = _first(options)
         sets = self._excerpt(start)
         # A batch that is no larger than what is timed: more would be the same forward pass under another name.
         options = {**options, "batch": _fitting(options["batch"], len(sets[0]))}
         start = replace(start, batch=options["batch"][0])
-        best = self._swept(start, options, ("layout", "folded", "threads", "batch"), sets, timings)
+        best = self._swept(start, options, EVERY, sets, timings)
         agreement = None
         if "bfloat16" in options["dtype"][1:]:
-            fast = self._swept(replace(best, dtype="bfloat16"), options, ("folded", "batch"), sets, timings)
+            fast = self._swept(replace(best, dtype="bfloat16"), options, EVERY, sets, timings)
             best, agreement = self._agreeing(best, fast, options, sets)
-        choice = FormChoice(best, "measured", tuple(timings), agreement)
-        # What cannot be remembered is measured again.
-        with suppress(OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(place, json.dumps(choice.as_record(), indent=2).encode())
-        return choice
+        return FormChoice(best, "measured", tuple(timings), agreement)
 
     def _swept(
         self,
@@ -222,21 +191,20 @@ class FormChooser:
         images = len(sets[0]) + len(sets[1])
         return {form: min(times) / images for form, times in seconds.items()}
 
-    def _key(self, options: dict[str, tuple[Any, ...]]) -> str:
-        facts = {
-            "version": versions()["prune-env"],
-            "machine": _machine(self.device),
-            "torch": torch.__version__,
+    def _facts(self, options: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
+        """All that a choice depends on, besides the machine and the versions."""
+        budget = self.budget
+        return {
+            "device": machine_name(self.device),
             "network": fingerprint(self.walk.model),
-            "weights": _digest(self.walk.model),
-            "units": [unit.name for unit in self.budget.units],
-            "budget": [self.budget.metric, self.budget.limit, self.budget.round_to, *self.budget.least.tolist()],
+            "weights": weights_digest(self.walk.model),
+            "units": [unit.name for unit in budget.units],
+            "budget": [budget.metric, budget.limit, budget.round_to, *budget.least.tolist()],
             "sets": [len(self.reward), len(self.calibration)],
             **self.facts,
             "input": list(self.reward.images.shape[1:]),
             "options": options,
         }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def run_with_threads(evaluator: Evaluator, plan: PruningPlan) -> None:
@@ -265,40 +233,6 @@ def _fitting(batches: Sequence[int], images: int) -> tuple[int, ...]:
     return tuple(size for size in batches if size <= images) or (min(batches),)
 
 
-def _digest(model: nn.Module) -> str:
-    """A short name for the network's weights."""
-    digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:32]
-
-
 def part(images: ImageSet, count: int) -> ImageSet:
     """The first so many images of a set, which come in random order."""
     return ImageSet(images.images[:count], images.labels[:count])
-
-
-def _remembered(place: Path, options: dict[str, tuple[Any, ...]]) -> FormChoice | None:
-    """The choice made before; None where there is none, or where the file holds anything else."""
-    try:
-        record = json.loads(place.read_bytes())
-        form, agreement = Form(**record["form"]), record["agreement"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    fits = all(getattr(form, key) in values for key, values in options.items())
-    return FormChoice(form, "remembered", agreement=agreement) if fits else None
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "prune_env" / "forms"
-
-
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} processors"

@@ -5,26 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import torch
-from torch import nn
-
 from prune_env.budget import Budget
-from prune_env.config import RunConfig
-from prune_env.criteria import known_criteria, score_channels
-from prune_env.data import Splits, load_images, load_source, make_splits
-from prune_env.errors import ConfigError, EvaluationError, ModelError, suggest
-from prune_env.evaluate import Evaluator, GiveUp, check_output
-from prune_env.form import Form
-from prune_env.form_choice import FormChoice, FormChooser
-from prune_env.models import build_model
+from prune_env.errors import EvaluationError
+from prune_env.evaluate import Evaluator, GiveUp
+from prune_env.form_memory import FormChoice
 from prune_env.observation import Evidence, Observer
 from prune_env.plan import PlannedBudget, PruningPlan
 from prune_env.racing import Race
-from prune_env.recover import train
-from prune_env.sensitivity import SensitivityReport, feature_map_ranks, find_sensitive_layers
+from prune_env.sensitivity import SensitivityReport
 from prune_env.unit import IntArray
 from prune_env.walk import LayerWalk, Scores
-from rewards import Outcome, Reward, RewardError, make_reward
+from rewards import Outcome, Reward, RewardError
 
 
 @dataclass(frozen=True)
@@ -162,149 +153,3 @@ class PruningTask:
             widths[number] = self.budget.allowed(number, (self.probe_keep or 0.0) * unit.channels)
             rises[unit.name] = self.attempt(widths, "probe").outcome.loss - self.baseline.loss
         return rises
-
-
-def load_model(
-    config: RunConfig,
-    splits: Splits,
-    on_epoch: Callable[[int, float], None] | None = None,
-    accept: Callable[[nn.Module], object] | None = None,
-) -> nn.Module:
-    """The network that a configuration names, trained on the spot where it asks for that.
-
-    Args:
-        config: The run's settings.
-        splits: The data; training on the spot uses only images that no other set holds.
-        on_epoch: Called with the epoch's number and its mean loss.
-        accept: Called with the network before any training; may refuse it by an error of its own.
-    """
-    torch.manual_seed(config.seed)
-    source = splits.source
-    model = build_model(
-        config.model.name, source.classes, source.channels, config.model.weights, config.model.arguments
-    )
-    check_output(model, load_images(source, "train", splits.reward_indices[:1]).images, source.classes)
-    if accept is not None:
-        accept(model)
-    if config.model.weights is None and config.pretrain.epochs:
-        train(model, splits, config.pretrain, config.seed, device_of(config), on_epoch)
-    return model.eval()
-
-
-def load_splits(config: RunConfig) -> Splits:
-    """The data that a configuration names, split by index."""
-    data = config.data
-    source = load_source(data.name, data.path, data.image_size)
-    return make_splits(source, data.reward_images, data.calibration_images, config.seed, data.test_images)
-
-
-def device_of(config: RunConfig) -> torch.device:
-    """The device that a configuration asks for.
-
-    Raises:
-        ModelError: If it asks for a GPU and there is none.
-    """
-    wanted = config.run.device
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"run.device: {wanted} given, but this machine has no usable GPU. Give cpu or auto.")
-    device = torch.device(wanted)
-    if device.index is not None and device.index >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ModelError(f"run.device: {wanted} given, but this machine has {count} GPUs, cuda:0 to cuda:{count - 1}.")
-    return device
-
-
-def check_names(config: RunConfig) -> None:
-    """Refuses a criterion, a reward or a device that does not exist, before any time is spent.
-
-    Raises:
-        ConfigError: If there is no such criterion, or racing does not go with the reward.
-        RewardError: If there is no such reward, or its settings do not fit.
-        ModelError: If there is no such device.
-    """
-    if config.search.racing and ":" in config.reward.name:
-        raise ConfigError(
-            f"search.racing: true given with the reward {config.reward.name!r}; allowed with the library's own "
-            "rewards, which do not look at the loss and do not fall where accuracy rises. Set search.racing to false."
-        )
-    if config.criterion.name not in known_criteria():
-        offer = suggest(config.criterion.name, known_criteria())
-        raise ConfigError(f"criterion.name: there is no criterion {config.criterion.name!r}; {offer}.")
-    make_reward(config.reward.name, config.reward.settings)
-    device_of(config)
-
-
-def trace(config: RunConfig, splits: Splits, model: nn.Module) -> LayerWalk:
-    """The walk of a network on images of the data's size, with what the user protects."""
-    image = load_images(splits.source, "train", splits.reward_indices[:1]).images
-    return LayerWalk.trace(model, image, config.env.protect)
-
-
-def make_evaluator(config: RunConfig, splits: Splits, walk: LayerWalk) -> Evaluator:
-    """The evaluator of a walk on the configuration's reward and calibration set; nothing is measured for it."""
-    return Evaluator(walk, splits.reward(), splits.calibration(), usual_form(config), device_of(config))
-
-
-def usual_form(config: RunConfig) -> Form:
-    """The form that a configuration gives, the usual one where it leaves that open."""
-    given = {key: value for key, value in config.form.model_dump().items() if value is not None}
-    return Form(**{"threads": torch.get_num_threads(), **given})
-
-
-def make_task(
-    config: RunConfig, splits: Splits, model: nn.Module, tell: Callable[[str], None] = lambda _: None
-) -> PruningTask:
-    """Traces a network, protects what is sensitive, measures the fastest form, and readies it for a search.
-
-    Args:
-        config: The run's settings.
-        splits: The data.
-        model: The dense network with its weights.
-        tell: Hears in words what is going on.
-
-    Raises:
-        BudgetError: If the budget cannot be met; before any plan is evaluated.
-    """
-    check_names(config)
-    tell("tracing the network, proving its units and reading feature-map ranks")
-    walk = trace(config, splits, model)
-    report = None
-    if config.sensitivity.enabled:
-        report = _find_sensitive(config, splits, walk)
-        walk = walk.protecting(report.sensitive)
-    budget = Budget(walk, config.budget.metric, config.budget.keep, config.env.min_keep, config.env.round_to)
-    reward = make_reward(config.reward.name, config.reward.settings)
-    scores = score_channels(config.criterion.name, walk)
-    sets, device = (splits.reward(), splits.calibration()), device_of(config)
-    facts = {key: getattr(config, key).model_dump() for key in ("data", "criterion", "reward")}
-    chooser = FormChooser(walk, budget, *sets, device, scores, _ranks(reward), facts, tell)
-    choice = chooser.choose(config.form, config.search.evaluations)
-    if choice.form.threads is not None:
-        torch.set_num_threads(choice.form.threads)
-    evaluator = Evaluator(walk, *sets, choice.form, device)
-    return PruningTask(
-        walk,
-        budget,
-        evaluator,
-        scores,
-        reward,
-        report,
-        input_size=splits.source.size,
-        probe_keep=config.sensitivity.probe_keep,
-        racing=config.search.racing,
-        form_choice=choice,
-        provenance={"model": config.model.name, "criterion": config.criterion.name, "seed": config.seed},
-    )
-
-
-def _ranks(reward: Reward) -> Callable[[Evaluator, PruningPlan], float]:
-    return lambda evaluator, plan: reward(evaluator.evaluate(plan), evaluator.dense())
-
-
-def _find_sensitive(config: RunConfig, splits: Splits, walk: LayerWalk) -> SensitivityReport:
-    settings = config.sensitivity
-    images = splits.calibration().images[: settings.images]
-    ranks = feature_map_ranks(walk, images, min(64, config.form.batch or 64))
-    return find_sensitive_layers(ranks, settings.rank_threshold, settings.layer_threshold, settings.top_share)

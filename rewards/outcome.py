@@ -13,8 +13,8 @@ class Outcome:
         macs: Multiply-adds of the conv and linear layers for one image, counted once, >= 1.
         params: Number of parameters, >= 1.
         latency: Seconds for one forward pass, or None where it was not measured.
-        complete: False where accuracy and loss are over a part of the reward set, enough to know that another network
-            is better.
+        images: How many images accuracy and loss are over, where that is a part of the reward set, enough to know that
+            another network is better; None for all.
     """
 
     accuracy: float
@@ -22,4 +22,9 @@ class Outcome:
     macs: int
     params: int
     latency: float | None = None
-    complete: bool = True
+    images: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole reward set was looked at."""
+        return self.images is None

@@ -18,8 +18,9 @@ from prune_env.evaluate import Evaluator, measure_accuracy
 from prune_env.form import Form
 from prune_env.form_choice import part, random_plans
 from prune_env.plan import PruningPlan
+from prune_env.prepare import load_model, load_splits, make_task
 from prune_env.recalibration import measuring
-from prune_env.task import PruningTask, load_model, load_splits, make_task
+from prune_env.task import PruningTask
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
 
 BEST = 10

@@ -7,8 +7,8 @@ import typer
 
 from prune_env.config import RunConfig
 from prune_env.plan import PruningPlan
+from prune_env.prepare import load_model, load_splits
 from prune_env.run import RunDirectory
-from prune_env.task import load_model, load_splits
 from scripts.common import AsJson, Overrides, console, print_json, read_config, results, run_command, run_directory_of
 from scripts.compare_table import render
 from scripts.replay import fit_plan, side_by_side

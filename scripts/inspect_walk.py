@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from prune_env.prepare import load_model, load_splits, make_task
 from prune_env.sensitivity import LayerEvidence
-from prune_env.task import PruningTask, load_model, load_splits, make_task
+from prune_env.task import PruningTask
 from prune_env.unit import Unit
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
 

@@ -18,7 +18,7 @@ from prune_env.env import PruningEnv
 from prune_env.errors import BudgetError, PlanError
 from prune_env.evaluate import Evaluator
 from prune_env.plan import PlannedCosts, PruningPlan
-from prune_env.task import check_names, load_model, load_splits, make_evaluator, make_task, trace, usual_form
+from prune_env.prepare import check_names, load_model, load_splits, make_evaluator, make_task, trace, usual_form
 from prune_env.walk import LayerWalk
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results, run_command
 from scripts.compare_table import Row, compare_plans, render

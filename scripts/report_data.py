@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,7 +141,8 @@ def read_run(run: RunDirectory) -> RunRecord:
         try:
             kind, widths = str(record["kind"]), {name: int(width) for name, width in record["widths"].items()}
             macs_share = int(record["macs"]) / plan.costs.dense_macs
-            tried.append(Tried(kind, float(record["reward"]), float(record["accuracy"]), macs_share))
+            accuracy = float(record["accuracy"]) if record["images"] is None else nan
+            tried.append(Tried(kind, float(record["reward"]), accuracy, macs_share))
             ratios = [widths[name] / channels[name] for name in free]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(

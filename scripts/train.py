@@ -18,8 +18,9 @@ from prune_env.config import RunConfig
 from prune_env.config_sections import FormSection
 from prune_env.data import Splits
 from prune_env.models import save_weights
+from prune_env.prepare import check_names, load_model, load_splits, make_task
 from prune_env.run import RunDirectory
-from prune_env.task import PruningTask, Trial, check_names, load_model, load_splits, make_task
+from prune_env.task import PruningTask, Trial
 from scripts.common import (
     AsJson,
     ConfigArgument,
@@ -131,7 +132,7 @@ def record_of(trial: Trial, task: PruningTask) -> dict[str, Any]:
         "macs": trial.outcome.macs,
         "params": trial.outcome.params,
         "cached": trial.cached,
-        "complete": trial.outcome.complete,
+        "images": trial.outcome.images,
         "seconds": round(trial.seconds, 4),
         "widths": {unit.name: widths[unit.name] for unit in task.budget.units},
     }

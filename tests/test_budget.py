@@ -19,7 +19,7 @@ from prune_env.budget import Budget, cost_form
 from prune_env.costs import Metric
 from prune_env.data import ArraySource, LabelledArrays, make_splits
 from prune_env.errors import BudgetError
-from prune_env.task import make_task
+from prune_env.prepare import make_task
 from prune_env.unit import IntArray
 
 METRICS: tuple[Metric, ...] = ("macs", "params")

@@ -28,8 +28,8 @@ from prune_env.data import ImageSet
 from prune_env.errors import EvaluationError, ModelError
 from prune_env.evaluate import Evaluator, Measurement, check_output, measure_accuracy
 from prune_env.form import Form
+from prune_env.prepare import load_splits, make_task
 from prune_env.recalibration import BatchNorm
-from prune_env.task import load_splits, make_task
 
 HALF = {"stem": 4, "down": 6, "up": 8, "mid": 12}
 

@@ -19,7 +19,7 @@ from prune_env.data import ImageSet
 from prune_env.evaluate import Evaluator
 from prune_env.form import Form
 from prune_env.form_choice import LONG_SEARCH, FormChooser, run_with_threads
-from prune_env.task import make_task
+from prune_env.prepare import make_task
 
 GIVEN = "form={layout: contiguous, dtype: float32, folded: false, batch: 32, threads: 1}"
 OPEN = FormSection()

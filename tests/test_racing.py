@@ -10,8 +10,9 @@ from toy import SIDE, digits_config, digits_splits, image_set, random_plans, toy
 from prune_env import racing
 from prune_env.data import ImageSet
 from prune_env.errors import ConfigError
+from prune_env.prepare import check_names, make_task
 from prune_env.racing import Race
-from prune_env.task import PruningTask, Trial, check_names, make_task
+from prune_env.task import PruningTask, Trial
 from prune_env.unit import IntArray
 from rewards import Outcome, make_reward
 

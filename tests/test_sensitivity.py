@@ -13,6 +13,7 @@ from zoo import Net, conv, imprint, randomise
 from prune_env import LayerWalk, PruningEnv
 from prune_env.data import ImageSet, load_source
 from prune_env.errors import BudgetError, EvaluationError
+from prune_env.prepare import load_splits, make_task
 from prune_env.sensitivity import (
     LayerEvidence,
     LayerRanks,
@@ -20,7 +21,6 @@ from prune_env.sensitivity import (
     feature_map_ranks,
     find_sensitive_layers,
 )
-from prune_env.task import load_splits, make_task
 
 CHANNELS = 8
 

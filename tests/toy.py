@@ -16,8 +16,9 @@ from prune_env.criteria import score_channels
 from prune_env.data import ImageSet, ImageSource, Indices, Split, Splits
 from prune_env.evaluate import Evaluator
 from prune_env.form import Form
+from prune_env.prepare import load_model, load_splits
 from prune_env.sensitivity import SensitivityReport
-from prune_env.task import PruningTask, load_model, load_splits
+from prune_env.task import PruningTask
 from rewards import Reward, make_reward
 
 SIDE = 8

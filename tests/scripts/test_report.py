@@ -97,6 +97,7 @@ def finished(task, tmp_path_factory) -> RunDirectory:
                 "widths": task.budget.names(widths),
                 "reward": -0.9 + 0.1 * number,
                 "accuracy": 0.1 + 0.1 * number,
+                "images": None,
                 "loss": 1.0,
                 "macs": plan.costs.macs,
                 "params": plan.costs.params,
@@ -330,7 +331,7 @@ def test_a_run_without_a_plan_is_refused_in_words(run):
         ("evaluations.jsonl", '{"kind": "agent"}\n', r"evaluations\.jsonl' is damaged: line 1"),
         (
             "evaluations.jsonl",
-            '{"kind": "agent", "widths": {"x": 1}, "macs": 1, "reward": 0, "accuracy": 0}\n',
+            '{"kind": "agent", "widths": {"x": 1}, "macs": 1, "reward": 0, "accuracy": 0, "images": null}\n',
             "line 1",
         ),
         ("evaluations.jsonl", '{"kind": "agent", "widths": 3}\n', "line 1"),

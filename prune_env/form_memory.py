@@ -1,0 +1,77 @@
+"""Forms that were chosen before on this machine, in the user's cache."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prune_env.files import atomic_write
+from prune_env.form import Form
+from prune_env.run import versions
+
+
+@dataclass(frozen=True)
+class FormChoice:
+    """A form and why it was taken.
+
+    Attributes:
+        form: The form.
+        reason: ``given`` in the settings, ``measured`` now, or ``remembered`` from an earlier run on this machine.
+        timings: What was measured: each form with its seconds an image, calibration included.
+        agreement: Spearman's rank correlation of the rewards of random plans in bfloat16 with those in
+            float32; None where it was not needed, or is no number.
+    """
+
+    form: Form
+    reason: str
+    timings: tuple[tuple[Form, float], ...] = ()
+    agreement: float | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """The choice as plain values, ready for JSON."""
+        timings = [{**asdict(form), "seconds_per_image": seconds} for form, seconds in self.timings]
+        return {"form": asdict(self.form), "reason": self.reason, "agreement": self.agreement, "timings": timings}
+
+
+def remember(facts: Mapping[str, Any], choice: FormChoice) -> None:
+    """Keeps a choice for the next run with the same facts; what cannot be written is measured again then."""
+    place = _place(facts)
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(place, json.dumps(choice.as_record(), indent=2).encode())
+
+
+def recall(facts: Mapping[str, Any], options: Mapping[str, tuple[Any, ...]]) -> FormChoice | None:
+    """The choice made before among these options; None where there is none, or its file holds anything else."""
+    try:
+        record = json.loads(_place(facts).read_bytes())
+        form, agreement = Form(**record["form"]), record["agreement"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    fits = all(getattr(form, key) in values for key, values in options.items())
+    return FormChoice(form, "remembered", agreement=agreement) if fits else None
+
+
+def machine_name(device: torch.device) -> str:
+    """The processor that the device is, as its maker names it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} processors"
+
+
+def _place(facts: Mapping[str, Any]) -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(root) if root else Path.home() / ".cache") / "prune_env" / "forms"
+    whole = {**facts, "version": versions()["prune-env"], "torch": torch.__version__}
+    return folder / f"{hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]}.json"
