@@ -10,9 +10,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from agents.ddpg import PruningDDPG
 from agents.figure_style import figure_pixels
 from agents.figures import Tried, accuracy_against_macs, keep_ratio_heat_map
+from agents.search import Search
 from agents.train import Episode
 from prune_env.config import RunConfig
 from prune_env.task import PruningTask, Trial
@@ -30,8 +30,8 @@ class BoardListener:
     """Writes a search to TensorBoard; give it to `agents.train.train_agent` as a listener.
 
     Scalars of each episode: ``search/reward``, ``search/best_reward``, ``search/accuracy``, ``search/macs_share``,
-    ``search/params_share``, ``agent/sigma`` (in actions of [0, 1]), ``agent/actor_loss``, ``agent/critic_loss``, and
-    ``keep_ratio/UNIT`` for every free unit; what there is not yet, such as a loss during the warm-up, is left out.
+    ``search/params_share``, ``keep_ratio/UNIT`` for every free unit, and what the search tells of itself, such as
+    ``agent/sigma`` (in actions of [0, 1]), ``agent/actor_loss`` and ``agent/critic_loss``.
     Images every 25 episodes and at the end: ``keep_ratio/heat_map`` and ``search/accuracy_against_macs``. Texts:
     ``settings`` and ``units``. At the end the hyperparameters, with ``hparam/best_reward`` and
     ``hparam/best_accuracy``.
@@ -45,7 +45,9 @@ class BoardListener:
     def __init__(self, folder: Path, task: PruningTask, config: RunConfig) -> None:
         self.task = task
         self.config = config
-        self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS)
+        # A run that is gone through again is written anew, and TensorBoard is told to forget what it had.
+        again = 0 if task.recalling else None
+        self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS, purge_step=again)
         self._history: list[list[float]] = []
         self._last: Episode | None = None
         self._tried = [self._point("dense", nan, task.baseline)]
@@ -55,7 +57,7 @@ class BoardListener:
         self._writer.add_text("settings", _code_block(config.dump_yaml()))
         self._writer.add_text("units", _units_table(task))
 
-    def __call__(self, episode: Episode, agent: PruningDDPG) -> None:  # noqa: ARG002  (every listener is given it)
+    def __call__(self, episode: Episode, search: Search) -> None:  # noqa: ARG002  (every listener is given it)
         """Writes one episode."""
         trial = episode.trial
         if trial is not self._heard:
@@ -70,12 +72,10 @@ class BoardListener:
             "search/accuracy": trial.outcome.accuracy,
             "search/macs_share": trial.outcome.macs / self.task.baseline.macs,
             "search/params_share": trial.outcome.params / self.task.baseline.params,
-            "agent/sigma": episode.sigma,
-            "agent/actor_loss": episode.actor_loss,
-            "agent/critic_loss": episode.critic_loss,
+            **episode.scalars,
             **{f"keep_ratio/{name}": ratio for name, ratio in ratios.items()},
         }
-        self._write_scalars({tag: value for tag, value in values.items() if value is not None}, episode.number)
+        self._write_scalars(values, episode.number)
         if (episode.number + 1) % EPISODES_PER_PICTURE == 0:
             self._write_pictures(episode)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import rankdata
-from stable_baselines3 import DDPG
+from stable_baselines3 import DDPG, TD3
 from stable_baselines3.common.noise import ActionNoise
 from torch import Tensor, nn
 
@@ -23,14 +23,12 @@ from prune_env.config_agent import AgentSection
 from prune_env.observation import STATIC, FloatArray
 
 
-class PruningDDPG(DDPG):
-    """DDPG with truncated, decaying exploration, demonstrations, and separate learning rates.
+class PruningTD3(TD3):
+    """TD3 (Fujimoto et al., 2018) with truncated, decaying exploration, demonstrations, and separate learning rates.
 
     Args:
         noise: How strong the exploration is by episode.
         rates: Learning rates of actor and critic.
-        steps: Steps of an episode.
-        decomposed: Episodes that an update looks at, whose steps share the reward; 0 gives every step the whole of it.
         demonstrations: What it is shown first; None for nothing.
     """
 
@@ -39,15 +37,11 @@ class PruningDDPG(DDPG):
         *args: Any,
         noise: NoiseSchedule,
         rates: tuple[float, float],
-        steps: int,
-        decomposed: int,
         demonstrations: Demonstrations | None,
         **kwargs: Any,
     ) -> None:
         self.noise = noise
         self.rates = rates
-        self.steps = steps
-        self.decomposed = decomposed
         self.demonstrations = demonstrations
         super().__init__(*args, **kwargs)
         self.generator = np.random.default_rng(self.seed)
@@ -56,6 +50,11 @@ class PruningDDPG(DDPG):
     def sigma(self) -> float:
         """The exploration's standard deviation in this episode, in actions of [0, 1]."""
         return self.noise.sigma(self._episode_num)
+
+    @property
+    def acting(self) -> bool:
+        """Whether demonstrations and warm-up are over."""
+        return self._episode_num >= self.noise.warmup
 
     def _sample_action(
         self,
@@ -74,6 +73,26 @@ class PruningDDPG(DDPG):
                 mean = self.actor(torch.as_tensor(self._last_obs)).numpy()
             action = truncated_normal(mean, 2.0 * self.sigma, self.generator)
         return action, action
+
+    def _update_learning_rate(self, optimizers: Any) -> None:  # noqa: ARG002
+        for optimizer, rate in zip((self.actor.optimizer, self.critic.optimizer), self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+
+
+class PruningDDPG(PruningTD3, DDPG):
+    """DDPG, exploring as `PruningTD3`, with the credit for a plan shared among its steps.
+
+    Args:
+        steps: Steps of an episode.
+        decomposed: Episodes that an update looks at, whose steps share the reward; 0 gives every step the whole of it.
+        kwargs: As `PruningTD3`.
+    """
+
+    def __init__(self, *args: Any, steps: int, decomposed: int, **kwargs: Any) -> None:
+        self.steps = steps
+        self.decomposed = decomposed
+        super().__init__(*args, **kwargs)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Learns from the episodes so far.
@@ -119,11 +138,6 @@ class PruningDDPG(DDPG):
         ranks = torch.from_numpy(rankdata(rewards[:, -1, 0].numpy()))
         return observations, actions, torch.special.ndtri((ranks - 0.5) / count).float()
 
-    def _update_learning_rate(self, optimizers: Any) -> None:  # noqa: ARG002
-        for optimizer, rate in zip((self.actor.optimizer, self.critic.optimizer), self.rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-
 
 def _descend(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], loss: Tensor) -> None:
     """One step of an optimiser, with gradients of its own parameters only."""
@@ -150,36 +164,59 @@ def make_ddpg(
         seed: For weights, exploration and replay.
         demonstrations: What the agent is shown first; None for nothing.
     """
+    return PruningDDPG(
+        "MlpPolicy",
+        env,
+        steps=steps,
+        decomposed=settings.decomposed_episodes,
+        **_arguments(settings, steps, episodes, demonstrations),
+        seed=seed,
+    )
+
+
+def make_td3(
+    env: gymnasium.Env[FloatArray, FloatArray],
+    settings: AgentSection,
+    steps: int,
+    episodes: int,
+    seed: int,
+    demonstrations: Demonstrations | None = None,
+) -> PruningTD3:
+    """Sets up TD3; as `make_ddpg`, except that no credit is shared."""
+    return PruningTD3("MlpPolicy", env, **_arguments(settings, steps, episodes, demonstrations), seed=seed)
+
+
+def _arguments(
+    settings: AgentSection, steps: int, episodes: int, demonstrations: Demonstrations | None
+) -> dict[str, Any]:
+    """What DDPG and TD3 are both made with."""
     shown = len(demonstrations) if demonstrations is not None else 0
     warmup = settings.warmup_episodes
     if warmup is None:
         warmup = 0 if shown else max(1, episodes // 10)
     before = shown + warmup
-    noise = NoiseSchedule(settings.noise, settings.noise_decay, settings.noise_floor, before)
-    # The networks are tiny: a second thread costs more than it brings, and a GPU far more.
-    return PruningDDPG(
-        "MlpPolicy",
-        env,
-        learning_rate=settings.critic_learning_rate,
-        buffer_size=settings.buffer_episodes * steps,
-        learning_starts=before * steps,
-        batch_size=settings.batch_size,
-        tau=settings.tau,
-        gamma=settings.gamma,
-        train_freq=(1, "episode"),
-        gradient_steps=max(1, round(settings.updates_per_step * steps)),
-        replay_buffer_class=EpisodeReplayBuffer,
-        replay_buffer_kwargs={"baseline_momentum": settings.baseline_momentum, "handle_timeout_termination": False},
-        policy_kwargs={
+    return {
+        "learning_rate": settings.critic_learning_rate,
+        "buffer_size": min(settings.buffer_episodes, max(1, episodes)) * steps,
+        "learning_starts": before * steps,
+        "batch_size": settings.batch_size,
+        "tau": settings.tau,
+        "gamma": settings.gamma,
+        "train_freq": (1, "episode"),
+        "gradient_steps": max(1, round(settings.updates_per_step * steps)),
+        "replay_buffer_class": EpisodeReplayBuffer,
+        "replay_buffer_kwargs": {
+            "baseline_momentum": settings.baseline_momentum,
+            "handle_timeout_termination": False,
+        },
+        "policy_kwargs": {
             "net_arch": list(settings.hidden),
             "activation_fn": nn.ReLU,
             "optimizer_kwargs": {"fused": True},
         },
-        noise=noise,
-        rates=(settings.actor_learning_rate, settings.critic_learning_rate),
-        steps=steps,
-        decomposed=settings.decomposed_episodes,
-        demonstrations=demonstrations,
-        device="cpu",
-        seed=seed,
-    )
+        "noise": NoiseSchedule(settings.noise, settings.noise_decay, settings.noise_floor, before),
+        "rates": (settings.actor_learning_rate, settings.critic_learning_rate),
+        "demonstrations": demonstrations,
+        # The networks are tiny: a second thread costs more than it brings, and a GPU far more.
+        "device": "cpu",
+    }

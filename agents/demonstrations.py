@@ -2,14 +2,9 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from agents.rules import power_widths
 from prune_env.env import PruningEnv
-from prune_env.task import PruningTask
 from prune_env.unit import IntArray
-
-LEAST_RISE = 1e-4
-"""A loss that rises by less, in nats, is taken to rise by this much: it is within the noise of the reward set."""
 
 
 class Demonstrations:
@@ -36,17 +31,3 @@ class Demonstrations:
             task = self.env.task
             self._shown[episode] = power_widths(task, self.exponents[episode - 1] if episode else 0.0)
         return self.env.action_for(int(self._shown[episode][self.env.number]))
-
-
-def power_widths(task: PruningTask, exponent: float) -> IntArray:
-    """Keep ratios in proportion to a power of the unit's sensitivity, at the budget [our choice].
-
-    Args:
-        task: The task; its units are probed if they were not yet.
-        exponent: 0 gives the uniform plan.
-
-    Returns:
-        Widths, int64 [free units].
-    """
-    rises = np.array([max(task.loss_rises[unit.name], LEAST_RISE) for unit in task.budget.units])
-    return task.budget.project(task.budget.channels * rises**exponent)

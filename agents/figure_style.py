@@ -18,7 +18,7 @@ INK, GREY, PALE, PAPER = "#24292F", "#8C959F", "#E7ECF0", "#FFFFFF"
 WIDTH = 9.0
 """Width of every figure in inches."""
 
-_KINDS = {"agent": (BLUE, "o"), "uniform": (VERMILION, "D"), "probe": (GREY, "x"), "dense": (INK, "*")}
+_KINDS = {"ddpg": (BLUE, "o"), "uniform": (VERMILION, "D"), "probe": (GREY, "x"), "dense": (INK, "*")}
 _OTHERS = ((GREEN, "s"), (PURPLE, "^"), (ORANGE, "v"), (SKY, "P"))
 _LONGEST_NAME = 22
 

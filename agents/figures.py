@@ -23,7 +23,7 @@ class Tried(NamedTuple):
     """One plan that was tried.
 
     Attributes:
-        kind: Who proposed it: agent, uniform, probe, dense, or another search's name.
+        kind: Who proposed it: probe, uniform, dense, or a search's name.
         reward: What it is worth.
         accuracy: On the reward set, in [0, 1]; nan, and not drawn, where only a part of the set was looked at.
         macs_share: Its MACs as a share of the dense network's, in (0, 1].
@@ -121,7 +121,7 @@ def result_picture(title: str, plan: PruningPlan, uniform: Mapping[str, int] | N
 
     Args:
         title: One line: model, budget and accuracies.
-        plan: The agent's best plan.
+        plan: The best plan.
         uniform: Widths of the uniform plan by unit name.
         tried: Every plan tried.
     """

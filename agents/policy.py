@@ -1,8 +1,10 @@
 """The policy file: a trained actor as plain tensors, and what its inputs and outputs mean."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,13 +22,16 @@ from prune_env.task import Trial
 POLICY_VERSION = 1
 METADATA = "prune_env.policy"
 
+BOUNDS: Mapping[str, type[nn.Module]] = MappingProxyType({"tanh": nn.Tanh, "clip": nn.Hardtanh})
+"""What keeps the action within [-1, 1]."""
+
 
 @dataclass(frozen=True, eq=False)
 class Policy:
     """A deterministic policy: observation in, action out.
 
     Attributes:
-        actor: Maps observations float32 [N, len(features)] to actions in [-1, 1], [N, 1].
+        actor: Maps observations float32 [N, len(features)] to actions in [-1, 1], [N, 1]; bounded by tanh or clipped.
         action: What an action means: ``share`` or ``ratio``.
         features: The names of the observation's features, in order.
     """
@@ -59,7 +64,8 @@ def save_policy(policy: Policy, path: Path) -> None:
         tensors[f"{number}.weight"] = layer.weight.detach().contiguous()
         tensors[f"{number}.bias"] = layer.bias.detach().contiguous()
     # One entry, because safetensors writes several in an order that differs from process to process.
-    about = {"version": POLICY_VERSION, "action": policy.action, "features": policy.features}
+    bound = next(name for name, kind in BOUNDS.items() if isinstance(policy.actor[-1], kind))
+    about = {"version": POLICY_VERSION, "action": policy.action, "features": policy.features, "bound": bound}
     atomic_write(Path(path), save_tensors(tensors, {METADATA: json.dumps(about)}))
 
 
@@ -86,20 +92,29 @@ def load_policy(path: str | Path) -> Policy:
             f"{path} was trained on another observation (this release has {len(FEATURES)} features: "
             f"{', '.join(FEATURES)}) or with another kind of action. Train a policy with this release."
         )
-    return Policy(_actor_from(tensors, path), about["action"])
+    bound = about.get("bound", "tanh")
+    if bound not in BOUNDS:
+        raise WeightsError(f"{path} bounds its actions by {bound!r}; this release knows {', '.join(BOUNDS)}.")
+    return Policy(_actor_from(tensors, path, bound), about["action"])
 
 
-def policy_of(actor: nn.Module, action: str) -> Policy:
-    """The policy of a Stable-Baselines3 actor, copied."""
-    layers = [layer for layer in actor.mu if isinstance(layer, nn.Linear)]  # type: ignore[union-attr]
+def policy_of(actor: nn.Module, action: str, bound: str = "tanh") -> Policy:
+    """The policy whose actor has the same linear layers, copied.
+
+    Args:
+        actor: Linear layers with ReLU between them.
+        action: What an action means.
+        bound: What keeps it within [-1, 1]: ``tanh`` or ``clip``.
+    """
+    layers = [layer for layer in actor.modules() if isinstance(layer, nn.Linear)]
     tensors: dict[str, torch.Tensor] = {}
     for number, layer in enumerate(layers):
         tensors[f"{number}.weight"] = layer.weight.detach().clone()
         tensors[f"{number}.bias"] = layer.bias.detach().clone()
-    return Policy(_actor_from(tensors, Path("actor")), action)
+    return Policy(_actor_from(tensors, Path("actor"), bound), action)
 
 
-def _actor_from(tensors: dict[str, torch.Tensor], path: Path) -> nn.Sequential:
+def _actor_from(tensors: dict[str, torch.Tensor], path: Path, bound: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     width = len(FEATURES)
     count = len(tensors) // 2
@@ -121,7 +136,7 @@ def _actor_from(tensors: dict[str, torch.Tensor], path: Path) -> nn.Sequential:
             raise WeightsError(f"{path}: layer {number} of the policy holds numbers that are not finite.")
         layer = nn.Linear(width, len(weight))
         layer.load_state_dict({"weight": weight, "bias": bias})
-        layers += [layer, nn.Tanh() if number == count - 1 else nn.ReLU()]
+        layers += [layer, BOUNDS[bound]() if number == count - 1 else nn.ReLU()]
         width = len(weight)
     if not layers or width != 1:
         raise WeightsError(f"{path}: the policy must end in one action; it ends in {width if layers else 'no layer'}.")

@@ -1,32 +1,26 @@
-"""The search: an agent learns on a task, and the best plan is handed out the moment it is found."""
+"""The run of a search on a task, whatever the search is, and what its listeners hear."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from stable_baselines3.common.callbacks import BaseCallback
-
-from agents.ddpg import PruningDDPG, make_ddpg
-from agents.demonstrations import Demonstrations
-from agents.policy import Policy, policy_of
+from agents.policy import Policy
+from agents.search import Search
+from agents.searches import SEARCHES, check_evaluations, check_search
 from prune_env.config import RunConfig
-from prune_env.env import PruningEnv
-from prune_env.errors import ConfigError, suggest
 from prune_env.task import PruningTask, Trial
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What a listener hears after each episode.
+    """What a listener hears after each plan that the search proposed.
 
     Attributes:
         number: From 0.
-        of: How many episodes there will be.
-        trial: The finished plan's trial.
+        of: How many there will be, at most.
+        trial: The plan's trial.
         best: The best trial so far.
-        sigma: The exploration's standard deviation, in actions of [0, 1]; None during the warm-up.
-        actor_loss: Mean loss of the actor's updates after the episode before; None before any.
-        critic_loss: Mean loss of the critic's.
+        scalars: What the search tells of itself, by TensorBoard tag.
         seconds: Wall-clock seconds since the search began.
     """
 
@@ -34,9 +28,7 @@ class Episode:
     of: int
     trial: Trial
     best: Trial
-    sigma: float | None
-    actor_loss: float | None
-    critic_loss: float | None
+    scalars: Mapping[str, float]
     seconds: float
 
 
@@ -46,118 +38,80 @@ class SearchResult:
 
     Attributes:
         best: The best trial.
-        policy: The deterministic policy at the end.
-        episodes: How many plans the agent proposed.
-        seconds: Wall-clock seconds of the search.
+        policy: The deterministic policy at the end; None for a search that learns none.
+        episodes: How many plans the search proposed.
+        seconds: Wall-clock seconds of the search; of what was recalled, those that it took then.
     """
 
     best: Trial
-    policy: Policy
+    policy: Policy | None
     episodes: int
     seconds: float
 
 
-Listener = Callable[[Episode, PruningDDPG], None]
-
-AGENTS = ("ddpg",)
+Listener = Callable[[Episode, Search], None]
 
 
 def train_agent(task: PruningTask, config: RunConfig, listeners: tuple[Listener, ...] = ()) -> SearchResult:
-    """Trains the agent that the configuration names.
+    """Runs the agent or search that the configuration names, for ``search.evaluations`` trials.
 
-    Probes made for the evidence count as evaluations; the rest of ``search.evaluations`` are episodes.
+    Probes made for evidence count as evaluations. A search with nothing left to try ends before.
 
     Args:
         task: The task.
         config: The run's settings.
-        listeners: Called after each episode.
+        listeners: Called after each plan that the search proposed.
 
     Returns:
         The best trial and the policy.
 
     Raises:
-        ConfigError: If there is no such agent, or the probes alone use up the evaluations.
+        ConfigError: If there is no such search, or the evaluations do not suffice for it.
     """
-    episodes = count_episodes(task, config)
-    env = PruningEnv(task=task, action=config.env.action)
-    settings = config.agent.with_preset()
-    started = time.perf_counter()
-    steps = len(task.budget.units)
-    demonstrations = Demonstrations(env, settings.demonstrations)
-    agent = make_ddpg(env, settings, steps, episodes, config.seed, demonstrations)
-    watcher = _Watcher(episodes, listeners, started)
-    agent.learn(episodes * steps, callback=watcher, log_interval=None)  # type: ignore[arg-type]
+    check_search(config)
+    check_evaluations(task, config)
+    search = SEARCHES[config.agent.name](task, config)
+    watcher = _Watcher(config, search, listeners)
+    task.listeners.append(watcher.hear)
+    try:
+        search.run(watcher.more)
+    finally:
+        task.listeners.remove(watcher.hear)
     assert watcher.best is not None
-    return SearchResult(
-        watcher.best, policy_of(agent.actor, config.env.action), watcher.episodes, time.perf_counter() - started
-    )
+    return SearchResult(watcher.best, search.policy, watcher.episodes, watcher.seconds)
 
 
-def check_agent(config: RunConfig) -> None:
-    """Refuses an agent that does not exist, before any time is spent.
+class _Watcher:
+    """Counts a search's trials, keeps the best, and tells the listeners."""
 
-    Raises:
-        ConfigError: If there is no such agent.
-    """
-    if config.agent.name not in AGENTS:
-        offer = suggest(config.agent.name, AGENTS)
-        raise ConfigError(f"agent.name: there is no agent {config.agent.name!r}; {offer}.")
-
-
-def count_episodes(task: PruningTask, config: RunConfig) -> int:
-    """How many episodes ``search.evaluations`` leave for the agent.
-
-    Raises:
-        ConfigError: If the probes alone use the evaluations up, or the warm-up leaves the agent nothing to learn in.
-    """
-    check_agent(config)
-    episodes = config.search.evaluations - task.probes
-    if episodes < 1:
-        raise ConfigError(
-            f"search.evaluations: {config.search.evaluations} given, but the evidence alone takes {task.probes}, one "
-            "for each free unit. Give more, or set sensitivity.probe_keep to null."
-        )
-    warmup = config.agent.with_preset().warmup_episodes
-    if warmup is not None and warmup >= episodes:
-        raise ConfigError(
-            f"agent.warmup_episodes: {warmup} given, but there are only {episodes} episodes, so that the agent would "
-            "never act. Give fewer, or raise search.evaluations."
-        )
-    return episodes
-
-
-class _Watcher(BaseCallback):
-    """Keeps the best trial and tells the listeners after each episode."""
-
-    def __init__(self, of: int, listeners: tuple[Listener, ...], started: float) -> None:
-        super().__init__()
-        self.of = of
+    def __init__(self, config: RunConfig, search: Search, listeners: tuple[Listener, ...]) -> None:
+        self.evaluations = config.search.evaluations
+        self.name = config.agent.name
+        self.search = search
         self.listeners = listeners
-        self.started = started
+        self.started = time.perf_counter()
+        self.recalled = 0.0
+        self.trials = 0
         self.episodes = 0
         self.best: Trial | None = None
 
-    def _on_step(self) -> bool:
-        trial: Trial | None = self.locals["infos"][0].get("trial")
-        if trial is None:
-            return True
+    def more(self) -> bool:
+        return self.trials < self.evaluations
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started + self.recalled
+
+    def hear(self, trial: Trial) -> None:
+        self.trials += 1
+        self.recalled += trial.seconds if trial.recalled else 0.0
+        if trial.kind != self.name:
+            return
         if self.best is None or trial.reward > self.best.reward:
             self.best = trial
-        agent = self.model
-        assert isinstance(agent, PruningDDPG)
-        warming = self.episodes < agent.noise.warmup
-        losses = agent.logger.name_to_value
-        episode = Episode(
-            number=self.episodes,
-            of=self.of,
-            trial=trial,
-            best=self.best,
-            sigma=None if warming else agent.noise.sigma(self.episodes),
-            actor_loss=losses.get("train/actor_loss"),
-            critic_loss=losses.get("train/critic_loss"),
-            seconds=time.perf_counter() - self.started,
-        )
+        others = self.trials - self.episodes - 1
+        of = self.evaluations - others
+        episode = Episode(self.episodes, of, trial, self.best, self.search.scalars, self.seconds)
         self.episodes += 1
         for listener in self.listeners:
-            listener(episode, agent)
-        return True
+            listener(episode, self.search)

@@ -80,7 +80,7 @@ class AgentSection(Section):
         default=0.03, ge=0, description="Least standard deviation of the exploration, in actions of [0, 1], 0 or more."
     )
     updates_per_step: float = Field(
-        default=2.0, gt=0, description="Updates per step of an episode, made after it, above 0."
+        default=1.0, gt=0, description="Updates per step of an episode, made after it, above 0."
     )
     baseline_momentum: float = Field(
         default=0.5,

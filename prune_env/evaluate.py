@@ -116,6 +116,10 @@ class Evaluator:
         self._cache[key] = self.run(plan, give_up)
         return self._cache[key]
 
+    def remember(self, plan: PruningPlan, outcome: Outcome) -> None:
+        """Takes an outcome for the plan's from now on; it was measured before, by an evaluator like this one."""
+        self._cache[_key(plan)] = outcome
+
     def run(self, plan: PruningPlan, give_up: GiveUp | None = None) -> Outcome:
         """As `evaluate`, whether or not the plan was evaluated before.
 

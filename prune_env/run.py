@@ -5,7 +5,10 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -64,6 +67,31 @@ class RunDirectory:
         except OSError as error:
             raise _cannot_make(root, error.strerror or str(error)) from None
         return cls(root)
+
+    @classmethod
+    @contextmanager
+    def making(cls, path: str | os.PathLike[str]) -> Iterator[Self]:
+        """Makes the folder of a new run with its first files, so that it appears with all of them or not at all.
+
+        Args:
+            path: As `create`.
+
+        Yields:
+            The run under another name, to be filled.
+
+        Raises:
+            RunError: As `create`.
+        """
+        root = Path(path)
+        cls.check_free(root)
+        part = cls.create(root.with_name(f".{root.name}.{uuid.uuid4().hex}.part"))
+        try:
+            yield part
+            cls.check_free(root)
+            part.root.rename(root)
+        except BaseException:
+            shutil.rmtree(part.root, ignore_errors=True)
+            raise
 
     @staticmethod
     def check_free(path: str | os.PathLike[str]) -> None:
@@ -156,9 +184,9 @@ class RunDirectory:
         return self.root / "tensorboard"
 
     @property
-    def checkpoint(self) -> Path:
-        """Folder of what a killed run needs to go on."""
-        return self.root / "checkpoint"
+    def dense_weights(self) -> Path:
+        """The dense network's weights, where they were trained for this run."""
+        return self.root / "dense.safetensors"
 
     @property
     def report(self) -> Path:
@@ -192,6 +220,17 @@ class RunDirectory:
             ValueError: The value holds a number that is not finite, which JSON has no word for.
         """
         self.write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+    def read_json(self, path: Path) -> Any:
+        """The value in a JSON file of the run.
+
+        Raises:
+            RunError: It cannot be read.
+        """
+        try:
+            return json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"{str(path)!r} cannot be read: {error}") from None
 
     def write_config(self, config: RunConfig) -> None:
         """Writes the resolved settings; the versions stand above them as comments, so that it loads again."""

@@ -1,12 +1,13 @@
 """The task: one network, one budget, and all that a search needs to try widths and hear what they are worth."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from prune_env.budget import Budget
-from prune_env.errors import EvaluationError
+from prune_env.errors import EvaluationError, RunError
 from prune_env.evaluate import Evaluator, GiveUp
 from prune_env.form_memory import FormChoice
 from prune_env.observation import Evidence, Observer
@@ -30,6 +31,7 @@ class Trial:
         reward: What it is worth.
         cached: Whether the same plan had been measured before.
         seconds: Wall-clock seconds that it took.
+        recalled: Whether its outcome is an interrupted run's, and was not measured again.
     """
 
     number: int = field(compare=False)
@@ -39,6 +41,23 @@ class Trial:
     reward: float
     cached: bool = field(compare=False)
     seconds: float = field(compare=False)
+    recalled: bool = field(compare=False, default=False)
+
+    def as_record(self) -> dict[str, Any]:
+        """One line of a run's ``evaluations.jsonl``; protected units are left out."""
+        return {
+            "number": self.number,
+            "kind": self.kind,
+            "reward": self.reward,
+            "accuracy": self.outcome.accuracy,
+            "loss": self.outcome.loss,
+            "macs": self.outcome.macs,
+            "params": self.outcome.params,
+            "cached": self.cached,
+            "images": self.outcome.images,
+            "seconds": round(self.seconds, 4),
+            "widths": {unit.name: len(unit.kept) for unit in self.plan.units if unit.protected is None},
+        }
 
 
 @dataclass
@@ -58,6 +77,8 @@ class PruningTask:
         probe_keep: The keep ratio of the probes that show how far the loss rises; None for no probes.
         provenance: Facts that every plan records.
         listeners: Called with each new trial.
+        journal: The records of an interrupted run (`Trial.as_record`), from which outcomes are taken as long as the
+            same plans are proposed.
         trials: How many trials there were so far.
         baseline: The dense network's outcome.
     """
@@ -74,6 +95,7 @@ class PruningTask:
     form_choice: FormChoice | None = None
     provenance: dict[str, str | int | float | None] = field(default_factory=dict)
     listeners: list[Callable[[Trial], None]] = field(default_factory=list)
+    journal: Sequence[Mapping[str, Any]] = ()
     trials: int = 0
 
     def __post_init__(self) -> None:
@@ -105,10 +127,12 @@ class PruningTask:
 
         Raises:
             EvaluationError: If the accuracy, the loss or the reward is not finite.
+            RunError: If the journal has another plan in this place.
         """
         started, hits = time.perf_counter(), self.evaluator.hits
         plan = self.plan(widths)
-        outcome = self.evaluator.evaluate(plan, self._give_up(plan, kind))
+        recalled = self.recalling
+        outcome = self._recall(plan, kind) if recalled else self.evaluator.evaluate(plan, self._give_up(plan, kind))
         try:
             reward = self.reward(outcome, self.baseline)
         except RewardError as error:
@@ -119,8 +143,9 @@ class PruningTask:
             plan=plan,
             outcome=outcome,
             reward=reward,
-            cached=self.evaluator.hits > hits,
-            seconds=time.perf_counter() - started,
+            cached=bool(self.journal[self.trials]["cached"]) if recalled else self.evaluator.hits > hits,
+            seconds=float(self.journal[self.trials]["seconds"]) if recalled else time.perf_counter() - started,
+            recalled=recalled,
         )
         self.trials += 1
         if outcome.complete:
@@ -128,6 +153,25 @@ class PruningTask:
         for listener in self.listeners:
             listener(trial)
         return trial
+
+    @property
+    def recalling(self) -> bool:
+        """Whether the next trial is in the journal."""
+        return self.trials < len(self.journal)
+
+    def _recall(self, plan: PruningPlan, kind: str) -> Outcome:
+        """What the journal says of the trial that is now proposed again, in the evaluator's memory from now on."""
+        row = self.journal[self.trials]
+        widths = {unit.name: plan.widths[unit.name] for unit in self.budget.units}
+        if row["kind"] != kind or row["widths"] != widths:
+            raise RunError(
+                f"evaluation {self.trials} of the run was {row['kind']!r} with the widths {row['widths']}, but going "
+                f"through the run again gives {kind!r} with {widths}. The run was made on another machine, with "
+                "another release or with other weights, and cannot be taken up here. Start a new one."
+            )
+        outcome = Outcome(row["accuracy"], row["loss"], plan.costs.macs, plan.costs.params, images=row["images"])
+        self.evaluator.remember(plan, outcome)
+        return outcome
 
     def _give_up(self, plan: PruningPlan, kind: str) -> GiveUp | None:
         """Probes are looked at to the end: they are for the loss, and one that cuts little tells nothing of plans."""

@@ -19,11 +19,12 @@ from rich.progress import track
 from rich.table import Table
 
 from agents.ddpg import make_ddpg
-from agents.train import check_agent
+from agents.searches import check_search
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
 from prune_env.errors import EvaluationError
+from prune_env.memory import live_megabytes
 from prune_env.plan import PruningPlan
 from prune_env.prepare import load_model, load_splits, make_task
 from prune_env.task import PruningTask, Trial
@@ -49,7 +50,7 @@ def bench_episode(
 ) -> None:
     """Times whole episodes, the evaluations in them, and the bare forward passes of the same networks, in turn."""
     settings = read_config(config, overrides)
-    check_agent(settings)
+    check_search(settings)
     # A plan that is given up within its evaluation has no limit to be compared with.
     settings = settings.model_copy(update={"search": settings.search.model_copy(update={"racing": False})})
     with console.status("loading") as status:
@@ -65,14 +66,17 @@ def bench_episode(
     for _ in track(range(SETTLING if episodes else 0), "letting memory settle", console=console):
         bench.episode()
     resident.append(resident_megabytes())
+    live = live_megabytes()
     for _ in track(range(episodes), "watching memory", console=console):
         bench.episode()
     resident.append(resident_megabytes())
+    grown = live_megabytes()
     record = {
         **bench.record(),
         "rss_start_mb": resident[0],
         "rss_settled_mb": resident[2],
         "rss_growth_mb": resident[3] - resident[2],
+        "live_growth_mb": None if live is None or grown is None else grown - live,
         "rss_episodes": episodes,
         "cache_hits": task.evaluator.hits,
     }
@@ -238,12 +242,13 @@ def _tell(record: dict[str, Any]) -> None:
     results.print(table)
     if record["plain_fails"]:
         results.print(f"The plain way fails: {record['plain_fails']}", markup=False)
+    live = "" if record["live_growth_mb"] is None else f" ({record['live_growth_mb']:+.1f} MB of them not freed)"
     plain = f"plain way over ours {record['plain_over_ours']:.2f}, " if record["plain_over_ours"] else ""
     results.print(
         f"Evaluation over limit {record['evaluation_over_limit']:.2f}, episode over limit "
         f"{record['episode_over_limit']:.2f}, {plain}{record['episodes_per_minute']:.0f} episodes a minute; a step "
         f"{record['step_us']:.0f} microseconds, slicing {record['slice_ms']:.1f} ms; resident memory "
         f"{record['rss_start_mb']:.0f} MB at the start, {record['rss_settled_mb']:.0f} MB {SETTLING} episodes later, "
-        f"{record['rss_growth_mb']:+.1f} MB in {record['rss_episodes']} more; {record['cache_hits']} plans came up "
-        "again."
+        f"{record['rss_growth_mb']:+.1f} MB in {record['rss_episodes']} more{live}; {record['cache_hits']} plans came "
+        "up again."
     )

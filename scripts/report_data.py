@@ -47,6 +47,7 @@ class Summary(BaseModel):
     """``summary.json``; what else it holds is not shown."""
 
     model: str
+    search: str
     budget: SummaryBudget
     rows: list[Row] = Field(min_length=1)
     threads: int
@@ -96,10 +97,10 @@ class RunRecord:
 
     Attributes:
         summary: The result in numbers.
-        plan: The agent's best plan.
+        plan: The search's best plan.
         tried: Every plan tried, the dense network first.
         uniform: Widths of the uniform plan by unit name; None where it was not tried.
-        history: Keep ratios of the agent's plans, [episodes, free units]; no rows where it made none.
+        history: Keep ratios of the search's plans, [episodes, free units]; no rows where it made none.
         free: Names of the free units.
         sensitivity: The evidence for sensitive layers; None where it was not looked for.
         settings: The text of ``config.yaml``.
@@ -151,7 +152,7 @@ def read_run(run: RunDirectory) -> RunRecord:
             ) from None
         if kind == "uniform":
             uniform = widths
-        if kind == "agent":
+        if kind == summary.search:
             history.append(ratios)
     settings = _text(run.config)
     return RunRecord(

@@ -40,7 +40,7 @@ def render_page(record: RunRecord) -> str:
     summary = record.summary
     body = [
         html.paragraph(
-            f"{summary.evaluations:,} plans evaluated, {summary.episodes:,} of them proposed by the agent, in "
+            f"{summary.evaluations:,} plans evaluated, {summary.episodes:,} of them proposed by {summary.search}, in "
             f"{summary.seconds:,.0f} s ({summary.seconds_per_episode:.2f} s an episode) on {summary.device} with "
             f"{summary.threads} thread{'s' if summary.threads != 1 else ''}.",
             "soft",
@@ -62,42 +62,45 @@ def render_page(record: RunRecord) -> str:
 
 
 def verdicts(summary: Summary) -> list[tuple[str, bool]]:
-    """How the agent's plan compares with each other pruned one, in words.
+    """How the search's plan compares with each other pruned one, in words.
 
     Returns:
-        Sentences, each with whether the agent is ahead.
+        Sentences, each with whether the search is ahead.
     """
-    agent = summary.row("agent")
-    found = []
+    found = summary.row(summary.search)
+    sentences = []
     for other in summary.rows:
-        if agent is None or other.name in ("agent", "dense"):
+        if found is None or other.name in (summary.search, "dense"):
             continue
-        found.append(_compare(agent.reward_accuracy, other.reward_accuracy, other.name, "reward set"))
-        if agent.test_accuracy is not None and other.test_accuracy is not None:
-            found.append(_compare(agent.test_accuracy, other.test_accuracy, other.name, "test set"))
-        found.extend(_compare_speed(agent, other))
-    return found
+        sentences.append(_compare(found, other, found.reward_accuracy, other.reward_accuracy, "reward set"))
+        if found.test_accuracy is not None and other.test_accuracy is not None:
+            sentences.append(_compare(found, other, found.test_accuracy, other.test_accuracy, "test set"))
+        sentences.extend(_compare_speed(found, other))
+    return sentences
 
 
-def _compare(agent: float, other: float, name: str, where: str) -> tuple[str, bool]:
-    points = f"{100 * abs(agent - other):.2f} points"
-    if agent > other:
-        return f"On the {where} the agent beats {name} by {points}: {agent:.2%} against {other:.2%}.", True
-    if agent == other:
-        return f"On the {where} {name} is as good as the agent: {other:.2%}. The search gained nothing there.", False
-    return f"On the {where} {name} beats the agent by {points}: {other:.2%} against {agent:.2%}.", False
+def _compare(found: Row, other: Row, ours: float, theirs: float, where: str) -> tuple[str, bool]:
+    points = f"{100 * abs(ours - theirs):.2f} points"
+    if ours > theirs:
+        return f"On the {where} {found.name} beats {other.name} by {points}: {ours:.2%} against {theirs:.2%}.", True
+    if ours == theirs:
+        words = (
+            f"On the {where} {other.name} is as good as {found.name}: {theirs:.2%}. The search gained nothing there."
+        )
+        return words, False
+    return f"On the {where} {other.name} beats {found.name} by {points}: {theirs:.2%} against {ours:.2%}.", False
 
 
-def _compare_speed(agent: Row, other: Row) -> list[tuple[str, bool]]:
+def _compare_speed(found: Row, other: Row) -> list[tuple[str, bool]]:
     """A sentence where the timings differ by more than their spread."""
-    if agent.latency_ms is None or other.latency_ms is None:
+    if found.latency_ms is None or other.latency_ms is None:
         return []
-    ours, theirs = agent.latency_ms, other.latency_ms
+    ours, theirs = found.latency_ms, other.latency_ms
     times = f"{ours.median:.2f} ms a batch against {theirs.median:.2f} ms."
     if ours.q3 < theirs.q1:
-        return [(f"The agent's network is faster than {other.name}'s: {times}", True)]
+        return [(f"{found.name}'s network is faster than {other.name}'s: {times}", True)]
     if theirs.q3 < ours.q1:
-        return [(f"The agent's network is slower than {other.name}'s: {times}", False)]
+        return [(f"{found.name}'s network is slower than {other.name}'s: {times}", False)]
     return []
 
 
@@ -125,20 +128,20 @@ def _result_table(summary: Summary) -> str:
         )
     latency = f"ms / {summary.batch_size} images (quartiles)"
     headings = ["", "reward set", "test set", "MACs / image", "params", latency]
-    return html.table(headings, rows, right=range(1, 6), chosen="agent")
+    return html.table(headings, rows, right=range(1, 6), chosen=summary.search)
 
 
 def _pictures(record: RunRecord) -> list[str]:
     budget = record.summary.budget
     keep = budget.keep if budget.metric == "macs" else None
     figures = [
-        (keep_ratio_bars(record.plan, record.uniform), "How much of each unit the agent's best plan keeps."),
+        (keep_ratio_bars(record.plan, record.uniform), "How much of each unit the best plan keeps."),
         (reward_curve(record.tried), "The reward of each episode, and the best so far."),
         (accuracy_against_macs(record.tried, keep), "Accuracy on the reward set against MACs, for every plan tried."),
     ]
     if record.history.size:
         heat_map = keep_ratio_heat_map(record.history, record.free)
-        figures.insert(2, (heat_map, "What the agent kept of each free unit, episode by episode."))
+        figures.insert(2, (heat_map, "What the search kept of each free unit, episode by episode."))
     return [html.picture(figure_png(figure), caption) for figure, caption in figures]
 
 

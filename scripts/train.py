@@ -1,29 +1,21 @@
 """`prune-env train`: search a network's pruning plan."""
 
-import shlex
-import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import torch
+import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agents.board import BoardListener
-from agents.ddpg import PruningDDPG
-from agents.policy import policy_of, save_policy
-from agents.train import Episode, SearchResult, check_agent, count_episodes, train_agent
+from agents.searches import check_evaluations, check_search
+from agents.train import Episode, SearchResult
 from prune_env.config import RunConfig
-from prune_env.config_sections import FormSection
 from prune_env.data import Splits
-from prune_env.models import save_weights
-from prune_env.prepare import check_names, load_model, load_splits, make_task
+from prune_env.errors import RunError
+from prune_env.prepare import check_names
 from prune_env.run import RunDirectory
 from prune_env.task import PruningTask, Trial
 from scripts.common import (
     AsJson,
-    ConfigArgument,
     Overrides,
     console,
     print_json,
@@ -32,69 +24,76 @@ from scripts.common import (
     run_command,
     run_directory_of,
 )
-from scripts.compare_table import LATENCY_BATCH, Row, compare_plans, render
+from scripts.compare_table import compare_plans, render
 from scripts.report_page import write_report
+from scripts.searching import check_same_data, prepare, search_into, settings_of, start_run, summary_of
+
+Config = Annotated[
+    Path | None, typer.Argument(help="A YAML file of settings, for example configs/digits.yaml.", show_default=False)
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option(help="The directory of a run that was interrupted: it goes on where it was.", show_default=False),
+]
 
 
-def train(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def train(config: Config = None, overrides: Overrides = None, resume: Resume = None, as_json: AsJson = False) -> None:
     """Searches a pruning plan: an agent walks the network and learns how much of each unit stays."""
+    if (config is None) == (resume is None):
+        raise typer.BadParameter(
+            "give a file of settings to start a run, or --resume RUN to take one up with its own settings; "
+            f"{'neither was' if config is None else 'both were'} given."
+        )
+    run, settings, splits, task = _new(config, overrides) if config is not None else _again(Path(str(resume)))
+    uniform, result = _search(task, settings, run)
+    plans = {"dense": task.walk.plan({}), "uniform": uniform.plan, settings.agent.name: result.best.plan}
+    rows = compare_plans(task.evaluator, splits, plans)
+    summary = summary_of(run, task, settings, result, rows)
+    run.write_json(run.summary, summary)
+    report = write_report(run)
+    policy = str(run.policy) if result.policy is not None else None
+    if as_json:
+        print_json({**summary, "run": str(run.root), "plan": str(run.plan), "policy": policy})
+        return
+    results.print(render(rows, f"{result.episodes} episodes, {result.seconds:.0f} s"))
+    if uniform.reward >= result.best.reward:
+        results.print(
+            f"[yellow]The uniform plan is at least as good as the best of {settings.agent.name} on the reward set. "
+            "Give the search more evaluations, or use the uniform plan.[/yellow]"
+        )
+    if task.racing:
+        whole = task.evaluator.images * summary["evaluations"]
+        results.print(f"racing left {summary['images_left'] / whole:.0%} of the reward images unseen")
+    for name, place in (("plan", run.plan), ("policy", policy), ("TensorBoard", run.tensorboard), ("report", report)):
+        if place is not None:
+            results.print(f"{name:<12}{place}", soft_wrap=True)
+
+
+def _new(config: Path, overrides: list[str] | None) -> tuple[RunDirectory, RunConfig, Splits, PruningTask]:
     settings = read_config(config, overrides)
     folder = run_directory_of(settings, config)
     RunDirectory.check_free(folder)
     check_names(settings)
-    check_agent(settings)
-    splits, task = _prepare(settings)
-    count_episodes(task, settings)
-    run = _start_run(folder, settings, splits, task)
-    task.listeners.append(lambda trial: run.append_evaluation(record_of(trial, task)))
-    with BoardListener(run.tensorboard, task, settings) as board:
-        uniform = task.attempt(task.budget.uniform(), "uniform")
-        result = _search(task, settings, run, board)
-    plans = {"dense": task.walk.plan({}), "uniform": uniform.plan, "agent": result.best.plan}
-    rows = compare_plans(task.evaluator, splits, plans)
-    summary = _summary(settings, task, result, rows)
-    run.write_json(run.summary, summary)
-    report = write_report(run)
-    if as_json:
-        print_json({**summary, "run": str(run.root), "plan": str(run.plan), "policy": str(run.policy)})
-    else:
-        _tell(rows, task, uniform, result, run, report)
+    check_search(settings)
+    splits, task = prepare(settings)
+    check_evaluations(task, settings)
+    return start_run(folder, settings, splits, task), settings, splits, task
 
 
-def _prepare(settings: RunConfig) -> tuple[Splits, PruningTask]:
-    splits = load_splits(settings)
-    with console.status("training the dense network" if settings.model.weights is None else "loading") as status:
-        model = load_model(
-            settings,
-            splits,
-            lambda epoch, loss: status.update(
-                f"training the dense network: epoch {epoch} of {settings.pretrain.epochs}, loss {loss:.3f}"
-            ),
+def _again(folder: Path) -> tuple[RunDirectory, RunConfig, Splits, PruningTask]:
+    run = RunDirectory.open(folder)
+    if run.summary.is_file():
+        raise RunError(
+            f"The run in {str(folder)!r} is finished: there is nothing left to do. Its result is in "
+            f"{str(run.summary)!r}; for a longer search, start a new run with more search.evaluations."
         )
-        task = make_task(settings, splits, model, status.update)
-    low, high = task.budget.reachable
-    console.print(
-        f"{settings.model.name}: {len(task.budget.units)} of {len(task.walk.units)} units free, reachable "
-        f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {settings.budget.keep:.0%}"
-    )
-    return splits, task
+    settings = settings_of(run)
+    splits, task = prepare(settings)
+    check_same_data(run, splits)
+    return run, settings, splits, task
 
 
-def _start_run(folder: Path, settings: RunConfig, splits: Splits, task: PruningTask) -> RunDirectory:
-    run = RunDirectory.create(folder)
-    assert task.form_choice is not None
-    # With the form in it, the run's own config makes the same run again.
-    run.write_config(settings.model_copy(update={"form": FormSection(**asdict(task.form_choice.form))}))
-    run.write_json(run.splits, splits.record())
-    run.write_json(run.form, task.form_choice.as_record())
-    if task.report is not None:
-        run.write_json(run.sensitivity, task.report.as_record())
-    if settings.model.weights is None:
-        save_weights(task.walk.model, run.root / "dense.safetensors")
-    return run
-
-
-def _search(task: PruningTask, settings: RunConfig, run: RunDirectory, board: BoardListener) -> SearchResult:
+def _search(task: PruningTask, settings: RunConfig, run: RunDirectory) -> tuple[Trial, SearchResult]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -104,79 +103,12 @@ def _search(task: PruningTask, settings: RunConfig, run: RunDirectory, board: Bo
     )
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("search", total=settings.search.evaluations, reward="-", accuracy="-")
-        task.listeners.append(lambda _: progress.advance(bar))
-        best: Trial | None = None
 
-        def keep(episode: Episode, agent: PruningDDPG) -> None:
-            nonlocal best
-            if episode.best is not best:
-                best = episode.best
-                run.write_bytes(run.plan, best.plan.to_json())
-                save_policy(policy_of(agent.actor, settings.env.action), run.policy)
-            progress.update(bar, reward=f"{episode.best.reward:.4g}", accuracy=f"{episode.best.outcome.accuracy:.2%}")
+        def tell(episode: Episode) -> None:
+            best = episode.best
+            progress.update(bar, reward=f"{best.reward:.4g}", accuracy=f"{best.outcome.accuracy:.2%}")
 
-        result = train_agent(task, settings, (keep, board))
-    save_policy(result.policy, run.policy)
-    return result
-
-
-def record_of(trial: Trial, task: PruningTask) -> dict[str, Any]:
-    """One line of evaluations.jsonl."""
-    widths = trial.plan.widths
-    return {
-        "number": trial.number,
-        "kind": trial.kind,
-        "reward": trial.reward,
-        "accuracy": trial.outcome.accuracy,
-        "loss": trial.outcome.loss,
-        "macs": trial.outcome.macs,
-        "params": trial.outcome.params,
-        "cached": trial.cached,
-        "images": trial.outcome.images,
-        "seconds": round(trial.seconds, 4),
-        "widths": {unit.name: widths[unit.name] for unit in task.budget.units},
-    }
-
-
-def _summary(settings: RunConfig, task: PruningTask, result: SearchResult, rows: list[Row]) -> dict[str, Any]:
-    return {
-        "model": settings.model.name,
-        "budget": {"metric": settings.budget.metric, "keep": settings.budget.keep},
-        "rows": [row.as_record() for row in rows],
-        "best_reward": result.best.reward,
-        "threads": torch.get_num_threads(),
-        "device": str(task.evaluator.device),
-        "batch_size": LATENCY_BATCH,
-        "episodes": result.episodes,
-        "evaluations": task.trials,
-        "cache_hits": task.evaluator.hits,
-        "images_left": task.evaluator.images_left,
-        "seconds": result.seconds,
-        "seconds_per_episode": result.seconds / (result.episodes + task.probes),
-        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "command": shlex.join(["prune-env", "train", *(word for word in sys.argv[1:] if word != "train")]),
-    }
-
-
-def _tell(
-    rows: list[Row], task: PruningTask, uniform: Trial, result: SearchResult, run: RunDirectory, report: Path
-) -> None:
-    results.print(render(rows, f"{result.episodes} episodes, {result.seconds:.0f} s"))
-    if uniform.reward >= result.best.reward:
-        results.print(
-            "[yellow]The uniform plan is at least as good as the agent's best on the reward set. "
-            "Give the search more evaluations, or use the uniform plan.[/yellow]"
-        )
-    if task.racing:
-        whole = task.evaluator.misses * task.evaluator.images
-        results.print(f"racing left {task.evaluator.images_left / whole:.0%} of the reward images unseen")
-    for name, path in (
-        ("plan", run.plan),
-        ("policy", run.policy),
-        ("TensorBoard", run.tensorboard),
-        ("report", report),
-    ):
-        results.print(f"{name:<12}{path}", soft_wrap=True)
+        return search_into(run, task, settings, lambda _: progress.advance(bar), tell)
 
 
 if __name__ == "__main__":

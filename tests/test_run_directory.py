@@ -127,7 +127,8 @@ def test_files_have_the_names_that_other_tools_rely_on(run: RunDirectory) -> Non
         run.sensitivity,
         run.summary,
         run.tensorboard,
-        run.checkpoint,
+        run.form,
+        run.dense_weights,
         run.report,
     ]
     assert [path.relative_to(run.root).as_posix() for path in paths] == [
@@ -139,7 +140,8 @@ def test_files_have_the_names_that_other_tools_rely_on(run: RunDirectory) -> Non
         "sensitivity.json",
         "summary.json",
         "tensorboard",
-        "checkpoint",
+        "form.json",
+        "dense.safetensors",
         "report.html",
     ]
 
@@ -155,10 +157,10 @@ def test_the_written_config_loads_as_the_same_settings_and_names_the_versions(ru
 def test_text_json_and_bytes_are_written_whole(run: RunDirectory) -> None:
     run.write_text(run.report, "größer")
     run.write_json(run.summary, {"accuracy": 0.5, "plan": [1, 2]})
-    run.write_bytes(run.checkpoint / "actor.safetensors", b"\x00\x01")
+    run.write_bytes(run.root / "deep" / "actor.safetensors", b"\x00\x01")
     assert run.report.read_text(encoding="utf-8") == "größer"
     assert json.loads(run.summary.read_text()) == {"accuracy": 0.5, "plan": [1, 2]}
-    assert (run.checkpoint / "actor.safetensors").read_bytes() == b"\x00\x01"
+    assert (run.root / "deep" / "actor.safetensors").read_bytes() == b"\x00\x01"
 
 
 def test_a_number_that_is_not_finite_is_never_written(run: RunDirectory) -> None:

@@ -2,7 +2,6 @@
 
 import time
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import pytest
@@ -43,15 +42,14 @@ def curve(log: EventAccumulator, tag: str) -> dict[int, float]:
     return {event.step: event.value for event in log.Scalars(tag)}
 
 
-def heard(task: PruningTask, count: int, start: int = 0, **facts: Any) -> list[Episode]:
+def heard(task: PruningTask, count: int, start: int = 0, **scalars: float) -> list[Episode]:
     """Episodes of random plans."""
     generator = np.random.default_rng(start)
     episodes: list[Episode] = []
     for number in range(start, start + count):
-        trial = task.attempt(generator.integers(task.budget.least, task.budget.channels + 1), "agent")
+        trial = task.attempt(generator.integers(task.budget.least, task.budget.channels + 1), "ddpg")
         best = max([trial, *(episode.best for episode in episodes[-1:])], key=lambda one: one.reward)
-        facts = {"sigma": 0.5, "actor_loss": 0.1, "critic_loss": 0.2, **facts}
-        episodes.append(Episode(number=number, of=count, trial=trial, best=best, seconds=0.1 * number, **facts))
+        episodes.append(Episode(number, count, trial, best, {"agent/sigma": 0.5, **scalars}, seconds=0.1 * number))
     return episodes
 
 
@@ -88,9 +86,9 @@ def test_every_episode_has_its_reward_accuracy_and_costs(searched, log):
 
 def test_exploration_and_losses_begin_after_the_warm_up(searched, log):
     episodes, _, _ = searched
-    for tag in ("sigma", "actor_loss", "critic_loss"):
-        expected = {one.number: getattr(one, tag) for one in episodes if getattr(one, tag) is not None}
-        assert curve(log, f"agent/{tag}") == pytest.approx(expected, rel=1e-6)
+    for tag in ("agent/sigma", "agent/actor_loss", "agent/critic_loss"):
+        expected = {one.number: one.scalars[tag] for one in episodes if tag in one.scalars}
+        assert curve(log, tag) == pytest.approx(expected, rel=1e-6)
         assert 0 < len(expected) < 26
 
 
@@ -164,7 +162,7 @@ def test_probes_are_heard_and_the_task_is_left_alone_afterwards(searched, tmp_pa
     task.attempt(task.budget.uniform(), "uniform")
     for number in range(2):
         board(heard(task, 1, start=number)[0], None)
-    assert [one.kind for one in board._tried] == ["dense", "uniform", "agent", "agent"]
+    assert [one.kind for one in board._tried] == ["dense", "uniform", "ddpg", "ddpg"]
     board.close()
     board.close()
     assert task.listeners == []
@@ -181,7 +179,7 @@ def test_an_episode_of_another_task_counts_as_tried_too(tmp_path):
 
 def test_a_search_that_failed_leaves_a_readable_log(tmp_path):
     task = toy_task()
-    (episode,) = heard(task, 1, sigma=None, actor_loss=None, critic_loss=None)
+    (episode,) = heard(task, 1)
 
     def search() -> None:
         with BoardListener(tmp_path, task, CONFIG) as board:
@@ -192,7 +190,7 @@ def test_a_search_that_failed_leaves_a_readable_log(tmp_path):
         search()
     log = read(tmp_path)
     assert list(curve(log, "search/reward")) == [0]
-    assert "agent/sigma" not in log.Tags()["scalars"]
+    assert list(curve(log, "agent/sigma")) == [0]
     assert [event.step for event in log.Images("keep_ratio/heat_map")] == [0]
 
 

@@ -42,7 +42,7 @@ def made_plan(widths: Mapping[str, int], channels: int = 16, protected: Mapping[
 def made_search(count: int, seed: int = 0) -> list[Tried]:
     generator = np.random.default_rng(seed)
     accuracies = 0.9 - generator.uniform(0.0, 0.5, count)
-    searched = [Tried("agent", float(value) - 1, float(value), 0.49) for value in accuracies]
+    searched = [Tried("ddpg", float(value) - 1, float(value), 0.49) for value in accuracies]
     return [Tried("dense", np.nan, 0.95, 1.0), Tried("uniform", -0.2, 0.8, 0.5), *searched]
 
 
@@ -132,7 +132,7 @@ def test_every_axis_says_what_it_shows_and_in_which_unit():
     written = texts(FIGURES["scatter"]())
     assert "MACs that remain (% of the dense network's)" in written
     assert "accuracy on the reward set (%)" in written
-    assert {"agent", "uniform", "dense", "budget 50%"} <= set(written)
+    assert {"ddpg", "uniform", "dense", "budget 50%"} <= set(written)
     assert {"channels kept (%)", "unit, in forward order", "reward", "episode"} <= set(texts(FIGURES["result"]()))
 
 
@@ -158,7 +158,7 @@ def test_a_heat_map_of_one_episode_shows_its_number_alone():
 
 
 def test_the_best_so_far_never_falls_and_ends_at_the_best():
-    tried = [Tried("agent", reward, 0.5, 0.5) for reward in (-0.5, -0.2, -0.9, -0.1)]
+    tried = [Tried("ddpg", reward, 0.5, 0.5) for reward in (-0.5, -0.2, -0.9, -0.1)]
     (line,) = reward_curve(tried).axes[0].get_lines()
     assert list(line.get_ydata()) == [-0.5, -0.2, -0.2, -0.1]
 
@@ -166,19 +166,19 @@ def test_the_best_so_far_never_falls_and_ends_at_the_best():
 def test_probes_are_no_episodes():
     tried = [Tried("probe", -0.01, 0.99, 0.97), *made_search(5)]
     axes = reward_curve(tried).axes[0]
-    assert "agent, best so far" in texts(axes.get_figure())
+    assert "ddpg, best so far" in texts(axes.get_figure())
     assert not any("probe" in text for text in texts(axes.get_figure()))
 
 
 def test_wild_early_plans_are_marked_below_the_scale():
-    tried = [Tried("agent", -0.9, 0.1, 0.5)] * 8 + [Tried("agent", -0.1 - 1e-4 * i, 0.9, 0.5) for i in range(40)]
+    tried = [Tried("ddpg", -0.9, 0.1, 0.5)] * 8 + [Tried("ddpg", -0.1 - 1e-4 * i, 0.9, 0.5) for i in range(40)]
     axes = reward_curve([*tried, Tried("uniform", -0.2, 0.8, 0.5)]).axes[0]
     assert -0.9 < axes.get_ylim()[0] < -0.2
     assert "below the scale" in texts(axes.get_figure())
 
 
 @pytest.mark.parametrize(
-    "tried", [[], [Tried("agent", -0.5, 0.5, 0.5)], [Tried("agent", -0.5, 0.5, 0.5)] * 40], ids=["none", "one", "alike"]
+    "tried", [[], [Tried("ddpg", -0.5, 0.5, 0.5)], [Tried("ddpg", -0.5, 0.5, 0.5)] * 40], ids=["none", "one", "alike"]
 )
 def test_few_or_equal_plans_can_be_drawn(tried):
     with warnings.catch_warnings():
@@ -195,9 +195,9 @@ def test_names_with_formulas_in_them_are_written_as_they_are():
 
 
 def test_each_kind_of_trial_keeps_its_own_look():
-    looks = looks_of(["agent", "uniform", "random", "greedy", "probe"])
+    looks = looks_of(["ddpg", "uniform", "random", "greedy", "probe"])
     assert len(set(looks.values())) == 5
-    assert looks["agent"] == looks_of(["agent"])["agent"]
+    assert looks["ddpg"] == looks_of(["ddpg"])["ddpg"]
 
 
 def test_labels_thin_out_and_long_names_lose_their_beginning():

@@ -82,8 +82,8 @@ def test_a_run_leaves_every_artifact(finished_run):
 def test_the_result_compares_dense_uniform_and_agent_within_the_budget(finished_run):
     result = json.loads(finished_run[1].stdout)
     rows = {row["name"]: row for row in result["rows"]}
-    assert list(rows) == ["dense", "uniform", "agent"]
-    for name in ("uniform", "agent"):
+    assert list(rows) == ["dense", "uniform", "ddpg"]
+    for name in ("uniform", "ddpg"):
         assert rows[name]["macs"] <= 0.5 * rows["dense"]["macs"]
         assert rows[name]["latency_ms"]["q1"] <= rows[name]["latency_ms"]["q3"]
     assert all(0.0 <= row["test_accuracy"] <= 1.0 for row in rows.values())
@@ -92,13 +92,13 @@ def test_the_result_compares_dense_uniform_and_agent_within_the_budget(finished_
 def test_the_exported_plan_is_the_best_trial_of_the_agent(finished_run):
     folder, _ = finished_run
     trials = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
-    agent = [trial for trial in trials if trial["kind"] == "agent"]
+    agent = [trial for trial in trials if trial["kind"] == "ddpg"]
     best = max(agent, key=lambda trial: trial["reward"])
     plan = PruningPlan.load(folder / "plan.json")
     assert {name: plan.widths[name] for name in best["widths"]} == best["widths"]
     assert plan.costs.macs == best["macs"]
     kinds = [trial["kind"] for trial in trials]
-    assert (kinds.count("uniform"), kinds.count("probe") + kinds.count("agent")) == (1, 20)
+    assert (kinds.count("uniform"), kinds.count("probe") + kinds.count("ddpg")) == (1, 20)
     assert all(trial["macs"] <= 0.5 * plan.costs.dense_macs for trial in agent)
 
 
@@ -120,7 +120,7 @@ def test_the_same_seed_finds_the_same_plan(finished_run, cli):
     folder, _ = finished_run
     code, out, err = cli("train", *digits("run.directory=again"))
     assert code == 0
-    for words in ("dense", "uniform", "agent", "TensorBoard", "again/plan.json", "again/policy.safetensors"):
+    for words in ("dense", "uniform", "ddpg", "TensorBoard", "again/plan.json", "again/policy.safetensors"):
         assert words in out
     assert "reachable" in err
     assert "uniform" not in err
@@ -133,7 +133,7 @@ def test_evaluate_measures_a_run_again_and_agrees(finished_run, cli):
     code, out, _ = cli("evaluate", folder, "--json")
     assert code == 0
     plan = {row["name"]: row for row in json.loads(out)["rows"]}["plan"]
-    agent = {row["name"]: row for row in json.loads(done.stdout)["rows"]}["agent"]
+    agent = {row["name"]: row for row in json.loads(done.stdout)["rows"]}["ddpg"]
     for key in ("reward_accuracy", "test_accuracy", "macs", "params"):
         assert plan[key] == pytest.approx(agent[key])
 

@@ -1,4 +1,4 @@
-"""The report: everything in it, nothing that runs, and honest about what beats the agent."""
+"""The report: everything in it, nothing that runs, and honest about what beats ddpg."""
 
 import copy
 import json
@@ -41,11 +41,12 @@ def row(name: str, reward: float, test: float | None, share: float, milliseconds
 
 SUMMARY = {
     "model": f"toy {EVIL}",
+    "search": "ddpg",
     "budget": {"metric": "macs", "keep": 0.5},
     "rows": [
         row("dense", 0.934, 0.93, 1.0),
         row("uniform", 0.87, 0.861, 0.5),
-        row("agent", 0.919, 0.909, 0.49),
+        row("ddpg", 0.919, 0.909, 0.49),
     ],
     "best_reward": -0.081,
     "threads": 2,
@@ -87,7 +88,7 @@ def finished(task, tmp_path_factory) -> RunDirectory:
     run = RunDirectory.create(tmp_path_factory.mktemp("runs") / "run")
     run.write_config(CONFIG)
     generator = np.random.default_rng(0)
-    for number, kind in enumerate(["probe", "uniform", *["agent"] * 6]):
+    for number, kind in enumerate(["probe", "uniform", *["ddpg"] * 6]):
         widths = task.budget.uniform() if kind == "uniform" else generator.integers(2, task.budget.channels + 1)
         plan = task.plan(widths)
         run.append_evaluation(
@@ -206,11 +207,11 @@ def test_every_result_row_is_there_with_its_numbers(finished):
     rows = {line[0]: line for line in read_page(finished).rows if line}
     assert rows["dense"][1:4] == ["93.40%", "93.00%", "100,000 (100.0%)"]
     assert rows["uniform"][1:4] == ["87.00%", "86.10%", "50,000 (50.0%)"]
-    assert rows["agent"][1:] == ["91.90%", "90.90%", "49,000 (49.0%)", "2,450 (49.0%)", "3.00 (2.90 to 3.10)"]
+    assert rows["ddpg"][1:] == ["91.90%", "90.90%", "49,000 (49.0%)", "2,450 (49.0%)", "3.00 (2.90 to 3.10)"]
 
 
 def test_what_was_not_measured_is_said_so(run):
-    agent = {**row("agent", 0.9, None, 0.5), "latency_ms": None}
+    agent = {**row("ddpg", 0.9, None, 0.5), "latency_ms": None}
     page = page_of(run, with_rows(row("dense", 0.934, None, 1.0), agent))
     assert page.count("not measured") == 3
 
@@ -253,25 +254,25 @@ def test_settings_versions_and_command_are_there(finished):
 
 def test_a_beaten_uniform_plan_is_said_so(run):
     page = page_of(run, SUMMARY)
-    assert "On the reward set the agent beats uniform by 4.90 points: 91.90% against 87.00%." in page
-    assert "beats the agent" not in page
+    assert "On the reward set ddpg beats uniform by 4.90 points: 91.90% against 87.00%." in page
+    assert "beats ddpg" not in page
 
 
 def test_a_uniform_plan_that_wins_is_said_so(run):
-    rows = (row("dense", 0.934, 0.93, 1.0), row("uniform", 0.9, 0.85, 0.5), row("agent", 0.88, 0.86, 0.5))
+    rows = (row("dense", 0.934, 0.93, 1.0), row("uniform", 0.9, 0.85, 0.5), row("ddpg", 0.88, 0.86, 0.5))
     page = page_of(run, with_rows(*rows))
-    assert "On the reward set uniform beats the agent by 2.00 points: 90.00% against 88.00%." in page
-    assert "On the test set the agent beats uniform by 1.00 points: 86.00% against 85.00%." in page
+    assert "On the reward set uniform beats ddpg by 2.00 points: 90.00% against 88.00%." in page
+    assert "On the test set ddpg beats uniform by 1.00 points: 86.00% against 85.00%." in page
     assert 'class="verdict behind"' in page
 
 
 @pytest.mark.parametrize(
     ("uniform", "agent", "expected"),
     [
-        (row("uniform", 0.9, None, 0.5), row("agent", 0.9, None, 0.5), [("as good as the agent", False)]),
-        (row("uniform", 0.8, None, 0.5, 2.0), row("agent", 0.9, None, 0.5, 3.0), [("beats", True), ("slower", False)]),
-        (row("uniform", 0.8, None, 0.5, 3.0), row("agent", 0.9, None, 0.5, 2.0), [("beats", True), ("faster", True)]),
-        (row("uniform", 0.8, None, 0.5, 3.0), row("agent", 0.9, None, 0.5, 2.9), [("beats", True)]),
+        (row("uniform", 0.9, None, 0.5), row("ddpg", 0.9, None, 0.5), [("as good as ddpg", False)]),
+        (row("uniform", 0.8, None, 0.5, 2.0), row("ddpg", 0.9, None, 0.5, 3.0), [("beats", True), ("slower", False)]),
+        (row("uniform", 0.8, None, 0.5, 3.0), row("ddpg", 0.9, None, 0.5, 2.0), [("beats", True), ("faster", True)]),
+        (row("uniform", 0.8, None, 0.5, 3.0), row("ddpg", 0.9, None, 0.5, 2.9), [("beats", True)]),
     ],
     ids=["equal", "slower", "faster", "within the spread"],
 )
@@ -283,9 +284,9 @@ def test_ties_and_speed_are_told(uniform, agent, expected):
 
 
 def test_other_searches_are_compared_too():
-    rows = (row("dense", 0.95, None, 1.0), row("random", 0.9, None, 0.5), row("agent", 0.8, None, 0.5))
+    rows = (row("dense", 0.95, None, 1.0), row("random", 0.9, None, 0.5), row("ddpg", 0.8, None, 0.5))
     ((text, ahead),) = verdicts(Summary.model_validate(with_rows(*rows)))
-    assert text.startswith("On the reward set random beats the agent")
+    assert text.startswith("On the reward set random beats ddpg")
     assert not ahead
 
 
@@ -298,7 +299,7 @@ def test_a_run_without_episodes_or_uniform_plan_has_a_report(run):
 
 def test_the_report_reads_what_the_run_left(finished, task):
     record = read_run(finished)
-    assert [one.kind for one in record.tried] == ["dense", "probe", "uniform", *["agent"] * 6]
+    assert [one.kind for one in record.tried] == ["dense", "probe", "uniform", *["ddpg"] * 6]
     assert record.uniform == task.budget.names(task.budget.uniform())
     assert record.history.shape == (6, len(task.budget.units))
     assert record.free == [unit.name for unit in task.budget.units]
@@ -328,13 +329,13 @@ def test_a_run_without_a_plan_is_refused_in_words(run):
         ("summary.json", "{}", r"is damaged: model: Field required"),
         ("summary.json", json.dumps({**SUMMARY, "rows": []}), r"is damaged: rows: List should have at least 1 item"),
         ("sensitivity.json", "[]", r"sensitivity\.json' is damaged"),
-        ("evaluations.jsonl", '{"kind": "agent"}\n', r"evaluations\.jsonl' is damaged: line 1"),
+        ("evaluations.jsonl", '{"kind": "ddpg"}\n', r"evaluations\.jsonl' is damaged: line 1"),
         (
             "evaluations.jsonl",
-            '{"kind": "agent", "widths": {"x": 1}, "macs": 1, "reward": 0, "accuracy": 0, "images": null}\n',
+            '{"kind": "ddpg", "widths": {"x": 1}, "macs": 1, "reward": 0, "accuracy": 0, "images": null}\n',
             "line 1",
         ),
-        ("evaluations.jsonl", '{"kind": "agent", "widths": 3}\n', "line 1"),
+        ("evaluations.jsonl", '{"kind": "ddpg", "widths": 3}\n', "line 1"),
     ],
 )
 def test_a_damaged_file_is_refused_in_words_and_the_earlier_report_stays(run, file, text, words):

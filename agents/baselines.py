@@ -1,0 +1,80 @@
+"""The searches that an agent must beat: one ratio for all, random widths, and rules of what probes have shown."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from agents.rules import greedy_widths, power_widths
+from agents.search import More
+from prune_env.config import RunConfig
+from prune_env.task import PruningTask
+from prune_env.unit import IntArray
+
+EXPONENTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+"""Of the power rule [our choice]: from nearly uniform to strongly by sensitivity."""
+
+POWERS = (0.25, 0.5, 1.0, 2.0)
+"""Of the greedy rule's loss [our choice]."""
+
+
+class Listed(ABC):
+    """A search that knows its proposals beforehand, whatever they turn out to be worth."""
+
+    probes: ClassVar[bool] = False
+    policy: ClassVar[None] = None
+    scalars: ClassVar[Mapping[str, float]] = {}
+
+    def __init__(self, task: PruningTask, config: RunConfig) -> None:
+        self.task = task
+        self.config = config
+
+    def run(self, more: More) -> None:
+        """Tries the proposals in turn."""
+        for widths in self.proposals():
+            if not more():
+                break
+            self.task.attempt(widths, self.config.agent.name)
+
+    @abstractmethod
+    def proposals(self) -> Iterator[IntArray]:
+        """Widths to try, int64 [free units] each."""
+
+
+class Uniform(Listed):
+    """One keep ratio for all units, the largest that meets the budget: one plan."""
+
+    def proposals(self) -> Iterator[IntArray]:
+        """The plan."""
+        yield self.task.budget.uniform()
+
+
+class Random(Listed):
+    """Log-normal widths around the uniform ones, made to meet the budget: without end."""
+
+    def proposals(self) -> Iterator[IntArray]:
+        """One plan after the other."""
+        generator = np.random.default_rng(self.config.seed)
+        while True:
+            yield self.task.budget.random(generator)
+
+
+class PowerRule(Listed):
+    """Keep ratios in proportion to powers of the unit's sensitivity: one plan for each of `EXPONENTS`."""
+
+    probes = True
+
+    def proposals(self) -> Iterator[IntArray]:
+        """The plans, weakest power first."""
+        return (power_widths(self.task, exponent) for exponent in EXPONENTS)
+
+
+class Greedy(Listed):
+    """Cuts where the loss is expected to rise least for the cost that is saved: one plan for each of `POWERS`."""
+
+    probes = True
+
+    def proposals(self) -> Iterator[IntArray]:
+        """The plans, flattest loss first."""
+        return (greedy_widths(self.task, power) for power in POWERS)

@@ -1,0 +1,158 @@
+"""Reinforcement learners as searches: DDPG and its relatives from Stable-Baselines3, on the task's environment."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from torch import nn
+
+from agents.ddpg import PruningTD3, make_ddpg, make_td3
+from agents.demonstrations import Demonstrations
+from agents.policy import Policy, policy_of
+from agents.replay import EpisodeReplayBuffer
+from agents.search import More
+from prune_env.config import RunConfig
+from prune_env.config_agent import AgentSection
+from prune_env.env import PruningEnv
+from prune_env.task import PruningTask
+
+PPO_EPISODES = 8
+"""Episodes that PPO collects between two updates [our choice]."""
+
+
+class Learner(ABC):
+    """An agent that walks the units; an episode is a trial."""
+
+    probes: ClassVar[bool] = True
+
+    def __init__(self, task: PruningTask, config: RunConfig) -> None:
+        self.action = config.env.action
+        self.steps = len(task.budget.units)
+        self.episodes = config.search.evaluations - task.probes
+        env = PruningEnv(task=task, action=self.action, kind=config.agent.name)
+        self.agent = self._make(env, config.agent.with_preset(), config.seed)
+
+    @abstractmethod
+    def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> BaseAlgorithm:
+        """The agent, not yet trained."""
+
+    def run(self, more: More) -> None:
+        """Learns from episode after episode."""
+        self.agent.learn(self.episodes * self.steps, callback=_Until(more), log_interval=None)  # type: ignore[arg-type]
+
+    @property
+    def policy(self) -> Policy:
+        """The deterministic policy as it is now."""
+        return policy_of(self.agent.policy.get_submodule("actor.mu"), self.action)
+
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        """Mean losses of the last updates."""
+        # A learner that has not been run has no logger.
+        losses = self.agent.logger.name_to_value if hasattr(self.agent, "_logger") else {}
+        return {
+            f"agent/{name}": losses[f"train/{name}"]
+            for name in ("actor_loss", "critic_loss")
+            if f"train/{name}" in losses
+        }
+
+
+class _Until(BaseCallback):
+    def __init__(self, more: More) -> None:
+        super().__init__()
+        self.more = more
+
+    def _on_step(self) -> bool:
+        return self.more()
+
+
+class _Shown(Learner):
+    """A learner that explores with noise and is shown plans first."""
+
+    agent: PruningTD3
+
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        """Exploration (in actions of [0, 1]) once the agent acts, and mean losses of the last updates."""
+        found = dict(super().scalars)
+        if self.agent.acting:
+            found["agent/sigma"] = self.agent.sigma
+        return found
+
+
+class DdpgSearch(_Shown):
+    """Our agent: DDPG, the credit for a plan shared among its steps."""
+
+    def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PruningTD3:
+        return make_ddpg(env, settings, self.steps, self.episodes, seed, Demonstrations(env, settings.demonstrations))
+
+
+class Td3Search(_Shown):
+    """TD3: twin critics, of which each step's learns the whole plan's reward."""
+
+    def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PruningTD3:
+        return make_td3(env, settings, self.steps, self.episodes, seed, Demonstrations(env, settings.demonstrations))
+
+
+class SacSearch(Learner):
+    """SAC (Haarnoja et al., 2018) as Stable-Baselines3 has it, every step with the whole plan's reward."""
+
+    def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> SAC:
+        warmup = settings.warmup_episodes
+        return SAC(
+            "MlpPolicy",
+            env,
+            learning_rate=settings.critic_learning_rate,
+            buffer_size=min(settings.buffer_episodes, self.episodes) * self.steps,
+            learning_starts=(max(1, self.episodes // 10) if warmup is None else warmup) * self.steps,
+            batch_size=settings.batch_size,
+            tau=settings.tau,
+            gamma=settings.gamma,
+            train_freq=(1, "episode"),
+            gradient_steps=max(1, round(settings.updates_per_step * self.steps)),
+            replay_buffer_class=EpisodeReplayBuffer,
+            replay_buffer_kwargs={
+                "baseline_momentum": settings.baseline_momentum,
+                "handle_timeout_termination": False,
+            },
+            policy_kwargs=_networks(settings),
+            device="cpu",
+            seed=seed,
+        )
+
+    @property
+    def policy(self) -> Policy:
+        """The most likely action of the policy as it is now."""
+        layers = (self.agent.policy.get_submodule(f"actor.{name}") for name in ("latent_pi", "mu"))
+        return policy_of(nn.Sequential(*layers), self.action)
+
+
+class PpoSearch(Learner):
+    """PPO (Schulman et al., 2017) as Stable-Baselines3 has it; the reward comes with the last step, undiscounted."""
+
+    def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PPO:
+        return PPO(
+            "MlpPolicy",
+            env,
+            learning_rate=settings.actor_learning_rate,
+            n_steps=PPO_EPISODES * self.steps,
+            batch_size=settings.batch_size,
+            gamma=1.0,
+            gae_lambda=1.0,
+            policy_kwargs=_networks(settings),
+            device="cpu",
+            seed=seed,
+        )
+
+    @property
+    def policy(self) -> Policy:
+        """The most likely action of the policy as it is now."""
+        layers = (self.agent.policy.get_submodule(name) for name in ("mlp_extractor.policy_net", "action_net"))
+        return policy_of(nn.Sequential(*layers), self.action, "clip")
+
+
+def _networks(settings: AgentSection) -> dict[str, Any]:
+    return {"net_arch": list(settings.hidden), "activation_fn": nn.ReLU}

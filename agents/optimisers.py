@@ -1,0 +1,79 @@
+"""Black-box optimisers over the logarithms of the widths: CMA-ES and the tree-structured Parzen estimator."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from agents.search import More
+from prune_env.config import RunConfig
+from prune_env.task import PruningTask
+
+SIGMA = 0.3
+"""CMA-ES's first standard deviation of the widths' logarithms."""
+
+REACH = 1.0
+"""TPE proposes widths from exp(-1) to exp(1) times their channels before they are made to meet the budget."""
+
+
+class _Optimiser:
+    """Minimises the loss, which tells apart plans that get the same images right, as a reward may not [our choice]."""
+
+    probes: ClassVar[bool] = False
+    policy: ClassVar[None] = None
+
+    def __init__(self, task: PruningTask, config: RunConfig) -> None:
+        self.task = task
+        self.config = config
+
+    def _loss(self, logarithms: npt.ArrayLike) -> float:
+        """The loss at widths exp(logarithms) times the channels, [free units], made to meet the budget."""
+        budget = self.task.budget
+        widths = budget.project(budget.channels * np.exp(logarithms))
+        return self.task.attempt(widths, self.config.agent.name).outcome.loss
+
+
+class CmaEs(_Optimiser):
+    """CMA-ES (Hansen and Ostermeier, 2001) by the ``cma`` package, from the uniform plan on."""
+
+    def __init__(self, task: PruningTask, config: RunConfig) -> None:
+        import cma  # takes a second
+
+        super().__init__(task, config)
+        # cma takes a seed of 0 for the time of day.
+        options = {"seed": config.seed + 1, "verbose": -9}
+        self._strategy = cma.CMAEvolutionStrategy(np.zeros(len(task.budget.units)), SIGMA, options)
+
+    def run(self, more: More) -> None:
+        """Tries generation after generation."""
+        while True:
+            candidates = self._strategy.ask()
+            losses = []
+            for candidate in candidates:
+                if not more():
+                    return
+                losses.append(self._loss(candidate))
+            self._strategy.tell(candidates, losses)
+
+    @property
+    def scalars(self) -> Mapping[str, float]:
+        """The step size."""
+        return {"search/sigma": float(self._strategy.sigma)}
+
+
+class Tpe(_Optimiser):
+    """TPE (Bergstra et al., 2011) by ``optuna``, multivariate, one parameter a unit."""
+
+    scalars: ClassVar[Mapping[str, float]] = {}
+
+    def run(self, more: More) -> None:
+        """Tries proposal after proposal."""
+        import optuna  # takes a second
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler = optuna.samplers.TPESampler(seed=self.config.seed, multivariate=True)
+        study = optuna.create_study(sampler=sampler)
+        while more():
+            trial = study.ask()
+            study.tell(trial, self._loss([trial.suggest_float(u.name, -REACH, REACH) for u in self.task.budget.units]))

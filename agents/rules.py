@@ -1,0 +1,66 @@
+"""Widths by rule, from how far the loss rises when each unit alone is cut; no gradient and no Hessian is needed."""
+
+import numpy as np
+import numpy.typing as npt
+
+from prune_env.task import PruningTask
+from prune_env.unit import IntArray
+
+LEAST_RISE = 1e-4
+"""A loss that rises by less, in nats, is taken to rise by this much: it is within the noise of the reward set."""
+
+STRIDE = 64
+"""The greedy rule cuts a unit by this part of its channels at a time [our choice]."""
+
+
+def power_widths(task: PruningTask, exponent: float) -> IntArray:
+    """Keep ratios in proportion to a power of the unit's sensitivity, at the budget [our choice].
+
+    Args:
+        task: The task; its units are probed if they were not yet.
+        exponent: 0 gives the uniform plan.
+
+    Returns:
+        Widths, int64 [free units].
+    """
+    return task.budget.project(task.budget.channels * _rises(task) ** exponent)
+
+
+def greedy_widths(task: PruningTask, power: float) -> IntArray:
+    """From the dense widths down, always where the loss is expected to rise least for the cost that is saved.
+
+    At keep ratio k a unit's loss is taken to have risen by s (k^-power - 1), with s such that this is what the probe
+    has shown at the probe's ratio [our choice].
+
+    Args:
+        task: The task; its units are probed if they were not yet.
+        power: How steeply the loss rises, above 0.
+
+    Returns:
+        Widths, int64 [free units].
+    """
+    budget = task.budget
+    assert task.probe_keep is not None
+    scale = _rises(task) / (task.probe_keep**-power - 1.0)
+    stride = np.maximum(budget.round_to, budget.channels // STRIDE)
+    widths, cost = budget.channels.copy(), budget.dense
+    while cost > budget.limit:
+        narrower = np.array([budget.allowed(i, width - stride[i]) for i, width in enumerate(widths)])
+        costs = np.array([budget.form.cost(_with(widths, i, narrower[i])) for i in range(len(widths))])
+        rises = scale * ((narrower / budget.channels) ** -power - (widths / budget.channels) ** -power)
+        saved = cost - costs
+        price = np.divide(rises, saved, out=np.full(len(widths), np.inf), where=saved > 0)
+        cheapest = int(price.argmin())
+        widths[cheapest], cost = narrower[cheapest], int(costs[cheapest])
+    return widths
+
+
+def _with(widths: IntArray, number: int, width: int) -> IntArray:
+    changed = widths.copy()
+    changed[number] = width
+    return changed
+
+
+def _rises(task: PruningTask) -> npt.NDArray[np.float64]:
+    """How far the loss rises by free unit, in nats."""
+    return np.array([max(task.loss_rises[unit.name], LEAST_RISE) for unit in task.budget.units])

@@ -1,0 +1,65 @@
+"""All searches by the name that ``agent.name`` takes."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from agents.baselines import Greedy, PowerRule, Random, Uniform
+from agents.learners import DdpgSearch, PpoSearch, SacSearch, Td3Search
+from agents.optimisers import CmaEs, Tpe
+from agents.search import Search
+from prune_env.config import RunConfig
+from prune_env.errors import ConfigError, suggest
+from prune_env.task import PruningTask
+
+SEARCHES: Mapping[str, type[Search]] = MappingProxyType(
+    {
+        "uniform": Uniform,
+        "random": Random,
+        "greedy": Greedy,
+        "power": PowerRule,
+        "cma": CmaEs,
+        "tpe": Tpe,
+        "ddpg": DdpgSearch,
+        "td3": Td3Search,
+        "sac": SacSearch,
+        "ppo": PpoSearch,
+    }
+)
+"""The simple ones first, then the optimisers, then the learners."""
+
+
+def check_search(config: RunConfig) -> None:
+    """Refuses a search that does not exist or cannot work, before any time is spent.
+
+    Raises:
+        ConfigError: If there is no such search, or what it needs is switched off.
+    """
+    name = config.agent.name
+    if name not in SEARCHES:
+        raise ConfigError(f"agent.name: there is no agent or search {name!r}; {suggest(name, list(SEARCHES))}.")
+    if name in ("greedy", "power") and config.sensitivity.probe_keep is None:
+        raise ConfigError(
+            f"sensitivity.probe_keep: null given, but the search {name!r} goes by probes. Give a keep ratio in (0, 1), "
+            "such as 0.25, or choose another search."
+        )
+
+
+def check_evaluations(task: PruningTask, config: RunConfig) -> None:
+    """Refuses a search that its own probes would use up, or whose agent would never act.
+
+    Raises:
+        ConfigError: If the evaluations do not suffice.
+    """
+    probes = task.probes if SEARCHES[config.agent.name].probes else 0
+    given, episodes = config.search.evaluations, config.search.evaluations - probes
+    if episodes < 1:
+        raise ConfigError(
+            f"search.evaluations: {given} given, but the evidence alone takes {probes}, one for each free unit. "
+            "Give more, or set sensitivity.probe_keep to null."
+        )
+    warmup = config.agent.with_preset().warmup_episodes
+    if warmup is not None and warmup >= episodes:
+        raise ConfigError(
+            f"agent.warmup_episodes: {warmup} given, but there are only {episodes} episodes, so that the agent would "
+            "never act. Give fewer, or raise search.evaluations."
+        )

@@ -1,0 +1,175 @@
+"""A search into a run directory: what `prune-env train` and `prune-env compare` share."""
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.board import BoardListener
+from agents.policy import save_policy
+from agents.search import Search
+from agents.train import Episode, SearchResult, train_agent
+from prune_env.config import RunConfig
+from prune_env.config_sections import FormSection
+from prune_env.data import Splits
+from prune_env.errors import RunError
+from prune_env.models import save_weights
+from prune_env.prepare import load_model, load_splits, make_task
+from prune_env.run import RunDirectory
+from prune_env.task import PruningTask, Trial
+from scripts.common import console
+from scripts.compare_table import LATENCY_BATCH, Row
+
+OnTrial = Callable[[Trial], None]
+OnEpisode = Callable[[Episode], None]
+
+
+def prepare(settings: RunConfig) -> tuple[Splits, PruningTask]:
+    """Loads what the settings name and readies it for a search, telling of it on the console."""
+    splits = load_splits(settings)
+    with console.status("training the dense network" if settings.model.weights is None else "loading") as status:
+        model = load_model(
+            settings,
+            splits,
+            lambda epoch, loss: status.update(
+                f"training the dense network: epoch {epoch} of {settings.pretrain.epochs}, loss {loss:.3f}"
+            ),
+        )
+        task = make_task(settings, splits, model, status.update)
+    low, high = task.budget.reachable
+    console.print(
+        f"{settings.model.name}: {len(task.budget.units)} of {len(task.walk.units)} units free, reachable "
+        f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {settings.budget.keep:.0%}"
+    )
+    return splits, task
+
+
+def start_run(folder: Path, settings: RunConfig, splits: Splits, task: PruningTask) -> RunDirectory:
+    """Makes the directory of a new run, with all that its search can be taken up from.
+
+    Raises:
+        RunError: If the folder exists or cannot be made.
+    """
+    assert task.form_choice is not None
+    with RunDirectory.making(folder) as run:
+        # With the form in it, the run's own config makes the same run again.
+        run.write_config(settings.model_copy(update={"form": FormSection(**asdict(task.form_choice.form))}))
+        run.write_json(run.splits, splits.record())
+        run.write_json(run.form, task.form_choice.as_record())
+        if task.report is not None:
+            run.write_json(run.sensitivity, task.report.as_record())
+        if settings.model.weights is None:
+            save_weights(task.walk.model, run.dense_weights)
+    return RunDirectory.open(folder)
+
+
+def settings_of(run: RunDirectory) -> RunConfig:
+    """The settings of a run that was started, with the dense weights that it had."""
+    settings = RunConfig.load(run.config)
+    if settings.model.weights is None and run.dense_weights.is_file():
+        model = settings.model.model_copy(update={"weights": str(run.dense_weights)})
+        settings = settings.model_copy(update={"model": model})
+    return settings
+
+
+def check_same_data(run: RunDirectory, splits: Splits) -> None:
+    """Refuses to go on with other images.
+
+    Raises:
+        RunError: If the splits are not those that the run was started with.
+    """
+    if run.read_json(run.splits) != splits.record():
+        raise RunError(
+            f"{str(run.splits)!r} is not how the data are split now: data.path holds other data than when the run was "
+            "started. Give it the same data, or start a new run."
+        )
+
+
+def search_into(
+    run: RunDirectory, task: PruningTask, settings: RunConfig, on_trial: OnTrial, on_episode: OnEpisode
+) -> tuple[Trial, SearchResult]:
+    """Tries the uniform plan and runs the search, keeping every trial, the best plan and the policy in the run.
+
+    What the run holds already is gone through again without measuring it: a search is a function of the outcomes that
+    it sees, so these bring it to where it was.
+
+    Args:
+        run: The run.
+        task: A task without trials.
+        settings: The run's settings.
+        on_trial: Hears of each trial.
+        on_episode: Hears of each plan that the search proposed.
+
+    Returns:
+        The uniform plan's trial, and the result.
+
+    Raises:
+        RunError: If the run's evaluations are not what the search proposes.
+    """
+    task.journal = run.evaluations()
+    written: Trial | None = None
+
+    def record(trial: Trial) -> None:
+        if not trial.recalled:
+            run.append_evaluation(trial.as_record())
+        on_trial(trial)
+
+    def keep(episode: Episode, search: Search) -> None:
+        nonlocal written
+        if episode.best is not written and not task.recalling:
+            written = episode.best
+            run.write_bytes(run.plan, written.plan.to_json())
+            if search.policy is not None:
+                save_policy(search.policy, run.policy)
+        on_episode(episode)
+
+    task.listeners.append(record)
+    try:
+        with BoardListener(run.tensorboard, task, settings) as board:
+            uniform = task.attempt(task.budget.uniform(), "uniform")
+            result = train_agent(task, settings, (keep, board))
+    finally:
+        task.listeners.remove(record)
+    run.write_bytes(run.plan, result.best.plan.to_json())
+    if result.policy is not None:
+        save_policy(result.policy, run.policy)
+    return uniform, result
+
+
+def summary_of(
+    run: RunDirectory, task: PruningTask, settings: RunConfig, result: SearchResult, rows: list[Row]
+) -> dict[str, Any]:
+    """The result in numbers, as ``summary.json`` holds it."""
+    trials = run.evaluations()
+    seen = [task.evaluator.images if trial["images"] is None else trial["images"] for trial in trials]
+    return {
+        "model": settings.model.name,
+        "search": settings.agent.name,
+        "budget": {"metric": settings.budget.metric, "keep": settings.budget.keep},
+        "rows": [row.as_record() for row in rows],
+        "best_reward": result.best.reward,
+        "threads": torch.get_num_threads(),
+        "device": str(task.evaluator.device),
+        "batch_size": LATENCY_BATCH,
+        "episodes": result.episodes,
+        "evaluations": len(trials),
+        "cache_hits": sum(trial["cached"] for trial in trials),
+        "images_left": task.evaluator.images * len(trials) - sum(seen),
+        "seconds": result.seconds,
+        "seconds_per_episode": result.seconds / len(trials),
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": _command(run),
+    }
+
+
+def _command(run: RunDirectory) -> str:
+    """What makes the run again."""
+    if "--resume" in sys.argv:
+        return shlex.join(["prune-env", "train", str(run.config), "run.directory=..."])
+    file = Path(sys.argv[0]).stem
+    return shlex.join(["prune-env", *([file] if file in ("train", "compare") else []), *sys.argv[1:]])
