@@ -139,7 +139,7 @@ class PpoSearch(Learner):
             env,
             learning_rate=settings.actor_learning_rate,
             n_steps=PPO_EPISODES * self.steps,
-            batch_size=settings.batch_size,
+            batch_size=PPO_EPISODES * self.steps // 2,
             gamma=1.0,
             gae_lambda=1.0,
             policy_kwargs=_networks(settings),

@@ -19,6 +19,7 @@ from prune_env.config_sections import (
     CriterionSection,
     DataSection,
     EnvSection,
+    FidelitySection,
     FormSection,
     ModelSection,
     PretrainSection,
@@ -53,6 +54,7 @@ class RunConfig(Section):
     reward: RewardSection = Field(default_factory=RewardSection)
     agent: AgentSection = Field(default_factory=AgentSection)
     search: SearchSection = Field(default_factory=SearchSection)
+    fidelity: FidelitySection = Field(default_factory=FidelitySection)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Self:

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from prune_env.budget import Budget
 from prune_env.errors import EvaluationError, RunError
@@ -102,6 +102,10 @@ class PruningTask:
         self.baseline = self.evaluator.dense()
         self._race = Race(self.reward, self.baseline, self.evaluator.images, len(self.evaluator.reward) - 1)
         self._best: dict[str, float] = {}
+
+    def again(self) -> Self:
+        """The same task without trials or listeners, for another search; what was evaluated stays known."""
+        return replace(self, listeners=[], journal=(), trials=0)
 
     @property
     def probes(self) -> int:

@@ -4,6 +4,7 @@ import typer
 
 from scripts.bench import bench
 from scripts.common import run_app
+from scripts.compare import compare
 from scripts.evaluate import evaluate
 from scripts.inspect_walk import inspect_walk
 from scripts.replay import replay
@@ -20,6 +21,7 @@ app.command("inspect")(inspect_walk)
 app.command("train")(train)
 app.command("replay")(replay)
 app.command("evaluate")(evaluate)
+app.command("compare")(compare)
 app.command("report")(report)
 app.add_typer(bench, name="bench")
 

@@ -40,9 +40,14 @@ def run_directory_of(config: RunConfig, path: Path) -> Path:
     return Path(config.run.directory) if config.run.directory else Path("runs") / path.stem
 
 
+def to_json(value: Any) -> str:
+    """A value as JSON, indented; a number that is not finite is refused."""
+    return json.dumps(value, indent=2, allow_nan=False)
+
+
 def print_json(value: Any) -> None:
     """Prints one JSON object on standard output."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    print(to_json(value))
 
 
 def run_command(command: Callable[..., Any]) -> None:

@@ -19,18 +19,19 @@ LATENCY_BATCH = 32
 
 @dataclass(frozen=True)
 class Row:
-    """What one plan gives; accuracies in [0, 1], latency in seconds a batch."""
+    """What one plan gives; accuracies in [0, 1], latency in seconds a batch or None where it was not measured."""
 
     name: str
     reward_accuracy: float
     test_accuracy: float
     macs: int
     params: int
-    latency: Latency
+    latency: Latency | None
 
     def as_record(self) -> dict[str, Any]:
         """The row as plain data."""
-        milliseconds = {key: 1e3 * getattr(self.latency, key) for key in ("median", "q1", "q3")}
+        latency = self.latency
+        milliseconds = latency and {key: 1e3 * getattr(latency, key) for key in ("median", "q1", "q3")}
         return {
             "name": self.name,
             "reward_accuracy": self.reward_accuracy,
@@ -41,21 +42,24 @@ class Row:
         }
 
 
-def compare_plans(evaluator: Evaluator, splits: Splits, plans: Mapping[str, PruningPlan]) -> list[Row]:
+def compare_plans(
+    evaluator: Evaluator, splits: Splits, plans: Mapping[str, PruningPlan], timed: bool = True
+) -> list[Row]:
     """Measures plans side by side: reward set, test set, costs and latency.
 
     Args:
         evaluator: The evaluator of the network that the plans are for.
         splits: Its data; the test set is read here and nowhere before.
         plans: Plans by name; the networks are timed in turn.
+        timed: Whether their latency is measured.
     """
     models: dict[str, nn.Module] = {name: evaluator.pruned(plan) for name, plan in plans.items()}
-    latencies = measure_latency(models, _latency_batch(evaluator, splits))
+    latencies = measure_latency(models, _latency_batch(evaluator, splits)) if timed else {}
     rows = []
     for name, plan in plans.items():
         accuracy = measure_accuracy(models[name], _test_batches(evaluator, splits)).accuracy
         reward = evaluator.measure(models[name])
-        rows.append(Row(name, reward, accuracy, plan.costs.macs, plan.costs.params, latencies[name]))
+        rows.append(Row(name, reward, accuracy, plan.costs.macs, plan.costs.params, latencies.get(name)))
     return rows
 
 
@@ -86,7 +90,7 @@ def render(rows: list[Row], title: str) -> Table:
             f"{row.test_accuracy:.2%}",
             f"{_short(row.macs)} {_share(row.macs, dense.macs)}",
             f"{_short(row.params)} {_share(row.params, dense.params)}",
-            f"{1e3 * row.latency.median:.1f} ({1e3 * row.latency.q1:.1f}-{1e3 * row.latency.q3:.1f})",
+            _milliseconds(row.latency),
         )
     return table
 
@@ -100,3 +104,9 @@ def _short(number: int) -> str:
         if number >= size:
             return f"{number / size:.2f}{unit}"
     return str(number)
+
+
+def _milliseconds(latency: Latency | None) -> str:
+    if latency is None:
+        return "not measured"
+    return f"{1e3 * latency.median:.1f} ({1e3 * latency.q1:.1f}-{1e3 * latency.q3:.1f})"

@@ -12,6 +12,7 @@ from prune_env.run import RunDirectory
 from scripts.common import AsJson, Overrides, console, print_json, read_config, results, run_command, run_directory_of
 from scripts.compare_table import render
 from scripts.replay import fit_plan, side_by_side
+from scripts.searching import settings_of
 
 Target = Annotated[
     Path, typer.Argument(help="A run directory, or the YAML file that the run was started with (its run is looked up).")
@@ -38,12 +39,7 @@ def _find(target: Path, overrides: list[str]) -> tuple[RunDirectory, RunConfig]:
         run = RunDirectory.open(run_directory_of(read_config(target, overrides), target))
     else:
         run = RunDirectory.open(target)
-    settings = read_config(run.config, overrides)
-    trained = run.root / "dense.safetensors"
-    if settings.model.weights is None and trained.is_file():
-        model = settings.model.model_copy(update={"weights": str(trained)})
-        settings = settings.model_copy(update={"model": model})
-    return run, settings
+    return run, settings_of(run, overrides)
 
 
 if __name__ == "__main__":

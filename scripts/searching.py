@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from prune_env.models import save_weights
 from prune_env.prepare import load_model, load_splits, make_task
 from prune_env.run import RunDirectory
 from prune_env.task import PruningTask, Trial
-from scripts.common import console
+from scripts.common import console, read_config
 from scripts.compare_table import LATENCY_BATCH, Row
 
 OnTrial = Callable[[Trial], None]
@@ -68,9 +68,9 @@ def start_run(folder: Path, settings: RunConfig, splits: Splits, task: PruningTa
     return RunDirectory.open(folder)
 
 
-def settings_of(run: RunDirectory) -> RunConfig:
-    """The settings of a run that was started, with the dense weights that it had."""
-    settings = RunConfig.load(run.config)
+def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
+    """The settings of a run that was started, with the dense weights that it had; overrides win over both."""
+    settings = read_config(run.config, overrides)
     if settings.model.weights is None and run.dense_weights.is_file():
         model = settings.model.model_copy(update={"weights": str(run.dense_weights)})
         settings = settings.model_copy(update={"model": model})

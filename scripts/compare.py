@@ -1,0 +1,221 @@
+"""`prune-env compare`: the same task for several searches and seeds, side by side."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from torch.utils.tensorboard import SummaryWriter
+
+from agents.comparison_figure import Band, comparison_picture
+from agents.figures import figure_png
+from agents.searches import SEARCHES, check_evaluations, check_search
+from prune_env.config import RunConfig
+from prune_env.data import Splits
+from prune_env.errors import ConfigError, RunError, suggest
+from prune_env.files import atomic_write
+from prune_env.prepare import check_names
+from prune_env.run import RunDirectory
+from prune_env.task import PruningTask
+from scripts.common import (
+    AsJson,
+    ConfigArgument,
+    Overrides,
+    console,
+    print_json,
+    read_config,
+    results,
+    run_command,
+    run_directory_of,
+    to_json,
+)
+from scripts.compare_table import Row, compare_plans
+from scripts.comparison import Outcome, as_record, bands, best_so_far, render
+from scripts.fidelity import measure_fidelity
+from scripts.report_page import write_report
+from scripts.searching import check_same_data, prepare, search_into, settings_of, start_run, summary_of
+
+DEFAULT = "uniform,random,greedy,power,cma,tpe,ddpg"
+
+Searches = Annotated[str, typer.Option(help=f"Names between commas, of: {', '.join(SEARCHES)}.")]
+Evaluations = Annotated[
+    int | None, typer.Option(min=1, help="Plans that each may evaluate, probes counted. [default: search.evaluations]")
+]
+Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from the configuration's on.")]
+Fidelity = Annotated[
+    bool, typer.Option("--fidelity", help="Instead: how well the reward ranks plans as fine-tuning them would.")
+]
+
+
+def compare(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    searches: Searches = DEFAULT,
+    evaluations: Evaluations = None,
+    seeds: Seeds = 3,
+    fidelity: Fidelity = False,
+    as_json: AsJson = False,
+) -> None:
+    """Runs several searches on the same task, seed by seed; what an interrupted comparison holds is not done again."""
+    settings = read_config(config, overrides)
+    if evaluations is not None:
+        section = settings.search.model_copy(update={"evaluations": evaluations})
+        settings = settings.model_copy(update={"search": section})
+    folder = run_directory_of(settings, config)
+    if settings.run.directory is None:
+        folder = folder.with_name(f"{folder.name}-{'fidelity' if fidelity else 'compare'}")
+    check_names(settings)
+    if fidelity:
+        measure_fidelity(folder, settings, as_json)
+        return
+    names = _names(searches)
+    for name in names:
+        check_search(_with(settings, name, settings.seed))
+    comparison = _Comparison(folder, settings, names)
+    for seed in range(settings.seed, settings.seed + seeds):
+        comparison.run(seed)
+    comparison.finish(as_json)
+
+
+def _names(searches: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in searches.split(",") if name.strip()))
+    for name in names:
+        if name not in SEARCHES:
+            raise ConfigError(f"--searches: there is no search {name!r}; {suggest(name, list(SEARCHES))}.")
+    if not names:
+        raise ConfigError(f"--searches: none given; allowed are {', '.join(SEARCHES)}, with commas between.")
+    return names
+
+
+def _with(settings: RunConfig, search: str, seed: int) -> RunConfig:
+    agent = settings.agent.model_copy(update={"name": search})
+    return settings.model_copy(update={"agent": agent, "seed": seed})
+
+
+class _Comparison:
+    """A folder of runs, one for each seed and search: FOLDER/seed-SEED/SEARCH."""
+
+    def __init__(self, folder: Path, settings: RunConfig, names: Sequence[str]) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.names = names
+        whole = settings.search.evaluations
+        self.milestones = sorted({math.ceil(whole / 3), whole})
+        self.outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
+
+    def run(self, seed: int) -> None:
+        """Does what is missing of a seed, and reads what there is."""
+        runs = {name: RunDirectory(self.folder / f"seed-{seed}" / name) for name in self.names}
+        started = [name for name, run in runs.items() if run.config.is_file()]
+        for name in started:
+            self._check_same(runs[name], _with(self.settings, name, seed))
+        if missing := [name for name, run in runs.items() if not run.summary.is_file()]:
+            # The form and the weights of a run that was started are everyone's.
+            base = settings_of(runs[started[0]]) if started else _with(self.settings, missing[0], seed)
+            splits, task = prepare(base)
+            fixed: list[Row] = []
+            for name in missing:
+                fixed = self._search(runs[name], _with(base, name, seed), splits, task, fixed)
+        for name, run in runs.items():
+            self.outcomes[name].append(self._outcome(run, name, seed))
+
+    def _check_same(self, run: RunDirectory, settings: RunConfig) -> None:
+        theirs, ours = RunConfig.load(run.config).resolved(), settings.resolved()
+        differing = [key for key in ours if key not in ("form", "run") and ours[key] != theirs.get(key)]
+        if differing:
+            raise RunError(
+                f"{str(run.root)!r} holds a run with other settings under {', '.join(differing)}. A comparison is of "
+                "runs that differ in search and seed alone: give another folder by run.directory=..."
+            )
+
+    def _search(
+        self, run: RunDirectory, settings: RunConfig, splits: Splits, whole: PruningTask, fixed: list[Row]
+    ) -> list[Row]:
+        """Runs one search to its end; returns the rows of the networks that are the same for all."""
+        name = settings.agent.name
+        task = whole.again()
+        check_evaluations(task, settings)
+        if run.config.is_file():
+            check_same_data(run, splits)
+        else:
+            run = start_run(run.root, settings, splits, task)
+        with console.status("") as status:
+            total = settings.search.evaluations
+            uniform, result = search_into(
+                run,
+                task,
+                settings,
+                lambda trial: status.update(f"seed {settings.seed}, {name}: {trial.number} of {total} evaluations"),
+                lambda _: None,
+            )
+            status.update(f"seed {settings.seed}, {name}: measuring the best plan")
+            if not fixed:
+                plans = {"dense": task.walk.plan({}), "uniform": uniform.plan}
+                fixed = compare_plans(task.evaluator, splits, plans, timed=False)
+            rows = compare_plans(task.evaluator, splits, {name: result.best.plan}, timed=False)
+            summary = summary_of(run, task, settings, result, [*fixed, *rows])
+            summary["best_after"] = {**self._early(run, name, task), str(total): rows[0].reward_accuracy}
+            run.write_json(run.summary, summary)
+            write_report(run)
+        console.print(f"seed {settings.seed}, {name}: {rows[0].reward_accuracy:.2%}, {result.seconds:.0f} s")
+        return fixed
+
+    def _early(self, run: RunDirectory, name: str, task: PruningTask) -> dict[str, float]:
+        """Float32 accuracy of the best plan after each milestone but the last."""
+        _, records = best_so_far(run, name, self.milestones[-1])
+        found = {}
+        for count in self.milestones[:-1]:
+            widths = records[count - 1]["widths"]
+            plan = task.plan(np.array([widths[unit.name] for unit in task.budget.units]))
+            found[str(count)] = task.evaluator.measure(task.evaluator.pruned(plan))
+        return found
+
+    def _outcome(self, run: RunDirectory, name: str, seed: int) -> Outcome:
+        summary = run.read_json(run.summary)
+        curve, _ = best_so_far(run, name, self.milestones[-1])
+        try:
+            best = {count: float(summary["best_after"][str(count)]) for count in self.milestones}
+            return Outcome(seed, curve, best, float(summary["rows"][-1]["test_accuracy"]), float(summary["seconds"]))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise RunError(f"{str(run.summary)!r} is not of a comparison's run ({error!r})") from None
+
+    def finish(self, as_json: bool) -> None:
+        """Writes the picture, the curves and the numbers, and tells them."""
+        settings = self.settings
+        curves = {name: np.stack([one.curve for one in outcomes]) for name, outcomes in self.outcomes.items()}
+        drawn = {name: Band(found.mean(axis=0), *bands(found)) for name, found in curves.items()}
+        metric = "MACs" if settings.budget.metric == "macs" else settings.budget.metric
+        title = (
+            f"{settings.model.name} at {settings.budget.keep:.0%} of the {metric}: mean of "
+            f"{len(next(iter(curves.values())))} seeds and its 95 % interval"
+        )
+        record = {
+            "model": settings.model.name,
+            "budget": {"metric": settings.budget.metric, "keep": settings.budget.keep},
+            "evaluations": settings.search.evaluations,
+            "directory": str(self.folder),
+            "searches": as_record(self.outcomes),
+        }
+        atomic_write(self.folder / "compare.json", to_json(record).encode())
+        atomic_write(self.folder / "compare.png", figure_png(comparison_picture(title, drawn)))
+        self._write_board(drawn)
+        if as_json:
+            print_json(record)
+            return
+        results.print(render(self.outcomes, f"{title}, {settings.search.evaluations} evaluations each"))
+        results.print(f"picture     {self.folder / 'compare.png'}", soft_wrap=True)
+        results.print(f"TensorBoard {self.folder}", soft_wrap=True)
+
+    def _write_board(self, drawn: Mapping[str, Band]) -> None:
+        """One log for each search, so that TensorBoard draws them over each other."""
+        for name, band in drawn.items():
+            with SummaryWriter(str(self.folder / "tensorboard" / name), purge_step=0) as writer:
+                for number, (mean, low, high) in enumerate(zip(*band, strict=True), start=1):
+                    for key, value in (("mean", mean), ("low", low), ("high", high)):
+                        writer.add_scalar(f"compare/best_accuracy_{key}", value, number)
+
+
+if __name__ == "__main__":
+    run_command(compare)

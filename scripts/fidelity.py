@@ -1,0 +1,127 @@
+"""`prune-env compare --fidelity`: whether plans that the reward likes are those that fine-tuning makes good."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE
+from rich.table import Table
+from scipy.stats import spearmanr
+
+from prune_env.config import RunConfig
+from prune_env.data import Splits
+from prune_env.errors import RunError
+from prune_env.files import append_record, read_records
+from prune_env.prepare import device_of
+from prune_env.recover import train
+from prune_env.run import RunDirectory
+from prune_env.task import PruningTask
+from scripts.common import console, print_json, results
+from scripts.searching import check_same_data, prepare, settings_of, start_run
+
+RESAMPLES = 1_000
+"""Bootstrap samples of the plans."""
+
+
+def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
+    """Fine-tunes random plans briefly and holds their accuracy against their reward; goes on where it was.
+
+    Args:
+        folder: Where the plans' records are kept.
+        settings: The run's settings; ``fidelity`` says how many plans and how long they are trained.
+        as_json: Whether to print JSON.
+    """
+    run = RunDirectory(folder)
+    started = run.config.is_file()
+    if started and RunConfig.load(run.config).resolved() | {"form": 0} != settings.resolved() | {"form": 0}:
+        raise RunError(f"{str(folder)!r} holds plans of other settings: give another folder by run.directory=...")
+    splits, task = prepare(settings_of(run) if started else settings)
+    if started:
+        check_same_data(run, splits)
+    else:
+        run = start_run(folder, settings, splits, task)
+    place = folder / "fidelity.jsonl"
+    known = read_records(place)
+    generator = np.random.default_rng(settings.seed)
+    with console.status("") as status:
+        for number in range(settings.fidelity.plans):
+            # Of different spread, so that there are good plans and bad ones.
+            widths = task.budget.random(generator, 0.1 + 0.5 * number / settings.fidelity.plans)
+            if number >= len(known):
+                status.update(f"plan {number + 1} of {settings.fidelity.plans}: rewarding and fine-tuning it")
+                append_record(place, _tuned(task, splits, settings, widths.tolist()))
+    record = {"model": settings.model.name, **summarise(read_records(place))}
+    if as_json:
+        print_json(record)
+    else:
+        results.print(_table(record))
+
+
+def _tuned(task: PruningTask, splits: Splits, settings: RunConfig, widths: list[int]) -> dict[str, Any]:
+    """One plan's reward, and its accuracy on the reward set after fine-tuning on images of no other set."""
+    trial = task.attempt(np.array(widths), "fidelity")
+    network = task.evaluator.pruned(trial.plan)
+    few = replace(splits, train_indices=splits.train_indices[: settings.fidelity.images])
+    train(network, few, settings.fidelity, settings.seed, device_of(settings))
+    network.to(task.evaluator.device)
+    return {
+        "widths": widths,
+        "reward": trial.reward,
+        "accuracy": trial.outcome.accuracy,
+        "tuned": task.evaluator.measure(network),
+    }
+
+
+def summarise(plans: list[dict[str, Any]]) -> dict[str, Any]:
+    """Spearman's rank correlation between reward and accuracy after fine-tuning, with its bootstrap interval.
+
+    Args:
+        plans: Records with ``reward``, ``accuracy`` and ``tuned``.
+
+    Returns:
+        The correlation, None where all plans came to the same, and the means before and after.
+    """
+    rewards, tuned = (np.array([plan[key] for plan in plans]) for key in ("reward", "tuned"))
+    generator = np.random.default_rng(0)
+    drawn = generator.integers(len(plans), size=(RESAMPLES, len(plans)))
+    with np.errstate(all="ignore"):
+        found = [
+            float(spearmanr(rewards[rows], tuned[rows]).statistic)
+            for rows in drawn
+            if _vary(rewards[rows], tuned[rows])
+        ]
+    low, high = np.quantile(found, (0.025, 0.975)) if found else (None, None)
+    return {
+        "plans": len(plans),
+        "spearman": float(spearmanr(rewards, tuned).statistic) if _vary(rewards, tuned) else None,
+        "ci_low": None if low is None else float(low),
+        "ci_high": None if high is None else float(high),
+        "accuracy": float(np.mean([plan["accuracy"] for plan in plans])),
+        "tuned": float(tuned.mean()),
+        "best_by_reward_tuned": float(tuned[rewards.argmax()]),
+        "best_tuned": float(tuned.max()),
+    }
+
+
+def _vary(*values: Any) -> bool:
+    return all(len(set(one.tolist())) > 1 for one in values)
+
+
+def _table(record: dict[str, Any]) -> Table:
+    title = f"{record['model']}: {record['plans']} random plans at the budget, rewarded and then fine-tuned"
+    table = Table(box=SIMPLE, title=title, title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    correlation = "all plans came to the same"
+    if record["spearman"] is not None:
+        correlation = f"{record['spearman']:.3f} ({record['ci_low']:.3f} to {record['ci_high']:.3f})"
+    table.add_row("rank correlation of reward and accuracy after fine-tuning (95 % interval)", correlation)
+    for key, words in (
+        ("accuracy", "mean accuracy on the reward set right after the cut, recalibrated"),
+        ("tuned", "mean accuracy after fine-tuning"),
+        ("best_by_reward_tuned", "the plan with the best reward, fine-tuned"),
+        ("best_tuned", "the best plan fine-tuned"),
+    ):
+        table.add_row(words, f"{record[key]:.2%}")
+    return table
