@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from agents import figure_style as style
 
-
 _LINES = {
     "ddpg": (style.BLUE, "-"),
     "cma": (style.GREEN, "-"),
