@@ -6,17 +6,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from agents.rules import greedy_widths, power_widths
+from agents.rules import EXPONENTS, POWERS, greedy_widths, power_widths
 from agents.search import More
 from prune_env.config import RunConfig
 from prune_env.task import PruningTask
 from prune_env.unit import IntArray
-
-EXPONENTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
-"""Of the power rule [our choice]: from nearly uniform to strongly by sensitivity."""
-
-POWERS = (0.25, 0.5, 1.0, 2.0)
-"""Of the greedy rule's loss [our choice]."""
 
 
 class Listed(ABC):

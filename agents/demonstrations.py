@@ -1,9 +1,8 @@
-"""Plans that an agent is shown before it acts: the uniform one, and some that follow the units' sensitivity."""
+"""Plans that an agent is shown before it acts: the uniform one, and those by rule from what the probes have shown."""
 
-from collections.abc import Sequence
-
-from agents.rules import power_widths
+from agents.rules import EXPONENTS, POWERS, greedy_widths, power_widths
 from prune_env.env import PruningEnv
+from prune_env.task import PruningTask
 from prune_env.unit import IntArray
 
 
@@ -12,22 +11,26 @@ class Demonstrations:
 
     Args:
         env: The environment, whose task knows how far the loss rises with each unit; without that nothing is shown.
-        exponents: One plan by `power_widths` for each, after the uniform one; none shows nothing.
     """
 
-    def __init__(self, env: PruningEnv, exponents: Sequence[float]) -> None:
+    def __init__(self, env: PruningEnv) -> None:
         self.env = env
-        self.exponents = tuple(exponents) if env.task.probe_keep is not None else ()
-        self._shown: dict[int, IntArray] = {}
+        self._plans: list[IntArray] | None = None
 
     def __len__(self) -> int:
-        return 1 + len(self.exponents) if self.exponents else 0
+        return 1 + len(POWERS) + len(EXPONENTS) if self.env.task.probe_keep is not None else 0
 
     def action(self, episode: int) -> float | None:
         """The action for the unit that the environment is at; None in an episode that is the agent's."""
         if episode >= len(self):
             return None
-        if episode not in self._shown:
-            task = self.env.task
-            self._shown[episode] = power_widths(task, self.exponents[episode - 1] if episode else 0.0)
-        return self.env.action_for(int(self._shown[episode][self.env.number]))
+        if self._plans is None:
+            self._plans = _plans(self.env.task)
+        return self.env.action_for(int(self._plans[episode][self.env.number]))
+
+
+def _plans(task: PruningTask) -> list[IntArray]:
+    """The best guesses first: they are what a short search ends with."""
+    greedy = [greedy_widths(task, power) for power in POWERS]
+    power = [power_widths(task, exponent) for exponent in EXPONENTS]
+    return [*greedy, *power, task.budget.uniform()]

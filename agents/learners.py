@@ -31,7 +31,8 @@ class Learner(ABC):
     def __init__(self, task: PruningTask, config: RunConfig) -> None:
         self.action = config.env.action
         self.steps = len(task.budget.units)
-        self.episodes = config.search.evaluations - task.probes
+        self.evaluations = config.search.evaluations
+        self.episodes = self.evaluations - task.probes
         env = PruningEnv(task=task, action=self.action, kind=config.agent.name)
         self.agent = self._make(env, config.agent.with_preset(), config.seed)
 
@@ -41,7 +42,8 @@ class Learner(ABC):
 
     def run(self, more: More) -> None:
         """Learns from episode after episode."""
-        self.agent.learn(self.episodes * self.steps, callback=_Until(more), log_interval=None)  # type: ignore[arg-type]
+        # The callback ends it, whether or not the units were probed before.
+        self.agent.learn(self.evaluations * self.steps, callback=_Until(more), log_interval=None)  # type: ignore[arg-type]
 
     @property
     def policy(self) -> Policy:
@@ -87,14 +89,18 @@ class DdpgSearch(_Shown):
     """Our agent: DDPG, the credit for a plan shared among its steps."""
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PruningTD3:
-        return make_ddpg(env, settings, self.steps, self.episodes, seed, Demonstrations(env, settings.demonstrations))
+        return make_ddpg(
+            env, settings, self.steps, self.episodes, seed, Demonstrations(env) if settings.demonstrations else None
+        )
 
 
 class Td3Search(_Shown):
     """TD3: twin critics, of which each step's learns the whole plan's reward."""
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PruningTD3:
-        return make_td3(env, settings, self.steps, self.episodes, seed, Demonstrations(env, settings.demonstrations))
+        return make_td3(
+            env, settings, self.steps, self.episodes, seed, Demonstrations(env) if settings.demonstrations else None
+        )
 
 
 class SacSearch(Learner):

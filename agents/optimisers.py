@@ -41,8 +41,8 @@ class CmaEs(_Optimiser):
         import cma  # takes a second
 
         super().__init__(task, config)
-        # cma takes a seed of 0 for the time of day.
-        options = {"seed": config.seed + 1, "verbose": -9}
+        # cma takes a seed of 0 for the time of day, and none above 2**32 - 1.
+        options = {"seed": config.seed % (2**32 - 1) + 1, "verbose": -9}
         self._strategy = cma.CMAEvolutionStrategy(np.zeros(len(task.budget.units)), SIGMA, options)
 
     def run(self, more: More) -> None:

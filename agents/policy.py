@@ -93,7 +93,7 @@ def load_policy(path: str | Path) -> Policy:
             f"{', '.join(FEATURES)}) or with another kind of action. Train a policy with this release."
         )
     bound = about.get("bound", "tanh")
-    if bound not in BOUNDS:
+    if not isinstance(bound, str) or bound not in BOUNDS:
         raise WeightsError(f"{path} bounds its actions by {bound!r}; this release knows {', '.join(BOUNDS)}.")
     return Policy(_actor_from(tensors, path, bound), about["action"])
 
@@ -134,7 +134,8 @@ def _actor_from(tensors: dict[str, torch.Tensor], path: Path, bound: str) -> nn.
             )
         if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
             raise WeightsError(f"{path}: layer {number} of the policy holds numbers that are not finite.")
-        layer = nn.Linear(width, len(weight))
+        # Without first weights of its own, which would be drawn from the generator that a learner may draw from.
+        layer = nn.utils.skip_init(nn.Linear, width, len(weight))
         layer.load_state_dict({"weight": weight, "bias": bias})
         layers += [layer, BOUNDS[bound]() if number == count - 1 else nn.ReLU()]
         width = len(weight)

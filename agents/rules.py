@@ -9,6 +9,12 @@ from prune_env.unit import IntArray
 LEAST_RISE = 1e-4
 """A loss that rises by less, in nats, is taken to rise by this much: it is within the noise of the reward set."""
 
+EXPONENTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+"""Of the power rule [our choice]: from nearly uniform to strongly by sensitivity."""
+
+POWERS = (0.25, 0.5, 1.0, 2.0)
+"""Of the greedy rule's loss [our choice]: from flat to steep."""
+
 STRIDE = 64
 """The greedy rule cuts a unit by this part of its channels at a time [our choice]."""
 

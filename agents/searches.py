@@ -57,7 +57,7 @@ def check_evaluations(task: PruningTask, config: RunConfig) -> None:
             f"search.evaluations: {given} given, but the evidence alone takes {probes}, one for each free unit. "
             "Give more, or set sensitivity.probe_keep to null."
         )
-    warmup = config.agent.with_preset().warmup_episodes
+    warmup = config.agent.with_preset().warmup_episodes if config.agent.name in ("ddpg", "td3", "sac") else None
     if warmup is not None and warmup >= episodes:
         raise ConfigError(
             f"agent.warmup_episodes: {warmup} given, but there are only {episodes} episodes, so that the agent would "

@@ -24,7 +24,7 @@ AMC_PRESET: Mapping[str, Any] = MappingProxyType(
         "updates_per_step": 1.0,
         "baseline_momentum": 0.5,
         "decomposed_episodes": 0,
-        "demonstrations": (),
+        "demonstrations": False,
     }
 )
 """The settings of AMC's released search (He et al., ECCV 2018), which runs 800 episodes with them."""
@@ -95,10 +95,10 @@ class AgentSection(Section):
         description="Episodes that an update looks at, whose steps share the reward (our choice); 0: every step "
         "carries the whole reward, as in AMC, and gamma, tau, batch_size and baseline_momentum count.",
     )
-    demonstrations: tuple[float, ...] = Field(
-        default=(0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
-        description="The agent is first shown the uniform plan and, for each of these exponents, keep ratios in "
-        "proportion to the unit's sensitivity to that power (our choice); empty: nothing is shown.",
+    demonstrations: bool = Field(
+        default=True,
+        description="Whether the agent is first shown the plans of the greedy and the power rule and the uniform one "
+        "(our choice); without probes there are none to show.",
     )
 
     def with_preset(self) -> Self:

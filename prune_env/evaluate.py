@@ -49,6 +49,7 @@ class Evaluator:
 
     Attributes:
         hits: How many plans were asked for again.
+        misses: How many plans were really evaluated.
         images_left: How many reward images were not looked at because plans were given up.
         seconds: How long the last evaluation's phases took: slicing, recalibration, folding, forward.
     """
@@ -64,7 +65,7 @@ class Evaluator:
         self.walk = walk
         self.device = torch.device(device)
         self.form = form or Form()
-        self.hits = 0
+        self.hits = self.misses = 0
         self.images_left = 0
         self.seconds: dict[str, float] = {}
         self._sets = reward, calibration
@@ -88,11 +89,6 @@ class Evaluator:
         """The network in the shape and form of the plan that was run last."""
         return self._skeleton.model
 
-    @property
-    def misses(self) -> int:
-        """How many plans were really evaluated."""
-        return len(self._cache)
-
     def dense(self) -> Outcome:
         """The outcome of the network as it is."""
         return self.evaluate(self.walk.plan({}))
@@ -114,6 +110,7 @@ class Evaluator:
             self.hits += 1
             return known
         self._cache[key] = self.run(plan, give_up)
+        self.misses += 1
         return self._cache[key]
 
     def remember(self, plan: PruningPlan, outcome: Outcome) -> None:

@@ -84,7 +84,7 @@ class RunDirectory:
         """
         root = Path(path)
         cls.check_free(root)
-        part = cls.create(root.with_name(f".{root.name}.{uuid.uuid4().hex}.part"))
+        part = cls.create(root.with_name(f".{uuid.uuid4().hex}.part"))
         try:
             yield part
             cls.check_free(root)

@@ -35,7 +35,7 @@ from scripts.compare_table import Row, compare_plans
 from scripts.comparison import Outcome, as_record, bands, best_so_far, render
 from scripts.fidelity import measure_fidelity
 from scripts.report_page import write_report
-from scripts.searching import check_same_data, prepare, search_into, settings_of, start_run, summary_of
+from scripts.searching import check_same_start, prepare, search_into, settings_of, start_run, summary_of
 
 DEFAULT = "uniform,random,greedy,power,cma,tpe,ddpg"
 
@@ -115,9 +115,11 @@ class _Comparison:
             # The form and the weights of a run that was started are everyone's.
             base = settings_of(runs[started[0]]) if started else _with(self.settings, missing[0], seed)
             splits, task = prepare(base)
+            for name in missing:
+                check_evaluations(task, _with(base, name, seed))
             fixed: list[Row] = []
             for name in missing:
-                fixed = self._search(runs[name], _with(base, name, seed), splits, task, fixed)
+                fixed = self._search(runs[name], _with(self.settings, name, seed), splits, task, fixed)
         for name, run in runs.items():
             self.outcomes[name].append(self._outcome(run, name, seed))
 
@@ -136,9 +138,8 @@ class _Comparison:
         """Runs one search to its end; returns the rows of the networks that are the same for all."""
         name = settings.agent.name
         task = whole.again()
-        check_evaluations(task, settings)
         if run.config.is_file():
-            check_same_data(run, splits)
+            check_same_start(run, splits, task)
         else:
             run = start_run(run.root, settings, splits, task)
         with console.status("") as status:

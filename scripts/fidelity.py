@@ -18,7 +18,7 @@ from prune_env.recover import train
 from prune_env.run import RunDirectory
 from prune_env.task import PruningTask
 from scripts.common import console, print_json, results
-from scripts.searching import check_same_data, prepare, settings_of, start_run
+from scripts.searching import check_same_start, prepare, settings_of, start_run
 
 RESAMPLES = 1_000
 """Bootstrap samples of the plans."""
@@ -38,7 +38,7 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
         raise RunError(f"{str(folder)!r} holds plans of other settings: give another folder by run.directory=...")
     splits, task = prepare(settings_of(run) if started else settings)
     if started:
-        check_same_data(run, splits)
+        check_same_start(run, splits, task)
     else:
         run = start_run(folder, settings, splits, task)
     place = folder / "fidelity.jsonl"

@@ -18,6 +18,7 @@ from prune_env.config import RunConfig
 from prune_env.config_sections import FormSection
 from prune_env.data import Splits
 from prune_env.errors import RunError
+from prune_env.fingerprint import weights_digest
 from prune_env.models import save_weights
 from prune_env.prepare import load_model, load_splits, make_task
 from prune_env.run import RunDirectory
@@ -60,7 +61,7 @@ def start_run(folder: Path, settings: RunConfig, splits: Splits, task: PruningTa
         # With the form in it, the run's own config makes the same run again.
         run.write_config(settings.model_copy(update={"form": FormSection(**asdict(task.form_choice.form))}))
         run.write_json(run.splits, splits.record())
-        run.write_json(run.form, task.form_choice.as_record())
+        run.write_json(run.form, {**task.form_choice.as_record(), "weights": weights_digest(task.walk.model)})
         if task.report is not None:
             run.write_json(run.sensitivity, task.report.as_record())
         if settings.model.weights is None:
@@ -77,12 +78,17 @@ def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
     return settings
 
 
-def check_same_data(run: RunDirectory, splits: Splits) -> None:
-    """Refuses to go on with other images.
+def check_same_start(run: RunDirectory, splits: Splits, task: PruningTask) -> None:
+    """Refuses to go on with other weights or other images.
 
     Raises:
-        RunError: If the splits are not those that the run was started with.
+        RunError: If either is not what the run was started with.
     """
+    if run.read_json(run.form).get("weights") != weights_digest(task.walk.model):
+        raise RunError(
+            f"{str(run.root)!r} was started with other weights than model.weights holds now. Give it the same "
+            "weights, or start a new run."
+        )
     if run.read_json(run.splits) != splits.record():
         raise RunError(
             f"{str(run.splits)!r} is not how the data are split now: data.path holds other data than when the run was "

@@ -26,7 +26,7 @@ from scripts.common import (
 )
 from scripts.compare_table import compare_plans, render
 from scripts.report_page import write_report
-from scripts.searching import check_same_data, prepare, search_into, settings_of, start_run, summary_of
+from scripts.searching import check_same_start, prepare, search_into, settings_of, start_run, summary_of
 
 Config = Annotated[
     Path | None, typer.Argument(help="A YAML file of settings, for example configs/digits.yaml.", show_default=False)
@@ -85,11 +85,12 @@ def _again(folder: Path) -> tuple[RunDirectory, RunConfig, Splits, PruningTask]:
     if run.summary.is_file():
         raise RunError(
             f"The run in {str(folder)!r} is finished: there is nothing left to do. Its result is in "
-            f"{str(run.summary)!r}; for a longer search, start a new run with more search.evaluations."
+            f"{str(run.summary)!r}, and `prune-env report` writes its page; for a longer search, start a new run with "
+            "more search.evaluations."
         )
     settings = settings_of(run)
     splits, task = prepare(settings)
-    check_same_data(run, splits)
+    check_same_start(run, splits, task)
     return run, settings, splits, task
 
 

@@ -104,6 +104,51 @@ def test_a_folder_made_by_another_in_the_meantime_is_refused(tmp_path: Path, mon
         RunDirectory.create(tmp_path / "file" / "x")
 
 
+class TestMakingARun:
+    def test_shows_it_with_all_its_files_at_once(self, tmp_path: Path) -> None:
+        with RunDirectory.making(tmp_path / "runs" / "first") as run:
+            run.write_config(CONFIG)
+            run.write_json(run.splits, {"reward": [1]})
+            assert not (tmp_path / "runs" / "first").exists()
+        made = RunDirectory.open(tmp_path / "runs" / "first")
+        assert made.read_json(made.splits) == {"reward": [1]}
+        assert {path.name for path in made.root.iterdir()} == {"config.yaml", "splits.json"}
+        assert list((tmp_path / "runs").iterdir()) == [made.root]
+
+    @pytest.mark.parametrize("error", [ValueError, RunError, KeyboardInterrupt])
+    def test_leaves_nothing_where_it_fails(self, tmp_path: Path, error: type[BaseException]) -> None:
+        def fail(run: RunDirectory) -> None:
+            run.write_bytes(run.root / "deep" / "weights", b"half")
+            raise error("no")
+
+        with pytest.raises(error, match="no"), RunDirectory.making(tmp_path / "first") as run:
+            fail(run)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_refuses_a_folder_that_exists_before_anything_is_made(self, run: RunDirectory) -> None:
+        run.write_text(run.plan, "mine")
+        with pytest.raises(RunError, match=r"first' exists already"), RunDirectory.making(run.root):
+            pytest.fail("was begun")
+        assert list(run.root.parent.iterdir()) == [run.root]
+        assert list(run.root.iterdir()) == [run.plan]
+
+    def test_refuses_a_folder_that_another_made_in_the_meantime(self, tmp_path: Path) -> None:
+        def slowly() -> None:
+            with RunDirectory.making(tmp_path / "first") as run:
+                run.write_text(run.plan, "mine")
+                RunDirectory.create(tmp_path / "first").write_text(tmp_path / "first" / "plan.json", "theirs")
+
+        with pytest.raises(RunError, match=r"first' exists already"):
+            slowly()
+        assert [path.name for path in tmp_path.iterdir()] == ["first"]
+        assert (tmp_path / "first" / "plan.json").read_text() == "theirs"
+
+    def test_lets_two_be_made_beside_each_other(self, tmp_path: Path) -> None:
+        with RunDirectory.making(tmp_path / "first") as first, RunDirectory.making(tmp_path / "second") as second:
+            assert first.root != second.root
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+
+
 def test_a_run_is_opened_again_with_what_it_holds(run: RunDirectory) -> None:
     run.write_config(CONFIG)
     run.append_evaluation({"accuracy": 0.5})
@@ -161,6 +206,24 @@ def test_text_json_and_bytes_are_written_whole(run: RunDirectory) -> None:
     assert run.report.read_text(encoding="utf-8") == "größer"
     assert json.loads(run.summary.read_text()) == {"accuracy": 0.5, "plan": [1, 2]}
     assert (run.root / "deep" / "actor.safetensors").read_bytes() == b"\x00\x01"
+
+
+def test_json_is_read_as_it_was_written(run: RunDirectory) -> None:
+    for value in ({"accuracy": 0.5, "name": "größer"}, [], None):
+        run.write_json(run.splits, value)
+        assert run.read_json(run.splits) == value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, b"", b'{"a": ', b"\xff", b"[" * 100_000],
+    ids=["missing", "empty", "torn", "not UTF-8", "nested beyond reason"],
+)
+def test_json_that_cannot_be_read_is_told_by_its_file(run: RunDirectory, data: bytes | None) -> None:
+    if data is not None:
+        run.splits.write_bytes(data)
+    with pytest.raises(RunError, match=r"splits\.json' cannot be read: "):
+        run.read_json(run.splits)
 
 
 def test_a_number_that_is_not_finite_is_never_written(run: RunDirectory) -> None:

@@ -307,6 +307,19 @@ def test_the_report_reads_what_the_run_left(finished, task):
     assert record.history[-1] == pytest.approx([widths[unit.name] / unit.channels for unit in task.budget.units])
 
 
+def test_a_plan_that_was_given_up_keeps_its_reward_but_has_no_accuracy(run):
+    *lines, last = run.evaluations_file.read_text().splitlines()
+    raced = {**json.loads(last), "images": 12}
+    run.evaluations_file.write_text("\n".join([*lines, json.dumps(raced)]) + "\n")
+    tried = read_run(run).tried
+    assert np.isnan(tried[-1].accuracy)
+    assert tried[-1].reward == raced["reward"]
+    assert tried[-1].macs_share > 0
+    assert not any(np.isnan(one.accuracy) for one in tried[:-1])
+    assert len(read_run(run).history) == 6
+    write_report(run)
+
+
 def test_an_unfinished_run_is_refused_in_words(run):
     run.summary.unlink()
     run.report.unlink()

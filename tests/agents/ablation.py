@@ -1,0 +1,86 @@
+"""What each part of the agent brings: `PYTHONPATH=.:tests python tests/agents/ablation.py`."""
+
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from synthetic import optimum, synthetic_task
+
+from agents import train_agent
+from prune_env import RunConfig
+from scripts.comparison import Interval
+
+SEEDS = range(5)
+EVALUATIONS = (100, 300)
+
+VARIANTS: dict[str, list[str]] = {
+    "default": [],
+    "the whole reward on every step": ["agent.decomposed_episodes=0", "agent.updates_per_step=2"],
+    "nothing is shown": ["agent.demonstrations=false"],
+    "neither": ["agent.decomposed_episodes=0", "agent.updates_per_step=2", "agent.demonstrations=false"],
+    "the action is the keep ratio": ["env.action=ratio"],
+    "no probes, so nothing is shown": ["sensitivity.probe_keep=null"],
+    "an update of 4 episodes": ["agent.decomposed_episodes=4"],
+    "an update of 64 episodes": ["agent.decomposed_episodes=64"],
+    "half as many updates": ["agent.updates_per_step=0.5"],
+    "twice as many updates": ["agent.updates_per_step=2"],
+    "half the noise": ["agent.noise=0.15"],
+    "twice the noise": ["agent.noise=0.6"],
+    "noise that falls twice as fast": ["agent.noise_decay=0.97"],
+    "noise that falls half as fast": ["agent.noise_decay=0.9925"],
+    "no least noise": ["agent.noise_floor=0"],
+    "layers of 32": ["agent.hidden=[32,32]"],
+    "layers of 128": ["agent.hidden=[128,128]"],
+    "AMC's settings and action": ["agent.preset=amc", "agent.warmup_episodes=20", "env.action=ratio"],
+    "TD3": ["agent.name=td3"],
+    "SAC": ["agent.name=sac"],
+    "PPO": ["agent.name=ppo"],
+    "CMA-ES": ["agent.name=cma"],
+    "TPE": ["agent.name=tpe"],
+    "random": ["agent.name=random"],
+    "power rule": ["agent.name=power"],
+    "greedy": ["agent.name=greedy"],
+}
+
+
+def share_closed(overrides: list[str], seed: int, coupled: bool) -> list[float]:
+    """How much of the way from the uniform plan's loss to the least one a search goes, after each of `EVALUATIONS`."""
+    settings: dict[str, Any] = {"seed": seed, "model": {"name": "chain"}, "data": {"name": "none"}}
+    config = RunConfig.from_mapping(settings, [*overrides, f"search.evaluations={EVALUATIONS[-1]}"])
+    task = synthetic_task(seed, coupled)
+    task.probe_keep = config.sensitivity.probe_keep
+    uniform = task.attempt(task.budget.uniform(), "uniform").outcome.loss
+    least = optimum(task)
+    losses: list[float] = []
+    task.listeners.append(lambda trial: losses.append(np.inf if trial.kind == "probe" else trial.outcome.loss))
+    train_agent(task, config)
+    best = np.minimum.accumulate([uniform, *losses])
+    return [float((uniform - best[min(count, len(best) - 1)]) / (uniform - least)) for count in EVALUATIONS]
+
+
+def main(names: list[str]) -> None:
+    """Prints the table of the variants, or of those whose names hold one of the words given."""
+    torch.set_num_threads(1)
+    title = f"share of the way from uniform to the optimum, {len(SEEDS)} seeds, mean and 95 % bootstrap interval, in %"
+    table = Table(box=SIMPLE, title=title, title_justify="left")
+    table.add_column("variant")
+    for kind in ("separable", "coupled"):
+        for count in EVALUATIONS:
+            table.add_column(f"{kind}, {count} evaluations", justify="right")
+    chosen = {key: value for key, value in VARIANTS.items() if not names or any(name in key for name in names)}
+    for name, overrides in track(chosen.items(), "ablating", console=Console(stderr=True)):
+        cells = []
+        for coupled in (False, True):
+            found = np.array([share_closed(overrides, seed, coupled) for seed in SEEDS])
+            cells += [str(Interval.of(column.tolist())) for column in found.T]
+        table.add_row(name, *cells)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

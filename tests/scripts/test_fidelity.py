@@ -1,0 +1,183 @@
+"""`prune-env compare --fidelity`: what the reward says of plans, and what fine-tuning makes of them."""
+
+import io
+import json
+import shutil
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy import digits_config, trained_digits
+
+from prune_env.errors import RunError
+from prune_env.files import read_records
+from prune_env.models import save_weights
+from scripts.compare import compare
+from scripts.fidelity import summarise
+
+PLANS = 4
+
+
+def plans_of(rewards: list[float], tuned: list[float]) -> list[dict[str, Any]]:
+    return [
+        {"widths": [1], "reward": reward, "accuracy": 0.1 * number, "tuned": after}
+        for number, (reward, after) in enumerate(zip(rewards, tuned, strict=True))
+    ]
+
+
+class TestTheRankCorrelation:
+    def test_is_one_where_both_agree(self) -> None:
+        found = summarise(plans_of([-0.4, -0.3, -0.2, -0.1], [0.5, 0.6, 0.61, 0.99]))
+        assert found["spearman"] == pytest.approx(1.0)
+        assert found["ci_low"] == pytest.approx(1.0)
+        assert found["ci_high"] == pytest.approx(1.0)
+
+    def test_is_minus_one_where_they_are_reversed(self) -> None:
+        found = summarise(plans_of([-0.1, -0.2, -0.3, -0.4], [0.5, 0.6, 0.61, 0.99]))
+        assert found["spearman"] == pytest.approx(-1.0)
+        assert found["ci_high"] == pytest.approx(-1.0)
+
+    @pytest.mark.parametrize(
+        ("rewards", "tuned"),
+        [([-0.1] * 4, [0.5] * 4), ([-0.1] * 4, [0.1, 0.2, 0.3, 0.4]), ([-0.1, -0.2, -0.3, -0.4], [0.5] * 4)],
+        ids=["both", "rewards", "tuned"],
+    )
+    def test_is_none_where_all_came_to_the_same(self, rewards: list[float], tuned: list[float]) -> None:
+        found = summarise(plans_of(rewards, tuned))
+        assert (found["spearman"], found["ci_low"], found["ci_high"]) == (None, None, None)
+        json.dumps(found, allow_nan=False)
+
+    def test_of_pure_noise_has_an_interval_around_zero(self) -> None:
+        generator = np.random.default_rng(0)
+        found = summarise(plans_of(generator.random(50).tolist(), generator.random(50).tolist()))
+        assert found["ci_low"] < 0 < found["ci_high"]
+        assert found["ci_low"] < found["spearman"] < found["ci_high"]
+
+    def test_is_a_number_where_nearly_all_resamples_are_of_one_plan(self) -> None:
+        found = summarise(plans_of([-0.2, -0.2, -0.1], [0.5, 0.5, 0.6]))
+        assert found["spearman"] == pytest.approx(1.0)
+        json.dumps(found, allow_nan=False)
+
+
+def test_the_means_and_the_best_plans_are_told() -> None:
+    found = summarise(plans_of([-0.3, -0.1, -0.2], [0.9, 0.6, 0.3]))
+    assert found["plans"] == 3
+    assert found["accuracy"] == pytest.approx(0.1)
+    assert found["tuned"] == pytest.approx(0.6)
+    assert found["best_by_reward_tuned"] == 0.6
+    assert found["best_tuned"] == 0.9
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("settings")
+    save_weights(trained_digits(), folder / "dense.safetensors")
+    settings = digits_config(
+        f"model.weights={folder / 'dense.safetensors'}",
+        f"fidelity.plans={PLANS}",
+        "fidelity.images=64",
+        "run.device=cpu",
+    )
+    (folder / "digits.yaml").write_text(settings.dump_yaml())
+    return folder / "digits.yaml"
+
+
+def measured(config: Path, *overrides: str) -> Any:
+    """What ``prune-env compare --fidelity --json`` prints; in the folder that it takes by itself."""
+    out = io.StringIO()
+    with redirect_stdout(out):
+        compare(config, list(overrides), fidelity=True, as_json=True)
+    return json.loads(out.getvalue())
+
+
+@pytest.fixture(scope="module")
+def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The folder that it was run in, and what was printed; not to be changed."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return folder, measured(config)
+
+
+@pytest.fixture
+def folder(finished: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The plans' folder, to change; the one above it is where commands are run."""
+    shutil.copytree(finished[0], tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work" / "runs" / "digits-fidelity"
+
+
+def test_every_plan_is_rewarded_and_fine_tuned(finished: tuple[Path, Any]) -> None:
+    plans = read_records(finished[0] / "runs" / "digits-fidelity" / "fidelity.jsonl")
+    assert len(plans) == PLANS
+    assert len({tuple(plan["widths"]) for plan in plans}) == PLANS
+    for plan in plans:
+        assert 0.0 <= plan["accuracy"] <= 1.0
+        assert 0.0 <= plan["tuned"] <= 1.0
+        assert plan["reward"] == pytest.approx(plan["accuracy"] - 1.0)
+    assert any(plan["tuned"] != plan["accuracy"] for plan in plans)
+    assert finished[1] == {"model": "digits_resnet", **summarise(plans)}
+
+
+def test_the_same_settings_give_the_same_plans(config: Path, finished: tuple[Path, Any], tmp_path: Path) -> None:
+    again = measured(config, f"run.directory={tmp_path / 'again'}")
+    assert again == finished[1]
+    other = measured(config, f"run.directory={tmp_path / 'other'}", "seed=1")
+    assert other != finished[1]
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["between plans", "within a line"])
+def test_an_interrupted_run_does_only_what_is_missing(
+    config: Path, finished: tuple[Path, Any], folder: Path, torn: bool
+) -> None:
+    place = folder / "fidelity.jsonl"
+    whole = place.read_bytes()
+    *_, last = lines = whole.splitlines(keepends=True)
+    place.write_bytes(b"".join(lines[:-1]) + (last[:30] if torn else b""))
+    others = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path != place}
+    assert measured(config) == finished[1]
+    assert place.read_bytes() == whole
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir() if path != place} == others
+
+
+def test_a_plan_that_was_measured_is_not_measured_again(config: Path, folder: Path) -> None:
+    place = folder / "fidelity.jsonl"
+    plans = read_records(place)
+    marked = [{**plans[0], "tuned": 0.123}, *plans[1:2]]
+    place.write_text("".join(json.dumps(plan) + "\n" for plan in marked))
+    found = measured(config)
+    assert read_records(place) == [*marked, *plans[2:]]
+    assert found["tuned"] == pytest.approx(np.mean([0.123, *(plan["tuned"] for plan in plans[1:])]))
+
+
+def test_a_run_with_nothing_missing_only_tells(config: Path, finished: tuple[Path, Any], folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert measured(config) == finished[1]
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("override", ["fidelity.images=32", "seed=1", "budget.keep=0.4"])
+def test_plans_of_other_settings_are_refused(config: Path, folder: Path, override: str) -> None:
+    before = (folder / "fidelity.jsonl").read_bytes()
+    with pytest.raises(RunError, match=r"digits-fidelity' holds plans of other settings.*run\.directory=\.\.\."):
+        measured(config, override)
+    assert (folder / "fidelity.jsonl").read_bytes() == before
+
+
+def test_other_images_are_refused(config: Path, folder: Path) -> None:
+    splits = json.loads((folder / "splits.json").read_text())
+    (folder / "splits.json").write_text(json.dumps({**splits, "reward": splits["reward"][1:]}))
+    with pytest.raises(RunError, match=r"splits\.json' is not how the data are split now"):
+        measured(config)
+
+
+def test_without_json_a_table_is_printed(
+    config: Path, finished: tuple[Path, Any], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare(config, fidelity=True)
+    out = capsys.readouterr().out
+    assert folder.is_dir()
+    for words in ("digits_resnet: 4 random plans", "rank correlation", f"{finished[1]['best_tuned']:.2%}"):
+        assert words in out
