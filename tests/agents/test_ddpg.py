@@ -104,7 +104,7 @@ def test_the_amc_preset_sets_the_published_numbers():
     assert [layer.out_features for layer in agent.actor.mu if isinstance(layer, torch.nn.Linear)] == [300, 300, 1]
     assert agent.decomposed == 0
     assert AMC_PRESET["noise"] == 0.5
-    assert AMC_PRESET["demonstrations"] == ()
+    assert AMC_PRESET["demonstrations"] is False
     assert agent.noise.sigma(101) == pytest.approx(0.5 * 0.95)
 
 

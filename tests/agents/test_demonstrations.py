@@ -3,31 +3,33 @@ import pytest
 from toy import toy_task
 
 from agents import train_agent
-from agents.demonstrations import Demonstrations, power_widths
+from agents.demonstrations import Demonstrations
+from agents.rules import EXPONENTS, POWERS, greedy_widths, power_widths
 from prune_env import RunConfig
 from prune_env.env import PruningEnv
 
-EXPONENTS = (0.1, 0.4)
-
 
 @pytest.mark.parametrize("action", ["share", "ratio"])
-def test_the_agent_is_shown_the_uniform_plan_and_those_of_the_power_rule(action):
+def test_the_agent_is_shown_the_plans_of_the_rules_and_the_uniform_one(action):
     task = toy_task(probe_keep=0.25)
     settings = {
         "model": {"name": "toy"},
         "data": {"name": "digits"},
         "env": {"action": action},
-        "agent": {"demonstrations": EXPONENTS, "hidden": [8]},
-        "search": {"evaluations": task.probes + 5},
+        "agent": {"hidden": [8]},
+        "search": {"evaluations": task.probes + 14},
     }
     tried = []
     task.listeners.append(tried.append)
     train_agent(task, RunConfig.from_mapping(settings))
     plans = [task.budget.names([trial.plan.widths[unit.name] for unit in task.budget.units]) for trial in tried]
-    shown = plans[task.probes : task.probes + 3]
-    assert shown[0] == task.budget.names(task.budget.uniform())
-    assert shown[1:] == [task.budget.names(power_widths(task, exponent)) for exponent in EXPONENTS]
-    assert len(plans) == task.probes + 5
+    expected = [
+        *(greedy_widths(task, power) for power in POWERS),
+        *(power_widths(task, exponent) for exponent in EXPONENTS),
+        task.budget.uniform(),
+    ]
+    assert plans[task.probes : task.probes + 12] == [task.budget.names(widths) for widths in expected]
+    assert len(plans) == task.probes + 14
 
 
 def test_the_power_rule_keeps_more_of_what_the_probes_show_to_be_sensitive():
@@ -39,8 +41,8 @@ def test_the_power_rule_keeps_more_of_what_the_probes_show_to_be_sensitive():
 
 
 def test_nothing_is_shown_where_nothing_was_probed():
-    assert len(Demonstrations(PruningEnv(task=toy_task()), EXPONENTS)) == 0
-    assert Demonstrations(PruningEnv(task=toy_task()), EXPONENTS).action(0) is None
+    assert len(Demonstrations(PruningEnv(task=toy_task()))) == 0
+    assert Demonstrations(PruningEnv(task=toy_task())).action(0) is None
 
 
 @pytest.mark.parametrize("action", ["share", "ratio"])

@@ -478,7 +478,6 @@ def test_evaluations_that_do_not_suffice_for_a_search_are_refused_before_any_is_
     compared(config, tmp_path / "compare", searches=["uniform", "power"], evaluations=14, seeds=1)
 
 
-@pytest.mark.xfail(strict=True, reason="what is added takes the other runs' weights into its config.yaml")
 def test_a_comparison_that_trains_its_network_can_be_interrupted_and_run_again_and_again(tmp_path: Path) -> None:
     settings = digits_config("pretrain.epochs=1", "run.device=cpu")
     (tmp_path / "digits.yaml").write_text(settings.dump_yaml())

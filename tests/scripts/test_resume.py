@@ -357,12 +357,7 @@ def task(config: Path) -> PruningTask:
     return prepare(RunConfig.load(config))[1]
 
 
-DRAW_FROM_TORCH = pytest.mark.xfail(strict=True, reason="writing the policy draws from the generator they explore with")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=DRAW_FROM_TORCH) if name in ("sac", "ppo") else name for name in SEARCHES]
-)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_every_search_is_taken_up_where_it_was(name: str, config: Path, task: PruningTask, tmp_path: Path) -> None:
     settings = RunConfig.load(config, [f"agent.name={name}"])
     whole = searched(RunDirectory.create(tmp_path / "whole"), task.again(), settings)
