@@ -112,20 +112,24 @@ class _Bench:
         self.calibration_images = len(splits.calibration_indices)
         self.seconds: dict[str, list[float]] = {}
         self.plain_fails: str | None = None
-        self._trials: list[Trial] = []
-        self._updates: list[float] = []
+        self._trial: Trial | None = None
+        self._update = 0.0
         env = PruningEnv(task=task, action=self.action)
         assert task.observer  # the probes come first, as in a search
-        task.listeners.append(lambda trial: self._trials.__setitem__(slice(None), [trial]))
+        task.listeners.append(self._hear)
         # Learning from the second episode on, as it does for nearly all of a search.
         section = settings.agent.with_preset().model_copy(update={"warmup_episodes": 1})
         self._steps = len(task.budget.units)
         self.agent = make_ddpg(env, section, self._steps, episodes + 2, settings.seed)
-        learn = self.agent.train
-        self.agent.train = lambda **given: self._updates.append(  # type: ignore[method-assign]
-            clock(partial(learn, **given))
-        )
+        self._learn = self.agent.train
+        self.agent.train = self._timed_update  # type: ignore[method-assign]
         self.agent.learn(2 * self._steps)
+
+    def _hear(self, trial: Trial) -> None:
+        self._trial = trial
+
+    def _timed_update(self, gradient_steps: int, batch_size: int = 64) -> None:
+        self._update = clock(partial(self._learn, gradient_steps, batch_size))
 
     def episode(self) -> float:
         """One episode of the agent, its updates included; seconds."""
@@ -135,11 +139,12 @@ class _Bench:
         """An episode, and then its plan again: run bare, and cut and run the plain way."""
         self.episode()  # as in a search, an episode comes after an episode
         whole = self.episode()
-        trial, evaluator = self._trials[0], self.task.evaluator
+        trial, evaluator = self._trial, self.task.evaluator
+        assert trial is not None
         if trial.cached:
             return
         parts = {part: evaluator.seconds[part] for part in PARTS}
-        evaluation, update = sum(parts.values()), self._updates[-1]
+        evaluation, update = sum(parts.values()), self._update
         found = {
             "episode": whole,
             "evaluation": evaluation,
