@@ -3,6 +3,7 @@
 AMC (He et al., ECCV 2018) gives the finished plan's reward to every step, so that a step's critic must see through the
 noise of all the others. Here the critic's values of an episode's steps add up to its reward [our choice; value
 decomposition, Sunehag et al., 2018, over steps instead of agents], each a function of the unit and the action alone.
+The actor also imitates the best plan so far [our choice; after self-imitation learning, Oh et al., 2018].
 """
 
 from typing import Any
@@ -86,12 +87,14 @@ class PruningDDPG(PruningTD3, DDPG):
     Args:
         steps: Steps of an episode.
         decomposed: Episodes that an update looks at, whose steps share the reward; 0 gives every step the whole of it.
+        imitation: Weight of the squared distance from the best episode's actions in the actor's loss.
         kwargs: As `PruningTD3`.
     """
 
-    def __init__(self, *args: Any, steps: int, decomposed: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, steps: int, decomposed: int, imitation: float, **kwargs: Any) -> None:
         self.steps = steps
         self.decomposed = decomposed
+        self.imitation = imitation
         super().__init__(*args, **kwargs)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
@@ -99,7 +102,8 @@ class PruningDDPG(PruningTD3, DDPG):
 
         With decomposed credit, the critic's values of each sampled episode's steps are made to add up to the episode's
         reward, as a normal score of its rank among all; they see what stays the same of a unit and its action, and not
-        what earlier actions left, or they would credit a step with what those did. The actor climbs each step's value.
+        what earlier actions left, or they would credit a step with what those did. The actor climbs each step's value,
+        and is held to the actions of the best episode so far.
         """
         if not self.decomposed:
             super().train(gradient_steps, batch_size)
@@ -108,6 +112,7 @@ class PruningDDPG(PruningTD3, DDPG):
         observations, actions, scores = self._episodes()
         units = observations.clone()
         units[..., len(STATIC) :] = 0.0
+        best = int(scores.argmax())
         act, value = self.actor.mu, self.critic.q_networks[0]
         actor, critic = list(self.actor.parameters()), list(self.critic.parameters())
         losses = []
@@ -118,6 +123,8 @@ class PruningDDPG(PruningTD3, DDPG):
             critic_loss = F.mse_loss(shares.sum(dim=1), scores[drawn])
             _descend(self.critic.optimizer, critic, critic_loss)
             actor_loss = -value(torch.cat([known, act(observations[drawn])], dim=-1)).mean()
+            if self.imitation:
+                actor_loss = actor_loss + self.imitation * F.mse_loss(act(observations[best]), actions[best])
             _descend(self.actor.optimizer, actor, actor_loss)
             losses.append((actor_loss.detach(), critic_loss.detach()))
         self._n_updates += gradient_steps
@@ -169,6 +176,7 @@ def make_ddpg(
         env,
         steps=steps,
         decomposed=settings.decomposed_episodes,
+        imitation=settings.imitation,
         **_arguments(settings, steps, episodes, demonstrations),
         seed=seed,
     )

@@ -24,6 +24,7 @@ AMC_PRESET: Mapping[str, Any] = MappingProxyType(
         "updates_per_step": 1.0,
         "baseline_momentum": 0.5,
         "decomposed_episodes": 0,
+        "imitation": 0.0,
         "demonstrations": False,
     }
 )
@@ -66,7 +67,7 @@ class AgentSection(Section):
         "the episodes without.",
     )
     noise: float = Field(
-        default=0.3,
+        default=0.1,
         ge=0,
         description="Standard deviation of the exploration at its start, in actions of [0, 1], 0 or more.",
     )
@@ -94,6 +95,12 @@ class AgentSection(Section):
         ge=0,
         description="Episodes that an update looks at, whose steps share the reward (our choice); 0: every step "
         "carries the whole reward, as in AMC, and gamma, tau, batch_size and baseline_momentum count.",
+    )
+    imitation: float = Field(
+        default=3.0,
+        ge=0,
+        description="How strongly the actor is held to the best plan so far, 0 (not at all) or more (our choice); only "
+        "where the steps share the reward.",
     )
     demonstrations: bool = Field(
         default=True,
