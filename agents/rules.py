@@ -47,7 +47,9 @@ def greedy_widths(task: PruningTask, power: float) -> IntArray:
     """
     budget = task.budget
     assert task.probe_keep is not None
-    scale = _rises(task) / (task.probe_keep**-power - 1.0)
+    probed = [budget.allowed(i, task.probe_keep * channels) for i, channels in enumerate(budget.channels)]
+    # A unit that cannot be cut to less than all of it has no price.
+    scale = _rises(task) / np.maximum((probed / budget.channels) ** -power - 1.0, 1e-12)
     stride = np.maximum(budget.round_to, budget.channels // STRIDE)
     widths, cost = budget.channels.copy(), budget.dense
     while cost > budget.limit:

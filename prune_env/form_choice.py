@@ -13,6 +13,7 @@ from scipy.stats import spearmanr
 from prune_env.budget import Budget
 from prune_env.config_sections import FormSection
 from prune_env.data import ImageSet
+from prune_env.errors import EvaluationError
 from prune_env.evaluate import Evaluator
 from prune_env.fingerprint import fingerprint, weights_digest
 from prune_env.form import Form
@@ -149,7 +150,10 @@ class FormChooser:
         expected = self._rewards(exact, plans)
         agreement = math.nan
         for form in faster:
-            agreement = float(spearmanr(expected, self._rewards(form, plans)).statistic)
+            try:
+                agreement = float(spearmanr(expected, self._rewards(form, plans)).statistic)
+            except EvaluationError:  # not even finite
+                continue
             if agreement >= AGREEMENT:
                 return form, agreement
         return exact, agreement if math.isfinite(agreement) else None
@@ -183,7 +187,7 @@ class FormChooser:
                 started = time.perf_counter()
                 try:
                     run_with_threads(evaluator, plan)
-                except RuntimeError:  # some module knows no such layout or number type
+                except (RuntimeError, EvaluationError):  # some module knows no such layout, or no such number type
                     del evaluators[form], seconds[form]
                     continue
                 if turn:

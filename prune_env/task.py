@@ -166,6 +166,11 @@ class PruningTask:
     def _recall(self, plan: PruningPlan, kind: str) -> Outcome:
         """What the journal says of the trial that is now proposed again, in the evaluator's memory from now on."""
         row = self.journal[self.trials]
+        if missing := {"kind", "widths", "accuracy", "loss", "images", "cached", "seconds"} - row.keys():
+            raise RunError(
+                f"evaluation {self.trials} of the run has no {', '.join(sorted(missing))}: the run was made by another "
+                "release, or its evaluations.jsonl is damaged. Start a new run."
+            )
         widths = {unit.name: plan.widths[unit.name] for unit in self.budget.units}
         if row["kind"] != kind or row["widths"] != widths:
             raise RunError(

@@ -58,25 +58,22 @@ def bench_episode(
         task = make_task(settings, splits, load_model(settings, splits), status.update)
         status.update("the agent's first episodes")
         bench = _Bench(settings, splits, task, 2 * rounds + SETTLING + episodes)
-    resident = [resident_megabytes()]
+    start = resident_megabytes()
     with PlainWay(task.walk.model, splits.reward(), splits.calibration(), task.evaluator.device) as plain:
         for _ in track(range(rounds), "timing", console=console):
             bench.round(plain)
-    resident.append(resident_megabytes())
     for _ in track(range(SETTLING if episodes else 0), "letting memory settle", console=console):
         bench.episode()
-    resident.append(resident_megabytes())
-    live = live_megabytes()
+    settled, live = resident_megabytes(), live_megabytes()
     for _ in track(range(episodes), "watching memory", console=console):
         bench.episode()
-    resident.append(resident_megabytes())
     grown = live_megabytes()
     record = {
         **bench.record(),
-        "rss_start_mb": resident[0],
-        "rss_settled_mb": resident[2],
-        "rss_growth_mb": resident[3] - resident[2],
-        "live_growth_mb": None if live is None or grown is None else grown - live,
+        "rss_start_mb": start,
+        "rss_settled_mb": settled,
+        "rss_growth_mb": resident_megabytes() - settled if episodes else None,
+        "live_growth_mb": grown - live if episodes and live is not None and grown is not None else None,
         "rss_episodes": episodes,
         "cache_hits": task.evaluator.hits,
     }
@@ -205,7 +202,8 @@ class _Bench:
             for key in ("evaluation", "episode")
         }
         plain = self.seconds.get("plain")
-        evaluator = self.task.evaluator
+        evaluator, choice = self.task.evaluator, self.task.form_choice
+        assert choice is not None
         return {
             "model": self.task.provenance["model"],
             "units": self._steps,
@@ -224,6 +222,8 @@ class _Bench:
             "slice_ms": 1e3 * middle["slicing"],
             "episodes_per_minute": 60.0 / middle["episode"],
             "form": {**asdict(evaluator.form), "threads": torch.get_num_threads()},
+            "form_reason": choice.reason,
+            "agreement": choice.agreement,
             "phases_s": {phase: middle[phase] for phase in ("steps", "bookkeeping", *PARTS, "update")},
         }
 
@@ -247,13 +247,16 @@ def _tell(record: dict[str, Any]) -> None:
     results.print(table)
     if record["plain_fails"]:
         results.print(f"The plain way fails: {record['plain_fails']}", markup=False)
-    live = "" if record["live_growth_mb"] is None else f" ({record['live_growth_mb']:+.1f} MB of them not freed)"
     plain = f"plain way over ours {record['plain_over_ours']:.2f}, " if record["plain_over_ours"] else ""
     results.print(
         f"Evaluation over limit {record['evaluation_over_limit']:.2f}, episode over limit "
         f"{record['episode_over_limit']:.2f}, {plain}{record['episodes_per_minute']:.0f} episodes a minute; a step "
-        f"{record['step_us']:.0f} microseconds, slicing {record['slice_ms']:.1f} ms; resident memory "
-        f"{record['rss_start_mb']:.0f} MB at the start, {record['rss_settled_mb']:.0f} MB {SETTLING} episodes later, "
-        f"{record['rss_growth_mb']:+.1f} MB in {record['rss_episodes']} more{live}; {record['cache_hits']} plans came "
+        f"{record['step_us']:.0f} microseconds, slicing {record['slice_ms']:.1f} ms; {record['cache_hits']} plans came "
         "up again."
     )
+    if record["rss_growth_mb"] is not None:
+        live = "" if record["live_growth_mb"] is None else f" ({record['live_growth_mb']:+.1f} MB of them not freed)"
+        results.print(
+            f"Resident memory {record['rss_start_mb']:.0f} MB at the start, {record['rss_settled_mb']:.0f} MB after "
+            f"{SETTLING} episodes and more, {record['rss_growth_mb']:+.1f} MB in {record['rss_episodes']} others{live}."
+        )

@@ -175,7 +175,7 @@ def summary_of(
 
 def _command(run: RunDirectory) -> str:
     """What makes the run again."""
-    if "--resume" in sys.argv:
+    if any(word.partition("=")[0] == "--resume" for word in sys.argv):
         return shlex.join(["prune-env", "train", str(run.config), "run.directory=..."])
     file = Path(sys.argv[0]).stem
     return shlex.join(["prune-env", *([file] if file in ("train", "compare") else []), *sys.argv[1:]])

@@ -380,6 +380,10 @@ class TestRefusals:
         with pytest.raises(ConfigError, match=r"^agent\.warmup_episodes: 10 given, but there are only 10 episodes"):
             check(PROBES + 10)
 
+    def test_of_a_long_warm_up_leave_alone_the_searches_that_have_none(self) -> None:
+        for name in ("random", "cma", "ppo"):
+            check_evaluations(task_of(), config_of(name, evaluations=PROBES + 10, agent={"warmup_episodes": 100}))
+
     @pytest.mark.parametrize(
         "config",
         [
