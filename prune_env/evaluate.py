@@ -113,6 +113,10 @@ class Evaluator:
         self.misses += 1
         return self._cache[key]
 
+    def forget(self) -> None:
+        """Evaluates every plan anew from now on."""
+        self._cache.clear()
+
     def remember(self, plan: PruningPlan, outcome: Outcome) -> None:
         """Takes an outcome for the plan's from now on; it was measured before, by an evaluator like this one."""
         self._cache[_key(plan)] = outcome

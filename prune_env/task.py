@@ -104,7 +104,12 @@ class PruningTask:
         self._best: dict[str, float] = {}
 
     def again(self) -> Self:
-        """The same task without trials or listeners, for another search; what was evaluated stays known."""
+        """The same task without trials or listeners, for another search; what was evaluated stays known.
+
+        Except where plans race: what is seen of a plan then depends on the search that has tried it.
+        """
+        if self.racing:
+            self.evaluator.forget()
         return replace(self, listeners=[], journal=(), trials=0)
 
     @property

@@ -426,7 +426,7 @@ class TestAComparisonRunAgain:
 
     @pytest.mark.parametrize(
         ("options", "overrides", "section"),
-        [({"evaluations": 21}, [], "search"), ({}, ["budget.keep=0.4"], "budget"), ({}, ["agent.noise=0.1"], "agent")],
+        [({"evaluations": 21}, [], "search"), ({}, ["budget.keep=0.4"], "budget"), ({}, ["agent.noise=0.2"], "agent")],
         ids=["evaluations", "budget", "agent"],
     )
     def test_with_other_settings_is_refused(
