@@ -59,14 +59,14 @@ class PruningTD3(TD3):
 
     def _sample_action(
         self,
-        learning_starts: int,
+        learning_starts: int,  # noqa: ARG002
         action_noise: ActionNoise | None = None,  # noqa: ARG002
         n_envs: int = 1,
     ) -> tuple[FloatArray, FloatArray]:
         shown = self.demonstrations.action(self._episode_num) if self.demonstrations is not None else None
         if shown is not None:
             action = np.full((n_envs, 1), shown, dtype=np.float32)
-        elif self.num_timesteps < learning_starts:
+        elif not self.acting:
             action = self.generator.uniform(-1.0, 1.0, (n_envs, 1)).astype(np.float32)
         else:
             assert self._last_obs is not None
@@ -206,7 +206,8 @@ def _arguments(
     return {
         "learning_rate": settings.critic_learning_rate,
         "buffer_size": min(settings.buffer_episodes, max(1, episodes)) * steps,
-        "learning_starts": before * steps,
+        # From what it is shown it learns at once, so that its first own episode is not an untrained actor's.
+        "learning_starts": 0 if shown else before * steps,
         "batch_size": settings.batch_size,
         "tau": settings.tau,
         "gamma": settings.gamma,
