@@ -7,9 +7,9 @@ from torch import nn
 
 from prune_env.budget import Budget
 from prune_env.config import RunConfig
-from prune_env.criteria import known_criteria, score_channels
-from prune_env.data import Splits, load_images, load_source, make_splits
-from prune_env.errors import ConfigError, ModelError, suggest
+from prune_env.criteria import Subject, criterion_named, score_channels
+from prune_env.data import ImageSet, Splits, load_images, load_source, make_splits
+from prune_env.errors import ConfigError, ModelError
 from prune_env.evaluate import Evaluator, check_output
 from prune_env.form import Form
 from prune_env.form_choice import FormChooser
@@ -87,9 +87,7 @@ def check_names(config: RunConfig) -> None:
             f"search.racing: true given with the reward {config.reward.name!r}; allowed with the library's own "
             "rewards, which do not look at the loss and do not fall where accuracy rises. Set search.racing to false."
         )
-    if config.criterion.name not in known_criteria():
-        offer = suggest(config.criterion.name, known_criteria())
-        raise ConfigError(f"criterion.name: there is no criterion {config.criterion.name!r}; {offer}.")
+    criterion_named(config.criterion.name)
     make_reward(config.reward.name, config.reward.settings)
     device_of(config)
 
@@ -103,6 +101,13 @@ def trace(config: RunConfig, splits: Splits, model: nn.Module) -> LayerWalk:
 def make_evaluator(config: RunConfig, splits: Splits, walk: LayerWalk) -> Evaluator:
     """The evaluator of a walk on the configuration's reward and calibration set; nothing is measured for it."""
     return Evaluator(walk, splits.reward(), splits.calibration(), usual_form(config), device_of(config))
+
+
+def subject_of(config: RunConfig, splits: Splits, walk: LayerWalk) -> Subject:
+    """What a criterion looks at: the walk, and the first of the calibration images."""
+    calibration, count = splits.calibration(), config.criterion.images
+    data = ImageSet(calibration.images[:count], calibration.labels[:count])
+    return Subject(walk, data, config.seed, min(64, config.form.batch or 64), device_of(config))
 
 
 def usual_form(config: RunConfig) -> Form:
@@ -134,7 +139,7 @@ def make_task(
         walk = walk.protecting(report.sensitive)
     budget = Budget(walk, config.budget.metric, config.budget.keep, config.env.min_keep, config.env.round_to)
     reward = make_reward(config.reward.name, config.reward.settings)
-    scores = score_channels(config.criterion.name, walk)
+    scores = score_channels(config.criterion.name, subject_of(config, splits, walk))
     sets, device = (splits.reward(), splits.calibration()), device_of(config)
     facts = {key: getattr(config, key).model_dump() for key in ("data", "criterion", "reward")}
     chooser = FormChooser(walk, budget, *sets, device, scores, _ranks(reward), facts, tell)

@@ -18,7 +18,16 @@ from prune_env.env import PruningEnv
 from prune_env.errors import BudgetError, PlanError
 from prune_env.evaluate import Evaluator
 from prune_env.plan import PlannedCosts, PruningPlan
-from prune_env.prepare import check_names, load_model, load_splits, make_evaluator, make_task, trace, usual_form
+from prune_env.prepare import (
+    check_names,
+    load_model,
+    load_splits,
+    make_evaluator,
+    make_task,
+    subject_of,
+    trace,
+    usual_form,
+)
 from prune_env.walk import LayerWalk
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results, run_command
 from scripts.compare_table import Row, compare_plans, render
@@ -109,7 +118,8 @@ def side_by_side(evaluator: Evaluator, splits: Splits, settings: RunConfig, plan
     plans = {"dense": walk.plan({})}
     try:
         budget = Budget(walk, metric, share, 1e-9)
-        plans["uniform"] = walk.plan(budget.names(budget.uniform()), score_channels(settings.criterion.name, walk))
+        scores = score_channels(settings.criterion.name, subject_of(settings, splits, walk))
+        plans["uniform"] = walk.plan(budget.names(budget.uniform()), scores)
     except BudgetError:
         console.print("There is no uniform plan of this cost: the units that are free here cannot be cut that far.")
     return compare_plans(evaluator, splits, {**plans, name: plan})

@@ -14,7 +14,7 @@ from zoo import Net
 from prune_env import PruningPlan, form_choice
 from prune_env.budget import Budget
 from prune_env.config_sections import FormSection
-from prune_env.criteria import score_channels
+from prune_env.criteria import Subject, score_channels
 from prune_env.data import ImageSet
 from prune_env.evaluate import Evaluator
 from prune_env.form import Form
@@ -39,7 +39,13 @@ def chooser(ranks: Callable[[Evaluator, PruningPlan], float] = loss, model: nn.M
     walk = toy_walk(model)
     budget = Budget(walk, "macs", 0.5)
     return FormChooser(
-        walk, budget, image_set(64, 1), image_set(32, 2), torch.device("cpu"), score_channels("l1", walk), ranks
+        walk,
+        budget,
+        image_set(64, 1),
+        image_set(32, 2),
+        torch.device("cpu"),
+        score_channels("l1", Subject(walk)),
+        ranks,
     )
 
 

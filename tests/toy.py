@@ -12,7 +12,7 @@ from zoo import Net, randomise
 from prune_env import LayerWalk, RunConfig
 from prune_env.budget import Budget
 from prune_env.costs import Metric
-from prune_env.criteria import score_channels
+from prune_env.criteria import Subject, score_channels
 from prune_env.data import ImageSet, ImageSource, Indices, Split, Splits
 from prune_env.evaluate import Evaluator
 from prune_env.form import Form
@@ -96,7 +96,7 @@ def toy_task(
         walk,
         Budget(walk, metric, keep, min_keep, round_to),
         Evaluator(walk, reward_set, calibration, Form(batch=batch_size)),
-        score_channels("l1", walk),
+        score_channels("l1", Subject(walk)),
         make_reward(reward) if isinstance(reward, str) else reward,
         report,
         input_size=(int(reward_set.images.shape[2]), int(reward_set.images.shape[3])),

@@ -3,10 +3,11 @@
 import numpy as np
 
 from prune_env.criteria.registry import register_criterion
-from prune_env.walk import LayerWalk, Scores
+from prune_env.criteria.subject import Subject
+from prune_env.walk import Scores
 
 
 @register_criterion("l2")
-def l2(walk: LayerWalk) -> Scores:
+def l2(subject: Subject) -> Scores:
     """L2 norms over all members of a coupled unit together."""
-    return {unit.name: np.sqrt(walk.magnitudes(unit, power=2)) for unit in walk.units}
+    return {unit.name: np.sqrt(subject.walk.magnitudes(unit, power=2)) for unit in subject.walk.units}

@@ -1,23 +1,50 @@
 """The registry of criteria: a dict and a decorator."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from prune_env.criteria.subject import Subject
 from prune_env.errors import ConfigError, UserError, suggest
-from prune_env.walk import LayerWalk, Scores
+from prune_env.walk import Scores
 
-Criterion = Callable[[LayerWalk], Scores]
+Criterion = Callable[[Subject], Scores]
 """Gives each unit of a walk one score per channel [channels], float64; the higher, the sooner it is kept."""
 
-_CRITERIA: dict[str, Criterion] = {}
+Needs = Literal["weights", "images"]
 
 
-def register_criterion(name: str) -> Callable[[Criterion], Criterion]:
-    """Makes a criterion known under a name."""
+@dataclass(frozen=True)
+class Registered:
+    """A criterion and what is to be known of it before it runs.
+
+    Attributes:
+        score: The criterion.
+        needs: ``weights`` where the network suffices, ``images`` where it looks at labelled images.
+        random: Whether the seed matters.
+    """
+
+    score: Criterion
+    needs: Needs
+    random: bool
+
+
+CRITERIA: dict[str, Registered] = {}
+
+
+def register_criterion(name: str, needs: Needs = "weights", random: bool = False) -> Callable[[Criterion], Criterion]:
+    """Makes a criterion known under a name.
+
+    Args:
+        name: What ``criterion.name`` calls it.
+        needs: ``weights`` where the network suffices, ``images`` where it looks at labelled images.
+        random: Whether the seed matters.
+    """
 
     def register(criterion: Criterion) -> Criterion:
-        _CRITERIA[name] = criterion
+        CRITERIA[name] = Registered(criterion, needs, random)
         return criterion
 
     return register
@@ -25,24 +52,43 @@ def register_criterion(name: str) -> Callable[[Criterion], Criterion]:
 
 def known_criteria() -> list[str]:
     """The names of all criteria."""
-    return sorted(_CRITERIA)
+    return sorted(CRITERIA)
 
 
-def score_channels(name: str, walk: LayerWalk) -> Scores:
+def criterion_named(name: str) -> Registered:
+    """The criterion of a name.
+
+    Raises:
+        ConfigError: If there is none; offers the nearest.
+    """
+    if name not in CRITERIA:
+        raise ConfigError(f"criterion.name: there is no criterion {name!r}; {suggest(name, CRITERIA)}.")
+    return CRITERIA[name]
+
+
+def score_channels(name: str, subject: Subject) -> Scores:
     """Scores every unit's channels.
 
     Args:
         name: A registered criterion.
-        walk: The network's walk.
+        subject: The network, and the images where it needs any.
 
     Raises:
-        ConfigError: If there is no such criterion.
+        ConfigError: If there is no such criterion, or it needs images and has none.
         UserError: If a score is not a finite number; names the unit.
     """
-    if name not in _CRITERIA:
-        raise ConfigError(f"criterion.name: there is no criterion {name!r}; {suggest(name, _CRITERIA)}.")
-    scores = _CRITERIA[name](walk)
+    criterion = criterion_named(name)
+    if criterion.needs == "images" and (subject.data is None or not len(subject.data)):
+        enough = ", ".join(other for other in known_criteria() if CRITERIA[other].needs == "weights")
+        raise ConfigError(
+            f"criterion.name: {name!r} looks at labelled images, and none are given. Give some, or one of the criteria "
+            f"that need none: {enough}."
+        )
+    scores = criterion.score(subject)
     for unit, values in scores.items():
         if not np.isfinite(values).all():
-            raise UserError(f"Criterion {name!r} gave unit {unit!r} a score that is not finite. Check its weights.")
+            raise UserError(
+                f"Criterion {name!r} gave unit {unit!r} a score that is not finite. Check the network's weights and "
+                "the data's scaling."
+            )
     return scores

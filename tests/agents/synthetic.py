@@ -14,7 +14,7 @@ from zoo import conv
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.budget import Budget, CostForm
-from prune_env.criteria import score_channels
+from prune_env.criteria import Subject, score_channels
 from prune_env.task import PruningTask
 from rewards import Outcome, make_reward
 
@@ -108,7 +108,7 @@ def synthetic_task(seed: int, coupled: bool) -> PruningTask:
         walk,
         Budget(walk, "macs", KEEP),
         cast(Any, FormulaEvaluator(walk, landscape)),
-        score_channels("l1", walk),
+        score_channels("l1", Subject(walk)),
         make_reward("error"),
         None,
         input_size=(SIDE, SIDE),

@@ -1,0 +1,120 @@
+"""What a criterion looks at: the walk, images where there are any, and the network with its batch norms folded."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from prune_env.costs import Convolution
+from prune_env.data import ImageSet
+from prune_env.errors import ConfigError
+from prune_env.folding import find_fold_pairs, fold
+from prune_env.unit import IntArray, Unit
+from prune_env.walk import LayerWalk, Scores
+
+
+@dataclass(frozen=True)
+class Producer:
+    """A convolution or linear layer that writes a unit's channels.
+
+    Attributes:
+        name: Dotted name of the module.
+        index: int64 [unit.channels, r], the module's output channels that each of the unit's occupies.
+    """
+
+    name: str
+    index: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What a criterion scores, and by what.
+
+    Attributes:
+        walk: The network's walk.
+        data: Labelled images, none of the reward or test set; None where there are none.
+        seed: Of everything random.
+        batch_size: Images of a forward pass.
+        device: Where the network runs.
+    """
+
+    walk: LayerWalk
+    data: ImageSet | None = None
+    seed: int = 0
+    batch_size: int = 64
+    device: str | torch.device = "cpu"
+
+    @property
+    def images(self) -> Tensor:
+        """The images [N, C, H, W], in memory.
+
+        Raises:
+            ConfigError: If there are none.
+        """
+        if self.data is None:
+            raise ConfigError("criterion.name: this criterion looks at images, and none are given.")
+        return self.data.images
+
+    def batches(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels on the device, ``size`` (`batch_size` where it is None) at a time."""
+        count = size or self.batch_size
+        assert self.data is not None
+        for images, labels in zip(self.images.split(count), self.data.labels.split(count), strict=True):
+            yield images.to(self.device), labels.to(self.device)
+
+    @cached_property
+    def folded(self) -> nn.Module:
+        """A float32 copy in eval mode, each batch norm that alone reads a convolution folded into it.
+
+        Where batch norms follow, the scale of a convolution's own weights means nothing; that of these does. Only the
+        weights of convolutions and linear layers have gradients.
+        """
+        model = copy.deepcopy(self.walk.model).eval().float()
+        if self.data is not None:
+            fold(model, find_fold_pairs(model, self.images[:2]))
+        model.requires_grad_(False)
+        for module in model.modules():
+            if isinstance(module, (*Convolution, nn.Linear)):
+                module.weight.requires_grad_(True)
+        return model.to(self.device)
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """The `folded` network's weights, by module name, of all that writes a unit's channels; in forward order."""
+        writing = {producer.name for unit in self.walk.units for producer in self.producers(unit)}
+        return {
+            name: self.folded.get_submodule(name).get_parameter("weight")
+            for name in self.walk.shapes
+            if name in writing
+        }
+
+    def producers(self, unit: Unit) -> list[Producer]:
+        """The convolutions and linear layers that write a unit's channels."""
+        return [
+            Producer(member.module, member.index)
+            for member in unit.members
+            if member.side == "out"
+            and isinstance(self.walk.model.get_submodule(member.module), (*Convolution, nn.Linear))
+        ]
+
+    def summed(self, values: Mapping[str, npt.NDArray[np.float64]]) -> Scores:
+        """Scores of units as sums over all that writes them.
+
+        Args:
+            values: For each producing module, float64 [output channels].
+
+        Returns:
+            For each unit, float64 [channels].
+        """
+        return {
+            unit.name: sum(
+                (values[producer.name][producer.index].sum(axis=1) for producer in self.producers(unit)),
+                np.zeros(unit.channels),
+            )
+            for unit in self.walk.units
+        }
