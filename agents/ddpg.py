@@ -87,14 +87,19 @@ class PruningDDPG(PruningTD3, DDPG):
     Args:
         steps: Steps of an episode.
         decomposed: Episodes that an update looks at, whose steps share the reward; 0 gives every step the whole of it.
-        imitation: Weight of the squared distance from the best episode's actions in the actor's loss.
+        imitation: Weight of the squared distance from the best episode's actions in the actor's loss, at first; it
+            falls to nothing by the last episode.
+        episodes: How many episodes there will be.
         kwargs: As `PruningTD3`.
     """
 
-    def __init__(self, *args: Any, steps: int, decomposed: int, imitation: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, steps: int, decomposed: int, imitation: float, episodes: int, **kwargs: Any
+    ) -> None:
         self.steps = steps
         self.decomposed = decomposed
         self.imitation = imitation
+        self.episodes = episodes
         super().__init__(*args, **kwargs)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
@@ -103,7 +108,7 @@ class PruningDDPG(PruningTD3, DDPG):
         With decomposed credit, the critic's values of each sampled episode's steps are made to add up to the episode's
         reward, as a normal score of its rank among all; they see what stays the same of a unit and its action, and not
         what earlier actions left, or they would credit a step with what those did. The actor climbs each step's value,
-        and is held to the actions of the best episode so far.
+        and is held to the actions of the best episode so far, ever less.
         """
         if not self.decomposed:
             super().train(gradient_steps, batch_size)
@@ -115,6 +120,7 @@ class PruningDDPG(PruningTD3, DDPG):
         best = int(scores.argmax())
         act, value = self.actor.mu, self.critic.q_networks[0]
         actor, critic = list(self.actor.parameters()), list(self.critic.parameters())
+        held = self.imitation * max(0.0, 1.0 - self._episode_num / self.episodes)
         losses = []
         for _ in range(gradient_steps):
             drawn = torch.from_numpy(self.generator.integers(len(scores), size=min(len(scores), self.decomposed)))
@@ -123,8 +129,8 @@ class PruningDDPG(PruningTD3, DDPG):
             critic_loss = F.mse_loss(shares.sum(dim=1), scores[drawn])
             _descend(self.critic.optimizer, critic, critic_loss)
             actor_loss = -value(torch.cat([known, act(observations[drawn])], dim=-1)).mean()
-            if self.imitation:
-                actor_loss = actor_loss + self.imitation * F.mse_loss(act(observations[best]), actions[best])
+            if held:
+                actor_loss = actor_loss + held * F.mse_loss(act(observations[best]), actions[best])
             _descend(self.actor.optimizer, actor, actor_loss)
             losses.append((actor_loss.detach(), critic_loss.detach()))
         self._n_updates += gradient_steps
@@ -177,6 +183,7 @@ def make_ddpg(
         steps=steps,
         decomposed=settings.decomposed_episodes,
         imitation=settings.imitation,
+        episodes=episodes,
         **_arguments(settings, steps, episodes, demonstrations),
         seed=seed,
     )
