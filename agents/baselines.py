@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from agents.rules import EXPONENTS, POWERS, greedy_widths, power_widths
+from agents.rules import EXPONENTS, POWERS, eigenvalue_widths, greedy_widths, power_widths
 from agents.search import More
 from prune_env.config import RunConfig
 from prune_env.task import PruningTask
@@ -72,3 +72,11 @@ class Greedy(Listed):
     def proposals(self) -> Iterator[IntArray]:
         """The plans, flattest loss first."""
         return (greedy_widths(self.task, power) for power in POWERS)
+
+
+class EigenvalueRule(Listed):
+    """Keep ratios by the Hessian's top eigenvalue in each unit's weights (system D): one plan."""
+
+    def proposals(self) -> Iterator[IntArray]:
+        """The plan."""
+        yield eigenvalue_widths(self.task)

@@ -93,9 +93,7 @@ class PruningDDPG(PruningTD3, DDPG):
         kwargs: As `PruningTD3`.
     """
 
-    def __init__(
-        self, *args: Any, steps: int, decomposed: int, imitation: float, episodes: int, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, steps: int, decomposed: int, imitation: float, episodes: int, **kwargs: Any) -> None:
         self.steps = steps
         self.decomposed = decomposed
         self.imitation = imitation

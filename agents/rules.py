@@ -1,8 +1,9 @@
-"""Widths by rule, from how far the loss rises when each unit alone is cut; no gradient and no Hessian is needed."""
+"""Widths by rule: from how far the loss rises when each unit alone is cut, or from Hessian eigenvalues."""
 
 import numpy as np
 import numpy.typing as npt
 
+from prune_env.criteria.eigenvalues import layer_eigenvalues
 from prune_env.task import PruningTask
 from prune_env.unit import IntArray
 
@@ -14,6 +15,14 @@ EXPONENTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 
 POWERS = (0.25, 0.5, 1.0, 2.0)
 """Of the greedy rule's loss [our choice]: from flat to steep."""
+
+LEAST_EIGENVALUE = 1e-12
+"""A smaller eigenvalue is taken for this one: its unit does not matter to the loss at all."""
+
+MOST_STRENGTH = 100.0
+"""With it all but the most curved units are at their least."""
+
+HALVINGS = 50
 
 STRIDE = 64
 """The greedy rule cuts a unit by this part of its channels at a time [our choice]."""
@@ -61,6 +70,42 @@ def greedy_widths(task: PruningTask, power: float) -> IntArray:
         cheapest = int(price.argmin())
         widths[cheapest], cost = narrower[cheapest], int(costs[cheapest])
     return widths
+
+
+def eigenvalue_widths(task: PruningTask) -> IntArray:
+    """The less curved the loss is in a unit's weights, the more is cut (system D).
+
+    Known from Yang and Liu (Neurocomputing 2022): rates by layer follow from the Hessian's eigenvalues. The formula is
+    our choice: keep ratios 1 - t (1 - u), where u is the eigenvalue's logarithm scaled to [0, 1] over the units, and t
+    is as small as the budget allows.
+
+    Args:
+        task: The task; the eigenvalues are computed on its subject's images.
+
+    Returns:
+        Widths, int64 [free units].
+    """
+    budget = task.budget
+    found = layer_eigenvalues(task.subject)
+    logs = np.log([max(found[unit.name], LEAST_EIGENVALUE) for unit in budget.units])
+    span = logs.max() - logs.min()
+    cut = 1.0 - (logs - logs.min()) / span if span > 0 else np.ones(len(logs))
+
+    def widths(strength: float) -> IntArray:
+        wanted = budget.channels * (1.0 - strength * cut)
+        return np.array([budget.allowed(number, width) for number, width in enumerate(wanted)])
+
+    enough, too_little = MOST_STRENGTH, 0.0
+    if budget.form.cost(widths(enough)) > budget.limit:
+        # The most curved units are too dear to stay whole.
+        return budget.project(widths(enough))
+    for _ in range(HALVINGS):
+        middle = 0.5 * (enough + too_little)
+        if budget.form.cost(widths(middle)) <= budget.limit:
+            enough = middle
+        else:
+            too_little = middle
+    return widths(enough)
 
 
 def _with(widths: IntArray, number: int, width: int) -> IntArray:

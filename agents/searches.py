@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from agents.baselines import Greedy, PowerRule, Random, Uniform
+from agents.baselines import EigenvalueRule, Greedy, PowerRule, Random, Uniform
 from agents.learners import DdpgSearch, PpoSearch, SacSearch, Td3Search
 from agents.optimisers import CmaEs, Tpe
 from agents.search import Search
@@ -17,6 +17,7 @@ SEARCHES: Mapping[str, type[Search]] = MappingProxyType(
         "random": Random,
         "greedy": Greedy,
         "power": PowerRule,
+        "eigenvalue": EigenvalueRule,
         "cma": CmaEs,
         "tpe": Tpe,
         "ddpg": DdpgSearch,

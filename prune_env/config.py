@@ -23,6 +23,7 @@ from prune_env.config_sections import (
     FormSection,
     ModelSection,
     PretrainSection,
+    RepairSection,
     RewardSection,
     RunSection,
     SearchSection,
@@ -50,6 +51,7 @@ class RunConfig(Section):
     budget: BudgetSection = Field(default_factory=BudgetSection)
     env: EnvSection = Field(default_factory=EnvSection)
     criterion: CriterionSection = Field(default_factory=CriterionSection)
+    repair: RepairSection = Field(default_factory=RepairSection)
     sensitivity: SensitivitySection = Field(default_factory=SensitivitySection)
     reward: RewardSection = Field(default_factory=RewardSection)
     agent: AgentSection = Field(default_factory=AgentSection)

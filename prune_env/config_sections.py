@@ -162,6 +162,27 @@ class CriterionSection(Section):
     )
 
 
+class RepairSection(Section):
+    """How layers that read cut channels make up for them, beside batch-norm statistics that are measured anew."""
+
+    name: Literal["none", "least_squares", "merge"] = Field(
+        default="none",
+        description="least_squares: their weights are fitted so that their outputs stay near the dense network's; "
+        "merge: what read a channel that is cut reads the kept one of the most similar filter.",
+    )
+    ridge: float = Field(
+        default=1e-3,
+        ge=1e-5,
+        description="least_squares: how strongly weights are held to what they were, as a share of the inputs' mean "
+        "square, 1e-5 or more.",
+    )
+    images: int = Field(
+        default=256,
+        ge=1,
+        description="least_squares: calibration images that the fit goes by, 1 or more; no more than there are.",
+    )
+
+
 class SensitivitySection(Section):
     """Layers that are protected because many of their feature maps have a low rank."""
 

@@ -20,6 +20,7 @@ from prune_env.form import Form
 from prune_env.modes import in_eval_mode
 from prune_env.plan import PruningPlan
 from prune_env.recalibration import recalibrate
+from prune_env.surgery import Repair, apply_plan
 from prune_env.surgery.skeleton import Skeleton
 from prune_env.tracing import does_not_run
 from prune_env.walk import LayerWalk
@@ -46,6 +47,7 @@ class Evaluator:
         calibration: Images for the batch-norm statistics, disjoint from the others.
         form: How the forward passes run while plans are ranked.
         device: Where the network runs.
+        repair: What gives the layers that read cut channels other weights; None leaves them sliced.
 
     Attributes:
         hits: How many plans were asked for again.
@@ -61,8 +63,10 @@ class Evaluator:
         calibration: ImageSet,
         form: Form | None = None,
         device: str | torch.device = "cpu",
+        repair: Repair | None = None,
     ) -> None:
         self.walk = walk
+        self.repair = repair
         self.device = torch.device(device)
         self.form = form or Form()
         self.hits = self.misses = 0
@@ -74,7 +78,7 @@ class Evaluator:
         pairs = find_fold_pairs(walk.model, calibration.images[:2])
         self._sole_readers = [pair.norm for pair in pairs]
         dtype = self.form.tensor_dtype(self.device)
-        self._skeleton = Skeleton(self._model, walk.units, dtype, pairs, self.form.folded)
+        self._skeleton = Skeleton(self._model, walk.units, dtype, pairs, self.form.folded, repair)
         self.reward = _batches(reward, self.form, self.device)
         self.calibration = _batches(calibration, self.form, self.device)
         self._cache: dict[bytes, Outcome] = {}
@@ -166,7 +170,7 @@ class Evaluator:
 
     def pruned(self, plan: PruningPlan) -> nn.Module:
         """A network of its own for the plan, in float32 and not folded, batch norms recalibrated, in eval mode."""
-        small = plan.apply(self._model)
+        small = apply_plan(plan, self._model, self.repair)
         if _cuts(plan):
             recalibrate(small, (images for images, _ in self._exact(self._sets[1])), self._sole_readers)
         return small

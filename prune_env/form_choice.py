@@ -19,6 +19,7 @@ from prune_env.fingerprint import fingerprint, weights_digest
 from prune_env.form import Form
 from prune_env.form_memory import FormChoice, machine_name, recall, remember
 from prune_env.plan import PruningPlan
+from prune_env.surgery import Repair
 from prune_env.walk import LayerWalk, Scores
 
 AGREEMENT = 0.99
@@ -55,6 +56,7 @@ class FormChooser:
         device: Where the network runs.
         scores: One score per channel of each unit, as the search uses them.
         ranks: What an evaluator's outcome of a plan is worth.
+        repair: As the search's evaluator has it.
         facts: What else decides how plans rank: a choice is remembered for these alone.
         tell: Hears in words what is going on.
     """
@@ -66,6 +68,7 @@ class FormChooser:
     device: torch.device
     scores: Scores
     ranks: Callable[[Evaluator, PruningPlan], float]
+    repair: Repair | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     tell: Callable[[str], None] = lambda _: None
 
@@ -159,7 +162,7 @@ class FormChooser:
         return exact, agreement if math.isfinite(agreement) else None
 
     def _rewards(self, form: Form, plans: Sequence[PruningPlan]) -> list[float]:
-        evaluator = Evaluator(self.walk, self.reward, self.calibration, form, self.device)
+        evaluator = Evaluator(self.walk, self.reward, self.calibration, form, self.device, self.repair)
         rewards = []
         for number, plan in enumerate(plans):
             self.tell(f"checking that bfloat16 ranks plans as float32 does: {form.dtype}, {number + 1} of {len(plans)}")
@@ -180,7 +183,7 @@ class FormChooser:
     def _time(self, forms: Sequence[Form], sets: tuple[ImageSet, ImageSet]) -> dict[Form, float]:
         """Seconds an image of each form that runs, taken in turn: its least of some rounds."""
         plan = self.walk.plan(self.budget.names(self.budget.uniform()))
-        evaluators = {form: Evaluator(self.walk, *sets, form, self.device) for form in forms}
+        evaluators = {form: Evaluator(self.walk, *sets, form, self.device, self.repair) for form in forms}
         seconds: dict[Form, list[float]] = {form: [] for form in forms}
         for turn in range(1 + ROUNDS):
             for form, evaluator in list(evaluators.items()):

@@ -1,22 +1,29 @@
 """From a configuration to a task: data, network, walk, sensitive layers, budget, form, evaluator."""
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from prune_env.budget import Budget
 from prune_env.config import RunConfig
-from prune_env.criteria import Subject, criterion_named, score_channels
+from prune_env.criteria import Subject, criterion_named, load_scores, score_channels
 from prune_env.data import ImageSet, Splits, load_images, load_source, make_splits
 from prune_env.errors import ConfigError, ModelError
 from prune_env.evaluate import Evaluator, check_output
+from prune_env.folding import find_fold_pairs
 from prune_env.form import Form
 from prune_env.form_choice import FormChooser
 from prune_env.models import build_model
 from prune_env.plan import PruningPlan
 from prune_env.recover import train
 from prune_env.sensitivity import SensitivityReport, feature_map_ranks, find_sensitive_layers
+from prune_env.surgery import Repair
+from prune_env.surgery.least_squares import LeastSquares
+from prune_env.surgery.merging import Merging, similar_filters
 from prune_env.task import PruningTask
 from prune_env.walk import LayerWalk
 from rewards import Reward, make_reward
@@ -100,14 +107,30 @@ def trace(config: RunConfig, splits: Splits, model: nn.Module) -> LayerWalk:
 
 def make_evaluator(config: RunConfig, splits: Splits, walk: LayerWalk) -> Evaluator:
     """The evaluator of a walk on the configuration's reward and calibration set; nothing is measured for it."""
-    return Evaluator(walk, splits.reward(), splits.calibration(), usual_form(config), device_of(config))
+    repair = make_repair(config, splits, walk)
+    return Evaluator(walk, splits.reward(), splits.calibration(), usual_form(config), device_of(config), repair)
+
+
+def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk) -> Repair | None:
+    """What a configuration has cut layers repaired by; None for nothing."""
+    if config.repair.name == "none":
+        return None
+    subject = replace(subject_of(config, splits, walk), data=_first(splits.calibration(), config.repair.images))
+    if config.repair.name == "merge":
+        return Merging(walk, similar_filters(subject))
+    normed = {pair.conv for pair in find_fold_pairs(walk.model, subject.images[:2])}
+    model = copy.deepcopy(walk.model).float().to(device_of(config))
+    return LeastSquares(model, subject.batches(), normed, config.repair.ridge)
 
 
 def subject_of(config: RunConfig, splits: Splits, walk: LayerWalk) -> Subject:
     """What a criterion looks at: the walk, and the first of the calibration images."""
-    calibration, count = splits.calibration(), config.criterion.images
-    data = ImageSet(calibration.images[:count], calibration.labels[:count])
+    data = _first(splits.calibration(), config.criterion.images)
     return Subject(walk, data, config.seed, min(64, config.form.batch or 64), device_of(config))
+
+
+def _first(images: ImageSet, count: int) -> ImageSet:
+    return ImageSet(images.images[:count], images.labels[:count])
 
 
 def usual_form(config: RunConfig) -> Form:
@@ -117,7 +140,11 @@ def usual_form(config: RunConfig) -> Form:
 
 
 def make_task(
-    config: RunConfig, splits: Splits, model: nn.Module, tell: Callable[[str], None] = lambda _: None
+    config: RunConfig,
+    splits: Splits,
+    model: nn.Module,
+    tell: Callable[[str], None] = lambda _: None,
+    known: Path | None = None,
 ) -> PruningTask:
     """Traces a network, protects what is sensitive, measures the fastest form, and readies it for a search.
 
@@ -126,6 +153,7 @@ def make_task(
         splits: The data.
         model: The dense network with its weights.
         tell: Hears in words what is going on.
+        known: A file of scores (`save_scores`), which are used if they are of these weights and images.
 
     Raises:
         BudgetError: If the budget cannot be met; before any plan is evaluated.
@@ -139,14 +167,19 @@ def make_task(
         walk = walk.protecting(report.sensitive)
     budget = Budget(walk, config.budget.metric, config.budget.keep, config.env.min_keep, config.env.round_to)
     reward = make_reward(config.reward.name, config.reward.settings)
-    scores = score_channels(config.criterion.name, subject_of(config, splits, walk))
+    subject = subject_of(config, splits, walk)
+    tell(f"scoring channels by {config.criterion.name}")
+    scores = load_scores(config.criterion.name, subject, known) if known is not None else None
+    if scores is None:
+        scores = score_channels(config.criterion.name, subject)
     sets, device = (splits.reward(), splits.calibration()), device_of(config)
-    facts = {key: getattr(config, key).model_dump() for key in ("data", "criterion", "reward")}
-    chooser = FormChooser(walk, budget, *sets, device, scores, _ranks(reward), facts, tell)
+    repair = make_repair(config, splits, walk)
+    facts = {key: getattr(config, key).model_dump() for key in ("data", "criterion", "repair", "reward")}
+    chooser = FormChooser(walk, budget, *sets, device, scores, _ranks(reward), repair, facts, tell)
     choice = chooser.choose(config.form, config.search.evaluations)
     if choice.form.threads is not None:
         torch.set_num_threads(choice.form.threads)
-    evaluator = Evaluator(walk, *sets, choice.form, device)
+    evaluator = Evaluator(walk, *sets, choice.form, device, repair)
     return PruningTask(
         walk,
         budget,
@@ -158,6 +191,7 @@ def make_task(
         probe_keep=config.sensitivity.probe_keep,
         racing=config.search.racing,
         form_choice=choice,
+        subject=subject,
         provenance={"model": config.model.name, "criterion": config.criterion.name, "seed": config.seed},
     )
 

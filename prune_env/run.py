@@ -169,6 +169,11 @@ class RunDirectory:
         return self.root / "sensitivity.json"
 
     @property
+    def scores(self) -> Path:
+        """The criterion's scores."""
+        return self.root / "scores.safetensors"
+
+    @property
     def form(self) -> Path:
         """The form of the forward passes, and what was measured to choose it."""
         return self.root / "form.json"

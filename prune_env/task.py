@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from prune_env.budget import Budget
+from prune_env.criteria import Subject
 from prune_env.errors import EvaluationError, RunError
 from prune_env.evaluate import Evaluator, GiveUp
 from prune_env.form_memory import FormChoice
@@ -72,6 +73,7 @@ class PruningTask:
         reward: What an outcome is worth.
         report: The evidence for the sensitive layers; None if they were not looked for.
         input_size: Height and width of the network's input in pixels.
+        subject: The network and the images as criteria see them.
         racing: Whether a plan is given up within its evaluation once it cannot become its search's best.
         form_choice: How the evaluator's form came about; None where it was not chosen.
         probe_keep: The keep ratio of the probes that show how far the loss rises; None for no probes.
@@ -90,6 +92,7 @@ class PruningTask:
     reward: Reward
     report: SensitivityReport | None
     input_size: tuple[int, int]
+    subject: Subject
     probe_keep: float | None = None
     racing: bool = False
     form_choice: FormChoice | None = None

@@ -33,17 +33,21 @@ from scripts.common import (
 )
 from scripts.compare_table import Row, compare_plans
 from scripts.comparison import Outcome, as_record, bands, best_so_far, render
+from scripts.criteria import measure_criteria, names_of
 from scripts.fidelity import measure_fidelity
 from scripts.report_page import write_report
 from scripts.searching import check_same_start, prepare, search_into, settings_of, start_run, summary_of
 
-DEFAULT = "uniform,random,greedy,power,cma,tpe,ddpg"
+DEFAULT = "uniform,random,greedy,power,eigenvalue,cma,tpe,ddpg"
 
 Searches = Annotated[str, typer.Option(help=f"Names between commas, of: {', '.join(SEARCHES)}.")]
 Evaluations = Annotated[
     int | None, typer.Option(min=1, help="Plans that each may evaluate, probes counted. [default: search.evaluations]")
 ]
 Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from the configuration's on.")]
+Criteria = Annotated[
+    str | None, typer.Option(help="Instead: the uniform widths with each of these criteria, between commas, or all.")
+]
 Fidelity = Annotated[
     bool, typer.Option("--fidelity", help="Instead: how well the reward ranks plans as fine-tuning them would.")
 ]
@@ -56,6 +60,7 @@ def compare(
     evaluations: Evaluations = None,
     seeds: Seeds = 3,
     fidelity: Fidelity = False,
+    criteria: Criteria = None,
     as_json: AsJson = False,
 ) -> None:
     """Runs several searches on the same task, seed by seed; what an interrupted comparison holds is not done again."""
@@ -65,10 +70,14 @@ def compare(
         settings = settings.model_copy(update={"search": section})
     folder = run_directory_of(settings, config)
     if settings.run.directory is None:
-        folder = folder.with_name(f"{folder.name}-{'fidelity' if fidelity else 'compare'}")
+        kind = "fidelity" if fidelity else "criteria" if criteria is not None else "compare"
+        folder = folder.with_name(f"{folder.name}-{kind}")
     check_names(settings)
     if fidelity:
         measure_fidelity(folder, settings, as_json)
+        return
+    if criteria is not None:
+        measure_criteria(folder, settings, names_of(criteria), seeds, as_json)
         return
     names = _names(searches)
     for name in names:
@@ -113,8 +122,9 @@ class _Comparison:
             self._check_same(runs[name], _with(self.settings, name, seed))
         if missing := [name for name, run in runs.items() if not run.summary.is_file()]:
             # The form and the weights of a run that was started are everyone's.
-            base = settings_of(runs[started[0]]) if started else _with(self.settings, missing[0], seed)
-            splits, task = prepare(base)
+            earlier = runs[started[0]] if started else None
+            base = settings_of(earlier) if earlier is not None else _with(self.settings, missing[0], seed)
+            splits, task = prepare(base, earlier)
             for name in missing:
                 check_evaluations(task, _with(base, name, seed))
             fixed: list[Row] = []

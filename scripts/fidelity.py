@@ -36,7 +36,7 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
     started = run.config.is_file()
     if started and RunConfig.load(run.config).resolved() | {"form": 0} != settings.resolved() | {"form": 0}:
         raise RunError(f"{str(folder)!r} holds plans of other settings: give another folder by run.directory=...")
-    splits, task = prepare(settings_of(run) if started else settings)
+    splits, task = prepare(settings_of(run), run) if started else prepare(settings)
     task.racing = False  # what is given up has no accuracy to compare
     if started:
         check_same_start(run, splits, task)

@@ -16,6 +16,7 @@ from agents.search import Search
 from agents.train import Episode, SearchResult, train_agent
 from prune_env.config import RunConfig
 from prune_env.config_sections import FormSection
+from prune_env.criteria import save_scores
 from prune_env.data import Splits
 from prune_env.errors import RunError
 from prune_env.fingerprint import weights_digest
@@ -30,8 +31,13 @@ OnTrial = Callable[[Trial], None]
 OnEpisode = Callable[[Episode], None]
 
 
-def prepare(settings: RunConfig) -> tuple[Splits, PruningTask]:
-    """Loads what the settings name and readies it for a search, telling of it on the console."""
+def prepare(settings: RunConfig, run: RunDirectory | None = None) -> tuple[Splits, PruningTask]:
+    """Loads what the settings name and readies it for a search, telling of it on the console.
+
+    Args:
+        settings: The settings.
+        run: A run with these settings, whose scores need not be found again.
+    """
     splits = load_splits(settings)
     with console.status("training the dense network" if settings.model.weights is None else "loading") as status:
         model = load_model(
@@ -41,7 +47,7 @@ def prepare(settings: RunConfig) -> tuple[Splits, PruningTask]:
                 f"training the dense network: epoch {epoch} of {settings.pretrain.epochs}, loss {loss:.3f}"
             ),
         )
-        task = make_task(settings, splits, model, status.update)
+        task = make_task(settings, splits, model, status.update, run.scores if run is not None else None)
     low, high = task.budget.reachable
     console.print(
         f"{settings.model.name}: {len(task.budget.units)} of {len(task.walk.units)} units free, reachable "
@@ -62,6 +68,7 @@ def start_run(folder: Path, settings: RunConfig, splits: Splits, task: PruningTa
         run.write_config(settings.model_copy(update={"form": FormSection(**asdict(task.form_choice.form))}))
         run.write_json(run.splits, splits.record())
         run.write_json(run.form, {**task.form_choice.as_record(), "weights": weights_digest(task.walk.model)})
+        save_scores(settings.criterion.name, task.subject, task.scores, run.scores)
         if task.report is not None:
             run.write_json(run.sensitivity, task.report.as_record())
         if settings.model.weights is None:

@@ -89,7 +89,7 @@ def _again(folder: Path) -> tuple[RunDirectory, RunConfig, Splits, PruningTask]:
             "more search.evaluations."
         )
     settings = settings_of(run)
-    splits, task = prepare(settings)
+    splits, task = prepare(settings, run)
     check_same_start(run, splits, task)
     return run, settings, splits, task
 

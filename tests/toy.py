@@ -92,14 +92,16 @@ def toy_task(
     walk = walk or toy_walk()
     reward_set = reward_set or image_set(24, seed=1)
     calibration = calibration or image_set(16, seed=2)
+    subject = Subject(walk, calibration)
     return PruningTask(
         walk,
         Budget(walk, metric, keep, min_keep, round_to),
         Evaluator(walk, reward_set, calibration, Form(batch=batch_size)),
-        score_channels("l1", Subject(walk)),
+        score_channels("l1", subject),
         make_reward(reward) if isinstance(reward, str) else reward,
         report,
         input_size=(int(reward_set.images.shape[2]), int(reward_set.images.shape[3])),
+        subject=subject,
         probe_keep=probe_keep,
     )
 

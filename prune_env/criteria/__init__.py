@@ -1,6 +1,20 @@
 """Criteria: which channels of a unit stay. One registry, one file per method."""
 
-from prune_env.criteria import l1, l2, random_order
+from prune_env.criteria import (
+    activation_mean,
+    bn_scale,
+    clusters,
+    consumer_error,
+    feature_rank,
+    fisher,
+    geometric_median,
+    hessian,
+    l1,
+    l2,
+    lobs,
+    random_order,
+    taylor,
+)
 from prune_env.criteria.registry import (
     CRITERIA,
     Criterion,
@@ -9,6 +23,7 @@ from prune_env.criteria.registry import (
     register_criterion,
     score_channels,
 )
+from prune_env.criteria.score_file import load_scores, save_scores
 from prune_env.criteria.subject import Producer, Subject
 
 __all__ = [
@@ -16,11 +31,23 @@ __all__ = [
     "Criterion",
     "Producer",
     "Subject",
+    "activation_mean",
+    "bn_scale",
+    "clusters",
+    "consumer_error",
     "criterion_named",
+    "feature_rank",
+    "fisher",
+    "geometric_median",
+    "hessian",
     "known_criteria",
     "l1",
     "l2",
+    "load_scores",
+    "lobs",
     "random_order",
     "register_criterion",
+    "save_scores",
     "score_channels",
+    "taylor",
 ]

@@ -84,11 +84,17 @@ def score_channels(name: str, subject: Subject) -> Scores:
             f"criterion.name: {name!r} looks at labelled images, and none are given. Give some, or one of the criteria "
             f"that need none: {enough}."
         )
+    # One weight that is not finite spoils the scores of many units: the unit that has it is to be named.
+    _refuse_unfinite(name, {unit.name: subject.walk.magnitudes(unit) for unit in subject.walk.units})
     scores = criterion.score(subject)
+    _refuse_unfinite(name, scores)
+    return scores
+
+
+def _refuse_unfinite(name: str, scores: Scores) -> None:
     for unit, values in scores.items():
         if not np.isfinite(values).all():
             raise UserError(
                 f"Criterion {name!r} gave unit {unit!r} a score that is not finite. Check the network's weights and "
                 "the data's scaling."
             )
-    return scores

@@ -11,17 +11,15 @@ from prune_env.costs import Convolution, channels_of, is_depthwise
 from prune_env.errors import PlanError, PlanMismatchError
 from prune_env.fingerprint import fingerprint, first_difference, shorten
 from prune_env.plan import PruningPlan
+from prune_env.surgery.repair import Repair, Sides
 from prune_env.unit import IntArray
 
 Kept = Mapping[tuple[str, str], IntArray]
 """For each (module, side), some of that module's channels."""
 
-Sides = Mapping[str, IntArray]
-"""For each side of one module that is cut, the channels that stay, ascending."""
 
-
-def apply_plan(plan: PruningPlan, model: nn.Module) -> nn.Module:
-    """A physically smaller copy of ``model``; see `PruningPlan.apply`."""
+def apply_plan(plan: PruningPlan, model: nn.Module, repair: Repair | None = None) -> nn.Module:
+    """A physically smaller copy of ``model``, repaired where a repair is given; see `PruningPlan.apply`."""
     difference = first_difference(plan.fingerprint, fingerprint(model))
     if difference is not None:
         raise PlanMismatchError(
@@ -29,7 +27,7 @@ def apply_plan(plan: PruningPlan, model: nn.Module) -> nn.Module:
             "Build the network that the plan was made for, or make a plan for this one."
         )
     _check_places(plan, model)
-    return slice_network(model, kept_channels(model, plan.removed_channels()))
+    return slice_network(model, kept_channels(model, plan.removed_channels()), repair)
 
 
 def _check_places(plan: PruningPlan, model: nn.Module) -> None:
@@ -84,7 +82,7 @@ def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntA
     return kept
 
 
-def slice_network(model: nn.Module, kept: Kept) -> nn.Module:
+def slice_network(model: nn.Module, kept: Kept, repair: Repair | None = None) -> nn.Module:
     """A copy of ``model`` in which every module listed in ``kept`` has only its kept channels.
 
     The tree is copied with the sliced tensors already in place of the dense ones, so nothing is copied to be
@@ -93,6 +91,7 @@ def slice_network(model: nn.Module, kept: Kept) -> nn.Module:
     Args:
         model: The dense network; it is left untouched.
         kept: The channels that stay.
+        repair: What gives the layers that read cut channels other weights; None leaves them sliced.
 
     Returns:
         The smaller network, in the same training mode, on the same device.
@@ -104,13 +103,19 @@ def slice_network(model: nn.Module, kept: Kept) -> nn.Module:
     sliced: dict[int, Tensor] = {}
     for name, sides in cuts.items():
         own = {**modules[name]._parameters, **modules[name]._buffers}
-        for key, values in sliced_tensors(modules[name], sides).items():
+        for key, values in cut_tensors(name, modules[name], sides, repair).items():
             sliced[id(own[key])] = _like(own[key], values)
     small = copy.deepcopy(model, dict(sliced))
     modules = dict(small.named_modules())
     for name, sides in cuts.items():
         set_sizes(modules[name], sides)
     return small
+
+
+def cut_tensors(name: str, module: nn.Module, sides: Sides, repair: Repair | None) -> dict[str, Tensor]:
+    """The module's own tensors that a cut changes, sliced and repaired, by name."""
+    sliced = sliced_tensors(module, sides)
+    return sliced if repair is None else {**sliced, **repair.tensors(name, sides)}
 
 
 def sliced_tensors(module: nn.Module, sides: Sides) -> dict[str, Tensor]:

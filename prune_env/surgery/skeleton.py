@@ -15,7 +15,8 @@ from torch import nn
 from prune_env.costs import Convolution, channels_of
 from prune_env.fast_norm import BatchNorm, Overwriting, is_plain
 from prune_env.folding import FoldPair, fold_into
-from prune_env.surgery.channels import set_sizes, sliced_tensors
+from prune_env.surgery.channels import cut_tensors, set_sizes
+from prune_env.surgery.repair import Repair
 from prune_env.unit import IntArray, Unit
 
 
@@ -86,6 +87,7 @@ class Skeleton:
         dtype: The type that convolutions and linear layers compute in; everything else stays as it is.
         pairs: The batch norms that alone read a convolution's output, which `settle` makes faster.
         folded: Whether it folds them into the convolutions, or keeps them.
+        repair: What gives the layers that read cut channels other weights; None leaves them sliced.
     """
 
     def __init__(
@@ -95,7 +97,9 @@ class Skeleton:
         dtype: torch.dtype = torch.float32,
         pairs: tuple[FoldPair, ...] = (),
         folded: bool = True,
+        repair: Repair | None = None,
     ) -> None:
+        self._repair = repair
         self._dense = copy.deepcopy(model).eval().requires_grad_(False)
         for module in self._dense.modules():
             if isinstance(module, (*Convolution, nn.Linear)):
@@ -152,9 +156,9 @@ class Skeleton:
         if hasattr(dense, "keep_outputs"):
             self._replace(name, copy.deepcopy(dense))
         module = self._modules[name]
-        sliced = sliced_tensors(dense, sides)
+        sliced = cut_tensors(name, dense, sides, self._repair)
         for key, parameter in dense._parameters.items():
-            values = None if parameter is None else sliced.get(key, parameter.data)
+            values = None if parameter is None else sliced.get(key, parameter.data).to(parameter.dtype)
             module._parameters[key] = None if values is None else nn.Parameter(values, requires_grad=False)
         for key, buffer in dense._buffers.items():
             # Statistics are measured in place, so the dense network's own tensors are never handed out.

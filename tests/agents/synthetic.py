@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 from torch import nn
+from toy import image_set
 from zoo import conv
 
 from prune_env import LayerWalk, PruningPlan
@@ -104,14 +105,16 @@ def synthetic_task(seed: int, coupled: bool) -> PruningTask:
     """
     walk = chain_walk()
     landscape = Landscape.drawn(seed, len(walk.free), coupled)
+    subject = Subject(walk, image_set(8, seed, colours=3, side=SIDE))
     return PruningTask(
         walk,
         Budget(walk, "macs", KEEP),
         cast(Any, FormulaEvaluator(walk, landscape)),
-        score_channels("l1", Subject(walk)),
+        score_channels("l1", subject),
         make_reward("error"),
         None,
         input_size=(SIDE, SIDE),
+        subject=subject,
         probe_keep=0.25,
     )
 

@@ -27,7 +27,7 @@ from rewards import Outcome
 
 PROBES = 4
 EVALUATIONS = 26
-FINITE = {"uniform": 1, "greedy": PROBES + len(POWERS), "power": PROBES + len(EXPONENTS)}
+FINITE = {"uniform": 1, "eigenvalue": 1, "greedy": PROBES + len(POWERS), "power": PROBES + len(EXPONENTS)}
 """Searches that have nothing left to try before the evaluations are used up, and how many trials they make."""
 DETERMINISTIC = tuple(FINITE)
 RANDOM = tuple(name for name in SEARCHES if name not in DETERMINISTIC)

@@ -88,13 +88,13 @@ def test_l1_and_l2_disagree_where_one_large_weight_stands_against_many_small_one
 
 @pytest.mark.parametrize(("given", "nearest"), [("l11", "l1"), ("L2", "l2"), ("l_2", "l2")])
 def test_an_unknown_criterion_is_refused_with_the_nearest_name(given: str, nearest: str) -> None:
-    with pytest.raises(ConfigError, match=rf"criterion\.name: .*'{given}'; did you mean '{nearest}'\? \(known: l1, l2"):
+    with pytest.raises(ConfigError, match=rf"'{given}'; did you mean '{nearest}'\? \(known: .*l1, l2"):
         score_channels(given, Subject(toy_walk()))
 
 
 def test_a_name_like_no_other_is_refused_with_all_names() -> None:
-    with pytest.raises(ConfigError, match="'taylor'; known: l1, l2"):
-        score_channels("taylor", Subject(toy_walk()))
+    with pytest.raises(ConfigError, match=r"'qqq'; known: .*l1, l2"):
+        score_channels("qqq", Subject(toy_walk()))
 
 
 def test_a_criterion_of_ones_own_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,29 @@
+"""Filter clusters: of filters that are alike, one stays (Li, Zhu and Sun, ICMEW 2019, pp. 312-317).
+
+The paper learns features of a layer's filters, clusters them, and keeps the filter nearest to each centroid. What
+learns the features, and how many clusters there are, it leaves open; here an autoencoder learns them [our choice], and
+the search sets the width.
+"""
+
+from prune_env.criteria.clusters.autoencoder import FilterAutoencoder
+from prune_env.criteria.clusters.criteria import clusters, clusters_pca, clusters_raw, clusters_shared, score_widths
+from prune_env.criteria.clusters.features import FEATURES
+from prune_env.criteria.clusters.filters import Filters, live_filters
+from prune_env.criteria.clusters.kmeans import Clusters, kmeans, select_representatives
+from prune_env.criteria.clusters.nested import nested_order
+
+__all__ = [
+    "FEATURES",
+    "Clusters",
+    "FilterAutoencoder",
+    "Filters",
+    "clusters",
+    "clusters_pca",
+    "clusters_raw",
+    "clusters_shared",
+    "kmeans",
+    "live_filters",
+    "nested_order",
+    "score_widths",
+    "select_representatives",
+]

@@ -1,0 +1,177 @@
+"""The Hessian of the mean cross-entropy: its diagonal, estimated or exact, and a whole channel's exact quadratic form.
+
+The factor 1/2 makes a score the predicted change of the loss. Curvature can be negative, where ReLU networks are not at
+a minimum; the magnitude of a channel's sum is its score [our choice]: the loss is not flat there, and taking magnitudes
+of single weights instead would turn the estimate's noise into a bias.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prune_env.criteria.curvature import (
+    Batches,
+    Loss,
+    Weights,
+    channel_quadratics,
+    gradient_graph,
+    hessian_product,
+)
+from prune_env.criteria.registry import register_criterion
+from prune_env.criteria.subject import Subject
+from prune_env.errors import ConfigError
+from prune_env.unit import IntArray, Unit
+from prune_env.walk import Scores
+
+IMAGES_AT_ONCE = 8
+"""Images of a graph: few for memory, and because for the same work many probes on few images each vary less."""
+
+PROBES = 2
+"""Hutchinson probes for each of these batches [our choice]: 128 probes for 512 images."""
+
+MOST_WEIGHTS = 10_000
+"""Weights for which the exact diagonal is computed."""
+
+
+def hutchinson_diagonal(
+    model: nn.Module,
+    batches: Batches,
+    weights: Weights,
+    probes: int,
+    generator: torch.Generator,
+    loss: Loss = F.cross_entropy,
+) -> dict[str, Tensor]:
+    """Estimates H_qq as the mean of v_q (H v)_q over Rademacher vectors v (Bekas et al. 2007); unbiased.
+
+    Args:
+        model: The network in eval mode.
+        batches: Images and labels; the Hessian is that of the mean loss over all of them.
+        weights: Whose diagonal is asked for.
+        probes: Vectors drawn afresh for each batch.
+        generator: Draws them.
+        loss: The mean loss of outputs and labels.
+
+    Returns:
+        By name, float64 and shaped as the weights; can be negative.
+    """
+    names, tensors = list(weights), list(weights.values())
+    sums = [torch.zeros_like(tensor, dtype=torch.float64) for tensor in tensors]
+    count = 0
+    for images, labels in batches:
+        count += len(images)
+        gradients = gradient_graph(model, images, labels, tensors, loss)
+        for _ in range(probes):
+            signs = [_signs(tensor, generator) for tensor in tensors]
+            for total, sign, product in zip(sums, signs, hessian_product(gradients, tensors, signs), strict=True):
+                total += len(images) / probes * (sign * product)
+    return {name: total / count for name, total in zip(names, sums, strict=True)}
+
+
+def exact_diagonal(
+    model: nn.Module, batches: Batches, weights: Weights, loss: Loss = F.cross_entropy
+) -> dict[str, Tensor]:
+    """H_qq from one Hessian-vector product for each weight and batch.
+
+    Args:
+        model: The network in eval mode.
+        batches: Images and labels; the Hessian is that of the mean loss over all of them.
+        weights: Whose diagonal is asked for.
+        loss: The mean loss of outputs and labels.
+
+    Returns:
+        By name, float64 and shaped as the weights; can be negative.
+
+    Raises:
+        ConfigError: If there are more than `MOST_WEIGHTS` weights.
+    """
+    size = sum(weight.numel() for weight in weights.values())
+    if size > MOST_WEIGHTS:
+        raise ConfigError(
+            f"criterion.name: 'hessian' takes a Hessian-vector product for each of the {size} weights; at most "
+            f"{MOST_WEIGHTS} are allowed. Use 'hutchinson', its estimate, or 'lobs'."
+        )
+    sums = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
+    count = 0
+    for images, labels in batches:
+        count += len(images)
+        gradients = gradient_graph(model, images, labels, list(weights.values()), loss)
+        for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+            for place in range(weight.numel()):
+                one = torch.zeros_like(weight)
+                one.view(-1)[place] = 1.0
+                (column,) = hessian_product([gradient], [weight], [one])
+                sums[name].view(-1)[place] += len(images) * column.flatten()[place]
+    return {name: total / count for name, total in sums.items()}
+
+
+@register_criterion("hutchinson", needs="images", random=True)
+def hutchinson(subject: Subject) -> Scores:
+    """S_c = 1/2 |sum_q H_qq w_cq^2| with Hutchinson's estimate of H_qq."""
+    generator = torch.Generator().manual_seed(subject.seed)
+    batches = subject.batches(min(subject.batch_size, IMAGES_AT_ONCE))
+    return _scores(subject, hutchinson_diagonal(subject.folded, batches, subject.weights, PROBES, generator))
+
+
+@register_criterion("hessian", needs="images")
+def hessian(subject: Subject) -> Scores:
+    """S_c = 1/2 |sum_q H_qq w_cq^2| with the exact H_qq; for small networks only.
+
+    Raises:
+        ConfigError: If there are more than `MOST_WEIGHTS` weights.
+    """
+    return _scores(subject, exact_diagonal(subject.folded, subject.batches(), subject.weights))
+
+
+@register_criterion("hessian_block", needs="images")
+def hessian_block(subject: Subject) -> Scores:
+    """S_c = 1/2 |w_c^T H w_c| over all weights that write a unit's channel, the members of a coupled unit together.
+
+    What couples the members counts [our choice]. It costs a Hessian-vector product, some five forward passes over all
+    images, for every channel of every unit: a check for small networks and few images.
+    """
+    totals = {unit.name: np.zeros(unit.channels) for unit in subject.walk.units}
+    count = 0
+    for images, labels in subject.batches(min(subject.batch_size, IMAGES_AT_ONCE)):
+        count += len(images)
+        graph = gradient_graph(subject.folded, images, labels, list(subject.weights.values()))
+        gradients = dict(zip(subject.weights, graph, strict=True))
+        for unit in subject.walk.units:
+            rows = written_rows(subject, unit)
+            for channel in range(unit.channels):
+                chosen = {name: index[channel] for name, index in rows.items()}
+                totals[unit.name][channel] += len(images) * _quadratic(subject.weights, gradients, chosen)
+    return {name: np.abs(0.5 * total / count) for name, total in totals.items()}
+
+
+def written_rows(subject: Subject, unit: Unit) -> dict[str, IntArray]:
+    """For each layer that writes a unit, which of its output channels each of the unit's takes, [channels, r]."""
+    rows: dict[str, IntArray] = {}
+    for producer in subject.producers(unit):
+        known = rows.get(producer.name)
+        rows[producer.name] = producer.index if known is None else np.concatenate([known, producer.index], axis=1)
+    return rows
+
+
+def _quadratic(weights: Weights, gradients: Weights, rows: Mapping[str, npt.NDArray[np.int64]]) -> float:
+    """w^T H w of the weights in the given rows."""
+    tensors = [weights[name] for name in rows]
+    vectors = [torch.zeros_like(tensor) for tensor in tensors]
+    for vector, tensor, index in zip(vectors, tensors, rows.values(), strict=True):
+        vector[index] = tensor.detach()[index]
+    products = hessian_product([gradients[name] for name in rows], tensors, vectors)
+    return sum(float((vector * product).double().sum()) for vector, product in zip(vectors, products, strict=True))
+
+
+def _scores(subject: Subject, diagonal: Weights) -> Scores:
+    sums = subject.summed(
+        {name: channel_quadratics(weight, diagonal[name]) for name, weight in subject.weights.items()}
+    )
+    return {unit: np.abs(values) for unit, values in sums.items()}
+
+
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    return (2.0 * torch.randint(2, like.shape, generator=generator) - 1.0).to(like)

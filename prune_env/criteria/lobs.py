@@ -1,0 +1,107 @@
+"""Layer-wise optimal brain surgeon: what a channel's removal does to the mean square of its layer's pre-activations.
+
+Known from Yang and Liu (Neurocomputing 2022) and Yang (2024), system D: curvature is computed layer by layer, as in
+L-OBS (Dong et al., NeurIPS 2017), and a channel's sensitivity is the sum of those of its weights. For the error
+E = mean_j (z_j' - z_j)^2 / 2 of one output channel, the Hessian is the same for every channel of the layer (of a
+group): H = mean_j x_j x_j^T over all images and output positions j, x the im2col patch. The factor 1/2 throughout
+makes a score the predicted rise of E. No label is read.
+
+The bias [our choice]: its own removal is not counted, but it reads a constant 1 in H, so the surgeon may move it to
+make up for a weight, as a recalibration after the cut does.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from prune_env.criteria.curvature import channel_quadratics
+from prune_env.criteria.registry import register_criterion
+from prune_env.criteria.subject import Subject
+from prune_env.errors import ConfigError
+from prune_env.patch_covariance import patch_moments, patches, shrunk_inverse_diagonal, watch
+from prune_env.walk import Scores
+
+SHRINKAGE = 0.01
+"""Share of H that is replaced by its mean diagonal before it is inverted [our choice; GPTQ damps by as much]."""
+
+LARGEST = 8192
+"""Weights an output channel (d) for which H, d x d in float64, is still inverted: 0.5 GB, and three of it at a time."""
+
+IMAGES_AT_ONCE = 16
+"""A bound on memory: the patches of a layer take k x k times the room of what it reads."""
+
+
+@register_criterion("lobs", needs="images")
+def lobs(subject: Subject) -> Scores:
+    """S_c = 1/2 sum_q w_cq^2 / [H^-1]_qq, the optimal brain surgeon's saliencies summed over the channel.
+
+    Raises:
+        ConfigError: If a layer's H is too large to invert.
+        EvaluationError: If a layer reads a number that is not finite.
+    """
+    for name, weight in subject.weights.items():
+        if weight[0].numel() > LARGEST:
+            raise ConfigError(
+                f"criterion.name: 'lobs' inverts a matrix of {weight[0].numel()} rows for layer {name!r}; at most "
+                f"{LARGEST} are allowed. Use 'lobs_diagonal' or 'lobs_block', which invert nothing."
+            )
+    values = {}
+    moments = patch_moments(subject.folded, subject.weights, subject.batches(_at_once(subject)))
+    for name, weight in subject.weights.items():
+        has_bias = subject.folded.get_submodule(name).bias is not None
+        curvature = moments.pop(name).curvature(centred=has_bias)
+        by_weight = 1.0 / shrunk_inverse_diagonal(curvature, SHRINKAGE)
+        values[name] = channel_quadratics(weight, _by_channel(by_weight, weight))
+    return subject.summed(values)
+
+
+@register_criterion("lobs_diagonal", needs="images")
+def lobs_diagonal(subject: Subject) -> Scores:
+    """S_c = 1/2 sum_q H_qq w_cq^2: the same with H taken as diagonal, as the paper's proof of the sum has it."""
+    squares: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def see(name: str, module: nn.Module, inputs: Tensor, _output: Tensor) -> None:
+        found = patches(module, inputs)
+        squares[name] = squares.get(name, 0) + found.double().square().sum((0, 3))
+        counts[name] = counts.get(name, 0) + len(found) * found.shape[3]
+
+    watch(subject.folded, subject.weights, subject.batches(_at_once(subject)), see)
+    return subject.summed(
+        {
+            name: channel_quadratics(weight, _by_channel(squares[name] / counts[name], weight))
+            for name, weight in subject.weights.items()
+        }
+    )
+
+
+@register_criterion("lobs_block", needs="images")
+def lobs_block(subject: Subject) -> Scores:
+    """S_c = 1/2 w_c^T H w_c: half the mean square of the channel's pre-activation without bias, exact and cheap."""
+    squares: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def see(name: str, module: nn.Module, _inputs: Tensor, output: Tensor) -> None:
+        # A linear layer has its channels last, a convolution second.
+        rows = (output if isinstance(module, nn.Linear) else output.movedim(1, -1)).flatten(0, -2)
+        bias = module._parameters["bias"]
+        plain = rows.double() if bias is None else rows.double() - bias.double()
+        squares[name] = squares.get(name, 0) + plain.square().sum(0)
+        counts[name] = counts.get(name, 0) + len(rows)
+
+    watch(subject.folded, subject.weights, subject.batches(_at_once(subject)), see)
+    halves: dict[str, npt.NDArray[np.float64]] = {
+        name: (0.5 * squares[name] / counts[name]).cpu().numpy() for name in subject.weights
+    }
+    return subject.summed(halves)
+
+
+def _by_channel(by_group: Tensor, weight: Tensor) -> Tensor:
+    """Values [groups, d] for every weight, shaped as the weight tensor."""
+    repeated = torch.repeat_interleave(by_group, len(weight) // len(by_group), dim=0)
+    return repeated.reshape(weight.shape)
+
+
+def _at_once(subject: Subject) -> int:
+    return min(subject.batch_size, IMAGES_AT_ONCE)

@@ -1,0 +1,77 @@
+"""First-order Taylor: what the loss would lose with a channel (Molchanov et al., CVPR 2019)."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prune_env.criteria.registry import register_criterion
+from prune_env.criteria.subject import Subject
+from prune_env.evaluate import check_output
+from prune_env.walk import Scores
+
+PIXELS = 2**19
+"""Pixels of all images of one pass: every map and its gradient are in memory at once [our choice]."""
+
+
+@register_criterion("taylor", needs="images")
+def taylor(subject: Subject) -> Scores:
+    """The mean over images of (sum over positions of z dL/dz)^2, summed over all that writes the channel.
+
+    z is what a layer writes after its folded batch norm, where the paper has its gates; without it, dL is -z dL/dz to
+    first order. L is the cross-entropy of one image. The paper squares the gradient of a mini-batch; here each
+    image's is squared, so that the batch size does not matter [our choice].
+
+    Raises:
+        ModelError: If the network's output is not one score for each image and class.
+    """
+    images = subject.images
+    size = max(1, min(subject.batch_size, PIXELS // images[0, 0].numel()))
+    totals: dict[str, npt.NDArray[np.float64]] = {}
+    for batch, labels in subject.batches(size):
+        if not totals:
+            check_output(subject.folded, batch[:1], int(labels.max()) + 1)
+        for name, values in _saliencies(subject.folded, list(subject.weights), batch, labels).items():
+            totals[name] = totals.get(name, 0.0) + values.square().sum(dim=0).cpu().numpy()
+    return subject.summed({name: total / len(images) for name, total in totals.items()})
+
+
+def _saliencies(model: nn.Module, layers: Sequence[str], images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """For each layer the sum over positions of z dL/dz, float64 [images, output channels]."""
+    with torch.enable_grad(), torch.autocast(images.device.type, enabled=False), _outputs(model, layers) as outputs:
+        # Summed, not averaged: in eval mode each image's gradient is then its own.
+        loss = F.cross_entropy(model(images), labels, reduction="sum")
+        gradients = torch.autograd.grad(loss, [output for _, output in outputs], materialize_grads=True)
+    found: dict[str, Tensor] = {}
+    for (name, output), gradient in zip(outputs, gradients, strict=True):
+        products = output.detach() * gradient
+        if isinstance(model.get_submodule(name), nn.Linear):
+            products = products.movedim(-1, 1)
+        # A layer may be called several times for an image; without it, all of that is gone.
+        found[name] = found.get(name, 0.0) + products.double().reshape(*products.shape[:2], -1).sum(dim=2)
+    return found
+
+
+@contextmanager
+def _outputs(model: nn.Module, layers: Sequence[str]) -> Iterator[list[tuple[str, Tensor]]]:
+    """Collects what layers write while the network runs, by name, in the order of the calls."""
+    found: list[tuple[str, Tensor]] = []
+
+    def keep(name: str, output: Tensor) -> Tensor:
+        found.append((name, output))
+        # The network goes on with a copy, because an activation in place would overwrite what is kept.
+        return output.clone()
+
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda _module, _inputs, output, name=name: keep(name, output))
+        for name in layers
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,156 @@
+"""What a layer reads, as vectors: im2col patches of its input, and their second moments."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prune_env.errors import EvaluationError
+
+SeeCall = Callable[[str, nn.Module, Tensor, Tensor], None]
+"""Called with a module's name, the module, its input and its output."""
+
+
+def patches(module: nn.Module, inputs: Tensor) -> Tensor:
+    """What each output position of a layer multiplies its weights with.
+
+    Args:
+        module: A convolution of any dimension, grouping and padding, or a linear layer.
+        inputs: What it reads, [N, C, *space] or [N, *any, C].
+
+    Returns:
+        [N, groups, d, positions], with d weights an output channel in the order of ``module.weight.flatten(1)``; the
+        bias' constant input is left out.
+    """
+    if isinstance(module, nn.Linear):
+        return inputs.reshape(len(inputs), -1, module.in_features).transpose(1, 2).unsqueeze(1)
+    assert isinstance(module, nn.modules.conv._ConvNd)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    windows = F.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+    steps = zip(module.kernel_size, module.stride, module.dilation, strict=True)
+    for axis, (kernel, stride, dilation) in enumerate(steps, start=2):
+        windows = windows.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    space = len(module.kernel_size)
+    kernel_first = windows.movedim(tuple(range(-space, 0)), tuple(range(2, 2 + space)))
+    positions = windows.shape[2 : 2 + space].numel()
+    return kernel_first.reshape(len(inputs), module.groups, -1, positions)
+
+
+def watch(model: nn.Module, names: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]], see: SeeCall) -> None:
+    """Runs a network without gradients and shows every call of the named modules.
+
+    Args:
+        model: The network, in the mode in which it is to run.
+        names: Modules with one input.
+        batches: Images [N, C, H, W] and labels, of which none is read.
+        see: Called during each of the calls, so that nothing has to be kept.
+    """
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: see(name, module, inputs[0], output)
+        )
+        for name in names
+    ]
+    try:
+        with torch.no_grad():
+            for images, _ in batches:
+                model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass
+class PatchMoments:
+    """First and second moments of one layer's patches over all images and output positions.
+
+    Attributes:
+        count: Patches seen.
+        total: float64 [groups, d], the sum of the patches.
+        products: float64 [groups, d, d], the sum of their outer products.
+    """
+
+    count: int
+    total: Tensor
+    products: Tensor
+
+    @classmethod
+    def of(cls, found: Tensor) -> Self:
+        """The moments of patches [N, groups, d, positions]."""
+        rows = found.permute(1, 2, 0, 3).flatten(2)
+        return cls(rows.shape[2], rows.double().sum(2), (rows @ rows.transpose(1, 2)).double())
+
+    def add(self, other: Self) -> None:
+        """Adds the moments of more patches, in place."""
+        self.count += other.count
+        self.total += other.total
+        self.products += other.products
+
+    def curvature(self, centred: bool) -> Tensor:
+        """H of the layer's squared error, E = mean_j |w (x_j)|^2 / 2 for each output channel (L-OBS).
+
+        Args:
+            centred: Whether a bias reads a constant 1 beside the patch. Then this is H's Schur complement, the
+                covariance, whose inverse is the block of H^-1 that belongs to the weights.
+
+        Returns:
+            float64 [groups, d, d].
+        """
+        second = self.products / self.count
+        if not centred:
+            return second
+        mean = self.total / self.count
+        return second - mean.unsqueeze(2) * mean.unsqueeze(1)
+
+
+def patch_moments(
+    model: nn.Module, names: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, PatchMoments]:
+    """The moments of what the named layers read, gathered in one pass over the images.
+
+    Products are computed in float32 and added up in float64: 1 GB for torchvision's resnet50.
+
+    Args:
+        model: The network in eval mode.
+        names: Convolutions and linear layers.
+        batches: Images [N, C, H, W] and labels, of which none is read.
+
+    Raises:
+        EvaluationError: If a layer reads a number that is not finite; names the layer.
+    """
+    found: dict[str, PatchMoments] = {}
+
+    def see(name: str, module: nn.Module, inputs: Tensor, _output: Tensor) -> None:
+        if not inputs.isfinite().all():
+            raise EvaluationError(
+                f"Layer {name!r} reads a number that is not finite. Check the network's weights and the data's scaling."
+            )
+        moments = PatchMoments.of(patches(module, inputs))
+        if name in found:
+            found[name].add(moments)
+        else:
+            found[name] = moments
+
+    watch(model, names, batches, see)
+    return found
+
+
+def shrunk_inverse_diagonal(curvature: Tensor, shrinkage: float) -> Tensor:
+    """The diagonal of the inverse of (1 - a) H + a (trace(H) / d) I.
+
+    A relative damping that keeps the trace: whitened inputs are left as they are, and scaled inputs scale through.
+
+    Args:
+        curvature: Positive semidefinite H, float64 [groups, d, d].
+        shrinkage: a, in (0, 1].
+
+    Returns:
+        float64 [groups, d]; so large that what is divided by it is 0 where H is 0.
+    """
+    scale = curvature.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-100)
+    damped = (1.0 - shrinkage) * curvature
+    damped.diagonal(dim1=1, dim2=2).add_(shrinkage * scale.unsqueeze(1))
+    return torch.cholesky_inverse(torch.linalg.cholesky(damped)).diagonal(dim1=1, dim2=2)

@@ -1,0 +1,143 @@
+"""Merging: what read a dropped channel reads the kept one that is most like it instead.
+
+Where dropped and kept channels are copies, this is exact; it is the less so the less they are alike. It goes with
+filter clusters, but is not in their paper [our choice]. The outgoing weights are added up: W[:, kept] += W[:, dropped].
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.spatial.distance import cdist
+from torch import Tensor, nn
+
+from prune_env.costs import Convolution, channels_of, is_depthwise
+from prune_env.criteria.subject import Subject
+from prune_env.errors import UserError
+from prune_env.models.shortcut import ZeroPadShortcut
+from prune_env.plan import PruningPlan
+from prune_env.surgery.channels import apply_plan, sliced_tensors
+from prune_env.surgery.repair import Sides
+from prune_env.unit import IntArray
+from prune_env.walk import LayerWalk
+
+StandIns = Callable[[str, IntArray], IntArray]
+"""For a unit's name and the channels that stay: int64 [channels], the kept channel in place of each, its own if kept"""
+
+
+def nearest_representatives(features: npt.NDArray[np.float64], kept: IntArray) -> IntArray:
+    """For each channel the kept one that is nearest; a kept channel stands for itself.
+
+    Args:
+        features: float64 [channels, any], such as a unit's filters or their learned features.
+        kept: int64 [kept], the channels that stay, ascending.
+
+    Returns:
+        int64 [channels]; of equally near ones the lower.
+    """
+    nearest: IntArray = kept[cdist(features, features[kept]).argmin(axis=1)]
+    nearest[kept] = kept
+    return nearest
+
+
+def merge_dropped(walk: LayerWalk, plan: PruningPlan, stand_ins: Mapping[str, IntArray]) -> nn.Module:
+    """The walk's network cut to a plan, with dropped channels merged into kept ones.
+
+    Args:
+        walk: The walk that the plan was made of.
+        plan: What stays.
+        stand_ins: For each unit to be merged, int64 [channels]: the kept channel that stands for each. A unit that is
+            not named is only cut.
+
+    Raises:
+        UserError: If a channel that is kept does not stand for itself, or one that is not kept stands for another.
+    """
+    for name, found in stand_ins.items():
+        kept = np.asarray(plan.kept[name])
+        if not np.isin(found, kept).all() or not np.array_equal(found[kept], kept):
+            raise UserError(f"Unit {name!r}: only kept channels can stand for others, and each stands for itself.")
+    return apply_plan(plan, walk.model, Merging(walk, lambda name, _kept: stand_ins[name], stand_ins))
+
+
+class Merging:
+    """A `Repair` that merges the channels that a layer no longer reads into those that it does.
+
+    Convolutions, linear layers and zero-padding shortcuts are merged. A depthwise convolution has nothing to add up:
+    its own filters must be alike too, and its outputs are merged where they are read. A grouped convolution is merged
+    where both channels are read by the same group.
+
+    Args:
+        walk: The dense network and its units.
+        stand_ins: What stands for what; asked anew for each reader of a cut unit.
+        names: The units to be merged, all where it is None.
+    """
+
+    def __init__(self, walk: LayerWalk, stand_ins: StandIns, names: Mapping[str, object] | None = None) -> None:
+        self._stand_ins = stand_ins
+        self._modules = dict(walk.model.named_modules())
+        self._read: dict[str, list[tuple[str, IntArray]]] = defaultdict(list)
+        for unit in walk.free:
+            for member in unit.members:
+                if member.side == "in" and (names is None or unit.name in names):
+                    self._read[member.module].append((unit.name, member.index))
+
+    def tensors(self, name: str, sides: Sides) -> dict[str, Tensor]:
+        """The tensors that a cut layer gets instead of the sliced ones; see `Repair`."""
+        module = self._modules[name]
+        if "in" not in sides or name not in self._read or is_depthwise(module):
+            return {}
+        inputs = self._inputs(name, channels_of(module, "in"), sides["in"])
+        if isinstance(module, ZeroPadShortcut):
+            # The surgery renumbers what the shortcut reads after this. Zero channels read one place past the inputs.
+            source = torch.as_tensor(np.append(inputs, len(inputs)), device=module.source.device)
+            return {"source": source[module.source]}
+        if not isinstance(module, (*Convolution, nn.Linear)):
+            return {}
+        groups = 1 if isinstance(module, nn.Linear) else module.groups
+        merged = copy.copy(module)
+        weight = merged_inputs(module.weight.detach(), inputs, groups)
+        merged._parameters = {**module._parameters, "weight": nn.Parameter(weight, requires_grad=False)}
+        return {"weight": sliced_tensors(merged, sides)["weight"]}
+
+    def _inputs(self, name: str, size: int, kept: IntArray) -> IntArray:
+        """For each input channel of a layer [size], the one that stands for it."""
+        stays = np.isin(np.arange(size), kept)
+        inputs = np.arange(size)
+        for unit, index in self._read[name]:
+            staying = np.flatnonzero(stays[index[:, 0]])
+            if len(staying) < len(index):
+                inputs[index] = index[self._stand_ins(unit, staying)]
+        return inputs
+
+
+def similar_filters(subject: Subject) -> StandIns:
+    """For each channel the kept one whose folded filters are nearest [our choice]."""
+    filters = {}
+    for unit in subject.walk.free:
+        rows = [subject.weights[one.name].detach().cpu()[torch.as_tensor(one.index)] for one in subject.producers(unit)]
+        filters[unit.name] = torch.cat([layer.flatten(1) for layer in rows], dim=1).double().numpy()
+    return lambda name, kept: nearest_representatives(filters[name], kept)
+
+
+def merged_inputs(weight: Tensor, stand_ins: IntArray, groups: int = 1) -> Tensor:
+    """A weight whose input channels are added up where one stands for several.
+
+    Args:
+        weight: [outputs, inputs / groups, ...].
+        stand_ins: int64 [inputs], the input channel that stands for each; its own number for those that stay.
+        groups: Of a grouped convolution; an input of one group cannot stand for one of another, and is left alone.
+
+    Returns:
+        The weight in the same shape; inputs that another stands for have zeros.
+    """
+    slots = weight.shape[1]
+    blocks = weight.chunk(groups)
+    own = np.arange(len(stand_ins))
+    within = np.where(stand_ins // slots == own // slots, stand_ins, own).reshape(groups, slots) % slots
+    places = torch.as_tensor(within, device=weight.device)
+    return torch.cat(
+        [torch.zeros_like(block).index_add_(1, place, block) for block, place in zip(blocks, places, strict=True)]
+    )

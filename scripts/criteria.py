@@ -1,0 +1,179 @@
+"""`prune-env compare --criteria`: the same widths with every criterion."""
+
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from prune_env.config import RunConfig
+from prune_env.criteria import criterion_named, known_criteria, score_channels
+from prune_env.data import Splits
+from prune_env.errors import ConfigError, RunError
+from prune_env.evaluate import Evaluator
+from prune_env.files import append_record, atomic_write, read_records
+from prune_env.plan import PruningPlan
+from prune_env.prepare import device_of, make_evaluator
+from prune_env.recover import train
+from prune_env.run import RunDirectory
+from prune_env.task import PruningTask
+from scripts.common import console, print_json, results, to_json
+from scripts.comparison import Interval
+from scripts.searching import check_same_start, prepare, settings_of, start_run
+
+Record = dict[str, Any]
+
+MEASURES = {
+    "cut": "right after the cut",
+    "recalibrated": "recalibrated",
+    "merged": "merged",
+    "repaired": "least squares",
+    "tuned": "fine-tuned",
+}
+"""Accuracies of a cut network on the reward set, in the order in which a network comes by them."""
+
+
+def names_of(given: str) -> list[str]:
+    """The criteria of a list with commas; ``all`` for every one.
+
+    Raises:
+        ConfigError: If there is no such criterion, or none is named.
+    """
+    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+    if names == ["all"]:
+        return known_criteria()
+    for name in names:
+        criterion_named(name)
+    if not names:
+        raise ConfigError(f"--criteria: none given; allowed are all, or {', '.join(known_criteria())}.")
+    return names
+
+
+def measure_criteria(folder: Path, settings: RunConfig, names: Sequence[str], seeds: int, as_json: bool) -> None:
+    """Cuts a network to the uniform widths by every criterion, and measures what is left; goes on where it was.
+
+    Args:
+        folder: Where the records are kept, in a run directory for each seed.
+        settings: The run's settings; ``fidelity`` says how the cut networks are fine-tuned.
+        names: Criteria.
+        seeds: How many seeds, from the configuration's on; a seed also draws the images.
+        as_json: Whether to print JSON.
+    """
+    dense: list[float] = []
+    found: dict[str, list[Record]] = {name: [] for name in names}
+    for seed in range(settings.seed, settings.seed + seeds):
+        run = RunDirectory(folder / f"seed-{seed}")
+        records, accuracy = _measure_seed(run, settings.model_copy(update={"seed": seed}), names)
+        dense.append(accuracy)
+        for name in names:
+            found[name] += [record for record in records if record["criterion"] == name]
+    record = {
+        "model": settings.model.name,
+        "budget": {"metric": settings.budget.metric, "keep": settings.budget.keep},
+        "dense": sum(dense) / len(dense),
+        "criteria": {name: _summary(rows) for name, rows in found.items() if rows},
+        "peak_memory_gb": peak_memory_gb(),
+    }
+    atomic_write(folder / "criteria.json", to_json(record).encode())
+    if as_json:
+        print_json(record)
+    else:
+        results.print(_table(record, found))
+
+
+def _measure_seed(run: RunDirectory, settings: RunConfig, names: Sequence[str]) -> tuple[list[Record], float]:
+    """The records of one seed, those that are missing measured now, and the dense network's accuracy."""
+    started = run.config.is_file()
+    if started and _fixed(RunConfig.load(run.config)) != _fixed(settings):
+        raise RunError(f"{str(run.root)!r} holds criteria of other settings: give another folder by run.directory=...")
+    splits, task = prepare(settings_of(run), run) if started else prepare(settings)
+    if started:
+        check_same_start(run, splits, task)
+    else:
+        run = start_run(run.root, settings, splits, task)
+    file = run.root / "criteria.jsonl"
+    missing = [name for name in names if name not in {record["criterion"] for record in read_records(file)}]
+    with console.status("measuring what layers read, for the repair") as status:
+        bench = _Bench(settings, splits, task) if missing else None
+        for name in missing:
+            status.update(f"seed {settings.seed}, {name}")
+            try:
+                assert bench is not None
+                append_record(file, bench.measure(name))
+            except ConfigError as error:
+                console.print(f"{name} is left out: {error}", markup=False, highlight=False)
+    return read_records(file), task.evaluator.measure(task.walk.model)
+
+
+def peak_memory_gb() -> float:
+    """The most memory that this process has held, in GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+class _Bench:
+    """Measures one criterion after the other on one task."""
+
+    def __init__(self, settings: RunConfig, splits: Splits, task: PruningTask) -> None:
+        self.settings = settings
+        self.splits = splits
+        self.task = task
+        self.widths = task.budget.names(task.budget.uniform())
+        self.plain, self.merged, self.fitted = map(self._evaluator, ("none", "merge", "least_squares"))
+
+    def _evaluator(self, repair: str) -> Evaluator:
+        section = self.settings.repair.model_copy(update={"name": repair})
+        return make_evaluator(self.settings.model_copy(update={"repair": section}), self.splits, self.task.walk)
+
+    def measure(self, name: str) -> Record:
+        """Scores, cuts, recalibrates, repairs and fine-tunes."""
+        started = time.perf_counter()
+        # A subject of its own: folding the network is part of what a criterion costs.
+        scores = score_channels(name, replace(self.task.subject))
+        seconds = time.perf_counter() - started
+        return {"criterion": name, "seconds": seconds, **self._accuracies(self.task.walk.plan(self.widths, scores))}
+
+    def _accuracies(self, plan: PruningPlan) -> dict[str, float]:
+        measure = self.plain.measure
+        found = {
+            "cut": measure(plan.apply(self.task.walk.model).to(self.plain.device)),
+            "recalibrated": measure(network := self.plain.pruned(plan)),
+            "merged": measure(self.merged.pruned(plan)),
+            "repaired": measure(self.fitted.pruned(plan)),
+        }
+        few = replace(self.splits, train_indices=self.splits.train_indices[: self.settings.fidelity.images])
+        train(network, few, self.settings.fidelity, self.settings.seed, device_of(self.settings))
+        return {**found, "tuned": measure(network.to(self.plain.device))}
+
+
+def _fixed(settings: RunConfig) -> dict[str, Any]:
+    """The settings that all records of a folder have in common."""
+    return {key: value for key, value in settings.resolved().items() if key not in ("form", "run", "criterion")}
+
+
+def _summary(rows: Sequence[Record]) -> dict[str, Any]:
+    means = {key: sum(row[key] for row in rows) / len(rows) for key in (*MEASURES, "seconds")}
+    return {**means, "seeds": [{key: row[key] for key in MEASURES} for row in rows]}
+
+
+def _table(record: Mapping[str, Any], found: Mapping[str, Sequence[Record]]) -> Table:
+    """Criteria by their accuracy after recalibration, the best first."""
+    budget = record["budget"]
+    metric = "MACs" if budget["metric"] == "macs" else budget["metric"]
+    title = (
+        f"{record['model']} ({record['dense']:.2%}) at {budget['keep']:.0%} of the {metric}, uniform widths: "
+        "accuracy on the reward set, in %"
+    )
+    table = Table(box=SIMPLE, title=title, title_justify="left")
+    table.add_column("criterion")
+    for words in (*MEASURES.values(), "seconds to score"):
+        table.add_column(words, justify="right")
+    for name in sorted(record["criteria"], key=lambda name: -record["criteria"][name]["recalibrated"]):
+        intervals = (str(Interval.of([row[key] for row in found[name]])) for key in MEASURES)
+        table.add_row(name, *intervals, f"{record['criteria'][name]['seconds']:.1f}")
+    return table

@@ -1,0 +1,185 @@
+"""Least squares: weights fitted so that outputs stay near the dense ones."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import image_set, toy_resnet, toy_walk
+from zoo import body, conv, small_images
+
+from prune_env import LayerWalk, PruningPlan
+from prune_env.evaluate import Evaluator
+from prune_env.form import Form
+from prune_env.patch_covariance import patches
+from prune_env.surgery.channels import apply_plan
+from prune_env.surgery.least_squares import LeastSquares
+
+TINY = 1e-5
+
+
+def repair(model: nn.Module, images: Tensor, ridge: float = TINY, normed: tuple[str, ...] = ()) -> LeastSquares:
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    return LeastSquares(model, zip(images.split(16), labels.split(16), strict=True), normed, ridge)
+
+
+def read_by(model: nn.Module, name: str, images: Tensor) -> Tensor:
+    """What a layer is called with."""
+    seen: list[Tensor] = []
+    handle = model.get_submodule(name).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(images)
+    handle.remove()
+    return seen[0]
+
+
+def chain(bias: bool = True) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 6, bias=bias), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 5))
+
+
+def images_of(count: int = 48) -> Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_fitted_weights_are_those_of_a_regression_on_the_samples(bias: bool) -> None:
+    model, images, kept = chain(bias), images_of(), [0, 2, 3, 7]
+    read = read_by(model, "2", images)
+    rows = patches(model[2], read).permute(0, 3, 1, 2).flatten(0, 1).squeeze(1).double()
+    wanted = model[2](read).movedim(1, -1).flatten(0, -2).double().detach()
+    chosen = np.concatenate([np.arange(9) + 9 * channel for channel in kept])
+    known = rows[:, chosen]
+    if bias:
+        known = torch.cat([known, torch.ones(len(rows), 1, dtype=torch.float64)], dim=1)
+    expected = torch.linalg.lstsq(known, wanted).solution.T
+    found = repair(model, images).tensors("2", {"in": np.array(kept)})
+    weights = expected[:, :-1] if bias else expected
+    torch.testing.assert_close(found["weight"].flatten(1).double(), weights, rtol=1e-3, atol=1e-4)
+    if bias:
+        torch.testing.assert_close(found["bias"].double(), expected[:, -1], rtol=1e-3, atol=1e-3)
+    else:
+        assert set(found) == {"weight"}
+
+
+def test_a_channel_that_is_a_sum_of_others_is_not_missed() -> None:
+    model = chain()
+    with torch.no_grad():  # no ReLU between them, so that what is summed stays a sum
+        model[1] = nn.Identity()
+        model[0].weight[3] = model[0].weight[0] - 2.0 * model[0].weight[5]
+        model[0].bias[3] = model[0].bias[0] - 2.0 * model[0].bias[5] + 0.3
+    images = images_of()
+    walk = LayerWalk.trace(model, images[:1])
+    plan = walk.plan({"0": 7}, {"0": np.array([1.0, 1, 1, 0, 1, 1, 1, 1])})
+    with torch.no_grad():
+        dense, sliced = model(images), plan.apply(model)(images)
+        fitted = apply_plan(plan, model, repair(model, images))(images)
+    inside = (dense - fitted).abs().max() / dense.abs().max()
+    # A padded border reads zeros where the constant is due: all that is left of the error.
+    assert inside < 0.1 * (dense - sliced).abs().max() / dense.abs().max()
+
+
+def test_a_linear_layer_behind_a_flatten_is_fitted_in_whole_channels() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(conv(3, 6), nn.Flatten(), nn.Linear(6 * 64, 5)).eval()
+    with torch.no_grad():
+        model[0].weight[4] = 3.0 * model[0].weight[1]
+        model[0].bias[4] = -model[0].bias[1]
+    images = images_of(600)
+    plan = LayerWalk.trace(model, images[:1]).plan({"0": 5}, {"0": np.array([1.0, 1, 1, 1, 0, 1])})
+    with torch.no_grad():
+        found = apply_plan(plan, model, repair(model, images))(images)
+    torch.testing.assert_close(found, model(images), rtol=1e-2, atol=1e-2)
+
+
+def test_each_group_of_a_grouped_convolution_is_fitted_on_what_it_reads() -> None:
+    net = body(lambda net, x: net.g(x), 12, g=conv(8, 12, groups=4, bias=True)).eval()
+    images = small_images(64)
+    walk = LayerWalk.trace(net, images[:1])
+    kept = np.array([0, 2, 4, 6])
+    found = repair(net, images).tensors("g", {"in": kept})
+    read = read_by(net, "g", images)
+    rows = patches(net.g, read)
+    for group in range(4):
+        own = slice(3 * group, 3 * group + 3)
+        known = rows[:, group, :9].transpose(1, 2).flatten(0, 1).double()
+        known = torch.cat([known, torch.ones(len(known), 1, dtype=torch.float64)], dim=1)
+        wanted = net.g(read)[:, own].movedim(1, -1).flatten(0, -2).double().detach()
+        expected = torch.linalg.lstsq(known, wanted).solution.T
+        torch.testing.assert_close(found["weight"][own].flatten(1).double(), expected[:, :-1], rtol=1e-3, atol=1e-4)
+    assert walk.units
+
+
+def test_a_strong_ridge_leaves_the_sliced_weights() -> None:
+    model, images = chain(), images_of()
+    found = repair(model, images, 1e9).tensors("2", {"in": np.array([1, 4]), "out": np.array([0, 5])})
+    torch.testing.assert_close(found["weight"], model[2].weight.detach()[[0, 5]][:, [1, 4]], rtol=1e-4, atol=1e-6)
+
+
+def test_rows_that_are_cut_too_are_left_out_and_the_others_unchanged_by_that() -> None:
+    model, images = chain(), images_of()
+    fit = repair(model, images)
+    alone = fit.tensors("2", {"in": np.array([1, 4])})
+    both = fit.tensors("2", {"in": np.array([1, 4]), "out": np.array([0, 5])})
+    for key in ("weight", "bias"):
+        torch.testing.assert_close(both[key], alone[key][[0, 5]])
+
+
+@pytest.mark.parametrize("sides", [{}, {"out": np.array([0, 1])}])
+def test_a_layer_that_reads_everything_is_left_alone(sides: dict[str, np.ndarray]) -> None:
+    model = chain()
+    assert repair(model, images_of()).tensors("2", sides) == {}
+
+
+def test_a_depthwise_layer_is_left_alone() -> None:
+    net = body(lambda net, x: net.p(net.d(x)), 10, d=conv(8, 8, groups=8), p=conv(8, 10, 1))
+    fit = repair(net, small_images(8))
+    assert fit.tensors("d", {"in": np.array([0, 1]), "out": np.array([0, 1])}) == {}
+    assert fit.tensors("p", {"in": np.array([0, 1])}) != {}
+
+
+def test_under_a_batch_norm_only_what_varies_is_fitted() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 6, bias=False), nn.BatchNorm2d(6)).eval()
+    with torch.no_grad():
+        model[0].bias += 5.0
+    images = images_of()
+    kept = {"in": np.arange(5)}
+    read = read_by(model, "2", images)
+    rows = patches(model[2], read).squeeze(1).transpose(1, 2).flatten(0, 1).double()
+    dense = rows @ model[2].weight.detach().flatten(1).double().T
+
+    def varying(fit: LeastSquares) -> float:
+        left = dense - rows[:, :45] @ fit.tensors("2", kept)["weight"].flatten(1).double().T
+        return float(left.var(dim=0).sum())
+
+    assert varying(repair(model, images, normed=("2",))) < varying(repair(model, images))
+
+
+def test_the_evaluator_and_a_network_of_its_own_are_repaired_alike() -> None:
+    model = toy_resnet()
+    walk = toy_walk(model)
+    reward, calibration = image_set(64, 1), image_set(64, 2)
+    batches = [(calibration.images, calibration.labels)]
+    fit = LeastSquares(model, batches)
+    evaluator = Evaluator(walk, reward, calibration, Form(batch=32, folded=False), repair=fit)
+    plain = Evaluator(walk, reward, calibration, Form(batch=32, folded=False))
+    plan = walk.plan({"stem": 4, "mid": 9})
+    with torch.no_grad():
+        ranked = evaluator.ready(plan)(reward.images)
+        result = evaluator.pruned(plan)(reward.images)
+        unrepaired = plain.pruned(plan)(reward.images)
+    torch.testing.assert_close(ranked, result, rtol=1e-4, atol=1e-4)
+    assert (result - unrepaired).abs().max() > 1e-2
+    assert evaluator.dense() == plain.dense()
+
+
+def test_outputs_stay_nearer_to_the_dense_network_than_sliced_ones() -> None:
+    model = toy_resnet()
+    walk = toy_walk(model)
+    images = image_set(256, 3).images
+    plan: PruningPlan = walk.plan({"stem": 6, "down": 8, "mid": 16})
+    with torch.no_grad():
+        dense = model(images)
+        sliced = (plan.apply(model)(images) - dense).square().mean()
+        fitted = (apply_plan(plan, model, repair(model, images, 1e-3))(images) - dense).square().mean()
+    assert fitted < 0.7 * sliced

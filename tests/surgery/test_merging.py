@@ -1,0 +1,164 @@
+"""Merging is exact where the dropped channels are copies of kept ones, whatever reads them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import toy_resnet
+from zoo import body, build, chain, conv, example, outputs, relative_difference, small_images, unit_of
+
+from prune_env import LayerWalk
+from prune_env.criteria import Subject
+from prune_env.criteria.clusters import live_filters, score_widths
+from prune_env.errors import UserError
+from prune_env.surgery.merging import Merging, merge_dropped, merged_inputs, nearest_representatives
+from prune_env.surgery.skeleton import Skeleton
+
+EXACT = 1e-5
+
+
+def with_copies(model: nn.Module, images: Tensor, copies: Mapping[str, Mapping[int, int]]) -> LayerWalk:
+    """The walk of a network in which channels (copy -> original, by unit) are equal in all that writes them."""
+    walk = LayerWalk.trace(model, images)
+    with torch.no_grad():
+        for name, pairs in copies.items():
+            for member in unit_of(walk, name).members:
+                module = model.get_submodule(member.module)
+                if member.side == "out":
+                    for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                        if tensor.ndim and tensor.is_floating_point():
+                            tensor[member.index[list(pairs)]] = tensor[member.index[list(pairs.values())]]
+    return walk
+
+
+def differences(walk: LayerWalk, images: Tensor, copies: Mapping[str, Mapping[int, int]], **also: int) -> list[float]:
+    """How far the outputs are from the dense ones if the copies are cut and merged, and if they are only cut.
+
+    ``also``: Units that are cut to a width besides.
+    """
+    scores = {unit.name: np.ones(unit.channels) for unit in walk.units}
+    stand_ins = {}
+    for name, pairs in copies.items():
+        scores[name][list(pairs)] = 0
+        stand_ins[name] = np.arange(len(scores[name]))
+        stand_ins[name][list(pairs)] = list(pairs.values())
+    widths = {name: len(scores[name]) - len(pairs) for name, pairs in copies.items()}
+    besides = walk.plan(also, scores).apply(walk.model)
+    plan = walk.plan({**widths, **also}, scores)
+    expected = outputs(besides, images)
+    return [
+        relative_difference(outputs(small, images), expected)
+        for small in (merge_dropped(walk, plan, stand_ins), plan.apply(walk.model))
+    ]
+
+
+def grouped() -> nn.Module:
+    return body(lambda net, x: net.g(x), 12, g=conv(8, 12, groups=2))
+
+
+def depthwise() -> nn.Module:
+    return body(lambda net, x: net.p(torch.relu(net.d(x))), 10, d=conv(8, 8, groups=8), p=conv(8, 10, 1))
+
+
+TOY = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+CASES = {
+    "convolution and batch norm": (chain, small_images(2), {"0": {5: 1, 6: 1, 0: 7}}),
+    "flatten": (chain, small_images(2), {"3": {4: 0}}),
+    "two in a row": (chain, small_images(2), {"0": {5: 1}, "3": {4: 0, 5: 0}}),
+    "residual": (toy_resnet, TOY, {"up": {3: 2, 9: 0}, "mid": {1: 0}}),
+    "grouped": (grouped, small_images(2), {"a": {1: 2}}),
+    "depthwise": (depthwise, small_images(2), {"a": {4: 1, 5: 1}}),
+    # Within the stage, and through the shortcut into the next.
+    "zero-padding shortcut": (lambda: build("cifar_resnet20"), example("cifar_resnet20", 2), {"conv1": {3: 2, 9: 0}}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_copies_are_merged_without_a_trace(case: str) -> None:
+    make, images, copies = CASES[case]
+    walk = with_copies(make(), images, copies)
+    merged, cut = differences(walk, images, copies)
+    assert merged < EXACT
+    assert cut > 100 * EXACT
+
+
+def test_a_reader_whose_outputs_are_cut_too_is_merged() -> None:
+    copies = {"0": {5: 1, 6: 1}}
+    walk = with_copies(chain(), small_images(2), copies)
+    merged, cut = differences(walk, small_images(2), copies, **{"3": 2})
+    assert merged < EXACT
+    assert cut > 100 * EXACT
+
+
+def test_copies_without_their_batch_norm_are_not_the_same() -> None:
+    copies = {"0": {5: 1}}
+    walk = with_copies(chain(), small_images(2), copies)
+    with torch.no_grad():
+        walk.model[1].bias[5] += 0.5
+    assert differences(walk, small_images(2), copies)[0] > 100 * EXACT
+
+
+def test_eight_clusters_of_copies_stand_for_all_sixty_four_filters() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        conv(3, 64, bias=False), nn.BatchNorm2d(64), nn.ReLU(), conv(64, 6), nn.ReLU(), nn.Flatten(), nn.Linear(384, 5)
+    )
+    walk = with_copies(model, small_images(2), {"0": {channel: channel % 8 for channel in range(8, 64)}})
+    subject = Subject(walk)
+    plan = walk.plan({"0": 8}, score_widths(subject, {"0": 8}))
+    rows = live_filters(subject, unit_of(walk, "0")).rows.double().numpy()
+    stand_ins = {"0": nearest_representatives(rows, np.asarray(plan.kept["0"]))}
+    small = merge_dropped(walk, plan, stand_ins)
+    assert small[0].out_channels == small[3].in_channels == 8
+    assert relative_difference(outputs(small, small_images(2)), outputs(model, small_images(2))) < EXACT
+
+
+def test_a_skeleton_merges_for_plan_after_plan() -> None:
+    model = toy_resnet()
+    walk = LayerWalk.trace(model, TOY)
+    generator = np.random.default_rng(0)
+    features = {unit.name: generator.random((unit.channels, 3)) for unit in walk.units}
+    repair = Merging(walk, lambda name, kept: nearest_representatives(features[name], kept))
+    skeleton = Skeleton(model, walk.units, repair=repair)
+    for seed in range(3):
+        widths = {unit.name: unit.channels - 1 - seed for unit in walk.free}
+        plan = walk.plan(widths)
+        stand_ins = {name: nearest_representatives(features[name], np.asarray(plan.kept[name])) for name in widths}
+        expected = outputs(merge_dropped(walk, plan, stand_ins), TOY)
+        assert relative_difference(outputs(skeleton.cut(plan.kept), TOY), expected) < EXACT
+        assert relative_difference(outputs(plan.apply(model), TOY), expected) > 100 * EXACT
+    assert torch.equal(skeleton.cut({})(TOY), model(TOY))
+
+
+def test_the_dense_network_is_left_as_it_is() -> None:
+    walk = with_copies(chain(), small_images(), {})
+    before = {name: tensor.clone() for name, tensor in walk.model.state_dict().items()}
+    differences(walk, small_images(), {"0": {5: 1}, "3": {1: 0}})
+    assert all(torch.equal(tensor, before[name]) for name, tensor in walk.model.state_dict().items())
+
+
+@pytest.mark.parametrize("wrong", [[0, 0, 2, 3, 4, 5, 6, 0], [0, 1, 2, 3, 4, 5, 6, 7]])
+def test_a_channel_that_is_cut_cannot_stand_in(wrong: list[int]) -> None:
+    walk = LayerWalk.trace(chain(), small_images())
+    plan = walk.plan({"0": 7}, {"0": -np.arange(8.0)})
+    with pytest.raises(UserError, match="Unit '0': only kept channels"):
+        merge_dropped(walk, plan, {"0": np.asarray(wrong)})
+
+
+def test_inputs_are_added_up() -> None:
+    weight = torch.tensor([[1.0, 10.0, 100.0], [2.0, 20.0, 200.0]])
+    merged = merged_inputs(weight, np.array([2, 1, 2]))
+    assert merged.tolist() == [[0, 10, 101], [0, 20, 202]]
+    assert weight[0, 0] == 1
+
+
+def test_inputs_of_two_groups_are_not_added_up() -> None:
+    weight = torch.tensor([[1.0, 10.0], [2.0, 20.0]])
+    assert merged_inputs(weight, np.array([1, 1, 1, 3]), groups=2).tolist() == [[0, 11], [2, 20]]
+
+
+def test_the_nearest_kept_channel_stands_for_a_dropped_one_and_each_kept_one_for_itself() -> None:
+    features = np.array([[0.0], [0.4], [1.0], [1.0], [0.5]])
+    assert nearest_representatives(features, np.array([0, 2, 3])).tolist() == [0, 0, 2, 3, 0]
