@@ -3,7 +3,7 @@
 AMC (He et al., ECCV 2018) gives the finished plan's reward to every step, so that a step's critic must see through the
 noise of all the others. Here the critic's values of an episode's steps add up to its reward [our choice; value
 decomposition, Sunehag et al., 2018, over steps instead of agents], each a function of the unit and the action alone.
-The actor also imitates the best plan so far [our choice; after self-imitation learning, Oh et al., 2018].
+The actor also imitates the best plan so far, ever less [our choice; after self-imitation learning, Oh et al., 2018].
 """
 
 from typing import Any

@@ -99,8 +99,8 @@ class AgentSection(Section):
     imitation: float = Field(
         default=3.0,
         ge=0,
-        description="How strongly the actor is held to the best plan so far, 0 (not at all) or more (our choice); only "
-        "where the steps share the reward.",
+        description="How strongly the actor is held to the best plan so far at first, 0 (not at all) or more (our "
+        "choice); it falls evenly, to nothing in the last episode; only where the steps share the reward.",
     )
     demonstrations: bool = Field(
         default=True,

@@ -110,12 +110,14 @@ class PretrainSection(Section):
 
 
 class FidelitySection(PretrainSection):
-    """The short fine-tuning that ``prune-env compare --fidelity`` holds rewards against."""
+    """The short fine-tuning of ``prune-env compare --fidelity`` and ``--criteria``."""
 
     epochs: int = Field(default=1, ge=1, description="Passes over the images, 1 or more.")
     learning_rate: float = Field(default=0.01, gt=0, description="Highest learning rate, above 0.")
     images: int = Field(default=5000, ge=1, description="Images trained on at most, none of another set's, 1 or more.")
-    plans: int = Field(default=20, ge=3, description="Random plans at the budget that are fine-tuned, 3 or more.")
+    plans: int = Field(
+        default=20, ge=3, description="--fidelity: random plans at the budget that are fine-tuned, 3 or more."
+    )
 
 
 class BudgetSection(Section):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from prune_env.config_sections import PretrainSection
+from prune_env.config_sections import FidelitySection, PretrainSection
 from prune_env.data import Splits, load_images
 from prune_env.errors import DataError, EvaluationError
 
@@ -33,9 +33,10 @@ def train(
         DataError: If the other sets leave no image to train on.
         EvaluationError: If the loss is not finite.
     """
+    section = "fidelity" if isinstance(settings, FidelitySection) else "pretrain"
     if len(splits.train_indices) == 0:
         raise DataError(
-            f"pretrain.epochs: {settings.epochs} given, but no image is left to train on. Lower data.reward_images "
+            f"{section}.epochs: {settings.epochs} given, but no image is left to train on. Lower data.reward_images "
             "or data.calibration_images, or give model.weights."
         )
     data = load_images(splits.source, "train", splits.train_indices)
@@ -61,7 +62,7 @@ def train(
         if not torch.isfinite(torch.tensor(total)):
             raise EvaluationError(
                 f"Training diverged in epoch {epoch}: the loss is {total}. "
-                f"Lower pretrain.learning_rate (given {settings.learning_rate})."
+                f"Lower {section}.learning_rate (given {settings.learning_rate})."
             )
         if on_epoch is not None:
             on_epoch(epoch, total / len(data))

@@ -56,7 +56,7 @@ class Summary(BaseModel):
     episodes: int
     evaluations: int
     seconds: float
-    seconds_per_episode: float
+    seconds_per_evaluation: float
     command: str
 
     def row(self, name: str) -> Row | None:

@@ -41,7 +41,7 @@ def render_page(record: RunRecord) -> str:
     body = [
         html.paragraph(
             f"{summary.evaluations:,} plans evaluated, {summary.episodes:,} of them proposed by {summary.search}, in "
-            f"{summary.seconds:,.0f} s ({summary.seconds_per_episode:.2f} s an episode) on {summary.device} with "
+            f"{summary.seconds:,.0f} s ({summary.seconds_per_evaluation:.2f} s an evaluation) on {summary.device} with "
             f"{summary.threads} thread{'s' if summary.threads != 1 else ''}.",
             "soft",
         ),

@@ -174,7 +174,7 @@ def summary_of(
         "cache_hits": sum(trial["cached"] for trial in trials),
         "images_left": task.evaluator.images * len(trials) - sum(seen),
         "seconds": result.seconds,
-        "seconds_per_episode": result.seconds / len(trials),
+        "seconds_per_evaluation": result.seconds / len(trials),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
         "command": _command(run),
     }

@@ -93,6 +93,60 @@ def test_a_critic_of_shared_credit_sees_the_unit_and_not_what_was_left_by_earlie
     assert not torch.equal(first[:, 0], fresh.critic.q_networks[0][0].weight[:, 0])
 
 
+class ConstantReward(Targets):
+    """No action is better than another, so that only imitation moves the actor; the first episode is the best."""
+
+    episodes = 0
+
+    def step(self, action):
+        observation, _, done, *rest = super().step(action)
+        self.episodes += done
+        return observation, 1.0 if done and self.episodes == 1 else 0.0, done, *rest
+
+
+def _held_after(imitation, progress):
+    """How far the actor is from the best episode's actions, before and after updates late or early in a search."""
+    settings = AgentSection(warmup_episodes=4, imitation=imitation, critic_learning_rate=1e-12)
+    agent = make_ddpg(ConstantReward(), settings, steps=3, episodes=5, seed=0)
+    agent.learn(3 * 4)
+    observations, actions, _ = agent._episodes()
+
+    def distance():
+        with torch.no_grad():
+            return float((agent.actor.mu(observations[0]) - actions[0]).square().mean())
+
+    before = distance()
+    agent._episode_num = round(progress * agent.episodes)
+    agent.train(300)
+    return before, distance()
+
+
+def test_the_actor_is_held_to_the_best_plan_so_far():
+    before, after = _held_after(imitation=100.0, progress=0.0)
+    assert after < 0.1 * before
+
+
+@pytest.mark.parametrize(("imitation", "progress"), [(0.0, 0.0), (100.0, 1.0)])
+def test_the_actor_is_not_held_without_imitation_nor_once_the_search_ends(imitation, progress):
+    before, after = _held_after(imitation, progress)
+    assert after > 0.5 * before
+
+
+def test_what_is_shown_is_learned_from_before_the_first_episode_of_its_own():
+    class Shown:
+        def __len__(self):
+            return 4
+
+        def action(self, episode):
+            return 0.5 if episode < 4 else None
+
+    agent = make_ddpg(Targets(), AgentSection(), steps=3, episodes=8, seed=0, demonstrations=Shown())
+    fresh = torch.cat([parameter.flatten() for parameter in agent.actor.parameters()])
+    agent.learn(3 * 4)
+    assert agent.acting
+    assert not torch.equal(fresh, torch.cat([parameter.flatten() for parameter in agent.actor.parameters()]))
+
+
 def test_the_amc_preset_sets_the_published_numbers():
     settings = AgentSection(preset="amc").with_preset()
     agent = make_ddpg(Bandit(), settings, steps=5, episodes=800, seed=0)

@@ -55,7 +55,7 @@ SUMMARY = {
     "episodes": 6,
     "evaluations": 11,
     "seconds": 12.0,
-    "seconds_per_episode": 1.25,
+    "seconds_per_evaluation": 1.25,
     "command": f"prune-env train configs/toy.yaml model.name='{EVIL}'",
 }
 
