@@ -14,15 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prune_env.data import ImageSet
-from prune_env.errors import EvaluationError, ModelError
+from prune_env.errors import EvaluationError
 from prune_env.folding import find_fold_pairs
 from prune_env.form import Form
-from prune_env.modes import in_eval_mode
+from prune_env.logits import check_logits
 from prune_env.plan import PruningPlan
 from prune_env.recalibration import recalibrate
 from prune_env.surgery import Repair, apply_plan
 from prune_env.surgery.skeleton import Skeleton
-from prune_env.tracing import does_not_run
 from prune_env.walk import LayerWalk
 from rewards import Outcome
 
@@ -170,7 +169,11 @@ class Evaluator:
 
     def pruned(self, plan: PruningPlan) -> nn.Module:
         """A network of its own for the plan, in float32 and not folded, batch norms recalibrated, in eval mode."""
-        small = apply_plan(plan, self._model, self.repair)
+        return self.repaired(plan, self.repair)
+
+    def repaired(self, plan: PruningPlan, repair: Repair | None) -> nn.Module:
+        """As `pruned`, with another repair than the evaluator's."""
+        small = apply_plan(plan, self._model, repair)
         if _cuts(plan):
             recalibrate(small, (images for images, _ in self._exact(self._sets[1])), self._sole_readers)
         return small
@@ -199,36 +202,6 @@ def _cuts(plan: PruningPlan) -> bool:
     return any(len(unit.kept) < unit.channels for unit in plan.units)
 
 
-def check_output(model: nn.Module, image: Tensor, classes: int) -> None:
-    """Refuses a network that is no classifier of this many classes; it is run once and left as it is.
-
-    Args:
-        model: The network.
-        image: One image [1, C, H, W].
-        classes: How many classes the data have.
-
-    Raises:
-        ModelError: If the network does not run on the image, or its output is not [1, classes or more].
-    """
-    with in_eval_mode(model), torch.no_grad():
-        try:
-            output = model(image)
-        except Exception as error:  # the user's own code may raise anything
-            raise does_not_run(error, image) from error
-    _check_logits(output, len(image), classes)
-
-
-def _check_logits(output: object, count: int, classes: int) -> None:
-    """Refuses what is not one score for each image and class; more scores than classes are fine."""
-    shape = list(output.shape) if isinstance(output, Tensor) else None
-    if shape is None or len(shape) != 2 or shape[0] != count or shape[1] < classes:
-        found = f"a {type(output).__name__}" if shape is None else f"of shape {shape}"
-        raise ModelError(
-            f"The network's output is {found}; a tensor of shape [{count}, {classes}] is needed for "
-            f"{count} image{'s' * (count != 1)} of {classes} classes. Give a network with one output for each class."
-        )
-
-
 def measure_accuracy(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], give_up: GiveUp | None = None
 ) -> Measurement:
@@ -247,7 +220,7 @@ def measure_accuracy(
     with torch.no_grad():
         for images, labels in batches:
             output = model(images)
-            _check_logits(output, len(images), int(labels.max()) + 1)
+            check_logits(output, len(images), int(labels.max()) + 1)
             logits = output.float()
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             correct += int((logits.argmax(dim=1) == labels).sum())

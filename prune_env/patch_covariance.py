@@ -10,6 +10,12 @@ from torch import Tensor, nn
 
 from prune_env.errors import EvaluationError
 
+LARGEST = 8192
+"""Weights an output channel (d) up to which second moments, d x d in float64, are held: 0.5 GB a layer [our choice]."""
+
+AT_ONCE = 1 << 24
+"""Numbers of patches that are laid out at a time, a few times 64 MB: they take k x k times the room of the inputs."""
+
 SeeCall = Callable[[str, nn.Module, Tensor, Tensor], None]
 """Called with a module's name, the module, its input and its output."""
 
@@ -57,7 +63,9 @@ def watch(model: nn.Module, names: Iterable[str], batches: Iterable[tuple[Tensor
     try:
         with torch.no_grad():
             for images, _ in batches:
-                model(images)
+                # In 16 bits a covariance of alike inputs is not even positive.
+                with torch.autocast(images.device.type, enabled=False):
+                    model(images)
     finally:
         for handle in handles:
             handle.remove()
@@ -67,27 +75,44 @@ def watch(model: nn.Module, names: Iterable[str], batches: Iterable[tuple[Tensor
 class PatchMoments:
     """First and second moments of one layer's patches over all images and output positions.
 
+    Both are of the patches less a shift near their mean: sums of large numbers would cancel to nothing but rounding.
+
     Attributes:
+        shift: float64 [groups, d].
         count: Patches seen.
-        total: float64 [groups, d], the sum of the patches.
+        total: float64 [groups, d], the sum of the shifted patches.
         products: float64 [groups, d, d], the sum of their outer products.
     """
 
+    shift: Tensor
     count: int
     total: Tensor
     products: Tensor
 
     @classmethod
-    def of(cls, found: Tensor) -> Self:
-        """The moments of patches [N, groups, d, positions]."""
+    def of(cls, found: Tensor, shift: Tensor | None = None) -> Self:
+        """The moments of patches [N, groups, d, positions]; the shift is their own mean where none is given."""
         rows = found.permute(1, 2, 0, 3).flatten(2)
-        return cls(rows.shape[2], rows.double().sum(2), (rows @ rows.transpose(1, 2)).double())
+        shift = rows.mean(2, dtype=torch.float64) if shift is None else shift
+        rows = rows - shift.to(rows.dtype).unsqueeze(2)
+        return cls(
+            shift.to(rows.dtype).double(),
+            rows.shape[2],
+            rows.sum(2, dtype=torch.float64),
+            (rows @ rows.transpose(1, 2)).double(),
+        )
 
-    def add(self, other: Self) -> None:
-        """Adds the moments of more patches, in place."""
-        self.count += other.count
-        self.total += other.total
-        self.products += other.products
+    def add(self, found: Tensor) -> None:
+        """Adds more patches [N, groups, d, positions], in place."""
+        more = self.of(found, self.shift)
+        self.count += more.count
+        self.total += more.total
+        self.products += more.products
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean patch, float64 [groups, d]."""
+        return self.shift + self.total / self.count
 
     def curvature(self, centred: bool) -> Tensor:
         """H of the layer's squared error, E = mean_j |w (x_j)|^2 / 2 for each output channel (L-OBS).
@@ -99,11 +124,11 @@ class PatchMoments:
         Returns:
             float64 [groups, d, d].
         """
-        second = self.products / self.count
-        if not centred:
-            return second
-        mean = self.total / self.count
-        return second - mean.unsqueeze(2) * mean.unsqueeze(1)
+        beside = self.total / self.count
+        covariance = self.products / self.count - beside.unsqueeze(2) * beside.unsqueeze(1)
+        if centred:
+            return covariance
+        return covariance + self.mean.unsqueeze(2) * self.mean.unsqueeze(1)
 
 
 def patch_moments(
@@ -115,7 +140,7 @@ def patch_moments(
 
     Args:
         model: The network in eval mode.
-        names: Convolutions and linear layers.
+        names: Convolutions and linear layers, each of at most `LARGEST` weights an output channel.
         batches: Images [N, C, H, W] and labels, of which none is read.
 
     Raises:
@@ -128,14 +153,21 @@ def patch_moments(
             raise EvaluationError(
                 f"Layer {name!r} reads a number that is not finite. Check the network's weights and the data's scaling."
             )
-        moments = PatchMoments.of(patches(module, inputs))
-        if name in found:
-            found[name].add(moments)
-        else:
-            found[name] = moments
+        each = patches(module, inputs[:1]).numel()
+        for some in inputs.split(max(1, AT_ONCE // each)):
+            laid_out = patches(module, some)
+            if name in found:
+                found[name].add(laid_out)
+            else:
+                found[name] = PatchMoments.of(laid_out)
 
     watch(model, names, batches, see)
     return found
+
+
+def too_large(weight: Tensor) -> bool:
+    """Whether a layer's weights an output channel are more than `LARGEST`."""
+    return weight[0].numel() > LARGEST
 
 
 def shrunk_inverse_diagonal(curvature: Tensor, shrinkage: float) -> Tensor:

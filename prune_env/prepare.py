@@ -13,10 +13,10 @@ from prune_env.config import RunConfig
 from prune_env.criteria import Subject, criterion_named, load_scores, score_channels
 from prune_env.data import ImageSet, Splits, load_images, load_source, make_splits
 from prune_env.errors import ConfigError, ModelError
-from prune_env.evaluate import Evaluator, check_output
-from prune_env.folding import find_fold_pairs
+from prune_env.evaluate import Evaluator
 from prune_env.form import Form
 from prune_env.form_choice import FormChooser
+from prune_env.logits import check_output
 from prune_env.models import build_model
 from prune_env.plan import PruningPlan
 from prune_env.recover import train
@@ -118,9 +118,10 @@ def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk) -> Repair | 
     subject = replace(subject_of(config, splits, walk), data=_first(splits.calibration(), config.repair.images))
     if config.repair.name == "merge":
         return Merging(walk, similar_filters(subject))
-    normed = {pair.conv for pair in find_fold_pairs(walk.model, subject.images[:2])}
+    normed = {pair.conv for pair in subject.fold_pairs}
     model = copy.deepcopy(walk.model).float().to(device_of(config))
-    return LeastSquares(model, subject.batches(), normed, config.repair.ridge)
+    readers = {member.module: None for unit in walk.free for member in unit.members if member.side == "in"}
+    return LeastSquares(model, readers, subject.batches(), normed, config.repair.ridge)
 
 
 def subject_of(config: RunConfig, splits: Splits, walk: LayerWalk) -> Subject:
@@ -192,7 +193,12 @@ def make_task(
         racing=config.search.racing,
         form_choice=choice,
         subject=subject,
-        provenance={"model": config.model.name, "criterion": config.criterion.name, "seed": config.seed},
+        provenance={
+            "model": config.model.name,
+            "criterion": config.criterion.name,
+            "repair": config.repair.name,
+            "seed": config.seed,
+        },
     )
 
 

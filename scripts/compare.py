@@ -73,6 +73,8 @@ def compare(
         kind = "fidelity" if fidelity else "criteria" if criteria is not None else "compare"
         folder = folder.with_name(f"{folder.name}-{kind}")
     check_names(settings)
+    if fidelity and criteria is not None:
+        raise ConfigError("--fidelity and --criteria: both given; each is a comparison of its own. Give one of them.")
     if fidelity:
         measure_fidelity(folder, settings, as_json)
         return

@@ -12,15 +12,15 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from prune_env.config import RunConfig
-from prune_env.criteria import criterion_named, known_criteria, score_channels
+from prune_env.criteria import CRITERIA, known_criteria, score_channels
 from prune_env.data import Splits
-from prune_env.errors import ConfigError, RunError
-from prune_env.evaluate import Evaluator
+from prune_env.errors import ConfigError, RunError, UserError, suggest
 from prune_env.files import append_record, atomic_write, read_records
 from prune_env.plan import PruningPlan
-from prune_env.prepare import device_of, make_evaluator
+from prune_env.prepare import device_of, make_repair
 from prune_env.recover import train
 from prune_env.run import RunDirectory
+from prune_env.surgery import Repair
 from prune_env.task import PruningTask
 from scripts.common import console, print_json, results, to_json
 from scripts.comparison import Interval
@@ -48,7 +48,8 @@ def names_of(given: str) -> list[str]:
     if names == ["all"]:
         return known_criteria()
     for name in names:
-        criterion_named(name)
+        if name not in CRITERIA:
+            raise ConfigError(f"--criteria: there is no criterion {name!r}; {suggest(name, CRITERIA)}, or all.")
     if not names:
         raise ConfigError(f"--criteria: none given; allowed are all, or {', '.join(known_criteria())}.")
     return names
@@ -105,9 +106,9 @@ def _measure_seed(run: RunDirectory, settings: RunConfig, names: Sequence[str]) 
             try:
                 assert bench is not None
                 append_record(file, bench.measure(name))
-            except ConfigError as error:
+            except UserError as error:
                 console.print(f"{name} is left out: {error}", markup=False, highlight=False)
-    return read_records(file), task.evaluator.measure(task.walk.model)
+    return read_records(file), task.evaluator.measure(task.evaluator.pruned(task.walk.plan({})))
 
 
 def peak_memory_gb() -> float:
@@ -124,11 +125,11 @@ class _Bench:
         self.splits = splits
         self.task = task
         self.widths = task.budget.names(task.budget.uniform())
-        self.plain, self.merged, self.fitted = map(self._evaluator, ("none", "merge", "least_squares"))
+        self.merging, self.fitting = (self._repair(name) for name in ("merge", "least_squares"))
 
-    def _evaluator(self, repair: str) -> Evaluator:
-        section = self.settings.repair.model_copy(update={"name": repair})
-        return make_evaluator(self.settings.model_copy(update={"repair": section}), self.splits, self.task.walk)
+    def _repair(self, name: str) -> Repair | None:
+        section = self.settings.repair.model_copy(update={"name": name})
+        return make_repair(self.settings.model_copy(update={"repair": section}), self.splits, self.task.walk)
 
     def measure(self, name: str) -> Record:
         """Scores, cuts, recalibrates, repairs and fine-tunes."""
@@ -139,21 +140,23 @@ class _Bench:
         return {"criterion": name, "seconds": seconds, **self._accuracies(self.task.walk.plan(self.widths, scores))}
 
     def _accuracies(self, plan: PruningPlan) -> dict[str, float]:
-        measure = self.plain.measure
+        evaluator = self.task.evaluator
+        network = evaluator.repaired(plan, None)
         found = {
-            "cut": measure(plan.apply(self.task.walk.model).to(self.plain.device)),
-            "recalibrated": measure(network := self.plain.pruned(plan)),
-            "merged": measure(self.merged.pruned(plan)),
-            "repaired": measure(self.fitted.pruned(plan)),
+            "cut": evaluator.measure(plan.apply(self.task.walk.model).to(evaluator.device)),
+            "recalibrated": evaluator.measure(network),
+            "merged": evaluator.measure(evaluator.repaired(plan, self.merging)),
+            "repaired": evaluator.measure(evaluator.repaired(plan, self.fitting)),
         }
         few = replace(self.splits, train_indices=self.splits.train_indices[: self.settings.fidelity.images])
         train(network, few, self.settings.fidelity, self.settings.seed, device_of(self.settings))
-        return {**found, "tuned": measure(network.to(self.plain.device))}
+        return {**found, "tuned": evaluator.measure(network.to(evaluator.device))}
 
 
 def _fixed(settings: RunConfig) -> dict[str, Any]:
     """The settings that all records of a folder have in common."""
-    return {key: value for key, value in settings.resolved().items() if key not in ("form", "run", "criterion")}
+    found = {key: value for key, value in settings.resolved().items() if key not in ("form", "run")}
+    return {**found, "criterion": {**found["criterion"], "name": None}}
 
 
 def _summary(rows: Sequence[Record]) -> dict[str, Any]:

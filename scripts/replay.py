@@ -80,6 +80,12 @@ def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.M
     Raises:
         PlanError: If its units are not the ones that tracing finds.
     """
+    made = plan.provenance.get("repair", "none")
+    if made != settings.repair.name:
+        console.print(
+            f"repair.name: {settings.repair.name} given, but the plan was found with {made}: the accuracies are of "
+            f"another network than its search saw. Give repair.name={made} for the same."
+        )
     walk = trace(settings, splits, model)
     _check_units(plan, walk)
     walk = walk.protecting({unit.name: unit.protected for unit in plan.units if unit.protected})

@@ -26,8 +26,9 @@ from zoo import Net, body, conv, imprint, small_images
 from prune_env import LayerWalk, PruningPlan
 from prune_env.data import ImageSet
 from prune_env.errors import EvaluationError, ModelError
-from prune_env.evaluate import Evaluator, Measurement, check_output, measure_accuracy
+from prune_env.evaluate import Evaluator, Measurement, measure_accuracy
 from prune_env.form import Form
+from prune_env.logits import check_output
 from prune_env.prepare import load_splits, make_task
 from prune_env.recalibration import BatchNorm
 

@@ -1,15 +1,16 @@
 """Consumer error: what the layers that read a channel would compute otherwise without it.
 
 After ThiNet (Luo et al., ICCV 2017), which removes channel after channel, each time the one that changes the next
-layer's outputs least. Ours differs [our choice]: a constant change does not count, since a batch norm whose statistics
-are measured anew (or a bias) takes it out; each output's change is relative to its variance, since a batch norm divides
-by that; and no sample of outputs is drawn, since the inputs' covariance says it all. With D the channels removed so
-far, all consumers' relative squared error is the sum of G_cd over c and d in D, where
+layer's outputs least. Ours differs [our choice]: where a batch norm follows, whose statistics are measured anew, a
+constant change does not count; each output's change is relative to its variance, by which a batch norm divides; and no
+sample of outputs is drawn, since the inputs' moments say it all. With D the channels removed so far, all consumers'
+relative squared error is the sum of G_cd over c and d in D, where
 
     G_cd = sum_o w_oc^T C_cd w_od / Var(z_o)
 
-w_oc are the weights with which output o reads channel c, and C_cd is the covariance of what they are laid on. What is
-not removed stays as it is: weights fitted anew (`repair.name: least_squares`) are not looked ahead to.
+w_oc are the weights with which output o reads channel c, and C_cd are the second moments of what they are laid on,
+around the mean where a batch norm follows. What is not removed stays as it is: weights fitted anew (`repair.name:
+least_squares`) are not looked ahead to, nor what reads a channel beyond an addition or a shortcut to another unit.
 """
 
 import numpy as np
@@ -20,44 +21,55 @@ from torch import Tensor, nn
 from prune_env.costs import Convolution, is_depthwise
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
-from prune_env.patch_covariance import PatchMoments, patch_moments
+from prune_env.errors import ConfigError
+from prune_env.patch_covariance import LARGEST, PatchMoments, patch_moments, too_large
 from prune_env.unit import Unit
 from prune_env.walk import Scores
-
-IMAGES_AT_ONCE = 16
-"""A bound on memory, as patches take k x k times the room of what they are cut from."""
 
 
 @register_criterion("consumer_error", needs="images")
 def consumer_error(subject: Subject) -> Scores:
-    """The place in which each channel is removed, from 0; all zeros for a unit that no layer reads."""
-    readers = {name for unit in subject.walk.units for name in _consumers(subject, unit)}
-    moments = patch_moments(subject.folded, readers, subject.batches(min(subject.batch_size, IMAGES_AT_ONCE)))
-    errors = {name: joint_errors(subject.folded.get_submodule(name), found) for name, found in moments.items()}
+    """The place in which each channel is removed, from 0; all zeros for a unit that no layer reads.
+
+    Raises:
+        ConfigError: If what a layer reads is too large for its second moments.
+        EvaluationError: If a layer reads a number that is not finite.
+    """
+    layers = {name: subject.folded.get_submodule(name) for unit in subject.walk.units for name in _read(subject, unit)}
+    for name, layer in layers.items():
+        if too_large(layer.get_parameter("weight")):
+            raise ConfigError(
+                f"criterion.name: 'consumer_error' takes second moments of what layer {name!r} reads, but each of its "
+                f"outputs has more than the {LARGEST} weights that are allowed. Use 'l1' or 'taylor'."
+            )
+    normed = {pair.conv for pair in subject.fold_pairs}
+    moments = patch_moments(subject.folded, layers, subject.batches())
+    errors = {name: joint_errors(layers[name], found, name in normed) for name, found in moments.items()}
     return {unit.name: removal_order(_of_unit(subject, unit, errors)).astype(np.float64) for unit in subject.walk.units}
 
 
-def joint_errors(layer: nn.Module, moments: PatchMoments) -> npt.NDArray[np.float64]:
+def joint_errors(layer: nn.Module, moments: PatchMoments, normed: bool) -> npt.NDArray[np.float64]:
     """G of one layer over its input channels.
 
     Args:
         layer: A convolution or linear layer.
         moments: Of its patches.
+        normed: Whether a batch norm takes out what is constant.
 
     Returns:
         float64 [input channels, input channels]; zero between channels of different groups.
     """
     weight = layer.get_parameter("weight").detach().double().flatten(1)
     covariance = moments.curvature(centred=True)
+    counted = covariance if normed else moments.curvature(centred=False)
     groups, size, _ = covariance.shape
     area = layer.get_parameter("weight").shape[2:].numel()
     slots = size // area
     found = torch.zeros(groups * slots, groups * slots, dtype=torch.float64)
     for group, rows in enumerate(weight.chunk(groups)):
-        among = covariance[group]
-        spread = ((rows @ among) * rows).sum(1)
+        spread = ((rows @ covariance[group]) * rows).sum(1)
         scaled = rows / spread.clamp_min(spread.max() * 1e-9 + 1e-100).sqrt().unsqueeze(1)
-        products: Tensor = (scaled.T @ scaled) * among
+        products: Tensor = (scaled.T @ scaled) * counted[group]
         place = slice(group * slots, (group + 1) * slots)
         found[place, place] = products.reshape(slots, area, slots, area).sum((1, 3))
     values: npt.NDArray[np.float64] = found.numpy()
@@ -82,7 +94,7 @@ def removal_order(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return places
 
 
-def _consumers(subject: Subject, unit: Unit) -> dict[str, npt.NDArray[np.int64]]:
+def _read(subject: Subject, unit: Unit) -> dict[str, npt.NDArray[np.int64]]:
     """What reads a unit's channels, with the input channels that each of them takes, [channels, r]."""
     return {
         member.module: member.index
@@ -96,7 +108,7 @@ def _consumers(subject: Subject, unit: Unit) -> dict[str, npt.NDArray[np.int64]]
 def _of_unit(subject: Subject, unit: Unit, errors: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     """G of all consumers together, over the unit's channels."""
     total = np.zeros((unit.channels, unit.channels))
-    for name, index in _consumers(subject, unit).items():
+    for name, index in _read(subject, unit).items():
         count = index.shape[1]
         among = errors[name][np.ix_(index.ravel(), index.ravel())]
         total += among.reshape(unit.channels, count, unit.channels, count).sum((1, 3))

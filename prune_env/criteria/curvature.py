@@ -61,10 +61,11 @@ def image_gradients(
         EvaluationError: If labels are drawn and an output is not a finite number.
     """
     for images, labels in batches:
-        for image, label in zip(images.split(1), labels.split(1), strict=True):
+        for place in range(len(images)):
+            one = slice(place, place + 1)
             with torch.enable_grad():
-                outputs = model(image)
-                chosen = label if generator is None else sampled_labels(outputs, generator)
+                outputs = model(images[one])
+                chosen = labels[one] if generator is None else sampled_labels(outputs, generator)
                 gradients = torch.autograd.grad(loss(outputs, chosen), list(weights.values()), materialize_grads=True)
             yield dict(zip(weights, gradients, strict=True))
 

@@ -51,7 +51,7 @@ def fisher(subject: Subject) -> Scores:
     return _diagonal_scores(subject, _generator(subject))
 
 
-@register_criterion("empirical_fisher", needs="images")
+@register_criterion("empirical_fisher", needs="labels")
 def empirical_fisher(subject: Subject) -> Scores:
     """The same with the data's labels; all but zero where the network fits them."""
     return _diagonal_scores(subject, None)

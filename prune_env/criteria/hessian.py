@@ -36,6 +36,9 @@ PROBES = 2
 MOST_WEIGHTS = 10_000
 """Weights for which the exact diagonal is computed."""
 
+MOST_CHANNELS = 256
+"""Channels for which the exact quadratic form is computed."""
+
 
 def hutchinson_diagonal(
     model: nn.Module,
@@ -108,7 +111,7 @@ def exact_diagonal(
     return {name: total / count for name, total in sums.items()}
 
 
-@register_criterion("hutchinson", needs="images", random=True)
+@register_criterion("hutchinson", needs="labels", random=True)
 def hutchinson(subject: Subject) -> Scores:
     """S_c = 1/2 |sum_q H_qq w_cq^2| with Hutchinson's estimate of H_qq."""
     generator = torch.Generator().manual_seed(subject.seed)
@@ -116,7 +119,7 @@ def hutchinson(subject: Subject) -> Scores:
     return _scores(subject, hutchinson_diagonal(subject.folded, batches, subject.weights, PROBES, generator))
 
 
-@register_criterion("hessian", needs="images")
+@register_criterion("hessian", needs="labels")
 def hessian(subject: Subject) -> Scores:
     """S_c = 1/2 |sum_q H_qq w_cq^2| with the exact H_qq; for small networks only.
 
@@ -126,13 +129,22 @@ def hessian(subject: Subject) -> Scores:
     return _scores(subject, exact_diagonal(subject.folded, subject.batches(), subject.weights))
 
 
-@register_criterion("hessian_block", needs="images")
+@register_criterion("hessian_block", needs="labels")
 def hessian_block(subject: Subject) -> Scores:
     """S_c = 1/2 |w_c^T H w_c| over all weights that write a unit's channel, the members of a coupled unit together.
 
     What couples the members counts [our choice]. It costs a Hessian-vector product, some five forward passes over all
     images, for every channel of every unit: a check for small networks and few images.
+
+    Raises:
+        ConfigError: If there are more than `MOST_CHANNELS` channels.
     """
+    channels = sum(unit.channels for unit in subject.walk.units)
+    if channels > MOST_CHANNELS:
+        raise ConfigError(
+            f"criterion.name: 'hessian_block' takes Hessian-vector products for each of the {channels} channels; at "
+            f"most {MOST_CHANNELS} are allowed. Use 'fisher_block', which needs none, or 'lobs_block'."
+        )
     totals = {unit.name: np.zeros(unit.channels) for unit in subject.walk.units}
     count = 0
     for images, labels in subject.batches(min(subject.batch_size, IMAGES_AT_ONCE)):

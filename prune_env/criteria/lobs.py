@@ -19,14 +19,11 @@ from prune_env.criteria.curvature import channel_quadratics
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
 from prune_env.errors import ConfigError
-from prune_env.patch_covariance import patch_moments, patches, shrunk_inverse_diagonal, watch
+from prune_env.patch_covariance import LARGEST, patch_moments, patches, shrunk_inverse_diagonal, too_large, watch
 from prune_env.walk import Scores
 
 SHRINKAGE = 0.01
 """Share of H that is replaced by its mean diagonal before it is inverted [our choice; GPTQ damps by as much]."""
-
-LARGEST = 8192
-"""Weights an output channel (d) for which H, d x d in float64, is still inverted: 0.5 GB, and three of it at a time."""
 
 IMAGES_AT_ONCE = 16
 """A bound on memory: the patches of a layer take k x k times the room of what it reads."""
@@ -41,13 +38,13 @@ def lobs(subject: Subject) -> Scores:
         EvaluationError: If a layer reads a number that is not finite.
     """
     for name, weight in subject.weights.items():
-        if weight[0].numel() > LARGEST:
+        if too_large(weight):
             raise ConfigError(
                 f"criterion.name: 'lobs' inverts a matrix of {weight[0].numel()} rows for layer {name!r}; at most "
                 f"{LARGEST} are allowed. Use 'lobs_diagonal' or 'lobs_block', which invert nothing."
             )
     values = {}
-    moments = patch_moments(subject.folded, subject.weights, subject.batches(_at_once(subject)))
+    moments = patch_moments(subject.folded, subject.weights, subject.batches())
     for name, weight in subject.weights.items():
         has_bias = subject.folded.get_submodule(name).bias is not None
         curvature = moments.pop(name).curvature(centred=has_bias)

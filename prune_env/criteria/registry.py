@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
 from prune_env.criteria.subject import Subject
 from prune_env.errors import ConfigError, UserError, suggest
@@ -13,7 +14,7 @@ from prune_env.walk import Scores
 Criterion = Callable[[Subject], Scores]
 """Gives each unit of a walk one score per channel [channels], float64; the higher, the sooner it is kept."""
 
-Needs = Literal["weights", "images"]
+Needs = Literal["weights", "images", "labels"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Registered:
 
     Attributes:
         score: The criterion.
-        needs: ``weights`` where the network suffices, ``images`` where it looks at labelled images.
+        needs: ``weights`` where the network suffices, ``images`` or ``labels`` where it looks at these.
         random: Whether the seed matters.
     """
 
@@ -39,7 +40,7 @@ def register_criterion(name: str, needs: Needs = "weights", random: bool = False
 
     Args:
         name: What ``criterion.name`` calls it.
-        needs: ``weights`` where the network suffices, ``images`` where it looks at labelled images.
+        needs: ``weights`` where the network suffices, ``images`` or ``labels`` where it looks at these.
         random: Whether the seed matters.
     """
 
@@ -74,21 +75,35 @@ def score_channels(name: str, subject: Subject) -> Scores:
         subject: The network, and the images where it needs any.
 
     Raises:
-        ConfigError: If there is no such criterion, or it needs images and has none.
+        ConfigError: If there is no such criterion, or it needs images or labels and has none.
         UserError: If a score is not a finite number; names the unit.
     """
     criterion = criterion_named(name)
-    if criterion.needs == "images" and (subject.data is None or not len(subject.data)):
-        enough = ", ".join(other for other in known_criteria() if CRITERIA[other].needs == "weights")
-        raise ConfigError(
-            f"criterion.name: {name!r} looks at labelled images, and none are given. Give some, or one of the criteria "
-            f"that need none: {enough}."
-        )
+    _refuse_missing(name, criterion.needs, subject)
     # One weight that is not finite spoils the scores of many units: the unit that has it is to be named.
     _refuse_unfinite(name, {unit.name: subject.walk.magnitudes(unit) for unit in subject.walk.units})
-    scores = criterion.score(subject)
+    # Ranks and curvatures need float32 and gradients, whatever the caller has switched on.
+    with (
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+        torch.autocast(torch.device(subject.device).type, enabled=False),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+    ):
+        scores = criterion.score(subject)
     _refuse_unfinite(name, scores)
     return scores
+
+
+def _refuse_missing(name: str, needs: Needs, subject: Subject) -> None:
+    images = 0 if subject.data is None else len(subject.data.images)
+    labels = 0 if subject.data is None else len(subject.data.labels)
+    if (needs == "images" and not images) or (needs == "labels" and not 0 < images == labels):
+        enough = ", ".join(other for other in known_criteria() if CRITERIA[other].needs == "weights")
+        raise ConfigError(
+            f"criterion.name: {name!r} looks at {'images with labels' if needs == 'labels' else needs}, and "
+            f"{images} images with {labels} labels are given. Give a subject some, or choose a criterion that needs "
+            f"none: {enough}."
+        )
 
 
 def _refuse_unfinite(name: str, scores: Scores) -> None:

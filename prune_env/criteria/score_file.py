@@ -59,10 +59,11 @@ def _facts(name: str, subject: Subject) -> str:
     facts: dict[str, Any] = {
         "release": importlib.metadata.version("prune-env"),
         "criterion": name,
+        "free": [unit.name for unit in subject.walk.free],
         "network": list(subject.walk.fingerprint.items()),
         "weights": weights_digest(subject.walk.model),
     }
-    if criterion.needs == "images":
+    if criterion.needs != "weights":
         assert subject.data is not None
         facts["images"] = _digest(subject)
     if criterion.random:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prune_env.costs import Convolution
 from prune_env.data import ImageSet
 from prune_env.errors import ConfigError
-from prune_env.folding import find_fold_pairs, fold
+from prune_env.folding import FoldPair, find_fold_pairs, fold
 from prune_env.unit import IntArray, Unit
 from prune_env.walk import LayerWalk, Scores
 
@@ -37,7 +37,7 @@ class Subject:
 
     Attributes:
         walk: The network's walk.
-        data: Labelled images, none of the reward or test set; None where there are none.
+        data: Images and labels, none of the reward or test set; None where there are none.
         seed: Of everything random.
         batch_size: Images of a forward pass.
         device: Where the network runs.
@@ -61,11 +61,19 @@ class Subject:
         return self.data.images
 
     def batches(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels on the device, ``size`` (`batch_size` where it is None) at a time."""
+        """Images, and labels if there are any, on the device; ``size`` at a time, `batch_size` where it is None."""
         count = size or self.batch_size
         assert self.data is not None
-        for images, labels in zip(self.images.split(count), self.data.labels.split(count), strict=True):
-            yield images.to(self.device), labels.to(self.device)
+        for start in range(0, len(self.images), count):
+            some = slice(start, start + count)
+            yield self.images[some].to(self.device), self.data.labels[some].to(self.device)
+
+    @cached_property
+    def fold_pairs(self) -> tuple[FoldPair, ...]:
+        """The convolutions that a batch norm alone reads; none where there is no image to find them with."""
+        if self.data is None:
+            return ()
+        return find_fold_pairs(self.walk.model, self.images[:2])
 
     @cached_property
     def folded(self) -> nn.Module:
@@ -75,8 +83,7 @@ class Subject:
         weights of convolutions and linear layers have gradients.
         """
         model = copy.deepcopy(self.walk.model).eval().float()
-        if self.data is not None:
-            fold(model, find_fold_pairs(model, self.images[:2]))
+        fold(model, self.fold_pairs)
         model.requires_grad_(False)
         for module in model.modules():
             if isinstance(module, (*Convolution, nn.Linear)):

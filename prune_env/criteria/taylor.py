@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
-from prune_env.evaluate import check_output
+from prune_env.logits import check_output
 from prune_env.walk import Scores
 
 PIXELS = 2**19
 """Pixels of all images of one pass: every map and its gradient are in memory at once [our choice]."""
 
 
-@register_criterion("taylor", needs="images")
+@register_criterion("taylor", needs="labels")
 def taylor(subject: Subject) -> Scores:
     """The mean over images of (sum over positions of z dL/dz)^2, summed over all that writes the channel.
 

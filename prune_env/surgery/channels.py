@@ -115,7 +115,11 @@ def slice_network(model: nn.Module, kept: Kept, repair: Repair | None = None) ->
 def cut_tensors(name: str, module: nn.Module, sides: Sides, repair: Repair | None) -> dict[str, Tensor]:
     """The module's own tensors that a cut changes, sliced and repaired, by name."""
     sliced = sliced_tensors(module, sides)
-    return sliced if repair is None else {**sliced, **repair.tensors(name, sides)}
+    if repair is None:
+        return sliced
+    own = {**module._parameters, **module._buffers}
+    # A repair may compute elsewhere, and in another type.
+    return {**sliced, **{key: values.to(own[key]) for key, values in repair.tensors(name, sides).items()}}
 
 
 def sliced_tensors(module: nn.Module, sides: Sides) -> dict[str, Tensor]:

@@ -13,37 +13,42 @@ from torch import Tensor, nn
 
 from prune_env.costs import Convolution, is_depthwise
 from prune_env.modes import in_eval_mode
-from prune_env.patch_covariance import patch_moments
+from prune_env.patch_covariance import patch_moments, too_large
 from prune_env.surgery.repair import Sides
 
 
 class LeastSquares:
-    """Repairs the layers that read cut channels.
+    """Repairs the layers that read cut channels; those of more than `LARGEST` weights an output stay as they are.
 
     Args:
-        model: The dense network.
+        model: The dense network; it is not to change from now on.
+        names: The layers that may lose inputs; others than convolutions and linear layers are passed over.
         batches: Images and labels, on the network's device; no label is read.
         normed: Layers whose outputs a batch norm alone reads, which takes out any constant.
-        ridge: How strongly the weights are held to what they were, as a share of the inputs' mean square,
-            1e-5 or more: the moments are known no better.
+        ridge: How strongly the weights are held to what they were, as a share of the inputs' mean square, above 0.
+
+    Raises:
+        EvaluationError: If a layer reads a number that is not finite.
     """
 
     def __init__(
         self,
         model: nn.Module,
+        names: Iterable[str],
         batches: Iterable[tuple[Tensor, Tensor]],
         normed: Collection[str] = (),
         ridge: float = 1e-3,
     ) -> None:
         self.ridge = ridge
+        layers = {name: model.get_submodule(name) for name in names}
         self._layers = {
             name: layer
-            for name, layer in model.named_modules()
-            if isinstance(layer, (*Convolution, nn.Linear)) and not is_depthwise(layer)
+            for name, layer in layers.items()
+            if isinstance(layer, (*Convolution, nn.Linear)) and not is_depthwise(layer) and not too_large(layer.weight)
         }
         with in_eval_mode(model):
             moments = patch_moments(model, self._layers, batches)
-        self._means = {name: (found.total / found.count).float() for name, found in moments.items()}
+        self._means = {name: found.mean.float() for name, found in moments.items()}
         # Where a bias or a batch norm can make up for a constant, only what varies has to be fitted.
         self._seconds = {
             name: found.curvature(self._layers[name].bias is not None or name in normed).float()
@@ -87,4 +92,7 @@ class LeastSquares:
         held = among.double()
         # What never varies has no mean square to hold it by.
         held.diagonal().add_(max(self.ridge * float(among.diagonal().mean()), 1e-12))
-        return weight[:, chosen] + torch.cholesky_solve(missing.mT, torch.linalg.cholesky(held)).mT.float()
+        factor, failed = torch.linalg.cholesky_ex(held)
+        # With a ridge that rounding swamps nothing can be fitted; what slicing leaves is then the nearest.
+        found = torch.zeros_like(missing.mT) if failed else torch.cholesky_solve(missing.mT, factor)
+        return weight[:, chosen] + found.mT.float()

@@ -25,7 +25,8 @@ from prune_env.unit import IntArray
 from prune_env.walk import LayerWalk
 
 StandIns = Callable[[str, IntArray], IntArray]
-"""For a unit's name and the channels that stay: int64 [channels], the kept channel in place of each, its own if kept"""
+"""For a unit's name and the channels that stay: int64 [channels], the kept channel in place of each; its own for one
+that is kept, or that nothing stands for."""
 
 
 def nearest_representatives(features: npt.NDArray[np.float64], kept: IntArray) -> IntArray:
@@ -58,7 +59,10 @@ def merge_dropped(walk: LayerWalk, plan: PruningPlan, stand_ins: Mapping[str, In
     for name, found in stand_ins.items():
         kept = np.asarray(plan.kept[name])
         if not np.isin(found, kept).all() or not np.array_equal(found[kept], kept):
-            raise UserError(f"Unit {name!r}: only kept channels can stand for others, and each stands for itself.")
+            raise UserError(
+                f"Unit {name!r}: the stand-ins {list(map(int, found))} given for kept channels {kept.tolist()}. "
+                "Only kept channels can stand for others, and each stands for itself: see nearest_representatives."
+            )
     return apply_plan(plan, walk.model, Merging(walk, lambda name, _kept: stand_ins[name], stand_ins))
 
 
@@ -114,12 +118,31 @@ class Merging:
 
 
 def similar_filters(subject: Subject) -> StandIns:
-    """For each channel the kept one whose folded filters are nearest [our choice]."""
-    filters = {}
+    """Stand-ins by folded filters and biases [our choice].
+
+    For a channel that is cut, the kept one stands whose weights and bias, of all that writes the unit, are nearest;
+    none where all are farther than zero is, since then nothing comes nearer to the channel than its absence.
+    """
+    distances, lengths = {}, {}
     for unit in subject.walk.free:
-        rows = [subject.weights[one.name].detach().cpu()[torch.as_tensor(one.index)] for one in subject.producers(unit)]
-        filters[unit.name] = torch.cat([layer.flatten(1) for layer in rows], dim=1).double().numpy()
-    return lambda name, kept: nearest_representatives(filters[name], kept)
+        rows = []
+        for producer in subject.producers(unit):
+            layer = subject.folded.get_submodule(producer.name)
+            bias = layer._parameters["bias"]
+            places = torch.as_tensor(producer.index, device=layer.get_parameter("weight").device)
+            rows.append(layer.get_parameter("weight").detach()[places].flatten(1))
+            if bias is not None:
+                rows.append(bias.detach()[places])
+        filters = torch.cat(rows, dim=1).double().cpu().numpy()
+        distances[unit.name], lengths[unit.name] = cdist(filters, filters), np.linalg.norm(filters, axis=1)
+
+    def stand_ins(name: str, kept: IntArray) -> IntArray:
+        among = distances[name][:, kept]
+        own = np.arange(len(among))
+        near = (among.min(axis=1) < lengths[name]) & ~np.isin(own, kept)
+        return np.where(near, kept[among.argmin(axis=1)], own)
+
+    return stand_ins
 
 
 def merged_inputs(weight: Tensor, stand_ins: IntArray, groups: int = 1) -> Tensor:

@@ -158,7 +158,7 @@ class Skeleton:
         module = self._modules[name]
         sliced = cut_tensors(name, dense, sides, self._repair)
         for key, parameter in dense._parameters.items():
-            values = None if parameter is None else sliced.get(key, parameter.data).to(parameter.dtype)
+            values = None if parameter is None else sliced.get(key, parameter.data)
             module._parameters[key] = None if values is None else nn.Parameter(values, requires_grad=False)
         for key, buffer in dense._buffers.items():
             # Statistics are measured in place, so the dense network's own tensors are never handed out.

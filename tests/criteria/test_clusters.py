@@ -279,7 +279,7 @@ class TestCriteria:
         assert any(not np.array_equal(once[unit], other[unit]) for unit in once)
 
     def test_are_refused_without_images(self, name: str) -> None:
-        with pytest.raises(ConfigError, match=f"'{name}' looks at labelled images"):
+        with pytest.raises(ConfigError, match=f"'{name}' looks at images"):
             score_channels(name, Subject(toy_walk()))
 
 

@@ -38,7 +38,7 @@ def test_joint_errors_are_the_centred_squared_changes_relative_to_each_outputs_v
     model, images = chain(), data().images
     layer = model[3]
     moments = patch_moments(model, ["3"], [(images, torch.zeros(len(images)))])["3"]
-    errors = joint_errors(layer, moments)
+    errors = joint_errors(layer, moments, normed=True)
     rows = patches(layer, read_by(model, 3, images)).squeeze(1).transpose(1, 2).flatten(0, 1).double()
     weight = layer.weight.detach().flatten(1).double()
     spread = (rows @ weight.T).var(dim=0, correction=0)
@@ -55,13 +55,14 @@ def test_a_channel_that_nobody_uses_goes_first() -> None:
     assert scores_of(model)["0"][4] == 0
 
 
-def test_a_channel_that_never_varies_goes_first_however_large_it_is() -> None:
+@pytest.mark.parametrize("normed", [True, False])
+def test_a_channel_that_never_varies_goes_first_only_where_a_batch_norm_takes_its_constant_out(normed: bool) -> None:
     model = chain()
     model[3] = conv(6, 5, 1)  # under a padded border even a constant varies
+    model[4] = nn.Sequential(nn.BatchNorm2d(5) if normed else nn.Identity(), nn.ReLU()).eval()
     with torch.no_grad():
         model[1].weight[2], model[1].bias[2] = 0.0, 50.0
-        model[0].weight[2] *= 100.0
-    assert scores_of(model)["0"][2] == 0
+    assert scores_of(model)["0"][2] == (0 if normed else 5)
 
 
 def test_channels_that_cancel_each_other_go_one_after_the_other() -> None:
@@ -103,7 +104,7 @@ def test_a_coupled_unit_adds_what_all_its_consumers_miss() -> None:
     subject = Subject(walk, images)
     readers = {"mid": subject.folded.mid, "fc": subject.folded.fc}
     moments = patch_moments(subject.folded, readers, subject.batches(16))
-    total = sum(joint_errors(layer, moments[name]) for name, layer in readers.items())
+    total = sum(joint_errors(layer, moments[name], normed=False) for name, layer in readers.items())
     assert score_channels("consumer_error", subject)["up"].tolist() == removal_order(total).tolist()
 
 

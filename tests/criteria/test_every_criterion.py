@@ -1,6 +1,9 @@
-"""What holds for every criterion of a channel's own: scores for all channels, and clear refusals."""
+"""What holds for every criterion: scores for all channels, clear refusals, and a caller left as it was."""
 
 import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,17 +11,58 @@ import torch
 from toy import ImageSet, image_set, toy_walk
 from zoo import example, traced
 
-from prune_env.criteria import Subject, score_channels
+from prune_env import LayerWalk
+from prune_env.criteria import CRITERIA, Subject, known_criteria, score_channels
 from prune_env.errors import ConfigError, UserError
 
-LOOKING = ["activation_mean", "feature_rank", "taylor"]
-"""Those that need images."""
+SMALL_ONLY = ("hessian", "hessian_block")
+EVERY = known_criteria()
+LOOKING = [name for name in EVERY if CRITERIA[name].needs != "weights"]
+QUICK = ["bn_scale", "geometric_median", "activation_mean", "feature_rank", "taylor", "lobs_block"]
 
-ALL = ["bn_scale", "geometric_median", *LOOKING]
+
+@cache
+def scored(name: str) -> Mapping[str, np.ndarray]:
+    """Of the small network and images that the callers below have."""
+    return score_channels(name, Subject(small_walk(), image_set(6)))
+
+
+def small_walk(reason: str = "it has no batch norm") -> LayerWalk:
+    return toy_walk(protect={"mid": reason})
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in SMALL_ONLY])
+def test_a_residual_network_with_shortcuts_is_scored_by_every_criterion(name: str) -> None:
+    walk = traced("cifar_resnet20").walk
+    scores = score_channels(name, Subject(walk, image_set(2, colours=3, side=32, classes=10)))
+    assert {unit: len(values) for unit, values in scores.items()} == {unit.name: unit.channels for unit in walk.units}
+
+
+@pytest.mark.parametrize("name", SMALL_ONLY)
+def test_exact_curvature_of_a_large_network_is_refused(name: str) -> None:
+    walk = traced("cifar_resnet20").walk
+    with pytest.raises(ConfigError, match=rf"'{name}' takes .* products? for each of the \d+ .* at most \d+ .*Use '"):
+        score_channels(name, Subject(walk, image_set(2, colours=3, side=32, classes=10)))
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA[name].needs == "labels"])
+def test_one_that_needs_labels_refuses_images_without_them(name: str) -> None:
+    data = ImageSet(image_set(4).images, torch.empty(0, dtype=torch.int64))
+    with pytest.raises(ConfigError, match=f"'{name}' looks at images with labels, and 4 images with 0 labels"):
+        score_channels(name, Subject(small_walk(), data))
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA[name].needs == "images"])
+def test_one_that_needs_images_alone_takes_them_without_labels(name: str) -> None:
+    data = ImageSet(image_set(6).images, torch.empty(0, dtype=torch.int64))
+    found = score_channels(name, Subject(small_walk(), data))
+    assert {unit: values.tolist() for unit, values in found.items()} == {
+        unit: values.tolist() for unit, values in scored(name).items()
+    }
 
 
 @pytest.mark.parametrize("model", ["resnet18", "mobilenet_v2", "cifar_resnet20"])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", QUICK)
 def test_every_channel_of_every_unit_has_a_finite_score(name: str, model: str) -> None:
     found = traced(model)
     scores = score_channels(name, Subject(found.walk, ImageSet(example(model, 2), torch.tensor([0, 1]))))
@@ -36,11 +80,11 @@ def test_every_channel_of_every_unit_has_a_finite_score(name: str, model: str) -
 @pytest.mark.parametrize("name", LOOKING)
 @pytest.mark.parametrize("data", [None, image_set(0)])
 def test_one_that_needs_images_refuses_without_them(name: str, data: ImageSet | None) -> None:
-    with pytest.raises(ConfigError, match=f"'{name}' looks at labelled images, and none are given.*bn_scale.*l1"):
+    with pytest.raises(ConfigError, match=f"'{name}' looks at (images|images with labels), and 0 images.*bn_scale.*l1"):
         score_channels(name, Subject(toy_walk(), data))
 
 
-@pytest.mark.parametrize("name", ["geometric_median", *LOOKING])
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in ("random", "bn_scale")])
 @pytest.mark.parametrize(("layer", "unit"), [("out", "up"), ("mid", "mid")])
 def test_weights_that_are_not_finite_are_refused_with_their_unit(name: str, layer: str, unit: str) -> None:
     walk = toy_walk()
@@ -50,7 +94,7 @@ def test_weights_that_are_not_finite_are_refused_with_their_unit(name: str, laye
         score_channels(name, Subject(walk, image_set(4)))
 
 
-@pytest.mark.parametrize("name", LOOKING)
+@pytest.mark.parametrize("name", [name for name in LOOKING if not name.startswith("clusters")])
 def test_images_that_are_not_finite_are_refused(name: str) -> None:
     data = image_set(4)
     data.images[2, 0, 3, 3] = math.inf
@@ -58,19 +102,19 @@ def test_images_that_are_not_finite_are_refused(name: str) -> None:
         score_channels(name, Subject(toy_walk(), data))
 
 
-@pytest.mark.parametrize("name", LOOKING)
-def test_the_callers_autocast_and_gradient_mode_do_not_matter(name: str) -> None:
-    walk, data = toy_walk(), image_set(6)
-    expected = score_channels(name, Subject(walk, data))
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", EVERY)
+def test_the_callers_autocast_and_gradient_mode_do_not_matter(name: str, mode: Callable[[], Any]) -> None:
+    walk, data = small_walk(), image_set(6)
+    with mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         found = score_channels(name, Subject(walk, data))
-    for unit, scores in expected.items():
+    for unit, scores in scored(name).items():
         assert found[unit].tolist() == scores.tolist()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_the_network_is_left_as_it_was(name: str) -> None:
-    walk = toy_walk(protect={"mid": "it has no batch norm"})
+    walk = small_walk()
     walk.model.train()
     before = {key: value.clone() for key, value in walk.model.state_dict().items()}
     subject = Subject(walk, image_set(4))

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from toy import digits_config, trained_digits
 
 from agents.searches import SEARCHES
 from prune_env import RunConfig
+from prune_env.criteria import CRITERIA
 from prune_env.errors import RunError
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
@@ -236,6 +238,17 @@ def test_a_run_is_taken_up_from_its_first_evaluation_to_its_last(
     assert evaluations_of(interrupted) == evaluations_of(finished)
     assert interrupted.plan.read_bytes() == finished.plan.read_bytes()
     assert interrupted.policy.read_bytes() == finished.policy.read_bytes()
+
+
+def test_scores_that_the_run_holds_are_not_found_again(
+    finished: RunDirectory, interrupted: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise AssertionError("scored again")
+
+    monkeypatch.setitem(CRITERIA, "l1", replace(CRITERIA["l1"], score=refuse))
+    train(resume=interrupted.root)
+    assert interrupted.plan.read_bytes() == finished.plan.read_bytes()
 
 
 def test_a_torn_last_line_is_measured_again(finished: RunDirectory, interrupted: RunDirectory) -> None:

@@ -19,7 +19,8 @@ TINY = 1e-5
 
 def repair(model: nn.Module, images: Tensor, ridge: float = TINY, normed: tuple[str, ...] = ()) -> LeastSquares:
     labels = torch.zeros(len(images), dtype=torch.int64)
-    return LeastSquares(model, zip(images.split(16), labels.split(16), strict=True), normed, ridge)
+    names = [name for name, _ in model.named_modules() if name]
+    return LeastSquares(model, names, zip(images.split(16), labels.split(16), strict=True), normed, ridge)
 
 
 def read_by(model: nn.Module, name: str, images: Tensor) -> Tensor:
@@ -94,7 +95,6 @@ def test_a_linear_layer_behind_a_flatten_is_fitted_in_whole_channels() -> None:
 def test_each_group_of_a_grouped_convolution_is_fitted_on_what_it_reads() -> None:
     net = body(lambda net, x: net.g(x), 12, g=conv(8, 12, groups=4, bias=True)).eval()
     images = small_images(64)
-    walk = LayerWalk.trace(net, images[:1])
     kept = np.array([0, 2, 4, 6])
     found = repair(net, images).tensors("g", {"in": kept})
     read = read_by(net, "g", images)
@@ -106,7 +106,6 @@ def test_each_group_of_a_grouped_convolution_is_fitted_on_what_it_reads() -> Non
         wanted = net.g(read)[:, own].movedim(1, -1).flatten(0, -2).double().detach()
         expected = torch.linalg.lstsq(known, wanted).solution.T
         torch.testing.assert_close(found["weight"][own].flatten(1).double(), expected[:, :-1], rtol=1e-3, atol=1e-4)
-    assert walk.units
 
 
 def test_a_strong_ridge_leaves_the_sliced_weights() -> None:
@@ -160,7 +159,7 @@ def test_the_evaluator_and_a_network_of_its_own_are_repaired_alike() -> None:
     walk = toy_walk(model)
     reward, calibration = image_set(64, 1), image_set(64, 2)
     batches = [(calibration.images, calibration.labels)]
-    fit = LeastSquares(model, batches)
+    fit = LeastSquares(model, [name for name, _ in model.named_modules() if name], batches)
     evaluator = Evaluator(walk, reward, calibration, Form(batch=32, folded=False), repair=fit)
     plain = Evaluator(walk, reward, calibration, Form(batch=32, folded=False))
     plan = walk.plan({"stem": 4, "mid": 9})
@@ -183,3 +182,56 @@ def test_outputs_stay_nearer_to_the_dense_network_than_sliced_ones() -> None:
         sliced = (plan.apply(model)(images) - dense).square().mean()
         fitted = (apply_plan(plan, model, repair(model, images, 1e-3))(images) - dense).square().mean()
     assert fitted < 0.7 * sliced
+
+
+@pytest.mark.parametrize("mean", [30.0, 300.0])
+def test_inputs_far_from_zero_are_fitted_as_well_as_others(mean: float) -> None:
+    model, images = chain(), images_of()
+    near = repair(model, images).tensors("2", {"in": np.arange(4)})["weight"]
+    with torch.no_grad():
+        model[1] = nn.Sequential(nn.ReLU(), nn.Threshold(-1.0, 0.0), Shift(mean))
+        model[2].padding_mode = "replicate"
+    model[2].padding = (1, 1)
+    far = repair(model, images).tensors("2", {"in": np.arange(4)})["weight"]
+    assert far.isfinite().all()
+    assert far.abs().max() < 3.0 * near.abs().max()
+
+
+class Shift(nn.Module):
+    """Adds a constant to every channel."""
+
+    def __init__(self, mean: float) -> None:
+        super().__init__()
+        self.mean = mean
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps + self.mean
+
+
+@pytest.mark.parametrize("kept", [[0], [1, 4], [0, 2, 3, 5, 6]])
+@pytest.mark.parametrize("ridge", [1e-5, 1e-3, 1e-1, 10.0])
+def test_no_fit_is_farther_from_the_dense_layer_than_the_slice(kept: list[int], ridge: float) -> None:
+    model, images = chain(), images_of()
+    read = read_by(model, "2", images)
+    with torch.no_grad():
+        dense = model[2](read)
+        sliced = torch.nn.functional.conv2d(read[:, kept], model[2].weight[:, kept], model[2].bias, padding=1)
+        found = repair(model, images, ridge).tensors("2", {"in": np.array(kept)})
+        fitted = torch.nn.functional.conv2d(read[:, kept], found["weight"], found["bias"], padding=1)
+    assert (fitted - dense).square().mean() <= (sliced - dense).square().mean()
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_repaired_tensors_have_the_type_of_the_layer_they_are_for(kind: torch.dtype) -> None:
+    model, images = chain(), images_of()
+    walk = LayerWalk.trace(model, images[:1])
+    fit = repair(model, images)
+    small = apply_plan(walk.plan({"0": 5}), chain().to(kind), fit)
+    assert {parameter.dtype for parameter in small.parameters()} == {kind}
+
+
+def test_repaired_tensors_are_on_the_device_of_the_layer_they_are_for() -> None:
+    model, images = chain(), images_of()
+    walk = LayerWalk.trace(model, images[:1])
+    small = apply_plan(walk.plan({"0": 5}), chain().to("meta"), repair(model, images))
+    assert {parameter.device.type for parameter in small.parameters()} == {"meta"}
