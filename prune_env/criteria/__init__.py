@@ -24,12 +24,11 @@ from prune_env.criteria.registry import (
     score_channels,
 )
 from prune_env.criteria.score_file import load_scores, save_scores
-from prune_env.criteria.subject import Producer, Subject
+from prune_env.criteria.subject import Subject
 
 __all__ = [
     "CRITERIA",
     "Criterion",
-    "Producer",
     "Subject",
     "activation_mean",
     "bn_scale",

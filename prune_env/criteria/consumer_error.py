@@ -18,12 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from prune_env.costs import Convolution, is_depthwise
+from prune_env.costs import is_depthwise
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
 from prune_env.errors import ConfigError
 from prune_env.patch_covariance import LARGEST, PatchMoments, patch_moments, too_large
-from prune_env.unit import Unit
+from prune_env.unit import Member, Unit
 from prune_env.walk import Scores
 
 
@@ -35,7 +35,11 @@ def consumer_error(subject: Subject) -> Scores:
         ConfigError: If what a layer reads is too large for its second moments.
         EvaluationError: If a layer reads a number that is not finite.
     """
-    layers = {name: subject.folded.get_submodule(name) for unit in subject.walk.units for name in _read(subject, unit)}
+    layers = {
+        member.module: subject.folded.get_submodule(member.module)
+        for unit in subject.walk.units
+        for member in _readers(subject, unit)
+    }
     for name, layer in layers.items():
         if too_large(layer.get_parameter("weight")):
             raise ConfigError(
@@ -94,22 +98,17 @@ def removal_order(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return places
 
 
-def _read(subject: Subject, unit: Unit) -> dict[str, npt.NDArray[np.int64]]:
-    """What reads a unit's channels, with the input channels that each of them takes, [channels, r]."""
-    return {
-        member.module: member.index
-        for member in unit.members
-        if member.side == "in"
-        and isinstance(layer := subject.walk.model.get_submodule(member.module), (*Convolution, nn.Linear))
-        and not is_depthwise(layer)
-    }
+def _readers(subject: Subject, unit: Unit) -> list[Member]:
+    """What reads a unit's channels; a depthwise layer hands them on, and what is behind it reads them."""
+    layers = dict(subject.walk.model.named_modules())
+    return [member for member in subject.readers(unit) if not is_depthwise(layers[member.module])]
 
 
 def _of_unit(subject: Subject, unit: Unit, errors: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     """G of all consumers together, over the unit's channels."""
     total = np.zeros((unit.channels, unit.channels))
-    for name, index in _read(subject, unit).items():
-        count = index.shape[1]
-        among = errors[name][np.ix_(index.ravel(), index.ravel())]
+    for member in _readers(subject, unit):
+        count, places = member.index.shape[1], member.index.ravel()
+        among = errors[member.module][np.ix_(places, places)]
         total += among.reshape(unit.channels, count, unit.channels, count).sum((1, 3))
     return total

@@ -23,7 +23,7 @@ def _squared(subject: Subject, unit: Unit) -> Tensor:
     """Squared distances of any two channels' filters, float64 [channels, channels]."""
     total = torch.zeros(unit.channels, unit.channels, dtype=torch.float64)
     for producer in subject.producers(unit):
-        weight = subject.walk.model.get_submodule(producer.name).get_parameter("weight").detach().cpu().double()
+        weight = subject.walk.model.get_submodule(producer.module).get_parameter("weight").detach().cpu().double()
         filters = weight.flatten(1)[torch.from_numpy(producer.index)].flatten(1)
         total += torch.cdist(filters, filters).square()
     return total

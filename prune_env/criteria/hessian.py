@@ -163,8 +163,8 @@ def written_rows(subject: Subject, unit: Unit) -> dict[str, IntArray]:
     """For each layer that writes a unit, which of its output channels each of the unit's takes, [channels, r]."""
     rows: dict[str, IntArray] = {}
     for producer in subject.producers(unit):
-        known = rows.get(producer.name)
-        rows[producer.name] = producer.index if known is None else np.concatenate([known, producer.index], axis=1)
+        known = rows.get(producer.module)
+        rows[producer.module] = producer.index if known is None else np.concatenate([known, producer.index], axis=1)
     return rows
 
 

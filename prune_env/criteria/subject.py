@@ -14,21 +14,8 @@ from prune_env.costs import Convolution
 from prune_env.data import ImageSet
 from prune_env.errors import ConfigError
 from prune_env.folding import FoldPair, find_fold_pairs, fold
-from prune_env.unit import IntArray, Unit
+from prune_env.unit import Member, Side, Unit
 from prune_env.walk import LayerWalk, Scores
-
-
-@dataclass(frozen=True)
-class Producer:
-    """A convolution or linear layer that writes a unit's channels.
-
-    Attributes:
-        name: Dotted name of the module.
-        index: int64 [unit.channels, r], the module's output channels that each of the unit's occupies.
-    """
-
-    name: str
-    index: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,19 +80,26 @@ class Subject:
     @cached_property
     def weights(self) -> dict[str, Tensor]:
         """The `folded` network's weights, by module name, of all that writes a unit's channels; in forward order."""
-        writing = {producer.name for unit in self.walk.units for producer in self.producers(unit)}
+        writing = {producer.module for unit in self.walk.units for producer in self.producers(unit)}
         return {
             name: self.folded.get_submodule(name).get_parameter("weight")
             for name in self.walk.shapes
             if name in writing
         }
 
-    def producers(self, unit: Unit) -> list[Producer]:
+    def producers(self, unit: Unit) -> list[Member]:
         """The convolutions and linear layers that write a unit's channels."""
+        return self._layers(unit, "out")
+
+    def readers(self, unit: Unit) -> list[Member]:
+        """The convolutions and linear layers that read a unit's channels; depthwise ones hand them on, too."""
+        return self._layers(unit, "in")
+
+    def _layers(self, unit: Unit, side: Side) -> list[Member]:
         return [
-            Producer(member.module, member.index)
+            member
             for member in unit.members
-            if member.side == "out"
+            if member.side == side
             and isinstance(self.walk.model.get_submodule(member.module), (*Convolution, nn.Linear))
         ]
 
@@ -120,7 +114,7 @@ class Subject:
         """
         return {
             unit.name: sum(
-                (values[producer.name][producer.index].sum(axis=1) for producer in self.producers(unit)),
+                (values[producer.module][producer.index].sum(axis=1) for producer in self.producers(unit)),
                 np.zeros(unit.channels),
             )
             for unit in self.walk.units

@@ -127,7 +127,7 @@ def similar_filters(subject: Subject) -> StandIns:
     for unit in subject.walk.free:
         rows = []
         for producer in subject.producers(unit):
-            layer = subject.folded.get_submodule(producer.name)
+            layer = subject.folded.get_submodule(producer.module)
             bias = layer._parameters["bias"]
             places = torch.as_tensor(producer.index, device=layer.get_parameter("weight").device)
             rows.append(layer.get_parameter("weight").detach()[places].flatten(1))

@@ -40,7 +40,7 @@ def live_filters(subject: Subject, unit: Unit) -> Filters:
     """A unit's filters, those that are zero left out: they would be a cluster of their own, and one of them stay."""
     layers = []
     for producer in subject.producers(unit):
-        weight = subject.weights[producer.name].detach().cpu()
+        weight = subject.weights[producer.module].detach().cpu()
         kernels = weight.reshape(*weight.shape[:2], -1)[torch.as_tensor(producer.index)]
         layers.append(kernels.flatten(1, 2))
     squares = torch.stack([layer.double().square().sum(dim=(1, 2)) for layer in layers]).sum(dim=0)
