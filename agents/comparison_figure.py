@@ -15,6 +15,7 @@ _LINES = {
     "tpe": (style.PURPLE, "-"),
     "greedy": (style.ORANGE, "-"),
     "power": (style.SKY, "-"),
+    "eigenvalue": (style.SKY, ":"),
     "random": (style.GREY, "-"),
     "uniform": (style.VERMILION, "--"),
     "td3": (style.INK, "-"),

@@ -100,6 +100,25 @@ def _names(searches: str) -> list[str]:
     return names
 
 
+def _check_alike(runs: Sequence[RunDirectory]) -> None:
+    """Refuses to compare runs of one seed that were measured in different ways.
+
+    Raises:
+        RunError: If their forms, weights or images differ.
+    """
+    first, *others = runs
+    for other in others:
+        forms = [RunConfig.load(run.config).form for run in (first, other)]
+        weights = [run.read_json(run.form).get("weights") for run in (first, other)]
+        splits = [run.read_json(run.splits) for run in (first, other)]
+        for what, (ours, theirs) in (("form.*", forms), ("weights", weights), ("images", splits)):
+            if ours != theirs:
+                raise RunError(
+                    f"{str(first.root)!r} and {str(other.root)!r} were measured with other {what}, so that their "
+                    "accuracies do not compare. Move one of them away, and it is measured again like the other."
+                )
+
+
 def _with(settings: RunConfig, search: str, seed: int) -> RunConfig:
     agent = settings.agent.model_copy(update={"name": search})
     return settings.model_copy(update={"agent": agent, "seed": seed})
@@ -123,8 +142,8 @@ class _Comparison:
         for name in started:
             self._check_same(runs[name], _with(self.settings, name, seed))
         if missing := [name for name, run in runs.items() if not run.summary.is_file()]:
-            # The form and the weights of a run that was started are everyone's.
-            earlier = runs[started[0]] if started else None
+            # The form and the weights of a run that was started are everyone's, whichever search's it is.
+            earlier = next(iter(self._present(seed)), None)
             base = settings_of(earlier) if earlier is not None else _with(self.settings, missing[0], seed)
             splits, task = prepare(base, earlier)
             for name in missing:
@@ -132,12 +151,19 @@ class _Comparison:
             fixed: list[Row] = []
             for name in missing:
                 fixed = self._search(runs[name], _with(self.settings, name, seed), splits, task, fixed)
+        _check_alike(list(runs.values()))
         for name, run in runs.items():
             self.outcomes[name].append(self._outcome(run, name, seed))
+
+    def _present(self, seed: int) -> list[RunDirectory]:
+        """All runs of a seed that were started, also of searches that are not asked for now."""
+        folders = sorted((self.folder / f"seed-{seed}").glob("[!.]*/config.yaml"))
+        return [RunDirectory(config.parent) for config in folders]
 
     def _check_same(self, run: RunDirectory, settings: RunConfig) -> None:
         theirs, ours = RunConfig.load(run.config).resolved(), settings.resolved()
         differing = [key for key in ours if key not in ("form", "run") and ours[key] != theirs.get(key)]
+        differing += [f"form.{key}" for key, value in ours["form"].items() if value not in (None, theirs["form"][key])]
         if differing:
             raise RunError(
                 f"{str(run.root)!r} holds a run with other settings under {', '.join(differing)}. A comparison is of "
@@ -192,7 +218,10 @@ class _Comparison:
             best = {count: float(summary["best_after"][str(count)]) for count in self.milestones}
             return Outcome(seed, curve, best, float(summary["rows"][-1]["test_accuracy"]), float(summary["seconds"]))
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise RunError(f"{str(run.summary)!r} is not of a comparison's run ({error!r})") from None
+            raise RunError(
+                f"{str(run.summary)!r} is not of a comparison's run ({error!r}): it was finished by another command, "
+                "or with another number of evaluations. Remove this file, and the comparison finishes the run itself."
+            ) from None
 
     def finish(self, as_json: bool) -> None:
         """Writes the picture, the curves and the numbers, and tells them."""

@@ -34,7 +34,7 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
     """
     run = RunDirectory(folder)
     started = run.config.is_file()
-    if started and RunConfig.load(run.config).resolved() | {"form": 0} != settings.resolved() | {"form": 0}:
+    if started and _fixed(RunConfig.load(run.config)) != _fixed(settings):
         raise RunError(f"{str(folder)!r} holds plans of other settings: give another folder by run.directory=...")
     splits, task = prepare(settings_of(run), run) if started else prepare(settings)
     task.racing = False  # what is given up has no accuracy to compare
@@ -49,6 +49,11 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
         for number in range(settings.fidelity.plans):
             # Of different spread, so that there are good plans and bad ones.
             widths = task.budget.random(generator, 0.1 + 0.5 * number / settings.fidelity.plans)
+            if number < len(known) and known[number]["widths"] != widths.tolist():
+                raise RunError(
+                    f"{str(place)!r}: plan {number} has other widths than this release draws. Start in another folder "
+                    "by run.directory=..."
+                )
             if number >= len(known):
                 status.update(f"plan {number + 1} of {settings.fidelity.plans}: rewarding and fine-tuning it")
                 append_record(place, _tuned(task, splits, settings, widths.tolist()))
@@ -57,6 +62,11 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
         print_json(record)
     else:
         results.print(_table(record))
+
+
+def _fixed(settings: RunConfig) -> dict[str, Any]:
+    """The settings that all plans of a folder have in common."""
+    return {key: value for key, value in settings.resolved().items() if key not in ("form", "run")}
 
 
 def _tuned(task: PruningTask, splits: Splits, settings: RunConfig, widths: list[int]) -> dict[str, Any]:

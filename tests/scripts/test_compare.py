@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy import digits_config, trained_digits
 
 from agents.comparison_figure import Band, comparison_picture
+from prune_env import RunConfig
 from prune_env.errors import ConfigError, RunError
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
@@ -275,6 +276,26 @@ def folder(grown: tuple[Path, Any, Any, Any], tmp_path: Path) -> Path:
     """A comparison to change."""
     shutil.copytree(grown[0], tmp_path / "compare")
     return tmp_path / "compare"
+
+
+class TestTheForm:
+    def test_of_the_first_run_of_a_seed_is_that_of_every_search_added_later(self, config: Path, tmp_path: Path) -> None:
+        compared(config, tmp_path / "c", "form.batch=37", searches=["uniform"], seeds=1)
+        compared(config, tmp_path / "c", "form.batch=null", searches=["random"], seeds=1, evaluations=EVALUATIONS)
+        forms = {name: RunConfig.load(run.config).form for name, run in runs_in(tmp_path / "c").items()}
+        assert forms["seed-0/random"] == forms["seed-0/uniform"]
+        assert forms["seed-0/random"].batch == 37
+
+    def test_of_runs_that_were_measured_in_different_ones_is_told(self, config: Path, folder: Path) -> None:
+        run = runs_in(folder)["seed-0/random"]
+        batch = RunConfig.load(run.config).form.batch
+        run.config.write_text(run.config.read_text().replace(f"  batch: {batch}\n", "  batch: 37\n"))
+        with pytest.raises(RunError, match=r"measured with other form\.\*.*Move one of them away"):
+            compared(config, folder, "form.batch=null", seeds=1)
+
+    def test_that_is_given_otherwise_than_a_run_has_it_is_refused(self, config: Path, folder: Path) -> None:
+        with pytest.raises(RunError, match=r"other settings under form\.batch"):
+            compared(config, folder, "form.batch=41", seeds=1)
 
 
 class TestAComparison:
