@@ -1,6 +1,7 @@
 """RunDirectory: what one run leaves on disk. A file appears whole or not at all."""
 
 import errno
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -137,6 +138,22 @@ class RunDirectory:
         if not run.config.is_file():
             raise RunError(f"{str(run.root)!r} is not a run directory: it has no {run.config.name}")
         return run
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from searching into the run meanwhile; a kill lets go of it.
+
+        Raises:
+            RunError: Another process holds it.
+        """
+        with self.config.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(
+                    f"{str(self.root)!r} is being written by another process. Wait for it to end, or stop it."
+                ) from None
+            yield
 
     @property
     def config(self) -> Path:

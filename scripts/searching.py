@@ -122,9 +122,8 @@ def search_into(
         The uniform plan's trial, and the result.
 
     Raises:
-        RunError: If the run's evaluations are not what the search proposes.
+        RunError: If the run's evaluations are not what the search proposes, or another process is at the run.
     """
-    task.journal = run.evaluations()
     written: Trial | None = None
 
     def record(trial: Trial) -> None:
@@ -141,16 +140,18 @@ def search_into(
                 save_policy(search.policy, run.policy)
         on_episode(episode)
 
-    task.listeners.append(record)
-    try:
-        with BoardListener(run.tensorboard, task, settings) as board:
-            uniform = task.attempt(task.budget.uniform(), "uniform")
-            result = train_agent(task, settings, (keep, board))
-    finally:
-        task.listeners.remove(record)
-    run.write_bytes(run.plan, result.best.plan.to_json())
-    if result.policy is not None:
-        save_policy(result.policy, run.policy)
+    with run.held():
+        task.journal = run.evaluations()
+        task.listeners.append(record)
+        try:
+            with BoardListener(run.tensorboard, task, settings) as board:
+                uniform = task.attempt(task.budget.uniform(), "uniform")
+                result = train_agent(task, settings, (keep, board))
+        finally:
+            task.listeners.remove(record)
+        run.write_bytes(run.plan, result.best.plan.to_json())
+        if result.policy is not None:
+            save_policy(result.policy, run.policy)
     return uniform, result
 
 
