@@ -310,8 +310,11 @@ def test_a_damaged_line_in_the_middle_is_told_by_its_number(tmp_path: Path, line
 
 def test_a_run_that_is_being_written_is_refused_to_others_until_it_is_let_go(run: RunDirectory) -> None:
     run.write_config(CONFIG)
-    with run.held():
-        with pytest.raises(RunError, match="is being written by another process"), RunDirectory(run.root).held():
-            pytest.fail("held twice")
-    with RunDirectory(run.root).held():
-        pass
+
+    def hold() -> bool:
+        with RunDirectory(run.root).held():
+            return True
+
+    with run.held(), pytest.raises(RunError, match="is being written by another process"):
+        hold()
+    assert hold()
