@@ -152,7 +152,7 @@ class TestMakingATask:
         outcome = Outcome(0.8, 0.5, 1000, 100)
         assert task.reward(outcome, task.baseline) == pytest.approx(-0.2 * math.log(1000))
         provenance = task.plan(task.budget.channels).provenance
-        assert provenance == {"model": "digits_resnet", "criterion": "l2", "seed": 7}
+        assert provenance == {"model": "digits_resnet", "criterion": "l2", "repair": "none", "seed": 7}
 
     def test_measures_the_dense_network_and_does_not_count_it(self) -> None:
         task = toy_task()
