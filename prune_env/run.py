@@ -146,14 +146,16 @@ class RunDirectory:
         Raises:
             RunError: Another process holds it.
         """
-        with self.config.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(
-                    f"{str(self.root)!r} is being written by another process. Wait for it to end, or stop it."
-                ) from None
+        folder = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
+        except BlockingIOError:
+            raise RunError(
+                f"{str(self.root)!r} is being written by another process. Wait for it to end, or stop it."
+            ) from None
+        finally:
+            os.close(folder)
 
     @property
     def config(self) -> Path:
