@@ -46,7 +46,7 @@ def check_search(config: RunConfig) -> None:
 
 
 def check_evaluations(task: PruningTask, config: RunConfig) -> None:
-    """Refuses a search that its own probes would use up, or whose agent would never act.
+    """Refuses a search that its own probes, or the warm-up given to its agent, would use up.
 
     Raises:
         ConfigError: If the evaluations do not suffice.

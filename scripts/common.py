@@ -40,6 +40,11 @@ def run_directory_of(config: RunConfig, path: Path) -> Path:
     return Path(config.run.directory) if config.run.directory else Path("runs") / path.stem
 
 
+def between_commas(given: str) -> list[str]:
+    """The names in a list with commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+
+
 def to_json(value: Any) -> str:
     """A value as JSON, indented; a number that is not finite is refused."""
     return json.dumps(value, indent=2, allow_nan=False)

@@ -23,6 +23,7 @@ from scripts.common import (
     AsJson,
     ConfigArgument,
     Overrides,
+    between_commas,
     console,
     print_json,
     read_config,
@@ -36,7 +37,15 @@ from scripts.comparison import Outcome, as_record, bands, best_so_far, render
 from scripts.criteria import measure_criteria, names_of
 from scripts.fidelity import measure_fidelity
 from scripts.report_page import write_report
-from scripts.searching import check_same_start, prepare, search_into, settings_of, start_run, summary_of
+from scripts.searching import (
+    check_same_start,
+    measured_settings,
+    prepare,
+    search_into,
+    settings_of,
+    start_run,
+    summary_of,
+)
 
 DEFAULT = "uniform,random,greedy,power,eigenvalue,cma,tpe,ddpg"
 
@@ -91,7 +100,7 @@ def compare(
 
 
 def _names(searches: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in searches.split(",") if name.strip()))
+    names = between_commas(searches)
     for name in names:
         if name not in SEARCHES:
             raise ConfigError(f"--searches: there is no search {name!r}; {suggest(name, list(SEARCHES))}.")
@@ -161,9 +170,10 @@ class _Comparison:
         return [RunDirectory(config.parent) for config in folders]
 
     def _check_same(self, run: RunDirectory, settings: RunConfig) -> None:
-        theirs, ours = RunConfig.load(run.config).resolved(), settings.resolved()
-        differing = [key for key in ours if key not in ("form", "run") and ours[key] != theirs.get(key)]
-        differing += [f"form.{key}" for key, value in ours["form"].items() if value not in (None, theirs["form"][key])]
+        started = RunConfig.load(run.config)
+        theirs, ours = measured_settings(started), measured_settings(settings)
+        differing = [key for key in ours if ours[key] != theirs[key]]
+        differing += [f"form.{key}" for key, value in settings.form if value not in (None, getattr(started.form, key))]
         if differing:
             raise RunError(
                 f"{str(run.root)!r} holds a run with other settings under {', '.join(differing)}. A comparison is of "

@@ -22,9 +22,9 @@ from prune_env.recover import train
 from prune_env.run import RunDirectory
 from prune_env.surgery import Repair
 from prune_env.task import PruningTask
-from scripts.common import console, print_json, results, to_json
+from scripts.common import between_commas, console, print_json, results, to_json
 from scripts.comparison import Interval
-from scripts.searching import check_same_start, prepare, settings_of, start_run
+from scripts.searching import check_same_start, measured_settings, prepare, settings_of, start_run
 
 Record = dict[str, Any]
 
@@ -44,7 +44,7 @@ def names_of(given: str) -> list[str]:
     Raises:
         ConfigError: If there is no such criterion, or none is named.
     """
-    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+    names = between_commas(given)
     if names == ["all"]:
         return known_criteria()
     for name in names:
@@ -155,7 +155,7 @@ class _Bench:
 
 def _fixed(settings: RunConfig) -> dict[str, Any]:
     """The settings that all records of a folder have in common."""
-    found = {key: value for key, value in settings.resolved().items() if key not in ("form", "run")}
+    found = measured_settings(settings)
     return {**found, "criterion": {**found["criterion"], "name": None}}
 
 

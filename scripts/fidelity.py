@@ -18,7 +18,7 @@ from prune_env.recover import train
 from prune_env.run import RunDirectory
 from prune_env.task import PruningTask
 from scripts.common import console, print_json, results
-from scripts.searching import check_same_start, prepare, settings_of, start_run
+from scripts.searching import check_same_start, measured_settings, prepare, settings_of, start_run
 
 RESAMPLES = 1_000
 """Bootstrap samples of the plans."""
@@ -34,7 +34,7 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
     """
     run = RunDirectory(folder)
     started = run.config.is_file()
-    if started and _fixed(RunConfig.load(run.config)) != _fixed(settings):
+    if started and measured_settings(RunConfig.load(run.config)) != measured_settings(settings):
         raise RunError(f"{str(folder)!r} holds plans of other settings: give another folder by run.directory=...")
     splits, task = prepare(settings_of(run), run) if started else prepare(settings)
     task.racing = False  # what is given up has no accuracy to compare
@@ -62,11 +62,6 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
         print_json(record)
     else:
         results.print(_table(record))
-
-
-def _fixed(settings: RunConfig) -> dict[str, Any]:
-    """The settings that all plans of a folder have in common."""
-    return {key: value for key, value in settings.resolved().items() if key not in ("form", "run")}
 
 
 def _tuned(task: PruningTask, splits: Splits, settings: RunConfig, widths: list[int]) -> dict[str, Any]:

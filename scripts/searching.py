@@ -85,6 +85,11 @@ def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
     return settings
 
 
+def measured_settings(settings: RunConfig) -> dict[str, Any]:
+    """What decides a run's numbers: all settings but where it is kept, and the form, which it has found for itself."""
+    return {key: value for key, value in settings.resolved().items() if key not in ("form", "run")}
+
+
 def check_same_start(run: RunDirectory, splits: Splits, task: PruningTask) -> None:
     """Refuses to go on with other weights or other images.
 

@@ -42,7 +42,7 @@ def taylor(subject: Subject) -> Scores:
 
 def _saliencies(model: nn.Module, layers: Sequence[str], images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """For each layer the sum over positions of z dL/dz, float64 [images, output channels]."""
-    with torch.enable_grad(), torch.autocast(images.device.type, enabled=False), _outputs(model, layers) as outputs:
+    with _outputs(model, layers) as outputs:
         # Summed, not averaged: in eval mode each image's gradient is then its own.
         loss = F.cross_entropy(model(images), labels, reduction="sum")
         gradients = torch.autograd.grad(loss, [output for _, output in outputs], materialize_grads=True)

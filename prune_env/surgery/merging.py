@@ -6,20 +6,17 @@ filter clusters, but is not in their paper [our choice]. The outgoing weights ar
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
 from prune_env.costs import Convolution, channels_of, is_depthwise
 from prune_env.criteria.subject import Subject
-from prune_env.errors import UserError
 from prune_env.models.shortcut import ZeroPadShortcut
-from prune_env.plan import PruningPlan
-from prune_env.surgery.channels import apply_plan, sliced_tensors
+from prune_env.surgery.channels import sliced_tensors
 from prune_env.surgery.repair import Sides
 from prune_env.unit import IntArray
 from prune_env.walk import LayerWalk
@@ -27,43 +24,6 @@ from prune_env.walk import LayerWalk
 StandIns = Callable[[str, IntArray], IntArray]
 """For a unit's name and the channels that stay: int64 [channels], the kept channel in place of each; its own for one
 that is kept, or that nothing stands for."""
-
-
-def nearest_representatives(features: npt.NDArray[np.float64], kept: IntArray) -> IntArray:
-    """For each channel the kept one that is nearest; a kept channel stands for itself.
-
-    Args:
-        features: float64 [channels, any], such as a unit's filters or their learned features.
-        kept: int64 [kept], the channels that stay, ascending.
-
-    Returns:
-        int64 [channels]; of equally near ones the lower.
-    """
-    nearest: IntArray = kept[cdist(features, features[kept]).argmin(axis=1)]
-    nearest[kept] = kept
-    return nearest
-
-
-def merge_dropped(walk: LayerWalk, plan: PruningPlan, stand_ins: Mapping[str, IntArray]) -> nn.Module:
-    """The walk's network cut to a plan, with dropped channels merged into kept ones.
-
-    Args:
-        walk: The walk that the plan was made of.
-        plan: What stays.
-        stand_ins: For each unit to be merged, int64 [channels]: the kept channel that stands for each. A unit that is
-            not named is only cut.
-
-    Raises:
-        UserError: If a channel that is kept does not stand for itself, or one that is not kept stands for another.
-    """
-    for name, found in stand_ins.items():
-        kept = np.asarray(plan.kept[name])
-        if not np.isin(found, kept).all() or not np.array_equal(found[kept], kept):
-            raise UserError(
-                f"Unit {name!r}: the stand-ins {list(map(int, found))} given for kept channels {kept.tolist()}. "
-                "Only kept channels can stand for others, and each stands for itself: see nearest_representatives."
-            )
-    return apply_plan(plan, walk.model, Merging(walk, lambda name, _kept: stand_ins[name], stand_ins))
 
 
 class Merging:
@@ -76,16 +36,15 @@ class Merging:
     Args:
         walk: The dense network and its units.
         stand_ins: What stands for what; asked anew for each reader of a cut unit.
-        names: The units to be merged, all where it is None.
     """
 
-    def __init__(self, walk: LayerWalk, stand_ins: StandIns, names: Mapping[str, object] | None = None) -> None:
+    def __init__(self, walk: LayerWalk, stand_ins: StandIns) -> None:
         self._stand_ins = stand_ins
         self._modules = dict(walk.model.named_modules())
         self._read: dict[str, list[tuple[str, IntArray]]] = defaultdict(list)
         for unit in walk.free:
             for member in unit.members:
-                if member.side == "in" and (names is None or unit.name in names):
+                if member.side == "in":
                     self._read[member.module].append((unit.name, member.index))
 
     def tensors(self, name: str, sides: Sides) -> dict[str, Tensor]:

@@ -63,9 +63,10 @@ def test_fitted_weights_are_those_of_a_regression_on_the_samples(bias: bool) -> 
 
 
 def test_a_channel_that_is_a_sum_of_others_is_not_missed() -> None:
-    model = chain()
-    with torch.no_grad():  # no ReLU between them, so that what is summed stays a sum
-        model[1] = nn.Identity()
+    torch.manual_seed(0)
+    # No activation, so that a sum stays a sum, and no padded border, which reads zeros where a constant is due.
+    model = nn.Sequential(conv(3, 8), nn.Conv2d(8, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 1)).eval()
+    with torch.no_grad():
         model[0].weight[3] = model[0].weight[0] - 2.0 * model[0].weight[5]
         model[0].bias[3] = model[0].bias[0] - 2.0 * model[0].bias[5] + 0.3
     images = images_of()
@@ -74,9 +75,7 @@ def test_a_channel_that_is_a_sum_of_others_is_not_missed() -> None:
     with torch.no_grad():
         dense, sliced = model(images), plan.apply(model)(images)
         fitted = apply_plan(plan, model, repair(model, images))(images)
-    inside = (dense - fitted).abs().max() / dense.abs().max()
-    # A padded border reads zeros where the constant is due: all that is left of the error.
-    assert inside < 0.1 * (dense - sliced).abs().max() / dense.abs().max()
+    assert (dense - fitted).abs().max() < 1e-3 * (dense - sliced).abs().max()
 
 
 def test_a_linear_layer_behind_a_flatten_is_fitted_in_whole_channels() -> None:
@@ -189,9 +188,8 @@ def test_inputs_far_from_zero_are_fitted_as_well_as_others(mean: float) -> None:
     model, images = chain(), images_of()
     near = repair(model, images).tensors("2", {"in": np.arange(4)})["weight"]
     with torch.no_grad():
-        model[1] = nn.Sequential(nn.ReLU(), nn.Threshold(-1.0, 0.0), Shift(mean))
+        model[1] = nn.Sequential(nn.ReLU(), Shift(mean))
         model[2].padding_mode = "replicate"
-    model[2].padding = (1, 1)
     far = repair(model, images).tensors("2", {"in": np.arange(4)})["weight"]
     assert far.isfinite().all()
     assert far.abs().max() < 3.0 * near.abs().max()
