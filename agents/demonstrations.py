@@ -1,9 +1,14 @@
 """Plans that an agent is shown before it acts: the uniform one, and those by rule from what the probes have shown."""
 
-from agents.rules import EXPONENTS, POWERS, greedy_widths, power_widths
+from agents.rules import GUESSES, guesses
 from prune_env.env import PruningEnv
 from prune_env.task import PruningTask
 from prune_env.unit import IntArray
+
+
+def how_many(task: PruningTask, episodes: int) -> int:
+    """Plans that an agent is shown: half of the episodes at most, so that it also acts; none without probes."""
+    return min(GUESSES, episodes // 2) if task.probe_keep is not None else 0
 
 
 class Demonstrations:
@@ -11,26 +16,21 @@ class Demonstrations:
 
     Args:
         env: The environment, whose task knows how far the loss rises with each unit; without that nothing is shown.
+        episodes: How many the search has.
     """
 
-    def __init__(self, env: PruningEnv) -> None:
+    def __init__(self, env: PruningEnv, episodes: int) -> None:
         self.env = env
+        self.episodes = episodes
         self._plans: list[IntArray] | None = None
 
     def __len__(self) -> int:
-        return 1 + len(POWERS) + len(EXPONENTS) if self.env.task.probe_keep is not None else 0
+        return how_many(self.env.task, self.episodes)
 
     def action(self, episode: int) -> float | None:
         """The action for the unit that the environment is at; None in an episode that is the agent's."""
         if episode >= len(self):
             return None
         if self._plans is None:
-            self._plans = _plans(self.env.task)
+            self._plans = guesses(self.env.task)
         return self.env.action_for(int(self._plans[episode][self.env.number]))
-
-
-def _plans(task: PruningTask) -> list[IntArray]:
-    """The best guesses first: they are what a short search ends with."""
-    greedy = [greedy_widths(task, power) for power in POWERS]
-    power = [power_widths(task, exponent) for exponent in EXPONENTS]
-    return [*greedy, *power, task.budget.uniform()]

@@ -89,18 +89,16 @@ class DdpgSearch(_Shown):
     """Our agent: DDPG, the credit for a plan shared among its steps."""
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PruningTD3:
-        return make_ddpg(
-            env, settings, self.steps, self.episodes, seed, Demonstrations(env) if settings.demonstrations else None
-        )
+        shown = Demonstrations(env, self.episodes) if settings.demonstrations else None
+        return make_ddpg(env, settings, self.steps, self.episodes, seed, shown)
 
 
 class Td3Search(_Shown):
     """TD3: twin critics, of which each step's learns the whole plan's reward."""
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PruningTD3:
-        return make_td3(
-            env, settings, self.steps, self.episodes, seed, Demonstrations(env) if settings.demonstrations else None
-        )
+        shown = Demonstrations(env, self.episodes) if settings.demonstrations else None
+        return make_td3(env, settings, self.steps, self.episodes, seed, shown)
 
 
 class SacSearch(Learner):

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from agents.rules import guesses
 from agents.search import More
 from prune_env.config import RunConfig
 from prune_env.task import PruningTask
@@ -38,12 +39,15 @@ class CmaEs(_Optimiser):
     """CMA-ES (Hansen and Ostermeier, 2001) by the ``cma`` package, from the uniform plan on."""
 
     def __init__(self, task: PruningTask, config: RunConfig) -> None:
+        super().__init__(task, config)
+        self._start_at(np.zeros(len(task.budget.units)))
+
+    def _start_at(self, logarithms: npt.NDArray[np.float64]) -> None:
         import cma  # takes a second
 
-        super().__init__(task, config)
         # cma takes a seed of 0 for the time of day, and none above 2**32 - 1.
-        options = {"seed": config.seed % (2**32 - 1) + 1, "verbose": -9}
-        self._strategy = cma.CMAEvolutionStrategy(np.zeros(len(task.budget.units)), SIGMA, options)
+        options = {"seed": self.config.seed % (2**32 - 1) + 1, "verbose": -9}
+        self._strategy = cma.CMAEvolutionStrategy(logarithms, SIGMA, options)
 
     def run(self, more: More) -> None:
         """Tries generation after generation."""
@@ -60,6 +64,23 @@ class CmaEs(_Optimiser):
     def scalars(self) -> Mapping[str, float]:
         """The step size."""
         return {"search/sigma": float(self._strategy.sigma)}
+
+
+class CmaFromRules(CmaEs):
+    """CMA-ES from the best of the plans that our agent is shown: what is left of a lead is the agent's own."""
+
+    probes: ClassVar[bool] = True
+
+    def run(self, more: More) -> None:
+        """Tries the plans of the rules, then generation after generation around the one of the least loss."""
+        starts = [np.log(widths / self.task.budget.channels) for widths in guesses(self.task)]
+        losses = []
+        for start in starts:
+            if not more():
+                return
+            losses.append(self._loss(start))
+        self._start_at(starts[int(np.argmin(losses))])
+        super().run(more)
 
 
 class Tpe(_Optimiser):

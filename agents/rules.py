@@ -22,10 +22,27 @@ LEAST_EIGENVALUE = 1e-12
 MOST_STRENGTH = 100.0
 """With it all but the most curved units are at their least."""
 
+GUESSES = len(POWERS) + len(EXPONENTS) + 1
+"""Plans that `guesses` gives."""
+
 HALVINGS = 50
 
 STRIDE = 64
 """The greedy rule cuts a unit by this part of its channels at a time [our choice]."""
+
+
+def guesses(task: PruningTask) -> list[IntArray]:
+    """The plans of the greedy rule, of the power rule, and the uniform one: the best come first as a rule.
+
+    Args:
+        task: The task; its units are probed if they were not yet.
+
+    Returns:
+        `GUESSES` widths, int64 [free units] each.
+    """
+    greedy = [greedy_widths(task, power) for power in POWERS]
+    power = [power_widths(task, exponent) for exponent in EXPONENTS]
+    return [*greedy, *power, task.budget.uniform()]
 
 
 def power_widths(task: PruningTask, exponent: float) -> IntArray:

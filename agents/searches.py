@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from agents.baselines import EigenvalueRule, Greedy, PowerRule, Random, Uniform
+from agents.demonstrations import how_many
 from agents.learners import DdpgSearch, PpoSearch, SacSearch, Td3Search
-from agents.optimisers import CmaEs, Tpe
+from agents.optimisers import CmaEs, CmaFromRules, Tpe
 from agents.search import Search
 from prune_env.config import RunConfig
 from prune_env.errors import ConfigError, suggest
@@ -19,6 +20,7 @@ SEARCHES: Mapping[str, type[Search]] = MappingProxyType(
         "power": PowerRule,
         "eigenvalue": EigenvalueRule,
         "cma": CmaEs,
+        "cma_from_rules": CmaFromRules,
         "tpe": Tpe,
         "ddpg": DdpgSearch,
         "td3": Td3Search,
@@ -38,7 +40,7 @@ def check_search(config: RunConfig) -> None:
     name = config.agent.name
     if name not in SEARCHES:
         raise ConfigError(f"agent.name: there is no agent or search {name!r}; {suggest(name, list(SEARCHES))}.")
-    if name in ("greedy", "power") and config.sensitivity.probe_keep is None:
+    if name in ("greedy", "power", "cma_from_rules") and config.sensitivity.probe_keep is None:
         raise ConfigError(
             f"sensitivity.probe_keep: null given, but the search {name!r} goes by probes. Give a keep ratio in (0, 1), "
             "such as 0.25, or choose another search."
@@ -58,9 +60,11 @@ def check_evaluations(task: PruningTask, config: RunConfig) -> None:
             f"search.evaluations: {given} given, but the evidence alone takes {probes}, one for each free unit. "
             "Give more, or set sensitivity.probe_keep to null."
         )
-    warmup = config.agent.with_preset().warmup_episodes if config.agent.name in ("ddpg", "td3", "sac") else None
-    if warmup is not None and warmup >= episodes:
+    agent = config.agent.with_preset()
+    warmup = agent.warmup_episodes if agent.name in ("ddpg", "td3", "sac") else None
+    left = episodes - (how_many(task, episodes) if agent.name != "sac" and agent.demonstrations else 0)
+    if warmup is not None and warmup >= left:
         raise ConfigError(
-            f"agent.warmup_episodes: {warmup} given, but there are only {episodes} episodes, so that the agent would "
-            "never act. Give fewer, or raise search.evaluations."
+            f"agent.warmup_episodes: {warmup} given, but there are only {left} episodes for it, so that the agent "
+            "would never act. Give fewer, or raise search.evaluations."
         )

@@ -45,6 +45,7 @@ VARIANTS: dict[str, list[str]] = {
     "SAC": ["agent.name=sac"],
     "PPO": ["agent.name=ppo"],
     "CMA-ES": ["agent.name=cma"],
+    "CMA from the best of what the agent is shown": ["agent.name=cma_from_rules"],
     "TPE": ["agent.name=tpe"],
     "random": ["agent.name=random"],
     "power rule": ["agent.name=power"],

@@ -17,7 +17,7 @@ def test_the_agent_is_shown_the_plans_of_the_rules_and_the_uniform_one(action):
         "data": {"name": "digits"},
         "env": {"action": action},
         "agent": {"hidden": [8]},
-        "search": {"evaluations": task.probes + 14},
+        "search": {"evaluations": task.probes + 24},
     }
     tried = []
     task.listeners.append(tried.append)
@@ -29,7 +29,7 @@ def test_the_agent_is_shown_the_plans_of_the_rules_and_the_uniform_one(action):
         task.budget.uniform(),
     ]
     assert plans[task.probes : task.probes + 12] == [task.budget.names(widths) for widths in expected]
-    assert len(plans) == task.probes + 14
+    assert len(plans) == task.probes + 24
 
 
 def test_the_power_rule_keeps_more_of_what_the_probes_show_to_be_sensitive():
@@ -41,8 +41,15 @@ def test_the_power_rule_keeps_more_of_what_the_probes_show_to_be_sensitive():
 
 
 def test_nothing_is_shown_where_nothing_was_probed():
-    assert len(Demonstrations(PruningEnv(task=toy_task()))) == 0
-    assert Demonstrations(PruningEnv(task=toy_task())).action(0) is None
+    nothing = Demonstrations(PruningEnv(task=toy_task()), episodes=100)
+    assert len(nothing) == 0
+    assert nothing.action(0) is None
+
+
+def test_half_of_the_episodes_are_the_agent_s_own():
+    env = PruningEnv(task=toy_task(probe_keep=0.25))
+    assert [len(Demonstrations(env, episodes)) for episodes in (1, 2, 7, 24, 300)] == [0, 1, 3, 12, 12]
+    assert Demonstrations(env, 7).action(3) is None
 
 
 @pytest.mark.parametrize("action", ["share", "ratio"])
