@@ -12,6 +12,7 @@ from agents import figure_style as style
 _LINES = {
     "ddpg": (style.BLUE, "-"),
     "cma": (style.GREEN, "-"),
+    "cma_from_rules": (style.GREEN, ":"),
     "tpe": (style.PURPLE, "-"),
     "greedy": (style.ORANGE, "-"),
     "power": (style.SKY, "-"),

@@ -49,7 +49,9 @@ class AgentSection(Section):
     actor_learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate of the actor (Adam), above 0.")
     critic_learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate of the critic (Adam), above 0.")
     batch_size: int = Field(default=64, ge=1, description="Transitions per update, 1 or more.")
-    buffer_episodes: int = Field(default=1000, ge=1, description="Episodes that the replay buffer holds, 1 or more.")
+    buffer_episodes: int = Field(
+        default=1000, ge=1, description="Episodes that the replay buffer holds, 1 or more; not PPO."
+    )
     tau: float = Field(
         default=0.01, gt=0, le=1, description="Share of the target networks replaced per update, in (0, 1]."
     )
@@ -64,24 +66,26 @@ class AgentSection(Section):
         default=None,
         ge=0,
         description="Episodes of uniform random actions, 0 or more; null: none after demonstrations, a tenth of "
-        "the episodes without.",
+        "the episodes without; not PPO.",
     )
     noise: float = Field(
         default=0.1,
         ge=0,
-        description="Standard deviation of the exploration at its start, in actions of [0, 1], 0 or more.",
+        description="Standard deviation of the exploration at first, in actions of [0, 1], 0 or more; DDPG and TD3.",
     )
     noise_decay: float = Field(
         default=0.985,
         gt=0,
         le=1,
-        description="Factor on the exploration per episode after the warm-up, in (0, 1].",
+        description="Factor on the exploration per episode after the warm-up, in (0, 1]; DDPG and TD3.",
     )
     noise_floor: float = Field(
-        default=0.03, ge=0, description="Least standard deviation of the exploration, in actions of [0, 1], 0 or more."
+        default=0.03,
+        ge=0,
+        description="Least standard deviation of the exploration, in actions of [0, 1], 0 or more; DDPG and TD3.",
     )
     updates_per_step: float = Field(
-        default=1.0, gt=0, description="Updates per step of an episode, made after it, above 0."
+        default=1.0, gt=0, description="Updates per step of an episode, made after it, above 0; not PPO."
     )
     baseline_momentum: float = Field(
         default=0.5,
@@ -94,18 +98,18 @@ class AgentSection(Section):
         default=16,
         ge=0,
         description="Episodes that an update looks at, whose steps share the reward (our choice); 0: every step "
-        "carries the whole reward, as in AMC, and gamma, tau, batch_size and baseline_momentum count.",
+        "carries the whole reward, as in AMC, and gamma, tau, batch_size and baseline_momentum count; DDPG alone.",
     )
     imitation: float = Field(
         default=3.0,
         ge=0,
         description="How strongly the actor is held to the best plan so far at first, 0 (not at all) or more (our "
-        "choice); it falls evenly, to nothing in the last episode; only where the steps share the reward.",
+        "choice); it falls evenly, to nothing in the last episode; only where the steps share the reward; DDPG alone.",
     )
     demonstrations: bool = Field(
         default=True,
         description="Whether the agent is first shown the plans of the greedy and the power rule and the uniform one "
-        "(our choice); without probes there are none to show.",
+        "(our choice); half of the episodes at most, and without probes nothing; DDPG and TD3.",
     )
 
     def with_preset(self) -> Self:

@@ -47,7 +47,7 @@ from scripts.searching import (
     summary_of,
 )
 
-DEFAULT = "uniform,random,greedy,power,eigenvalue,cma,tpe,ddpg"
+DEFAULT = "uniform,random,greedy,power,eigenvalue,cma,cma_from_rules,tpe,ddpg"
 
 Searches = Annotated[str, typer.Option(help=f"Names between commas, of: {', '.join(SEARCHES)}.")]
 Evaluations = Annotated[

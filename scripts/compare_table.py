@@ -57,13 +57,13 @@ def compare_plans(
     latencies = measure_latency(models, _latency_batch(evaluator, splits)) if timed else {}
     rows = []
     for name, plan in plans.items():
-        accuracy = measure_accuracy(models[name], _test_batches(evaluator, splits)).accuracy
+        accuracy = measure_accuracy(models[name], test_batches(evaluator, splits)).accuracy
         reward = evaluator.measure(models[name])
         rows.append(Row(name, reward, accuracy, plan.costs.macs, plan.costs.params, latencies.get(name)))
     return rows
 
 
-def _test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[tuple[Tensor, Tensor]]:
+def test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[tuple[Tensor, Tensor]]:
     """The test set, batch by batch, where the evaluator's networks are."""
     for batch in splits.test_batches(evaluator.form.batch):
         images = batch.images.to(evaluator.device).contiguous(memory_format=evaluator.form.memory_format)

@@ -12,12 +12,14 @@ from scipy.stats import spearmanr
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.errors import RunError
+from prune_env.evaluate import measure_accuracy
 from prune_env.files import append_record, read_records
 from prune_env.prepare import device_of
 from prune_env.recover import train
 from prune_env.run import RunDirectory
 from prune_env.task import PruningTask
 from scripts.common import console, print_json, results
+from scripts.compare_table import test_batches
 from scripts.searching import check_same_start, measured_settings, prepare, settings_of, start_run
 
 RESAMPLES = 1_000
@@ -65,7 +67,7 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
 
 
 def _tuned(task: PruningTask, splits: Splits, settings: RunConfig, widths: list[int]) -> dict[str, Any]:
-    """One plan's reward, and its accuracy on the reward set after fine-tuning on images of no other set."""
+    """One plan's reward, and its accuracy on the test set after fine-tuning on images of no other set."""
     trial = task.attempt(np.array(widths), "fidelity")
     network = task.evaluator.pruned(trial.plan)
     few = replace(splits, train_indices=splits.train_indices[: settings.fidelity.images])
@@ -75,7 +77,7 @@ def _tuned(task: PruningTask, splits: Splits, settings: RunConfig, widths: list[
         "widths": widths,
         "reward": trial.reward,
         "accuracy": trial.outcome.accuracy,
-        "tuned": task.evaluator.measure(network),
+        "tuned": measure_accuracy(network, test_batches(task.evaluator, splits)).accuracy,
     }
 
 
@@ -125,7 +127,7 @@ def _table(record: dict[str, Any]) -> Table:
     table.add_row("rank correlation of reward and accuracy after fine-tuning (95 % interval)", correlation)
     for key, words in (
         ("accuracy", "mean accuracy on the reward set right after the cut, recalibrated"),
-        ("tuned", "mean accuracy after fine-tuning"),
+        ("tuned", "mean accuracy on the test set after fine-tuning"),
         ("best_by_reward_tuned", "the plan with the best reward, fine-tuned"),
         ("best_tuned", "the best plan fine-tuned"),
     ):
