@@ -19,10 +19,8 @@ from prune_env.config_sections import (
     CriterionSection,
     DataSection,
     EnvSection,
-    FidelitySection,
     FormSection,
     ModelSection,
-    PretrainSection,
     RepairSection,
     RewardSection,
     RunSection,
@@ -30,6 +28,7 @@ from prune_env.config_sections import (
     Section,
     SensitivitySection,
 )
+from prune_env.config_training import FidelitySection, FinetuneSection, PretrainSection
 from prune_env.errors import ConfigError
 
 
@@ -56,6 +55,7 @@ class RunConfig(Section):
     reward: RewardSection = Field(default_factory=RewardSection)
     agent: AgentSection = Field(default_factory=AgentSection)
     search: SearchSection = Field(default_factory=SearchSection)
+    finetune: FinetuneSection = Field(default_factory=FinetuneSection)
     fidelity: FidelitySection = Field(default_factory=FidelitySection)
 
     @classmethod

@@ -100,26 +100,6 @@ class FormSection(Section):
     )
 
 
-class PretrainSection(Section):
-    """Training on the spot, where model.weights is null."""
-
-    epochs: int = Field(default=0, ge=0, description="Passes over the training images, 0 (no training) or more.")
-    batch_size: int = Field(default=64, ge=1, description="Images per training step, 1 or more.")
-    learning_rate: float = Field(default=0.03, gt=0, description="Highest learning rate, above 0.")
-    weight_decay: float = Field(default=5e-4, ge=0, description="Weight decay, 0 or more.")
-
-
-class FidelitySection(PretrainSection):
-    """The short fine-tuning of ``prune-env compare --fidelity`` and ``--criteria``."""
-
-    epochs: int = Field(default=1, ge=1, description="Passes over the images, 1 or more.")
-    learning_rate: float = Field(default=0.01, gt=0, description="Highest learning rate, above 0.")
-    images: int = Field(default=5000, ge=1, description="Images trained on at most, none of another set's, 1 or more.")
-    plans: int = Field(
-        default=20, ge=3, description="--fidelity: random plans at the budget that are fine-tuned, 3 or more."
-    )
-
-
 class BudgetSection(Section):
     """What the pruned network may cost."""
 

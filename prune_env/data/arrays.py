@@ -65,6 +65,7 @@ class ArraySource:
         mean: Subtracted from each channel, in 0..1.
         std: Divides each channel, in 0..1.
         maximum: The byte that stands for 1.0.
+        augment: How the images are usually varied in training.
 
     Raises:
         DataError: If the splits differ in image shape, or channels or labels are not those promised.
@@ -77,6 +78,7 @@ class ArraySource:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     maximum: float = 255.0
+    augment: str = "none"
 
     def __post_init__(self) -> None:
         if self.train.images.shape[1:] != self.test.images.shape[1:]:

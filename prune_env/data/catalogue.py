@@ -51,7 +51,7 @@ def load_cifar10(path: Path | None = None, _image_size: int | None = None) -> Ar
         train, test = read_mosaics(mosaics)
     else:
         train, test = _npz_or_torchvision("cifar10", found, "CIFAR10", "cifar-10-batches-py", forms)
-    return ArraySource("cifar10", 10, train, test, folder.IMAGENET_MEAN, folder.IMAGENET_STD)
+    return ArraySource("cifar10", 10, train, test, folder.IMAGENET_MEAN, folder.IMAGENET_STD, augment="crop_flip")
 
 
 @register_source("cifar100")
@@ -60,7 +60,9 @@ def load_cifar100(path: Path | None = None, _image_size: int | None = None) -> A
     forms = f"{npz.LAYOUT}; a folder with cifar100.npz; or a torchvision root with cifar-100-python"
     found = existing_path("cifar100", path, forms)
     train, test = _npz_or_torchvision("cifar100", found, "CIFAR100", "cifar-100-python", forms)
-    return ArraySource("cifar100", 100, train, test, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+    return ArraySource(
+        "cifar100", 100, train, test, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), augment="crop_flip"
+    )
 
 
 @register_source("fashionmnist")
@@ -69,7 +71,7 @@ def load_fashionmnist(path: Path | None = None, _image_size: int | None = None) 
     forms = f"{npz.LAYOUT}; a folder with fashionmnist.npz; or a torchvision root with FashionMNIST/raw"
     found = existing_path("fashionmnist", path, forms)
     train, test = _npz_or_torchvision("fashionmnist", found, "FashionMNIST", "FashionMNIST/raw", forms)
-    return ArraySource("fashionmnist", 10, train, test, (0.2860,), (0.3530,))
+    return ArraySource("fashionmnist", 10, train, test, (0.2860,), (0.3530,), augment="crop_flip")
 
 
 @register_source("npz")

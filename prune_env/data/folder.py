@@ -43,6 +43,7 @@ class FolderSource:
         test: The test split.
         mean: Subtracted from each channel, in 0..1.
         std: Divides each channel, in 0..1.
+        augment: How the images are usually varied in training.
     """
 
     name: str
@@ -52,6 +53,7 @@ class FolderSource:
     test: LabelledFiles
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    augment: str = "resized_crop_flip"
 
     @classmethod
     def from_folder(cls, name: str, root: Path, image_size: int = 224) -> "FolderSource":

@@ -40,6 +40,10 @@ class ImageSource(Protocol):
     def std(self) -> tuple[float, ...]:
         """What each channel is divided by, in 0..1."""
 
+    @property
+    def augment(self) -> str:
+        """How its images are usually varied in training: one of `prune_env.recover.augment.AUGMENTATIONS`."""
+
     def labels(self, split: Split) -> Indices:
         """The class of every image of a split, int64 [N]."""
 

@@ -1,0 +1,57 @@
+"""Training: from scratch, briefly for a comparison, and after the cut, with the dense network as a teacher."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from prune_env.config_training import FidelitySection, TrainingSection
+from prune_env.data import Splits
+from prune_env.errors import DataError
+from prune_env.recover.batches import Batches
+from prune_env.recover.fastest import Passes
+from prune_env.recover.trainer import Epoch, Trainer
+from prune_env.recover.workers import Workers
+
+__all__ = ["Batches", "Epoch", "Passes", "Trainer", "Workers", "train"]
+
+
+def train(
+    model: nn.Module,
+    splits: Splits,
+    settings: TrainingSection,
+    seed: int,
+    device: torch.device,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> None:
+    """Trains a network in place, at once, on the images that no other set holds.
+
+    Args:
+        model: The network.
+        splits: The data; only ``train_indices`` are used.
+        settings: How it is trained.
+        seed: For the order of the images and their variations.
+        device: Where to train; the network comes back to the CPU.
+        on_epoch: Called with the epoch's number, from 1, and its mean loss.
+
+    Raises:
+        DataError: If the other sets leave no image to train on.
+        EvaluationError: If the loss is not finite.
+    """
+    if len(splits.train_indices) == 0:
+        section = "fidelity" if isinstance(settings, FidelitySection) else "pretrain"
+        raise DataError(
+            f"{section}.epochs: {settings.epochs} given, but no image is left to train on. Lower data.reward_images "
+            "or data.calibration_images, or give model.weights."
+        )
+    workers = Workers(device)
+    batches = Batches(splits.source, splits.train_indices, settings, seed, workers)
+    passes = Passes(settings.layout or "contiguous", settings.dtype or "float32")
+    trainer = Trainer(model, batches, settings, seed, workers, passes)
+    for _ in range(settings.epochs):
+        epoch = trainer.run_epoch()
+        if on_epoch is not None:
+            on_epoch(epoch.number, epoch.loss)
+    if trainer.result is not model:
+        model.load_state_dict(trainer.result.state_dict())
+    model.cpu().to(memory_format=torch.contiguous_format).eval()

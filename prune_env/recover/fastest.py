@@ -1,0 +1,85 @@
+"""In which layout and number type training steps are fastest on this machine: measured, not assumed."""
+
+import copy
+import time
+from collections.abc import Callable
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from prune_env.config_training import TrainingSection
+
+STEPS = 2
+"""Timed steps of each way, after one that is not."""
+
+WORTH = 0.95
+"""Another way than float32, contiguous, must take less than this share of its time."""
+
+
+class Passes(NamedTuple):
+    """How a training's passes are computed.
+
+    Attributes:
+        layout: ``channels_last`` or ``contiguous``.
+        dtype: ``bfloat16`` (autocast) or ``float32``.
+    """
+
+    layout: str = "contiguous"
+    dtype: str = "float32"
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout as torch names it."""
+        return torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
+
+    def computing(self, device: torch.device) -> torch.autocast:
+        """The context for a forward pass."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
+
+
+def fastest_passes(
+    model: nn.Module,
+    images: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    settings: TrainingSection,
+) -> Passes:
+    """The fastest of the ways that the settings leave open.
+
+    Args:
+        model: The network, on its device; it is left as it is.
+        images: A batch [N, C, H, W].
+        loss: Of the network's output for that batch.
+        settings: Which layout and which number type are given.
+    """
+    layouts = [settings.layout] if settings.layout else ["contiguous", "channels_last"]
+    dtypes = [settings.dtype] if settings.dtype else ["float32", "bfloat16"]
+    if images.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        dtypes = [settings.dtype or "float32"]
+    ways = [Passes(layout, dtype) for layout, dtype in product(layouts, dtypes)]
+    if len(ways) == 1:
+        return ways[0]
+    seconds = [_seconds(copy.deepcopy(model), images, loss, way) for way in ways]
+    best = min(range(len(ways)), key=lambda number: seconds[number])
+    return ways[best] if seconds[best] < WORTH * seconds[0] else ways[0]
+
+
+def _seconds(model: nn.Module, images: Tensor, loss: Callable[[Tensor], Tensor], way: Passes) -> float:
+    model.to(memory_format=way.memory_format).train()
+    images = images.contiguous(memory_format=way.memory_format)
+    started = 0.0
+    for step in range(STEPS + 1):
+        if step == 1:
+            started = _now(images.device)
+        with way.computing(images.device):
+            output = model(images)
+        loss(output).backward()
+    return _now(images.device) - started
+
+
+def _now(device: torch.device) -> float:
+    """A GPU works on after a call has returned."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,137 @@
+"""The processes that share a training: one, or as many as ``accelerate launch`` has started."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+T = TypeVar("T")
+
+
+class Workers:
+    """This process among those of a training; by itself unless it was started with others.
+
+    Attributes:
+        rank: Which process this is, from 0.
+        processes: How many there are.
+        device: Where this one computes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.rank, self.processes = 0, 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and tells."""
+        return self.rank == 0
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """What to run instead of a network, so that all processes keep the same weights."""
+        return model
+
+    def backward(self, loss: Tensor) -> None:
+        """Computes gradients, of all processes' batches."""
+        loss.backward()
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a number over the processes."""
+        return value
+
+    def agree(self, value: T) -> T:
+        """The first process's value, in every process."""
+        return value
+
+
+class AcceleratedWorkers(Workers):
+    """The processes that Hugging Face Accelerate knows of.
+
+    Args:
+        device: As configured; ``cpu`` keeps off the GPUs, and one GPU by number is taken where there is one process.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        from accelerate import Accelerator  # takes seconds
+
+        if device.type == "cuda" and device.index is not None:
+            os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+        self._accelerator: Accelerator = Accelerator(cpu=device.type == "cpu")
+        super().__init__(self._accelerator.device)
+        self.rank, self.processes = self._accelerator.process_index, self._accelerator.num_processes
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The network in DistributedDataParallel, its batch norms over the batches of all processes."""
+        if self.processes == 1:
+            return model
+        synchronise_norms(model)
+        prepared: nn.Module = self._accelerator.prepare_model(model)
+        return prepared
+
+    def backward(self, loss: Tensor) -> None:
+        """Computes gradients, of all processes' batches."""
+        self._accelerator.backward(loss)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a number over the processes."""
+        found: Tensor = self._accelerator.reduce(value, "mean")
+        return found
+
+    def agree(self, value: T) -> T:
+        """The first process's value, in every process."""
+        from accelerate.utils import broadcast_object_list
+
+        held: list[Any] = [value]
+        broadcast_object_list(held)
+        found: T = held[0]
+        return found
+
+
+def synchronise_norms(model: nn.Module) -> None:
+    """Makes a network's batch norms, in place, take their statistics over the batches of all processes."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
+            shared = SharedNorm(module.num_features, module.eps, module.momentum, module.affine)
+            shared.__dict__.update(module.__dict__)
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, shared)
+
+
+class SharedNorm(_BatchNorm):
+    """A batch norm over equal shares of a batch; torch's own, SyncBatchNorm, needs a GPU."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises [N, C, ...] by the channels' statistics over all processes' images."""
+        if not self.training:
+            return super().forward(input)
+        others = [axis for axis in range(input.dim()) if axis != 1]
+        values = input.float()
+        processes = torch.distributed.get_world_size()
+        shape = [1, -1, *[1] * (input.dim() - 2)]
+        mean = all_reduce(values.mean(dim=others)) / processes
+        centred = values - mean.view(shape)
+        variance = all_reduce(centred.square().mean(dim=others)) / processes
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            count = input.numel() / input.shape[1] * processes
+            with torch.no_grad():
+                assert self.num_batches_tracked is not None
+                self.num_batches_tracked += 1
+                share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+                self.running_var.lerp_((variance * count / (count - 1.0)).to(self.running_var.dtype), share)
+        result = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            result = result * self.weight.view(shape) + self.bias.view(shape)
+        normed: Tensor = result.to(input.dtype)
+        return normed
