@@ -6,7 +6,9 @@ from scripts.bench import bench
 from scripts.common import run_app
 from scripts.compare import compare
 from scripts.evaluate import evaluate
+from scripts.finetune import finetune
 from scripts.inspect_walk import inspect_walk
+from scripts.pretrain import pretrain
 from scripts.replay import replay
 from scripts.report import report
 from scripts.train import train
@@ -20,7 +22,9 @@ app = typer.Typer(
 app.command("inspect")(inspect_walk)
 app.command("train")(train)
 app.command("replay")(replay)
+app.command("finetune")(finetune)
 app.command("evaluate")(evaluate)
+app.command("pretrain")(pretrain)
 app.command("compare")(compare)
 app.command("report")(report)
 app.add_typer(bench, name="bench")

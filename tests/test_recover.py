@@ -65,7 +65,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(splits: Sp
 
 def test_a_training_that_diverges_is_stopped_with_the_setting_to_lower(splits: Splits) -> None:
     settings = PretrainSection(epochs=3, learning_rate=1e20)
-    with pytest.raises(EvaluationError, match=r"diverged in epoch 1, step \d+ of \d+: .*Lower learning_rate \(given 1e\+20\)"):
+    with pytest.raises(
+        EvaluationError, match=r"diverged in epoch 1, step \d+ of \d+: .*Lower learning_rate \(given 1e\+20\)"
+    ):
         train(network(), splits, settings, 0, CPU)
 
 

@@ -9,11 +9,12 @@ from prune_env.config_training import FidelitySection, TrainingSection
 from prune_env.data import Splits
 from prune_env.errors import DataError
 from prune_env.recover.batches import Batches
-from prune_env.recover.fastest import Passes
+from prune_env.recover.fastest import Passes, fastest_passes
+from prune_env.recover.loss import training_loss
 from prune_env.recover.trainer import Epoch, Trainer
 from prune_env.recover.workers import Workers
 
-__all__ = ["Batches", "Epoch", "Passes", "Trainer", "Workers", "train"]
+__all__ = ["Batches", "Epoch", "Passes", "Trainer", "Workers", "fastest_passes", "train", "training_loss"]
 
 
 def train(

@@ -6,9 +6,8 @@ import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-import torch.distributed
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class AcceleratedWorkers(Workers):
         if device.type == "cuda" and device.index is not None:
             os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
         self._accelerator: Accelerator = Accelerator(cpu=device.type == "cpu")
-        super().__init__(self._accelerator.device)
+        super().__init__(device if device.type == "cpu" else self._accelerator.device)
         self.rank, self.processes = self._accelerator.process_index, self._accelerator.num_processes
 
     def wrapped(self, model: nn.Module) -> nn.Module:
@@ -117,11 +116,11 @@ class SharedNorm(_BatchNorm):
             return super().forward(input)
         others = [axis for axis in range(input.dim()) if axis != 1]
         values = input.float()
-        processes = torch.distributed.get_world_size()
+        processes = dist.get_world_size()
         shape = [1, -1, *[1] * (input.dim() - 2)]
-        mean = all_reduce(values.mean(dim=others)) / processes
+        mean = _sum(values.mean(dim=others)) / processes
         centred = values - mean.view(shape)
-        variance = all_reduce(centred.square().mean(dim=others)) / processes
+        variance = _sum(centred.square().mean(dim=others)) / processes
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             count = input.numel() / input.shape[1] * processes
             with torch.no_grad():
@@ -135,3 +134,24 @@ class SharedNorm(_BatchNorm):
             result = result * self.weight.view(shape) + self.bias.view(shape)
         normed: Tensor = result.to(input.dtype)
         return normed
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes, whose gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(_context: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _sum(value: Tensor) -> Tensor:
+    found: Tensor = _Sum.apply(value)
+    return found

@@ -1,0 +1,63 @@
+"""A training's checkpoint: one safetensors file, the epochs so far and what it depends on in its header."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import safe_open
+from torch import Tensor
+
+from prune_env.errors import RunError
+from prune_env.recover.fastest import Passes
+from prune_env.recover.trainer import Epoch, Trainer
+
+
+def to_checkpoint(trainer: Trainer, epochs: Sequence[Epoch], facts: Mapping[str, Any]) -> bytes:
+    """A checkpoint as the bytes of a file.
+
+    Args:
+        trainer: The trainer after the last of the epochs.
+        epochs: What each epoch came to.
+        facts: What a training that is taken up must have in common with this one, as JSON can hold it.
+    """
+    header = {
+        "epochs": json.dumps([epoch.as_record() for epoch in epochs], allow_nan=False),
+        "passes": json.dumps(trainer.passes._asdict()),
+        "facts": json.dumps(facts, sort_keys=True),
+    }
+    return safetensors.torch.save(trainer.state(), header)
+
+
+def read_checkpoint(path: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[Epoch], Passes]:
+    """The trainer's state, the epochs so far, and how the passes were computed.
+
+    Args:
+        path: The file.
+        facts: As `to_checkpoint`.
+
+    Raises:
+        RunError: If the file is damaged, or of a training with other facts.
+    """
+    # Whatever the reader raises on a damaged file, the file is refused.
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata()
+        epochs = [Epoch(**record) for record in json.loads(header["epochs"])]
+        passes = Passes(**json.loads(header["passes"]))
+        theirs = json.loads(header["facts"])
+        state = safetensors.torch.load_file(path)
+    except Exception as error:
+        raise RunError(
+            f"the checkpoint {str(path)!r} is damaged or of another release ({type(error).__name__}). Move its folder "
+            "away and start anew."
+        ) from error
+    ours = json.loads(json.dumps(facts))
+    differing = [key for key in ours if ours[key] != theirs.get(key)]
+    if differing:
+        raise RunError(
+            f"{str(path)!r} is of a training with other {', '.join(differing)}. Go on with what it was started with, "
+            "or start a new one."
+        )
+    return state, epochs, passes

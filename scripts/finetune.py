@@ -1,0 +1,135 @@
+"""`prune-env finetune`: train a run's pruned network, with the dense one as its teacher."""
+
+import copy
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE
+from rich.table import Table
+from torch import nn
+
+from prune_env.config import RunConfig
+from prune_env.data import Splits
+from prune_env.errors import RunError
+from prune_env.evaluate import Evaluator, measure_accuracy
+from prune_env.models import load_weights
+from prune_env.plan import PruningPlan
+from prune_env.prepare import device_of, load_model, load_splits
+from prune_env.recover import Epoch
+from prune_env.recover.workers import AcceleratedWorkers, Workers
+from prune_env.run import RunDirectory
+from scripts.common import AsJson, Overrides, console, print_json, results, run_command
+from scripts.compare_table import test_batches
+from scripts.replay import fit_plan
+from scripts.searching import settings_of
+from scripts.training import TrainingFolder, check_same_data, start_training, take_up, train_into
+
+Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]
+Name = Annotated[str, typer.Option(help="Folder within the run that the training is kept in.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was interrupted.")]
+
+
+def finetune(
+    run: Run,
+    overrides: Overrides = None,
+    name: Name = "finetune",
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Trains a run's pruned network on all but the reward set, with the dense network as its teacher.
+
+    Runs on several GPUs or machines by `accelerate launch --module scripts.finetune RUN`.
+    """
+    searched = RunDirectory.open(run)
+    if not searched.plan.is_file():
+        raise RunError(
+            f"{str(run)!r} holds no plan.json: its search is not finished. `prune-env train --resume {run}`."
+        )
+    place = searched.root / name
+    if resume and overrides:
+        raise typer.BadParameter("a training is taken up with its own settings: give --resume or overrides, not both.")
+    if not resume:
+        RunDirectory.check_free(place)
+    settings = settings_of(take_up(place)) if resume else settings_of(searched, overrides or [])
+    workers = AcceleratedWorkers(device_of(settings))
+    splits = load_splits(settings)
+    plan = PruningPlan.load(place / searched.plan.name if resume else searched.plan)
+    with console.status("building the network and tracing it") if workers.first else nullcontext():
+        model = load_model(settings, splits, accept=plan.apply)
+        evaluator, plan = fit_plan(plan, _on(workers, settings), splits, model)
+        dense = copy.deepcopy(evaluator.walk.model).eval()
+        network = plan.apply(dense) if resume else evaluator.pruned(plan)
+        if resume:
+            folder = take_up(place)
+            check_same_data(folder, splits)
+            load_weights(network, folder.start)
+        else:
+            folder = start_training(place, settings, splits, network, workers, plan)
+    rows = {"dense": dense, "recalibrated": copy.deepcopy(network), "fine-tuned": network}
+    teacher = dense if settings.finetune.distillation else None
+    epochs = train_into(folder, network, splits, settings.finetune, settings.seed, workers, evaluator.measure, teacher)
+    if not workers.first:
+        return
+    load_weights(network, folder.weights)
+    record = _finish(folder, settings, epochs, plan, {key: _measured(evaluator, splits, rows[key]) for key in rows})
+    if as_json:
+        print_json(record)
+        return
+    results.print(_table(record))
+    results.print(f"weights     {folder.weights}", soft_wrap=True)
+    results.print(f"TensorBoard {folder.tensorboard}", soft_wrap=True)
+
+
+def _on(workers: Workers, settings: RunConfig) -> RunConfig:
+    """The settings for this process's own device."""
+    section = settings.run.model_copy(update={"device": str(workers.device)})
+    return settings.model_copy(update={"run": section})
+
+
+def _measured(evaluator: Evaluator, splits: Splits, model: nn.Module) -> dict[str, float]:
+    model.to(evaluator.device).to(memory_format=evaluator.form.memory_format).eval()
+    test = measure_accuracy(model, test_batches(evaluator, splits))
+    return {"reward_accuracy": evaluator.measure(model), "test_accuracy": test.accuracy, "test_loss": test.loss}
+
+
+def _finish(
+    folder: TrainingFolder,
+    settings: RunConfig,
+    epochs: list[Epoch],
+    plan: PruningPlan,
+    rows: dict[str, dict[str, float]],
+) -> dict[str, Any]:
+    best = max(epoch.accuracy or 0.0 for epoch in epochs)
+    record = {
+        "model": settings.model.name,
+        "rows": rows,
+        "macs": plan.costs.macs / plan.costs.dense_macs,
+        "params": plan.costs.params / plan.costs.dense_params,
+        "best_epoch": max(epoch.number for epoch in epochs if epoch.accuracy == best),
+        "seconds": sum(epoch.seconds for epoch in epochs),
+        "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / sum(epoch.seconds for epoch in epochs),
+        "epochs": [epoch.as_record() for epoch in epochs],
+        "weights": str(folder.weights),
+    }
+    folder.write_json(folder.summary, record)
+    return record
+
+
+def _table(record: dict[str, Any]) -> Table:
+    title = (
+        f"{record['model']} at {record['macs']:.1%} of the MACs and {record['params']:.1%} of the params, epoch "
+        f"{record['best_epoch']} of {len(record['epochs'])}; {record['seconds']:.0f} s, of which the network waited "
+        f"for images {record['waiting']:.1%}"
+    )
+    table = Table(box=SIMPLE, title=title, title_justify="left")
+    for number, heading in enumerate(("network", "reward set", "test set", "test loss")):
+        table.add_column(heading, justify="right" if number else "left")
+    for name, row in record["rows"].items():
+        table.add_row(name, f"{row['reward_accuracy']:.2%}", f"{row['test_accuracy']:.2%}", f"{row['test_loss']:.4f}")
+    return table
+
+
+if __name__ == "__main__":
+    run_command(finetune)

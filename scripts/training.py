@@ -1,0 +1,232 @@
+"""A training into a folder: what `prune-env finetune` and `prune-env pretrain` share."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from prune_env.config import RunConfig
+from prune_env.config_training import TrainingSection
+from prune_env.data import Splits
+from prune_env.errors import ConfigError, EvaluationError, RunError
+from prune_env.fingerprint import weights_digest
+from prune_env.models import save_weights
+from prune_env.plan import PruningPlan
+from prune_env.recover import Batches, Epoch, Trainer, fastest_passes, training_loss
+from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
+from prune_env.recover.workers import Workers
+from prune_env.run import RunDirectory
+from scripts.common import console
+
+Validate = Callable[[nn.Module], float]
+"""The accuracy of a network on images that it is not trained on, in [0, 1]."""
+
+
+class TrainingFolder(RunDirectory):
+    """The folder of one training: its settings, its checkpoint, its weights and its curves."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """What the training can be taken up from: the state after the last whole epoch."""
+        return self.root / "checkpoint.safetensors"
+
+    @property
+    def start(self) -> Path:
+        """The weights that the training started from."""
+        return self.root / "start.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        """The weights of the epoch that did best on the validation images."""
+        return self.root / "weights.safetensors"
+
+
+def start_training(
+    folder: Path,
+    config: RunConfig,
+    splits: Splits,
+    model: nn.Module,
+    workers: Workers,
+    plan: PruningPlan | None = None,
+) -> TrainingFolder:
+    """Makes the folder of a new training, with all that it can be taken up from.
+
+    Args:
+        folder: A folder that does not exist.
+        config: The settings.
+        splits: The data.
+        model: The network as it is before.
+        workers: Which process this is; the first alone writes.
+        plan: What the network was cut by; None for one that was not.
+
+    Raises:
+        RunError: If the folder exists or cannot be made.
+    """
+    if workers.first:
+        with TrainingFolder.making(folder) as made:
+            made.write_config(config)
+            made.write_json(made.splits, splits.record())
+            save_weights(model, made.start)
+            if plan is not None:
+                made.write_bytes(made.plan, plan.to_json())
+    workers.agree(None)
+    return TrainingFolder(folder)
+
+
+def take_up(folder: Path) -> TrainingFolder:
+    """The folder of a training that was interrupted.
+
+    Raises:
+        RunError: If there is none, or it is finished.
+    """
+    found = TrainingFolder.open(folder)
+    if found.summary.is_file():
+        raise RunError(f"The training in {str(folder)!r} is finished: its weights are {str(found.weights)!r}.")
+    return found
+
+
+def check_same_data(folder: TrainingFolder, splits: Splits) -> None:
+    """Refuses to go on with other images.
+
+    Raises:
+        RunError: If they are not what the training was started with.
+    """
+    if folder.read_json(folder.splits) != splits.record():
+        raise RunError(
+            f"{str(folder.splits)!r} is not how the data are split now: data.path holds other data than when the "
+            "training was started. Give it the same data, or start a new training."
+        )
+
+
+def train_into(
+    folder: TrainingFolder,
+    model: nn.Module,
+    splits: Splits,
+    settings: TrainingSection,
+    seed: int,
+    workers: Workers,
+    validate: Validate,
+    teacher: nn.Module | None = None,
+) -> list[Epoch]:
+    """Trains a network, or goes on training it, with a checkpoint after each epoch.
+
+    It learns from all training images but the reward set's, by which the epoch to keep is chosen.
+
+    Args:
+        folder: Where checkpoint, weights and curves are kept.
+        model: The network; in the end it has the weights of the epoch that did best.
+        splits: The data.
+        settings: How it is trained.
+        seed: For everything random.
+        workers: Which process this is among those that share the training.
+        validate: Says how good a network is.
+        teacher: What the network is to be like; None for nothing.
+
+    Returns:
+        What each epoch came to.
+
+    Raises:
+        RunError: If the folder holds a checkpoint of another training.
+        EvaluationError: If the loss is not finite; the last checkpoint stays.
+    """
+    if not settings.epochs:
+        raise ConfigError("pretrain.epochs: 0 given; training takes 1 or more.")
+    facts = {
+        "settings": settings.model_dump(mode="json"),
+        "seed": seed,
+        "weights": weights_digest(model),
+        "processes": workers.processes,
+    }
+    known = read_checkpoint(folder.checkpoint, facts) if folder.checkpoint.is_file() else None
+    indices = np.sort(np.concatenate([splits.train_indices, splits.calibration_indices]))
+    model.to(workers.device)
+    with console.status("loading the images and measuring the fastest passes") if workers.first else nullcontext():
+        batches = Batches(splits.source, indices, settings, seed, workers)
+        passes = known[2] if known else workers.agree(_fastest(model, batches, settings))
+    if teacher is not None:
+        teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
+    trainer = Trainer(model, batches, settings, seed, workers, passes, teacher)
+    epochs: list[Epoch] = []
+    if known:
+        epochs = known[1]
+        trainer.take_up(known[0], len(epochs))
+    with folder.held() if workers.first else nullcontext(), _told(folder, epochs, trainer, workers) as tell:
+        for _ in range(len(epochs), settings.epochs):
+            epoch = _one_more(trainer, folder, tell)
+            epoch = replace(epoch, accuracy=validate(trainer.result))
+            best = max((one.accuracy or 0.0 for one in epochs), default=0.0)
+            epochs.append(epoch)
+            if workers.first:
+                # Of equally good epochs the later: the learning rate was lower.
+                if epoch.accuracy is not None and epoch.accuracy >= best:
+                    save_weights(trainer.result, folder.weights)
+                folder.write_bytes(folder.checkpoint, to_checkpoint(trainer, epochs, facts))
+            tell(0, epoch)
+    workers.agree(None)
+    return epochs
+
+
+def _one_more(trainer: Trainer, folder: TrainingFolder, tell: Callable[[int, Epoch | None], None]) -> Epoch:
+    try:
+        return trainer.run_epoch(lambda step: tell(step, None))
+    except EvaluationError as error:
+        kept = "There is no checkpoint yet."
+        if trainer.done:
+            kept = (
+                f"The checkpoint after epoch {trainer.done} stays, and the best weights so far are "
+                f"{str(folder.weights)!r}."
+            )
+        raise EvaluationError(f"{error} {kept}") from None
+
+
+def _fastest(model: nn.Module, batches: Batches, settings: TrainingSection) -> Any:
+    images, labels = next(batches.epoch(0))
+    return fastest_passes(model, images, lambda logits: training_loss(logits, labels, settings), settings)
+
+
+@contextmanager
+def _told(
+    folder: TrainingFolder, epochs: list[Epoch], trainer: Trainer, workers: Workers
+) -> Iterator[Callable[[int, Epoch | None], None]]:
+    """Progress on the console and curves in TensorBoard, by the first process alone."""
+    if not workers.first:
+        yield lambda _step, _epoch: None
+        return
+    columns = (
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("loss {task.fields[loss]}, accuracy {task.fields[accuracy]}, waiting {task.fields[waiting]}"),
+        TimeRemainingColumn(),
+    )
+    steps = len(trainer.batches)
+    with (
+        Progress(*columns, console=console) as progress,
+        SummaryWriter(str(folder.tensorboard), purge_step=len(epochs) + 1) as board,
+    ):
+        bar = progress.add_task(
+            "", total=trainer.steps, epoch=len(epochs) + 1, loss="-", accuracy="-", waiting="-", completed=0
+        )
+
+        def tell(step: int, epoch: Epoch | None) -> None:
+            if epoch is None:
+                progress.update(bar, completed=trainer.done * steps + step)
+                return
+            progress.update(
+                bar,
+                epoch=min(epoch.number + 1, trainer.settings.epochs),
+                loss=f"{epoch.loss:.4f}",
+                accuracy=f"{epoch.accuracy:.2%}",
+                waiting=f"{epoch.waiting:.1%}",
+            )
+            for name in ("loss", "learning_rate", "accuracy", "waiting", "seconds"):
+                board.add_scalar(f"training/{name}", getattr(epoch, name), epoch.number)
+            board.flush()
+
+        yield tell
