@@ -40,6 +40,10 @@ class EvaluationError(UserError):
     """An accuracy or loss that is not a finite number."""
 
 
+class ExportError(UserError):
+    """A network that cannot be exported, or whose export does not give what the network gives."""
+
+
 class RunError(UserError):
     """A run directory that exists already, is missing, or lacks a file."""
 

@@ -6,6 +6,7 @@ from scripts.bench import bench
 from scripts.common import run_app
 from scripts.compare import compare
 from scripts.evaluate import evaluate
+from scripts.export import export
 from scripts.finetune import finetune
 from scripts.inspect_walk import inspect_walk
 from scripts.pretrain import pretrain
@@ -24,6 +25,7 @@ app.command("train")(train)
 app.command("replay")(replay)
 app.command("finetune")(finetune)
 app.command("evaluate")(evaluate)
+app.command("export")(export)
 app.command("pretrain")(pretrain)
 app.command("compare")(compare)
 app.command("report")(report)

@@ -1,31 +1,49 @@
 """The side-by-side table: what several plans of one network keep, cost and take."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich.box import SIMPLE
 from rich.table import Table
 from torch import Tensor, nn
 
 from prune_env.data import Splits, load_images
-from prune_env.evaluate import Evaluator, measure_accuracy
+from prune_env.evaluate import Evaluator
 from prune_env.latency import Latency, measure_latency
-from prune_env.plan import PruningPlan
+from prune_env.models import weights_bytes
+from prune_env.plan import PlannedCosts, PruningPlan
+from prune_env.quality import Quality, measure_quality
 
 LATENCY_BATCH = 32
 """Images in the batch that is timed."""
 
 
+TOO_SLOW = 0.95
+"""A network that takes more than this share of the dense one's time is said to be no faster."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """What one plan gives; accuracies in [0, 1], latency in seconds a batch or None where it was not measured."""
+    """What one network gives.
+
+    Attributes:
+        name: What it is called.
+        reward_accuracy: On the reward set, in [0, 1].
+        test: On the test set.
+        macs: For one image.
+        params: Weights.
+        size: Bytes of its safetensors file.
+        latency: Seconds a batch; None where it was not measured.
+    """
 
     name: str
     reward_accuracy: float
-    test_accuracy: float
+    test: Quality
     macs: int
     params: int
+    size: int
     latency: Latency | None
 
     def as_record(self) -> dict[str, Any]:
@@ -35,9 +53,12 @@ class Row:
         return {
             "name": self.name,
             "reward_accuracy": self.reward_accuracy,
-            "test_accuracy": self.test_accuracy,
+            "test_accuracy": self.test.top1,
+            "test_top5": self.test.top5,
+            "test_loss": self.test.loss,
             "macs": self.macs,
             "params": self.params,
+            "bytes": self.size,
             "latency_ms": milliseconds,
         }
 
@@ -53,14 +74,56 @@ def compare_plans(
         plans: Plans by name; the networks are timed in turn.
         timed: Whether their latency is measured.
     """
-    models: dict[str, nn.Module] = {name: evaluator.pruned(plan) for name, plan in plans.items()}
-    latencies = measure_latency(models, _latency_batch(evaluator, splits)) if timed else {}
-    rows = []
-    for name, plan in plans.items():
-        accuracy = measure_accuracy(models[name], test_batches(evaluator, splits)).accuracy
-        reward = evaluator.measure(models[name])
-        rows.append(Row(name, reward, accuracy, plan.costs.macs, plan.costs.params, latencies.get(name)))
-    return rows
+    networks = {name: (evaluator.pruned(plan), plan.costs) for name, plan in plans.items()}
+    return compare_networks(evaluator, splits, networks, LATENCY_BATCH if timed else None)
+
+
+def compare_networks(
+    evaluator: Evaluator,
+    splits: Splits,
+    networks: Mapping[str, tuple[nn.Module, PlannedCosts]],
+    batch: int | None = LATENCY_BATCH,
+) -> list[Row]:
+    """Measures networks side by side, as `compare_plans`.
+
+    Args:
+        evaluator: An evaluator of the dense network.
+        splits: Its data.
+        networks: Networks by name, and what they cost.
+        batch: Images in the batch that is timed; None times nothing.
+    """
+    for model, _ in networks.values():
+        model.to(evaluator.device).to(memory_format=evaluator.form.memory_format).eval()
+    models = {name: model for name, (model, _) in networks.items()}
+    latencies = measure_latency(models, latency_batch(evaluator, splits, batch)) if batch else {}
+    return [
+        Row(
+            name,
+            evaluator.measure(model),
+            measure_quality(model, test_batches(evaluator, splits)),
+            costs.macs,
+            costs.params,
+            len(weights_bytes(model)),
+            latencies.get(name),
+        )
+        for name, (model, costs) in networks.items()
+    ]
+
+
+def warnings_of(rows: Sequence[Row]) -> list[str]:
+    """What to say of networks that do fewer MACs than the first, the dense one, and are no faster."""
+    dense, found = rows[0], []
+    for row in rows[1:]:
+        if row.latency is None or dense.latency is None:
+            continue
+        macs, time = row.macs / dense.macs, row.latency.median / dense.latency.median
+        if macs < TOO_SLOW < time:
+            found.append(
+                f"{row.name} does {macs:.0%} of the MACs and takes {time:.0%} of the time: narrow layers leave this "
+                "machine idle. Try another batch or number of threads, a wider env.round_to, budget.metric=latency, or "
+                "`prune-env export --to onnx`."
+            )
+    return found
 
 
 def test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[tuple[Tensor, Tensor]]:
@@ -70,26 +133,30 @@ def test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[tuple[Tensor,
         yield images, batch.labels.to(evaluator.device)
 
 
-def _latency_batch(evaluator: Evaluator, splits: Splits) -> Tensor:
+def latency_batch(evaluator: Evaluator, splits: Splits, count: int) -> Tensor:
     """Images to time, repeated where there are fewer than a batch; their content does not matter."""
-    images = load_images(splits.source, "train", splits.reward_indices[:LATENCY_BATCH]).images
-    images = images.repeat(-(-LATENCY_BATCH // len(images)), 1, 1, 1)[:LATENCY_BATCH]
+    images = load_images(splits.source, "train", splits.reward_indices[:count]).images
+    images = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
     return images.to(evaluator.device).contiguous(memory_format=evaluator.form.memory_format)
 
 
-def render(rows: list[Row], title: str) -> Table:
-    """The table for the console."""
+def render(rows: list[Row], title: str, batch: int = LATENCY_BATCH) -> Table:
+    """The table for the console; the first row is the dense network."""
     dense = rows[0]
     table = Table(title=title, box=SIMPLE, title_justify="left", pad_edge=False)
-    for heading in ("", "reward\nset", "test\nset", "MACs", "params", f"ms a batch\nof {LATENCY_BATCH}"):
+    timed = f"ms a batch of {batch},\n{torch.get_num_threads()} threads"
+    for heading in ("", "reward\nset", "test\ntop-1", "\ntop-5", "\nloss", "MACs", "params", "file", timed):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.name,
             f"{row.reward_accuracy:.2%}",
-            f"{row.test_accuracy:.2%}",
+            f"{row.test.top1:.2%}",
+            f"{row.test.top5:.2%}",
+            f"{row.test.loss:.3f}",
             f"{_short(row.macs)} {_share(row.macs, dense.macs)}",
             f"{_short(row.params)} {_share(row.params, dense.params)}",
+            f"{_short(row.size)}B",
             _milliseconds(row.latency),
         )
     return table

@@ -1,36 +1,83 @@
-"""`prune-env evaluate`: a finished run's plan, measured again: reward set, test set, costs and latency."""
+"""`prune-env evaluate`: a finished run's networks, measured again: reward set, test set, costs, size and latency."""
 
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
+from torch import nn
 
 from prune_env.config import RunConfig
-from prune_env.plan import PruningPlan
+from prune_env.errors import RunError
+from prune_env.evaluate import Evaluator
+from prune_env.models import load_weights
+from prune_env.plan import PlannedCosts, PruningPlan
 from prune_env.prepare import load_model, load_splits
 from prune_env.run import RunDirectory
 from scripts.common import AsJson, Overrides, console, print_json, read_config, results, run_command, run_directory_of
-from scripts.compare_table import render
-from scripts.replay import fit_plan, side_by_side
+from scripts.compare_table import LATENCY_BATCH, compare_networks, render, warnings_of
+from scripts.replay import fit_plan, rivals
 from scripts.searching import settings_of
+from scripts.training import TrainingFolder
 
 Target = Annotated[
     Path, typer.Argument(help="A run directory, or the YAML file that the run was started with (its run is looked up).")
 ]
+Name = Annotated[str, typer.Option(help="The fine-tuning to measure, where there is one: its folder within the run.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images in the batch that is timed.")]
 
 
-def evaluate(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Measures a run's plan again beside the dense network and the uniform plan at the same cost."""
+def evaluate(
+    target: Target,
+    overrides: Overrides = None,
+    name: Name = "finetune",
+    batch: Batch = LATENCY_BATCH,
+    as_json: AsJson = False,
+) -> None:
+    """Measures a run's network again: dense, uniform at its cost, as cut, recalibrated, and fine-tuned if it was."""
     run, settings = _find(target, overrides or [])
     splits = load_splits(settings)
     plan = PruningPlan.load(run.plan)
     with console.status("building the network and tracing it"):
         evaluator, plan = fit_plan(plan, settings, splits, load_model(settings, splits, accept=plan.apply))
-    rows = side_by_side(evaluator, splits, settings, plan, "plan")
+        plans = rivals(evaluator, splits, settings, plan)
+        networks = {key: (evaluator.pruned(one), one.costs) for key, one in plans.items()}
+        networks |= stages(run, name, evaluator, plan)
+    with console.status("measuring"):
+        rows = compare_networks(evaluator, splits, networks, batch)
     if as_json:
-        print_json({"run": str(run.root), "model": settings.model.name, "rows": [row.as_record() for row in rows]})
-    else:
-        results.print(render(rows, f"{run.plan} on {settings.model.name}"))
+        measured = {"threads": torch.get_num_threads(), "batch_size": batch, "device": str(evaluator.device)}
+        records = [row.as_record() for row in rows]
+        print_json({"run": str(run.root), "model": settings.model.name, **measured, "rows": records})
+        return
+    results.print(render(rows, f"{run.plan} on {settings.model.name}", batch))
+    for warning in warnings_of(rows):
+        results.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
+
+
+def stages(
+    run: RunDirectory, name: str, evaluator: Evaluator, plan: PruningPlan
+) -> dict[str, tuple[nn.Module, PlannedCosts]]:
+    """A run's network as it was cut, recalibrated (and repaired), and fine-tuned where it was.
+
+    Args:
+        run: The run.
+        name: The folder of its fine-tuning.
+        evaluator: An evaluator of the dense network.
+        plan: The run's plan.
+
+    Raises:
+        RunError: If there is a fine-tuning of another plan.
+        WeightsError: If its weights do not fit.
+    """
+    found = {"cut": plan.apply(evaluator.walk.model), "recalibrated": evaluator.pruned(plan)}
+    tuned = TrainingFolder(run.root / name)
+    if tuned.weights.is_file():
+        if PruningPlan.load(tuned.plan).kept != plan.kept:
+            raise RunError(f"{str(tuned.root)!r} is the training of another plan than {str(run.plan)!r}.")
+        found["fine-tuned"] = plan.apply(evaluator.walk.model)
+        load_weights(found["fine-tuned"], tuned.weights)
+    return {key: (model, plan.costs) for key, model in found.items()}
 
 
 def _find(target: Path, overrides: list[str]) -> tuple[RunDirectory, RunConfig]:

@@ -6,14 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE
-from rich.table import Table
-from torch import nn
 
 from prune_env.config import RunConfig
-from prune_env.data import Splits
 from prune_env.errors import RunError
-from prune_env.evaluate import Evaluator, measure_accuracy
 from prune_env.models import load_weights
 from prune_env.plan import PruningPlan
 from prune_env.prepare import device_of, load_model, load_splits
@@ -21,7 +16,7 @@ from prune_env.recover import Epoch
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.run import RunDirectory
 from scripts.common import AsJson, Overrides, console, print_json, results, run_command
-from scripts.compare_table import test_batches
+from scripts.compare_table import Row, compare_networks, render
 from scripts.replay import fit_plan
 from scripts.searching import settings_of
 from scripts.training import TrainingFolder, check_same_data, start_training, take_up, train_into
@@ -67,17 +62,22 @@ def finetune(
             load_weights(network, folder.start)
         else:
             folder = start_training(place, settings, splits, network, workers, plan)
-    rows = {"dense": dense, "recalibrated": copy.deepcopy(network), "fine-tuned": network}
+    networks = {
+        "dense": (dense, evaluator.walk.plan({}).costs),
+        "recalibrated": (copy.deepcopy(network), plan.costs),
+        "fine-tuned": (network, plan.costs),
+    }
     teacher = dense if settings.finetune.distillation else None
     epochs = train_into(folder, network, splits, settings.finetune, settings.seed, workers, evaluator.measure, teacher)
     if not workers.first:
         return
     load_weights(network, folder.weights)
-    record = _finish(folder, settings, epochs, plan, {key: _measured(evaluator, splits, rows[key]) for key in rows})
+    rows = compare_networks(evaluator, splits, networks, batch=None)
+    record = _finish(folder, settings, epochs, rows)
     if as_json:
         print_json(record)
         return
-    results.print(_table(record))
+    results.print(render(rows, _title(record)))
     results.print(f"weights     {folder.weights}", soft_wrap=True)
     results.print(f"TensorBoard {folder.tensorboard}", soft_wrap=True)
 
@@ -88,28 +88,15 @@ def _on(workers: Workers, settings: RunConfig) -> RunConfig:
     return settings.model_copy(update={"run": section})
 
 
-def _measured(evaluator: Evaluator, splits: Splits, model: nn.Module) -> dict[str, float]:
-    model.to(evaluator.device).to(memory_format=evaluator.form.memory_format).eval()
-    test = measure_accuracy(model, test_batches(evaluator, splits))
-    return {"reward_accuracy": evaluator.measure(model), "test_accuracy": test.accuracy, "test_loss": test.loss}
-
-
-def _finish(
-    folder: TrainingFolder,
-    settings: RunConfig,
-    epochs: list[Epoch],
-    plan: PruningPlan,
-    rows: dict[str, dict[str, float]],
-) -> dict[str, Any]:
+def _finish(folder: TrainingFolder, settings: RunConfig, epochs: list[Epoch], rows: list[Row]) -> dict[str, Any]:
     best = max(epoch.accuracy or 0.0 for epoch in epochs)
+    seconds = sum(epoch.seconds for epoch in epochs)
     record = {
         "model": settings.model.name,
-        "rows": rows,
-        "macs": plan.costs.macs / plan.costs.dense_macs,
-        "params": plan.costs.params / plan.costs.dense_params,
+        "rows": [row.as_record() for row in rows],
         "best_epoch": max(epoch.number for epoch in epochs if epoch.accuracy == best),
-        "seconds": sum(epoch.seconds for epoch in epochs),
-        "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / sum(epoch.seconds for epoch in epochs),
+        "seconds": seconds,
+        "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / seconds,
         "epochs": [epoch.as_record() for epoch in epochs],
         "weights": str(folder.weights),
     }
@@ -117,18 +104,11 @@ def _finish(
     return record
 
 
-def _table(record: dict[str, Any]) -> Table:
-    title = (
-        f"{record['model']} at {record['macs']:.1%} of the MACs and {record['params']:.1%} of the params, epoch "
-        f"{record['best_epoch']} of {len(record['epochs'])}; {record['seconds']:.0f} s, of which the network waited "
-        f"for images {record['waiting']:.1%}"
+def _title(record: dict[str, Any]) -> str:
+    return (
+        f"{record['model']}: epoch {record['best_epoch']} of {len(record['epochs'])}; {record['seconds']:.0f} s, of "
+        f"which the network waited for images {record['waiting']:.1%}"
     )
-    table = Table(box=SIMPLE, title=title, title_justify="left")
-    for number, heading in enumerate(("network", "reward set", "test set", "test loss")):
-        table.add_column(heading, justify="right" if number else "left")
-    for name, row in record["rows"].items():
-        table.add_row(name, f"{row['reward_accuracy']:.2%}", f"{row['test_accuracy']:.2%}", f"{row['test_loss']:.4f}")
-    return table
 
 
 if __name__ == "__main__":

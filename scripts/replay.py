@@ -30,7 +30,7 @@ from prune_env.prepare import (
 )
 from prune_env.walk import LayerWalk
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results, run_command
-from scripts.compare_table import Row, compare_plans, render
+from scripts.compare_table import compare_plans, render
 
 Source = Annotated[Path, typer.Argument(help="A plan.json, a policy.safetensors, or a run directory (its plan).")]
 
@@ -47,7 +47,8 @@ def replay(source: Source, config: ConfigArgument, overrides: Overrides = None, 
             evaluator, plan = fit_plan(learned, settings, splits, model)
         else:
             evaluator, plan = _propose(learned, settings, splits, model)
-    rows = side_by_side(evaluator, splits, settings, plan, "replayed")
+    plans = {**rivals(evaluator, splits, settings, plan), "replayed": plan}
+    rows = compare_plans(evaluator, splits, plans)
     if as_json:
         print_json({"source": str(source), "model": settings.model.name, "rows": [row.as_record() for row in rows]})
     else:
@@ -116,8 +117,8 @@ def _check_units(plan: PruningPlan, walk: LayerWalk) -> None:
             )
 
 
-def side_by_side(evaluator: Evaluator, splits: Splits, settings: RunConfig, plan: PruningPlan, name: str) -> list[Row]:
-    """Dense, uniform at the plan's own cost, and the plan."""
+def rivals(evaluator: Evaluator, splits: Splits, settings: RunConfig, plan: PruningPlan) -> dict[str, PruningPlan]:
+    """What a plan is to be compared with: the dense network, and the uniform plan at the plan's own cost."""
     walk, costs = evaluator.walk, plan.costs
     metric = plan.budget.metric if plan.budget else "macs"
     share = costs.macs / costs.dense_macs if metric == "macs" else costs.params / costs.dense_params
@@ -128,7 +129,7 @@ def side_by_side(evaluator: Evaluator, splits: Splits, settings: RunConfig, plan
         plans["uniform"] = walk.plan(budget.names(budget.uniform()), scores)
     except BudgetError:
         console.print("There is no uniform plan of this cost: the units that are free here cannot be cut that far.")
-    return compare_plans(evaluator, splits, {**plans, name: plan})
+    return plans
 
 
 if __name__ == "__main__":

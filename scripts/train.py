@@ -24,7 +24,7 @@ from scripts.common import (
     run_command,
     run_directory_of,
 )
-from scripts.compare_table import compare_plans, render
+from scripts.compare_table import compare_plans, render, warnings_of
 from scripts.report_page import write_report
 from scripts.searching import check_same_start, prepare, search_into, settings_of, start_run, summary_of
 
@@ -56,6 +56,8 @@ def train(config: Config = None, overrides: Overrides = None, resume: Resume = N
         print_json({**summary, "run": str(run.root), "plan": str(run.plan), "policy": policy})
         return
     results.print(render(rows, f"{result.episodes} episodes, {result.seconds:.0f} s"))
+    for warning in warnings_of(rows):
+        results.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
     if uniform.reward >= result.best.reward:
         results.print(
             f"[yellow]The uniform plan is at least as good as the best of {settings.agent.name} on the reward set. "

@@ -7,7 +7,7 @@ from prune_env.models import cifar_resnet, digits, mobilenet, vgg
 from prune_env.models.build import build_model, known_models
 from prune_env.models.registry import register_model
 from prune_env.models.shortcut import ZeroPadShortcut
-from prune_env.models.weights import load_weights, save_weights
+from prune_env.models.weights import load_weights, save_weights, weights_bytes
 
 __all__ = [
     "ZeroPadShortcut",
@@ -20,4 +20,5 @@ __all__ = [
     "register_model",
     "save_weights",
     "vgg",
+    "weights_bytes",
 ]

@@ -34,6 +34,13 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict(state)
 
 
+def weights_bytes(model: nn.Module) -> bytes:
+    """A network's state dict as the bytes of a safetensors file."""
+    # Cloned because safetensors refuses tensors that share memory, as tied parameters do.
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(tensors)
+
+
 def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write a network's state dict as safetensors; the file appears whole or not at all.
 
@@ -45,11 +52,9 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         WeightsError: If it cannot be written; an older file is as it was.
     """
     path = Path(path)
-    # Cloned because safetensors refuses tensors that share memory, as tied parameters do.
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, safetensors.torch.save(tensors))
+        atomic_write(path, weights_bytes(model))
     except OSError as error:
         raise WeightsError(f"weights file {path} cannot be written: {error.strerror or error}") from error
 
