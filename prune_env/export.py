@@ -104,8 +104,8 @@ def difference(model: nn.Module, exported: Run, images: Tensor) -> float:
             worst = max(worst, float((exported(part) - wanted).abs().max() / wanted.abs().max()))
     if not worst <= CLOSE:
         raise ExportError(
-            f"The exported network's outputs differ from the network's by {worst:.2g} of the largest, more than {CLOSE:g}. "
-            "It is not written."
+            f"The exported network's outputs are {worst:.2g} of the largest away from the network's, more than "
+            f"{CLOSE:g}. It is not written."
         )
     return worst
 
