@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isqrt, sqrt
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -97,24 +98,37 @@ class Budget:
 
     Args:
         walk: The network's walk.
-        metric: What is counted.
+        metric: What is counted, or ``latency``.
         keep: The share of the dense cost that may remain, in (0, 1].
         min_keep: Least keep ratio of a unit, in (0, 1].
         round_to: Widths are multiples of this, or the unit's full channels.
+        form: The latency's formula (`LatencyModel.form`); what is counted has its own.
 
     Raises:
         BudgetError: If no plan can meet the budget; the message gives the reachable interval.
     """
 
-    def __init__(self, walk: LayerWalk, metric: Metric, keep: float, min_keep: float = 0.1, round_to: int = 1) -> None:
+    def __init__(
+        self,
+        walk: LayerWalk,
+        metric: Metric | Literal["latency"],
+        keep: float,
+        min_keep: float = 0.1,
+        round_to: int = 1,
+        form: CostForm | None = None,
+    ) -> None:
         self.units = walk.free
         if not self.units:
             reasons = "; ".join(f"{unit.name}: {unit.protected}" for unit in walk.units[:5])
             raise BudgetError(f"Nothing in this network can be pruned: every unit is protected ({reasons}).")
-        self.metric: Metric = metric
+        self.metric = metric
         self.keep = keep
         self.round_to = round_to
-        self.form = cost_form(walk, metric)
+        if metric == "latency":
+            assert form is not None
+            self.form = form
+        else:
+            self.form = cost_form(walk, metric)
         self.channels: IntArray = np.array([unit.channels for unit in self.units], dtype=np.int64)
         self.dense = self.form.cost(self.channels)
         # A hair more than the product, so that a share worked out from a whole cost gives that cost back.

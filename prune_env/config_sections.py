@@ -103,18 +103,13 @@ class FormSection(Section):
 class BudgetSection(Section):
     """What the pruned network may cost."""
 
-    metric: Literal["macs", "params"] = Field(
+    metric: Literal["macs", "params", "latency"] = Field(
         default="macs",
-        description="What is counted: macs (multiply-adds of conv and linear layers) or params.",
+        description="macs (multiply-adds of conv and linear layers), params, or latency (seconds a batch on this "
+        "machine, by a formula fitted to its layers).",
     )
     keep: float = Field(default=0.5, gt=0, le=1, description="Share of the dense cost that may remain, in (0, 1].")
-
-    @field_validator("metric", mode="before")
-    @classmethod
-    def _no_latency_yet(cls, value: Any) -> Any:
-        if value == "latency":
-            raise ValueError("latency budgets are not available in this version; must be 'macs' or 'params'")
-        return value
+    batch: int = Field(default=32, ge=1, description="Images in the batch that latency is of, 1 or more.")
 
 
 class EnvSection(Section):
@@ -124,7 +119,12 @@ class EnvSection(Section):
         default="channel", description="The shape that is cut; this version cuts whole channels."
     )
     min_keep: float = Field(default=0.1, gt=0, le=1, description="Least keep ratio of a unit, in (0, 1].")
-    round_to: int = Field(default=1, ge=1, description="Widths are multiples of this many channels, 1 or more.")
+    round_to: int | None = Field(
+        default=1,
+        ge=1,
+        description="Widths are multiples of this many channels, 1 or more; null: of as many as make networks at the "
+        "budget fastest on this machine, measured.",
+    )
     action: Literal["share", "ratio"] = Field(
         default="share",
         description="ratio: the action is the unit's keep ratio, as in AMC; share (our choice): it "

@@ -15,6 +15,7 @@ from torch import nn
 from prune_env.unit import Unit
 
 Metric = Literal["macs", "params"]
+"""Costs that are counted."""
 Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 

@@ -111,7 +111,7 @@ class PlannedUnit(_Frozen):
 class PlannedBudget(_Frozen):
     """The budget that the plan was made for and what it reaches, as shares of the dense cost."""
 
-    metric: Literal["macs", "params"]
+    metric: Literal["macs", "params", "latency"]
     keep: float = Field(gt=0, le=1)
     achieved: float = Field(ge=0, le=1)
 

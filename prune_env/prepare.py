@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prune_env.budget import Budget
 from prune_env.config import RunConfig
@@ -14,8 +14,10 @@ from prune_env.criteria import Subject, criterion_named, load_scores, score_chan
 from prune_env.data import ImageSet, Splits, load_images, load_source, make_splits
 from prune_env.errors import ConfigError, ModelError
 from prune_env.evaluate import Evaluator
+from prune_env.fastest_multiple import fastest_multiple
 from prune_env.form import Form
 from prune_env.form_choice import FormChooser
+from prune_env.latency_model import LatencyModel, fit_latency
 from prune_env.logits import check_output
 from prune_env.models import build_model
 from prune_env.plan import PruningPlan
@@ -26,7 +28,10 @@ from prune_env.surgery.least_squares import LeastSquares
 from prune_env.surgery.merging import Merging, similar_filters
 from prune_env.task import PruningTask
 from prune_env.walk import LayerWalk
-from rewards import Reward, make_reward
+from rewards import make_reward
+
+TIMED_REWARDS = ("latency_penalty",)
+"""Rewards that look at the latency."""
 
 
 def load_model(
@@ -146,6 +151,7 @@ def make_task(
     model: nn.Module,
     tell: Callable[[str], None] = lambda _: None,
     known: Path | None = None,
+    latency: LatencyModel | None = None,
 ) -> PruningTask:
     """Traces a network, protects what is sensitive, measures the fastest form, and readies it for a search.
 
@@ -155,6 +161,7 @@ def make_task(
         model: The dense network with its weights.
         tell: Hears in words what is going on.
         known: A file of scores (`save_scores`), which are used if they are of these weights and images.
+        latency: What latency follows from the widths by, where it was measured before.
 
     Raises:
         BudgetError: If the budget cannot be met; before any plan is evaluated.
@@ -166,17 +173,30 @@ def make_task(
     if config.sensitivity.enabled:
         report = _find_sensitive(config, splits, walk)
         walk = walk.protecting(report.sensitive)
-    budget = Budget(walk, config.budget.metric, config.budget.keep, config.env.min_keep, config.env.round_to)
     reward = make_reward(config.reward.name, config.reward.settings)
+    if latency is None and (config.budget.metric == "latency" or config.reward.name in TIMED_REWARDS):
+        tell("timing the network's layers at many widths")
+        latency = fit_latency(walk, _timed_batch(config, splits), config.env.min_keep, config.seed)
+    budget = _budget(config, splits, walk, latency)
     subject = subject_of(config, splits, walk)
     tell(f"scoring channels by {config.criterion.name}")
     scores = load_scores(config.criterion.name, subject, known) if known is not None else None
     if scores is None:
         scores = score_channels(config.criterion.name, subject)
     sets, device = (splits.reward(), splits.calibration()), device_of(config)
+
+    def rank(evaluator: Evaluator, plan: PruningPlan) -> float:
+        dense, plain = walk.plan({}), reward
+        if latency is None:
+            return plain(evaluator.evaluate(plan), evaluator.dense())
+        seconds = [latency.seconds(walk, [one.widths[unit.name] for unit in walk.units]) for one in (plan, dense)]
+        return plain(
+            replace(evaluator.evaluate(plan), latency=seconds[0]), replace(evaluator.dense(), latency=seconds[1])
+        )
+
     repair = make_repair(config, splits, walk)
     facts = {key: getattr(config, key).model_dump() for key in ("data", "criterion", "repair", "reward")}
-    chooser = FormChooser(walk, budget, *sets, device, scores, _ranks(reward), repair, facts, tell)
+    chooser = FormChooser(walk, budget, *sets, device, scores, rank, repair, facts, tell)
     choice = chooser.choose(config.form, config.search.evaluations)
     if choice.form.threads is not None:
         torch.set_num_threads(choice.form.threads)
@@ -189,6 +209,7 @@ def make_task(
         reward,
         report,
         input_size=splits.source.size,
+        latency=latency,
         probe_keep=config.sensitivity.probe_keep,
         racing=config.search.racing,
         form_choice=choice,
@@ -202,8 +223,25 @@ def make_task(
     )
 
 
-def _ranks(reward: Reward) -> Callable[[Evaluator, PruningPlan], float]:
-    return lambda evaluator, plan: reward(evaluator.evaluate(plan), evaluator.dense())
+def _timed_batch(config: RunConfig, splits: Splits) -> Tensor:
+    """The batch that latency is of, repeated where there are fewer images; their content does not matter."""
+    count = config.budget.batch
+    images = load_images(splits.source, "train", splits.reward_indices[:count]).images
+    images = images.repeat(-(-count // len(images)), 1, 1, 1)[:count].to(device_of(config))
+    return images.contiguous(memory_format=usual_form(config).memory_format)
+
+
+def _budget(config: RunConfig, splits: Splits, walk: LayerWalk, latency: LatencyModel | None) -> Budget:
+    """The budget; where widths may be multiples of what is fastest, that is measured."""
+    form = latency.form(walk) if latency is not None else None
+    given, wanted = config.env, config.budget
+
+    def of(multiple: int) -> Budget:
+        return Budget(walk, wanted.metric, wanted.keep, given.min_keep, multiple, form)
+
+    if given.round_to is not None:
+        return of(given.round_to)
+    return fastest_multiple(walk, of, _timed_batch(config, splits), config.seed)
 
 
 def _find_sensitive(config: RunConfig, splits: Splits, walk: LayerWalk) -> SensitivityReport:

@@ -31,17 +31,20 @@ class Race:
     images: int
     looks: int
 
-    def against(self, best: float, macs: int, params: int) -> GiveUp:
+    def against(self, best: float, macs: int, params: int, latency: float | None = None) -> GiveUp:
         """What says when to leave a network of this cost, given the best reward so far."""
-        needed = self.needed(best, macs, params)
+        needed = self.needed(best, macs, params, latency)
         return lambda correct, seen: self.is_lost(needed, correct, seen)
 
-    def needed(self, best: float, macs: int, params: int) -> int:
+    def needed(self, best: float, macs: int, params: int, latency: float | None = None) -> int:
         """How many images a network of this cost must get right to beat the best; one more than all if it cannot."""
         low, high = 0, self.images + 1
         while low < high:
             middle = (low + high) // 2
-            if self._reward(middle, macs, params) > best:
+            if (
+                self.reward(Outcome(middle / self.images, self.baseline.loss, macs, params, latency), self.baseline)
+                > best
+            ):
                 high = middle
             else:
                 low = middle + 1
@@ -54,7 +57,3 @@ class Race:
         # Several looks are several chances to be wrong.
         tail = (1.0 - CONFIDENCE) / max(1, self.looks)
         return bool(hypergeom.cdf(correct, self.images, needed, seen) < tail)
-
-    def _reward(self, correct: int, macs: int, params: int) -> float:
-        outcome = Outcome(accuracy=correct / self.images, loss=self.baseline.loss, macs=macs, params=params)
-        return self.reward(outcome, self.baseline)

@@ -198,6 +198,11 @@ class RunDirectory:
         return self.root / "form.json"
 
     @property
+    def latency(self) -> Path:
+        """What latency follows from the widths by, where something asks for it."""
+        return self.root / "latency.json"
+
+    @property
     def summary(self) -> Path:
         """The result in numbers."""
         return self.root / "summary.json"

@@ -11,6 +11,7 @@ from prune_env.criteria import Subject
 from prune_env.errors import EvaluationError, RunError
 from prune_env.evaluate import Evaluator, GiveUp
 from prune_env.form_memory import FormChoice
+from prune_env.latency_model import LatencyModel
 from prune_env.observation import Evidence, Observer
 from prune_env.plan import PlannedBudget, PruningPlan
 from prune_env.racing import Race
@@ -54,6 +55,7 @@ class Trial:
             "loss": self.outcome.loss,
             "macs": self.outcome.macs,
             "params": self.outcome.params,
+            "latency": self.outcome.latency,
             "cached": self.cached,
             "images": self.outcome.images,
             "seconds": round(self.seconds, 4),
@@ -76,6 +78,7 @@ class PruningTask:
         subject: The network and the images as criteria see them.
         racing: Whether a plan is given up within its evaluation once it cannot become its search's best.
         form_choice: How the evaluator's form came about; None where it was not chosen.
+        latency: What latency follows from the widths by; None where nothing asks for it.
         probe_keep: The keep ratio of the probes that show how far the loss rises; None for no probes.
         provenance: Facts that every plan records.
         listeners: Called with each new trial.
@@ -93,6 +96,7 @@ class PruningTask:
     report: SensitivityReport | None
     input_size: tuple[int, int]
     subject: Subject
+    latency: LatencyModel | None = None
     probe_keep: float | None = None
     racing: bool = False
     form_choice: FormChoice | None = None
@@ -102,7 +106,7 @@ class PruningTask:
     trials: int = 0
 
     def __post_init__(self) -> None:
-        self.baseline = self.evaluator.dense()
+        self.baseline = self._priced(self.evaluator.dense(), self.walk.plan({}))
         self._race = Race(self.reward, self.baseline, self.evaluator.images, len(self.evaluator.reward) - 1)
         self._best: dict[str, float] = {}
 
@@ -145,6 +149,7 @@ class PruningTask:
         plan = self.plan(widths)
         recalled = self.recalling
         outcome = self._recall(plan, kind) if recalled else self.evaluator.evaluate(plan, self._give_up(plan, kind))
+        outcome = self._priced(outcome, plan)
         try:
             reward = self.reward(outcome, self.baseline)
         except RewardError as error:
@@ -194,7 +199,16 @@ class PruningTask:
         """Probes are looked at to the end: they are for the loss, and one that cuts little tells nothing of plans."""
         if not self.racing or kind == "probe" or kind not in self._best:
             return None
-        return self._race.against(self._best[kind], plan.costs.macs, plan.costs.params)
+        return self._race.against(self._best[kind], plan.costs.macs, plan.costs.params, self._seconds(plan))
+
+    def _seconds(self, plan: PruningPlan) -> float | None:
+        if self.latency is None:
+            return None
+        return self.latency.seconds(self.walk, [plan.widths[unit.name] for unit in self.walk.units])
+
+    def _priced(self, outcome: Outcome, plan: PruningPlan) -> Outcome:
+        """The outcome with the plan's latency."""
+        return replace(outcome, latency=self._seconds(plan))
 
     def plan(self, widths: IntArray) -> PruningPlan:
         """The plan that keeps the best-scored channels at these widths [free units]."""

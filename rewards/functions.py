@@ -84,6 +84,27 @@ def budget_penalty(keep: float, weight: float = 1.0) -> Reward:
     return partial(_penalised_accuracy, keep=keep, weight=weight)
 
 
+@register(
+    "latency_penalty",
+    keep=Setting(0.0, 1.0, "share of the dense latency that may remain", above_low=True),
+    weight=Setting(0.0, math.inf, "accuracy that one whole dense network's latency over the budget is worth"),
+)
+def latency_penalty(keep: float, weight: float = 1.0) -> Reward:
+    """``accuracy - weight * max(0, latency / dense latency - keep)``, our choice: `budget_penalty` in seconds.
+
+    Args:
+        keep: Share of the dense latency that may remain without a penalty, in (0, 1].
+        weight: Accuracy lost for each whole dense network's latency above the budget, >= 0.
+    """
+    return partial(_penalised_latency, keep=keep, weight=weight)
+
+
+def _penalised_latency(outcome: Outcome, baseline: Outcome, *, keep: float, weight: float) -> float:
+    if outcome.latency is None or baseline.latency is None:
+        raise RewardError("reward 'latency_penalty' needs outcomes with a latency, and none was measured")
+    return outcome.accuracy - weight * max(0.0, outcome.latency / baseline.latency - keep)
+
+
 def _negative_error(outcome: Outcome, baseline: Outcome) -> float:  # noqa: ARG001
     return outcome.accuracy - 1.0
 

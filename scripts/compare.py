@@ -39,7 +39,7 @@ from scripts.fidelity import measure_fidelity
 from scripts.report_page import write_report
 from scripts.searching import (
     check_same_start,
-    measured_settings,
+    differing_settings,
     prepare,
     search_into,
     settings_of,
@@ -171,8 +171,7 @@ class _Comparison:
 
     def _check_same(self, run: RunDirectory, settings: RunConfig) -> None:
         started = RunConfig.load(run.config)
-        theirs, ours = measured_settings(started), measured_settings(settings)
-        differing = [key for key in ours if ours[key] != theirs[key]]
+        differing = differing_settings(started, settings)
         differing += [f"form.{key}" for key, value in settings.form if value not in (None, getattr(started.form, key))]
         if differing:
             raise RunError(

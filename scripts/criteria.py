@@ -24,7 +24,7 @@ from prune_env.surgery import Repair
 from prune_env.task import PruningTask
 from scripts.common import between_commas, console, print_json, results, to_json
 from scripts.comparison import Interval
-from scripts.searching import check_same_start, measured_settings, prepare, settings_of, start_run
+from scripts.searching import check_same_start, differing_settings, prepare, settings_of, start_run
 
 Record = dict[str, Any]
 
@@ -90,7 +90,7 @@ def measure_criteria(folder: Path, settings: RunConfig, names: Sequence[str], se
 def _measure_seed(run: RunDirectory, settings: RunConfig, names: Sequence[str]) -> tuple[list[Record], float]:
     """The records of one seed, those that are missing measured now, and the dense network's accuracy."""
     started = run.config.is_file()
-    if started and _fixed(RunConfig.load(run.config)) != _fixed(settings):
+    if started and differing_settings(_nameless(RunConfig.load(run.config)), _nameless(settings)):
         raise RunError(f"{str(run.root)!r} holds criteria of other settings: give another folder by run.directory=...")
     splits, task = prepare(settings_of(run), run) if started else prepare(settings)
     if started:
@@ -153,10 +153,10 @@ class _Bench:
         return {**found, "tuned": evaluator.measure(network.to(evaluator.device))}
 
 
-def _fixed(settings: RunConfig) -> dict[str, Any]:
-    """The settings that all records of a folder have in common."""
-    found = measured_settings(settings)
-    return {**found, "criterion": {**found["criterion"], "name": None}}
+def _nameless(settings: RunConfig) -> RunConfig:
+    """The settings that all records of a folder have in common: whatever the criterion."""
+    criterion = settings.criterion.model_copy(update={"name": ""})
+    return settings.model_copy(update={"criterion": criterion})
 
 
 def _summary(rows: Sequence[Record]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from prune_env.run import RunDirectory
 from prune_env.task import PruningTask
 from scripts.common import console, print_json, results
 from scripts.compare_table import test_batches
-from scripts.searching import check_same_start, measured_settings, prepare, settings_of, start_run
+from scripts.searching import check_same_start, differing_settings, prepare, settings_of, start_run
 
 RESAMPLES = 1_000
 """Bootstrap samples of the plans."""
@@ -36,7 +36,7 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
     """
     run = RunDirectory(folder)
     started = run.config.is_file()
-    if started and measured_settings(RunConfig.load(run.config)) != measured_settings(settings):
+    if started and differing_settings(RunConfig.load(run.config), settings):
         raise RunError(f"{str(folder)!r} holds plans of other settings: give another folder by run.directory=...")
     splits, task = prepare(settings_of(run), run) if started else prepare(settings)
     task.racing = False  # what is given up has no accuracy to compare

@@ -121,6 +121,8 @@ def rivals(evaluator: Evaluator, splits: Splits, settings: RunConfig, plan: Prun
     """What a plan is to be compared with: the dense network, and the uniform plan at the plan's own cost."""
     walk, costs = evaluator.walk, plan.costs
     metric = plan.budget.metric if plan.budget else "macs"
+    if metric == "latency":  # of the machine that the plan was made on
+        metric = "macs"
     share = costs.macs / costs.dense_macs if metric == "macs" else costs.params / costs.dense_params
     plans = {"dense": walk.plan({})}
     try:

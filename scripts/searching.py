@@ -20,6 +20,7 @@ from prune_env.criteria import save_scores
 from prune_env.data import Splits
 from prune_env.errors import RunError
 from prune_env.fingerprint import weights_digest
+from prune_env.latency_model import LatencyModel
 from prune_env.models import save_weights
 from prune_env.prepare import load_model, load_splits, make_task
 from prune_env.run import RunDirectory
@@ -47,7 +48,11 @@ def prepare(settings: RunConfig, run: RunDirectory | None = None) -> tuple[Split
                 f"training the dense network: epoch {epoch} of {settings.pretrain.epochs}, loss {loss:.3f}"
             ),
         )
-        task = make_task(settings, splits, model, status.update, run.scores if run is not None else None)
+        known = run.scores if run is not None else None
+        latency = None
+        if run is not None and run.latency.is_file():
+            latency = LatencyModel.from_record(run.read_json(run.latency))
+        task = make_task(settings, splits, model, status.update, known, latency)
     low, high = task.budget.reachable
     console.print(
         f"{settings.model.name}: {len(task.budget.units)} of {len(task.walk.units)} units free, reachable "
@@ -64,8 +69,12 @@ def start_run(folder: Path, settings: RunConfig, splits: Splits, task: PruningTa
     """
     assert task.form_choice is not None
     with RunDirectory.making(folder) as run:
-        # With the form in it, the run's own config makes the same run again.
-        run.write_config(settings.model_copy(update={"form": FormSection(**asdict(task.form_choice.form))}))
+        # With what was measured in it, the run's own config makes the same run again.
+        env = settings.env.model_copy(update={"round_to": task.budget.round_to})
+        form = FormSection(**asdict(task.form_choice.form))
+        run.write_config(settings.model_copy(update={"form": form, "env": env}))
+        if task.latency is not None:
+            run.write_json(run.latency, task.latency.as_record())
         run.write_json(run.splits, splits.record())
         run.write_json(run.form, {**task.form_choice.as_record(), "weights": weights_digest(task.walk.model)})
         save_scores(settings.criterion.name, task.subject, task.scores, run.scores)
@@ -85,9 +94,13 @@ def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
     return settings
 
 
-def measured_settings(settings: RunConfig) -> dict[str, Any]:
-    """What decides a run's numbers: all settings but where it is kept, and the form, which it has found for itself."""
-    return {key: value for key, value in settings.resolved().items() if key not in ("form", "run")}
+def differing_settings(started: RunConfig, wanted: RunConfig) -> list[str]:
+    """Sections in which a run's settings are not those wanted, but for where it is kept and what it has measured."""
+    if wanted.env.round_to is None:
+        env = wanted.env.model_copy(update={"round_to": started.env.round_to})
+        wanted = wanted.model_copy(update={"env": env})
+    theirs, ours = started.resolved(), wanted.resolved()
+    return [key for key in ours if key not in ("form", "run") and ours[key] != theirs[key]]
 
 
 def check_same_start(run: RunDirectory, splits: Splits, task: PruningTask) -> None:

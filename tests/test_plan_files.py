@@ -87,7 +87,7 @@ def test_the_unspoiled_document_loads(path: Path) -> None:
         (spoiled("fingerprint", value=["0"]), "fingerprint: .*dict"),
         (spoiled("fingerprint", "0", value=3), r"fingerprint\.0: .*string"),
         (spoiled("groups", value={"0": 2}), "changed group counts .*'0'.* are not supported"),
-        (spoiled("budget", value={"metric": "latency", "keep": 0.5, "achieved": 0.5}), r"budget\.metric: .*'macs'"),
+        (spoiled("budget", value={"metric": "flops", "keep": 0.5, "achieved": 0.5}), r"budget\.metric: .*'macs'"),
         (spoiled("budget", value={"metric": "macs", "keep": 1.5, "achieved": 0.5}), r"budget\.keep: .*less than"),
         (spoiled("budget", value={"metric": "macs", "keep": float("nan"), "achieved": 0.5}), r"budget\.keep: "),
         (spoiled("costs", "macs", value=1.5), r"costs\.macs: .*integer"),

@@ -16,6 +16,7 @@ from prune_env.criteria import Subject, score_channels
 from prune_env.data import ImageSet, ImageSource, Indices, Split, Splits
 from prune_env.evaluate import Evaluator
 from prune_env.form import Form
+from prune_env.latency_model import LatencyModel
 from prune_env.prepare import load_model, load_splits
 from prune_env.sensitivity import SensitivityReport
 from prune_env.task import PruningTask
@@ -87,6 +88,7 @@ def toy_task(
     batch_size: int = 16,
     report: SensitivityReport | None = None,
     probe_keep: float | None = None,
+    latency: LatencyModel | None = None,
 ) -> PruningTask:
     """A task made of its parts, without a config."""
     walk = walk or toy_walk()
@@ -102,6 +104,7 @@ def toy_task(
         report,
         input_size=(int(reward_set.images.shape[2]), int(reward_set.images.shape[3])),
         subject=subject,
+        latency=latency,
         probe_keep=probe_keep,
     )
 

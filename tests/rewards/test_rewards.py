@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rewards import Outcome, Reward, RewardError, Setting, make_reward, register, reward_names
 from rewards.registry import _REWARDS
 
-DENSE = Outcome(accuracy=0.95, loss=0.2, macs=1_000_000, params=10_000)
+DENSE = Outcome(accuracy=0.95, loss=0.2, macs=1_000_000, params=10_000, latency=0.1)
 
 EVERY_REWARD = [
     ("error", {}),
@@ -24,6 +24,8 @@ EVERY_REWARD = [
     ("accuracy_guaranteed", {"drop": 0.05}),
     ("budget_penalty", {"keep": 0.5}),
     ("budget_penalty", {"keep": 0.5, "weight": 3}),
+    ("latency_penalty", {"keep": 0.5}),
+    ("latency_penalty", {"keep": 0.5, "weight": 3}),
 ]
 
 accuracies = st.floats(0, 1)
@@ -31,7 +33,7 @@ costs = st.integers(1, DENSE.macs)
 
 
 def outcome(accuracy: float, macs: int = 500_000, params: int = 5_000) -> Outcome:
-    return Outcome(accuracy=accuracy, loss=1.0, macs=macs, params=params)
+    return Outcome(accuracy=accuracy, loss=1.0, macs=macs, params=params, latency=1e-7 * macs)
 
 
 @pytest.fixture
@@ -118,10 +120,18 @@ def test_a_plan_that_loses_exactly_the_allowed_drop_is_above_the_floor(right: in
         ("budget_penalty", {"keep": 0.5}, 0.9),
         ("budget_penalty", {"keep": 0.3}, 0.9 - 0.2),
         ("budget_penalty", {"keep": 0.3, "weight": 2}, 0.9 - 0.4),
+        ("latency_penalty", {"keep": 0.5}, 0.9),
+        ("latency_penalty", {"keep": 0.3, "weight": 2}, 0.9 - 0.4),
     ],
 )
 def test_rewards_follow_their_formula(name: str, settings: dict[str, float], expected: float) -> None:
     assert make_reward(name, settings)(outcome(0.9), DENSE) == pytest.approx(expected)
+
+
+def test_a_reward_of_latency_says_that_there_is_none() -> None:
+    unmeasured = Outcome(accuracy=0.9, loss=1.0, macs=500_000, params=5_000)
+    with pytest.raises(RewardError, match="'latency_penalty' needs outcomes with a latency"):
+        make_reward("latency_penalty", {"keep": 0.5})(unmeasured, DENSE)
 
 
 def test_the_registry_names_every_reward() -> None:

@@ -1,0 +1,53 @@
+"""Of how many channels widths should be multiples on this machine: measured, not assumed."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prune_env.budget import Budget
+from prune_env.errors import BudgetError
+from prune_env.latency import measure_latency
+from prune_env.walk import LayerWalk
+
+MULTIPLES = (1, 4, 8, 16)
+
+NETWORKS = 3
+"""Random networks at the budget that each multiple is timed with."""
+
+WORTH = 0.95
+"""A multiple must take less than this share of the time of any width; else widths are not rounded."""
+
+
+def fastest_multiple(walk: LayerWalk, budget: Callable[[int], Budget], images: Tensor, seed: int) -> Budget:
+    """The budget whose widths are rounded as makes networks that spend it fastest.
+
+    Args:
+        walk: The network's walk.
+        budget: The budget with widths rounded to a multiple; may raise BudgetError.
+        images: The batch to time [N, C, H, W], on the network's device and in its layout.
+        seed: For the widths.
+    """
+    budgets = {}
+    for multiple in MULTIPLES:
+        try:
+            budgets[multiple] = budget(multiple)
+        except BudgetError:
+            if multiple == 1:
+                raise
+    models = {}
+    for multiple, one in budgets.items():
+        generator = np.random.default_rng(seed)
+        for number in range(NETWORKS):
+            model = walk.plan(one.names(one.random(generator))).apply(walk.model).to(images.device)
+            channels_last = images.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if channels_last else torch.contiguous_format
+            models[f"{multiple} {number}"] = model.to(memory_format=layout)
+    latencies = measure_latency(models, images)
+    seconds = {
+        multiple: float(np.mean([latencies[f"{multiple} {number}"].median for number in range(NETWORKS)]))
+        for multiple in budgets
+    }
+    best = min(budgets, key=lambda multiple: seconds[multiple])
+    return budgets[best] if seconds[best] < WORTH * seconds[1] else budgets[1]

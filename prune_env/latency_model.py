@@ -1,0 +1,242 @@
+"""A network's latency as a formula of its widths, fitted once to what its layers took in networks of many widths.
+
+Each convolution or linear layer is given a bilinear formula of the channels it reads and writes, and all else a share
+of the numbers that these layers put out [our choice; AMC looks layers up in a table]. The form is that of the costs, so
+a latency budget is met as exactly as a MACs budget: by the formula. What a network really takes is measured in the end.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import nnls
+from torch import Tensor, nn
+
+from prune_env.budget import CostForm
+from prune_env.errors import RunError
+from prune_env.modes import in_eval_mode
+from prune_env.unit import IntArray
+from prune_env.walk import LayerWalk
+
+NETWORKS = 16
+"""Networks that a formula is fitted to: the dense one, the narrowest, and others of random widths."""
+
+HELD_OUT = 4
+"""Networks of random widths that tell how far off the formula is."""
+
+WARMUP, ROUNDS = 2, 7
+
+PICOSECONDS = 1e12
+
+
+@dataclass(frozen=True)
+class LayerLatency:
+    """Seconds that a layer takes that reads i channels and writes o: constant + inputs i + outputs o + products i o."""
+
+    constant: float
+    inputs: float
+    outputs: float
+    products: float
+
+    def seconds(self, inputs: float, outputs: float) -> float:
+        """What the layer takes at these widths."""
+        return self.constant + self.inputs * inputs + self.outputs * outputs + self.products * inputs * outputs
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Seconds of a forward pass of one batch as a formula of the widths.
+
+    Attributes:
+        layers: The formula of each convolution and linear layer, by name.
+        constant: What no width changes, beside the layers' constants.
+        values: For each number that these layers put out for one image: norms, activations, sums.
+        batch: Images in the batch.
+        threads: Threads of torch.
+        error: Median distance of the formula from networks that it was not fitted to, as a share of what they took.
+    """
+
+    layers: Mapping[str, LayerLatency]
+    constant: float
+    values: float
+    batch: int
+    threads: int
+    error: float
+
+    def seconds(self, walk: LayerWalk, widths: Sequence[int]) -> float:
+        """The latency at the widths of all of a walk's units."""
+        total = self.constant + self.values * _values(walk, widths)
+        for layer in walk.cost_model.layers:
+            total += self.layers[layer.name].seconds(layer.inputs.at(widths), layer.outputs.at(widths))
+        return total
+
+    def form(self, walk: LayerWalk) -> CostForm:
+        """The formula over a walk's free units, in whole picoseconds; every channel costs at least one."""
+        free = [number for number, unit in enumerate(walk.units) if unit.free]
+        columns = {number: column for column, number in enumerate(free)}
+        constant, linear = self.constant, np.zeros(len(free))
+        rows: list[tuple[float, npt.NDArray[np.floating[Any]], int, IntArray]] = []
+
+        def spread(fixed: int, parts: Sequence[tuple[int, int]]) -> tuple[int, IntArray]:
+            vector = np.zeros(len(free), dtype=np.int64)
+            for unit, repeat in parts:
+                if unit in columns:
+                    vector[columns[unit]] += repeat
+                else:
+                    fixed += repeat * walk.units[unit].channels
+            return fixed, vector
+
+        for layer in walk.cost_model.layers:
+            one = self.layers[layer.name]
+            fixed_in, inputs = spread(layer.inputs.fixed, layer.inputs.parts)
+            fixed_out, outputs = spread(layer.outputs.fixed, layer.outputs.parts)
+            by_output = one.outputs + self.values * layer.positions
+            constant += one.constant + one.inputs * fixed_in + by_output * fixed_out
+            linear += one.inputs * inputs + by_output * outputs
+            rows.append((one.products * fixed_in, one.products * inputs, fixed_out, outputs))
+        fixed_ins, inputs_rows, fixed_outs, outputs_rows = zip(*rows, strict=True)
+        return CostForm(
+            _whole(constant),
+            np.rint(linear * PICOSECONDS).astype(np.int64) + 1,
+            np.rint(np.array(fixed_ins) * PICOSECONDS).astype(np.int64),
+            np.rint(np.stack(inputs_rows) * PICOSECONDS).astype(np.int64),
+            np.array(fixed_outs, dtype=np.int64),
+            np.stack(outputs_rows),
+        )
+
+    def as_record(self) -> dict[str, Any]:
+        """The formula as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Any) -> Self:
+        """The formula that `as_record` gave.
+
+        Raises:
+            RunError: If it is something else.
+        """
+        try:
+            layers = {name: LayerLatency(**values) for name, values in record["layers"].items()}
+            return cls(**{**record, "layers": layers})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise RunError(
+                f"the latency formula is damaged or of another release ({error!r}). Start a new run."
+            ) from None
+
+
+def fit_latency(walk: LayerWalk, images: Tensor, min_keep: float, seed: int) -> LatencyModel:
+    """Times a network's layers at many widths and fits the formula.
+
+    Args:
+        walk: The network's walk.
+        images: The batch to time [N, C, H, W], on the network's device and in its layout.
+        min_keep: Least keep ratio of a unit.
+        seed: For the widths.
+    """
+    generator = np.random.default_rng(seed)
+    least, dense = (
+        [max(1, round(k * unit.channels)) if unit.free else unit.channels for unit in walk.units]
+        for k in (min_keep, 1.0)
+    )
+    drawn = [
+        [
+            max(1, round(generator.uniform(min_keep, 1.0) * unit.channels)) if unit.free else unit.channels
+            for unit in walk.units
+        ]
+        for _ in range(NETWORKS - 2 + HELD_OUT)
+    ]
+    widths = [dense, least, *drawn]
+    timed = _time_layers([_cut(walk, row, images) for row in widths], images)
+    fitted, held = slice(0, NETWORKS), range(NETWORKS, NETWORKS + HELD_OUT)
+    layers, rest = {}, np.array([total for total, _ in timed])
+    for layer in walk.cost_model.layers:
+        seconds = np.array([by_layer[layer.name] for _, by_layer in timed])
+        rest -= seconds
+        reads, writes = (
+            np.array([extent.at(row) for row in widths], float) for extent in (layer.inputs, layer.outputs)
+        )
+        terms = [np.ones(len(widths)), reads, writes, reads * writes]
+        if layer.depthwise:  # it reads the channels that it writes
+            terms[1] = terms[3] = np.zeros(len(widths))
+        layers[layer.name] = LayerLatency(*_fit(np.stack(terms, axis=1)[fitted], seconds[fitted]))
+    others = np.array([[1.0, _values(walk, row)] for row in widths])
+    constant, values = _fit(others[fitted], rest[fitted])
+    model = LatencyModel(layers, constant, values, len(images), torch.get_num_threads(), 0.0)
+    off = [abs(model.seconds(walk, widths[number]) / timed[number][0] - 1.0) for number in held]
+    return LatencyModel(layers, constant, values, len(images), torch.get_num_threads(), float(np.median(off)))
+
+
+def _cut(walk: LayerWalk, widths: Sequence[int], images: Tensor) -> nn.Module:
+    names = {unit.name: width for unit, width in zip(walk.units, widths, strict=True) if unit.free}
+    channels_last = images.is_contiguous(memory_format=torch.channels_last) and images.dim() == 4
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return walk.plan(names).apply(walk.model).to(images.device).to(memory_format=layout)
+
+
+def _time_layers(models: Sequence[nn.Module], images: Tensor) -> list[tuple[float, dict[str, float]]]:
+    """For each network the seconds of its fastest forward pass, and of each of its layers' fastest."""
+    totals: list[list[float]] = [[] for _ in models]
+    layers: list[dict[str, list[float]]] = [defaultdict(list) for _ in models]
+    with in_eval_mode(*models), torch.inference_mode():
+        for turn in range(WARMUP + ROUNDS):
+            for number, model in enumerate(models):
+                by_layer: dict[str, float] = defaultdict(float)
+                total = _timed_pass(model, images, by_layer)
+                if turn >= WARMUP:
+                    totals[number].append(total)
+                    for name, seconds in by_layer.items():
+                        layers[number][name].append(seconds)
+    return [
+        (min(total), {name: min(times) for name, times in by_layer.items()})
+        for total, by_layer in zip(totals, layers, strict=True)
+    ]
+
+
+def _timed_pass(model: nn.Module, images: Tensor, by_layer: dict[str, float]) -> float:
+    started: dict[str, float] = {}
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+
+            def before(_module: nn.Module, _inputs: Any, name: str = name) -> None:
+                started[name] = _now(images.device)
+
+            def after(_module: nn.Module, _inputs: Any, _output: Any, name: str = name) -> None:
+                by_layer[name] += _now(images.device) - started[name]
+
+            handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    begun = _now(images.device)
+    model(images)
+    total = _now(images.device) - begun
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def _now(device: torch.device) -> float:
+    """A GPU works on after a call has returned."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _fit(terms: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]) -> list[float]:
+    """Coefficients, none negative, by least squares of relative distances."""
+    scale = np.maximum(terms.max(axis=0), 1e-300)
+    weights = 1.0 / np.maximum(seconds, 1e-9)
+    found, _ = nnls(terms / scale * weights[:, None], seconds * weights)
+    return [float(value) for value in found / scale]
+
+
+def _values(walk: LayerWalk, widths: Sequence[int]) -> float:
+    """Numbers that convolutions and linear layers put out for one image."""
+    return float(sum(layer.positions * layer.outputs.at(widths) for layer in walk.cost_model.layers))
+
+
+def _whole(seconds: float) -> int:
+    return round(seconds * PICOSECONDS)

@@ -1,0 +1,165 @@
+"""Latency as a formula of the widths: what it is fitted to, what it says, and that a budget of it is met."""
+
+import json
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import Tensor, nn
+from toy import image_set, toy_task, toy_walk
+from zoo import conv, small_images
+
+from prune_env import LayerWalk, latency_model
+from prune_env.budget import Budget
+from prune_env.errors import BudgetError, RunError
+from prune_env.fastest_multiple import fastest_multiple
+from prune_env.latency import Latency
+from prune_env.latency_model import LatencyModel, fit_latency
+from rewards import make_reward
+
+BATCH = image_set(4).images
+with_made_up_times = pytest.mark.usefixtures("made_up")
+
+
+def true_seconds(model: nn.Module, by_layer: dict[str, float]) -> float:
+    """A machine on which a layer takes what its shape says, and each number that it puts out a little more."""
+    total = 1e-3
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            reads, writes = module.in_channels, module.out_channels
+            by_layer[name] = 1e-4 + 2e-6 * reads + 3e-6 * writes + 5e-7 * reads * writes
+        elif isinstance(module, nn.Linear):
+            by_layer[name] = 1e-5 + 1e-8 * module.in_features * module.out_features
+    return total + sum(by_layer.values())
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency_model, "_timed_pass", lambda model, _images, by_layer: true_seconds(model, by_layer))
+
+
+def total_of(model: nn.Module) -> float:
+    return true_seconds(model, defaultdict(float))
+
+
+@with_made_up_times
+def test_the_formula_finds_what_layers_take_at_any_width() -> None:
+    walk = toy_walk()
+    found = fit_latency(walk, BATCH, 0.1, 0)
+    assert found.error < 1e-6
+    generator = np.random.default_rng(7)
+    for _ in range(5):
+        widths = {unit.name: int(generator.integers(1, unit.channels + 1)) for unit in walk.free}
+        plan = walk.plan(widths)
+        asked = found.seconds(walk, [plan.widths[unit.name] for unit in walk.units])
+        assert asked == pytest.approx(total_of(plan.apply(walk.model)), rel=1e-5)
+
+
+@with_made_up_times
+def test_the_form_of_the_budget_is_the_formula_in_picoseconds() -> None:
+    walk = toy_walk()
+    found = fit_latency(walk, BATCH, 0.1, 0)
+    form = found.form(walk)
+    generator = np.random.default_rng(3)
+    for _ in range(10):
+        widths = np.array([generator.integers(1, unit.channels + 1) for unit in walk.free])
+        plan = walk.plan({unit.name: int(width) for unit, width in zip(walk.free, widths, strict=True)})
+        seconds = found.seconds(walk, [plan.widths[unit.name] for unit in walk.units])
+        assert form.cost(widths) == pytest.approx(1e12 * seconds, rel=1e-5)
+
+
+@with_made_up_times
+def test_a_depthwise_layer_goes_by_its_one_width() -> None:
+    layers = conv(3, 8), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1)
+    walk = LayerWalk.trace(nn.Sequential(*layers).eval(), small_images())
+    found = fit_latency(walk, small_images(), 0.1, 0)
+    layer = next(layer for layer in walk.cost_model.layers if layer.depthwise)
+    assert found.layers[layer.name].inputs == found.layers[layer.name].products == 0.0
+    assert found.layers[layer.name].outputs > 0.0
+
+
+def test_real_passes_are_timed_layer_by_layer() -> None:
+    walk = toy_walk()
+    by_layer: dict[str, float] = defaultdict(float)
+    total = latency_model._timed_pass(walk.model, BATCH, by_layer)
+    assert set(by_layer) == {layer.name for layer in walk.cost_model.layers}
+    assert all(seconds > 0.0 for seconds in by_layer.values())
+    assert sum(by_layer.values()) < total
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in walk.model.modules())
+
+
+@with_made_up_times
+def test_a_budget_of_latency_is_met_by_whatever_is_proposed() -> None:
+    walk = toy_walk()
+    found = fit_latency(walk, BATCH, 0.1, 0)
+    dense = total_of(walk.model)
+    least = total_of(walk.plan({unit.name: 1 for unit in walk.free}).apply(walk.model)) / dense
+    keep = 0.5 * (1.0 + least)
+    budget = Budget(walk, "latency", keep, 0.01, form=found.form(walk))
+    generator = np.random.default_rng(0)
+    for _ in range(10):
+        widths = budget.random(generator, 1.0)
+        took = total_of(walk.plan(budget.names(widths)).apply(walk.model))
+        assert took <= keep * dense * (1.0 + 1e-5)
+        wider = np.minimum(widths + 1, budget.channels)
+        assert budget.form.cost(wider) > budget.limit or (wider == widths).all()
+    with pytest.raises(BudgetError, match="of the dense latency given"):
+        Budget(walk, "latency", 0.9 * least, 0.01, form=found.form(walk))
+
+
+@with_made_up_times
+def test_it_is_the_same_from_a_file() -> None:
+    found = fit_latency(toy_walk(), BATCH, 0.1, 0)
+    assert LatencyModel.from_record(json.loads(json.dumps(found.as_record()))) == found
+    for spoiled in ({}, [], {**found.as_record(), "layers": {"conv": 1}}, {**found.as_record(), "more": 1}):
+        with pytest.raises(RunError, match="latency formula is damaged"):
+            LatencyModel.from_record(spoiled)
+
+
+@with_made_up_times
+def test_every_outcome_has_the_latency_that_a_reward_may_ask_for() -> None:
+    reward = make_reward("latency_penalty", {"keep": 0.1})
+    task = toy_task(reward=reward, latency=fit_latency(toy_walk(), BATCH, 0.1, 0))
+    trial = task.attempt(task.budget.uniform(), "uniform")
+    assert trial.outcome.latency is not None
+    assert task.baseline.latency is not None
+    assert trial.outcome.latency < task.baseline.latency
+    over = trial.outcome.latency / task.baseline.latency - 0.1
+    assert trial.reward == pytest.approx(trial.outcome.accuracy - over)
+    assert trial.as_record()["latency"] == trial.outcome.latency
+
+
+class TestTheFastestMultiple:
+    @staticmethod
+    def chosen(monkeypatch: pytest.MonkeyPatch, penalty: float) -> int:
+        """What is chosen where a layer whose width is no multiple of 4 takes so much longer."""
+
+        def timed(models: dict[str, nn.Module], _images: Tensor) -> dict[str, Latency]:
+            odd = {
+                name: sum(module.out_channels % 4 > 0 for module in model.modules() if isinstance(module, nn.Conv2d))
+                for name, model in models.items()
+            }
+            seconds = {name: 1.0 + penalty * count for name, count in odd.items()}
+            return {name: Latency(value, value, value) for name, value in seconds.items()}
+
+        monkeypatch.setattr("prune_env.fastest_multiple.measure_latency", timed)
+        walk = toy_walk()
+        return fastest_multiple(walk, lambda m: Budget(walk, "macs", 0.5, 0.1, m), BATCH, 0).round_to
+
+    def test_is_that_which_makes_networks_faster(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.chosen(monkeypatch, 0.2) == 4
+
+    def test_is_one_where_that_is_not_worth_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.chosen(monkeypatch, 0.001) == 1
+
+    def test_leaves_out_what_cannot_meet_the_budget(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def of(multiple: int) -> Any:
+            if multiple > 1:
+                raise BudgetError("not in reach")
+            return Budget(toy_walk(), "macs", 0.5)
+
+        monkeypatch.setattr(
+            "prune_env.fastest_multiple.measure_latency", lambda models, _: {name: Latency(1, 1, 1) for name in models}
+        )
+        assert fastest_multiple(toy_walk(), of, BATCH, 0).round_to == 1
