@@ -1,0 +1,168 @@
+"""`prune-env evaluate` and `prune-env export` on a run, and the README's lines for what was exported."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toy import digits_config, trained_digits
+
+from prune_env import PruningPlan
+from prune_env.data import load_source
+from prune_env.errors import ExportError, RunError
+from prune_env.models import load_weights, save_weights
+from prune_env.run import RunDirectory
+from scripts.compare_table import warnings_of
+from scripts.evaluate import evaluate
+from scripts.export import Target, export
+from scripts.finetune import finetune
+from scripts.train import train
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run that was fine-tuned for an epoch; not to be changed."""
+    folder = tmp_path_factory.mktemp("work")
+    save_weights(trained_digits(), folder / "dense.safetensors")
+    settings = digits_config(
+        f"model.weights={folder / 'dense.safetensors'}", "search.evaluations=20", "run.device=cpu", "finetune.epochs=1"
+    )
+    (folder / "digits.yaml").write_text(settings.dump_yaml())
+    train(folder / "digits.yaml", [f"run.directory={folder / 'run'}"])
+    finetune(folder / "run")
+    return RunDirectory.open(folder / "run")
+
+
+@pytest.fixture
+def run(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """The same, to be changed."""
+    shutil.copytree(finished.root, tmp_path / "run")
+    return RunDirectory.open(tmp_path / "run")
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], Any]:
+    """What was printed as JSON since the last time."""
+    capsys.readouterr()
+    return lambda: json.loads(capsys.readouterr().out)
+
+
+def dense() -> torch.nn.Module:
+    return trained_digits()
+
+
+def test_evaluate_puts_every_stage_side_by_side(run: RunDirectory, told: Callable[[], Any]) -> None:
+    evaluate(run.root, batch=7, as_json=True)
+    record = told()
+    rows = {row["name"]: row for row in record["rows"]}
+    assert list(rows) == ["dense", "uniform", "cut", "recalibrated", "fine-tuned"]
+    assert record["batch_size"] == 7
+    assert record["threads"] == torch.get_num_threads()
+    cut, tuned = rows["cut"], rows["fine-tuned"]
+    assert cut["macs"] == rows["recalibrated"]["macs"] == tuned["macs"] < rows["dense"]["macs"]
+    assert tuned["bytes"] == len((run.root / "finetune" / "weights.safetensors").read_bytes())
+    assert cut["test_accuracy"] < tuned["test_accuracy"]
+    assert tuned["test_accuracy"] <= tuned["test_top5"] <= 1.0
+    assert tuned["test_loss"] < cut["test_loss"]
+    summary = run.read_json(run.root / "finetune" / "summary.json")["rows"][-1]
+    for key in ("test_accuracy", "test_top5", "reward_accuracy"):
+        assert tuned[key] == pytest.approx(summary[key])
+    assert all(
+        row["latency_ms"]["q1"] <= row["latency_ms"]["median"] <= row["latency_ms"]["q3"] for row in rows.values()
+    )
+
+
+def test_evaluate_of_a_run_that_was_not_fine_tuned_has_no_such_row(run: RunDirectory, told: Callable[[], Any]) -> None:
+    evaluate(run.root, name="another", as_json=True)
+    assert [row["name"] for row in told()["rows"]] == ["dense", "uniform", "cut", "recalibrated"]
+
+
+def test_evaluate_refuses_the_fine_tuning_of_another_plan(run: RunDirectory) -> None:
+    document = json.loads(run.plan.read_text())
+    free = next(unit for unit in document["units"] if len(unit["kept"]) < unit["channels"])
+    free["kept"] = free["kept"][:-1]
+    (run.root / "finetune" / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(RunError, match="is the training of another plan"):
+        evaluate(run.root)
+
+
+def test_where_macs_fell_and_latency_did_not_it_is_said(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    from prune_env.latency import Latency
+    from prune_env.quality import Quality
+    from scripts.compare_table import Row
+
+    def row(name: str, macs: int, seconds: float | None) -> Row:
+        latency = None if seconds is None else Latency(seconds, seconds, seconds)
+        return Row(name, 0.9, Quality(0.9, 1.0, 0.1), macs, 10, 10, latency)
+
+    rows = [
+        row("dense", 100, 1.0),
+        row("slow", 50, 0.97),
+        row("fast", 50, 0.6),
+        row("wide", 97, 1.0),
+        row("x", 50, None),
+    ]
+    (warning,) = warnings_of(rows)
+    assert warning.startswith("slow does 50% of the MACs and takes 97% of the time")
+    evaluate(run.root)
+    out = capsys.readouterr().out
+    for words in ("fine-tuned", "top-5", "ms a batch of 32", f"{torch.get_num_threads()} threads"):
+        assert words in out
+
+
+@pytest.mark.parametrize("to", Target)
+def test_export_writes_the_fine_tuned_network_and_compares(
+    run: RunDirectory, told: Callable[[], Any], to: Target
+) -> None:
+    export(run.root, to=to, as_json=True)
+    record = told()
+    assert record["weights"] == "fine-tuned"
+    assert record["difference"] < 1e-5
+    assert sorted(path.name for path in Path(record["folder"]).iterdir()) == record["files"]
+    assert "plan.json" in record["files"]
+    with pytest.raises(RunError, match="exists already, and nothing is written over"):
+        export(run.root, to=to)
+
+
+def test_what_is_not_fine_tuned_is_exported_as_recalibrated(run: RunDirectory, told: Callable[[], Any]) -> None:
+    export(run.root, name="none", into=run.root / "elsewhere", as_json=True)
+    assert told()["weights"] == "recalibrated"
+    assert (run.root / "elsewhere" / "weights.safetensors").is_file()
+
+
+def test_an_export_that_fails_leaves_nothing(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prune_env.export.CLOSE", -1.0)
+    with pytest.raises(ExportError, match="It is not written"):
+        export(run.root, to=Target.TORCH_EXPORT)
+    assert not [path for path in run.root.iterdir() if "export" in path.name or path.suffix == ".part"]
+
+
+def readme_block(words: str) -> str:
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if words in block]
+    assert len(blocks) == 1
+    assert len([line for line in blocks[0].splitlines() if line.strip()]) <= 5
+    return str(blocks[0])
+
+
+def test_the_readme_s_lines_load_what_was_exported(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(run.root, to=Target.TORCH_EXPORT, into=tmp_path / "program")
+    export(run.root, into=tmp_path / "weights")
+    wanted = PruningPlan.load(run.plan).apply(dense())
+    load_weights(wanted, run.root / "finetune" / "weights.safetensors")
+    images = load_source("digits").load("test", load_source("digits").labels("test")[:9] * 0 + range(9))
+    monkeypatch.chdir(tmp_path / "program")
+    plain: dict[str, Any] = {"images": images}
+    exec(readme_block("torch.export.load"), plain)
+    torch.testing.assert_close(plain["scores"], wanted(images))
+    monkeypatch.chdir(tmp_path / "weights")
+    ours: dict[str, Any] = {"dense": dense()}
+    exec(readme_block("load_file"), ours)
+    torch.testing.assert_close(ours["model"](images), wanted(images))
