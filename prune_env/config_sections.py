@@ -138,7 +138,9 @@ class EnvSection(Section):
 class CriterionSection(Section):
     """Which channels of a unit stay."""
 
-    name: str = Field(default="l1", min_length=1, description="Score of a channel; the best-scored channels stay.")
+    name: str = Field(
+        default="consumer_error", min_length=1, description="Score of a channel; the best-scored channels stay."
+    )
     images: int = Field(
         default=512, ge=1, description="Calibration images that it looks at, 1 or more; no more than there are."
     )

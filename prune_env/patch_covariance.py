@@ -149,10 +149,7 @@ def patch_moments(
     found: dict[str, PatchMoments] = {}
 
     def see(name: str, module: nn.Module, inputs: Tensor, _output: Tensor) -> None:
-        if not inputs.isfinite().all():
-            raise EvaluationError(
-                f"Layer {name!r} reads a number that is not finite. Check the network's weights and the data's scaling."
-            )
+        _check_finite(name, inputs)
         each = patches(module, inputs[:1]).numel()
         for some in inputs.split(max(1, AT_ONCE // each)):
             laid_out = patches(module, some)
@@ -163,6 +160,47 @@ def patch_moments(
 
     watch(model, names, batches, see)
     return found
+
+
+def patch_spreads(
+    model: nn.Module, names: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and variance, float64 [groups, d] each, of what each of the named layers reads; any number of weights.
+
+    Args:
+        model: The network in eval mode.
+        names: Convolutions and linear layers.
+        batches: Images [N, C, H, W] and labels, of which none is read.
+
+    Raises:
+        EvaluationError: If a layer reads a number that is not finite; names the layer.
+    """
+    sums: dict[str, tuple[int, Tensor, Tensor]] = {}
+
+    def see(name: str, module: nn.Module, inputs: Tensor, _output: Tensor) -> None:
+        _check_finite(name, inputs)
+        for image in inputs.split(1):
+            laid_out = patches(module, image).double()
+            count, total, squares = sums.get(name, (0, torch.zeros(()), torch.zeros(())))
+            sums[name] = (
+                count + laid_out.shape[3],
+                total + laid_out.sum((0, 3)),
+                squares + laid_out.square().sum((0, 3)),
+            )
+
+    watch(model, names, batches, see)
+    found = {}
+    for name, (count, total, squares) in sums.items():
+        mean = total / count
+        found[name] = mean, (squares / count - mean.square()).clamp_min(0.0)
+    return found
+
+
+def _check_finite(name: str, inputs: Tensor) -> None:
+    if not inputs.isfinite().all():
+        raise EvaluationError(
+            f"Layer {name!r} reads a number that is not finite. Check the network's weights and the data's scaling."
+        )
 
 
 def too_large(weight: Tensor) -> bool:

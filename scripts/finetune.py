@@ -19,7 +19,7 @@ from scripts.common import AsJson, Overrides, console, print_json, results, run_
 from scripts.compare_table import Row, compare_networks, render
 from scripts.replay import fit_plan
 from scripts.searching import settings_of
-from scripts.training import TrainingFolder, check_same_data, start_training, take_up, train_into
+from scripts.training import TrainingFolder, check_same_data, start_training, take_up, train_into, training_images
 
 Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]
 Name = Annotated[str, typer.Option(help="Folder within the run that the training is kept in.")]
@@ -50,6 +50,7 @@ def finetune(
     settings = settings_of(take_up(place)) if resume else settings_of(searched, overrides or [])
     workers = AcceleratedWorkers(device_of(settings))
     splits = load_splits(settings)
+    batches = training_images(splits, settings.finetune, settings.seed, workers)
     plan = PruningPlan.load(place / searched.plan.name if resume else searched.plan)
     with console.status("building the network and tracing it") if workers.first else nullcontext():
         model = load_model(settings, splits, accept=plan.apply)
@@ -61,14 +62,15 @@ def finetune(
             check_same_data(folder, splits)
             load_weights(network, folder.start)
         else:
-            folder = start_training(place, settings, splits, network, workers, plan)
+            given = RunConfig.load(searched.config, overrides or [])
+            folder = start_training(place, given, splits, network, workers, plan)
     networks = {
         "dense": (dense, evaluator.walk.plan({}).costs),
         "recalibrated": (copy.deepcopy(network), plan.costs),
         "fine-tuned": (network, plan.costs),
     }
     teacher = dense if settings.finetune.distillation else None
-    epochs = train_into(folder, network, splits, settings.finetune, settings.seed, workers, evaluator.measure, teacher)
+    epochs = train_into(folder, network, batches, settings.finetune, settings.seed, workers, evaluator.measure, teacher)
     if not workers.first:
         return
     load_weights(network, folder.weights)

@@ -8,13 +8,14 @@ import typer
 from torch import Tensor, nn
 
 from prune_env.data import ImageSet
+from prune_env.errors import ConfigError
 from prune_env.evaluate import measure_accuracy
 from prune_env.models import load_weights
 from prune_env.prepare import device_of, load_model, load_splits
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.run import RunDirectory
 from scripts.common import AsJson, Overrides, print_json, read_config, results, run_command, run_directory_of
-from scripts.training import check_same_data, start_training, take_up, train_into
+from scripts.training import check_same_data, start_training, take_up, train_into, training_images
 
 BATCH = 256
 """Images a forward pass where the network is measured."""
@@ -28,7 +29,7 @@ Resume = Annotated[
 def pretrain(
     config: Config = None, overrides: Overrides = None, resume: Resume = None, as_json: AsJson = False
 ) -> None:
-    """Trains a network from scratch on all but the reward set; its weights are then what model.weights takes.
+    """Trains a network on all but the reward set, from scratch or on from model.weights, which takes its weights then.
 
     Runs on several GPUs or machines by `accelerate launch --module scripts.pretrain CONFIG`.
     """
@@ -39,6 +40,8 @@ def pretrain(
         )
     if config is not None:
         settings = read_config(config, overrides)
+        if not settings.pretrain.epochs:
+            raise ConfigError("pretrain.epochs: 0 given; training takes 1 or more.")
         place = run_directory_of(settings, config)
         place = place if settings.run.directory else place.with_name(f"{place.name}-pretrain")
         RunDirectory.check_free(place)
@@ -47,6 +50,7 @@ def pretrain(
         settings = read_config(take_up(place).config, None)
     workers = AcceleratedWorkers(device_of(settings))
     splits = load_splits(settings)
+    batches = training_images(splits, settings.pretrain, settings.seed, workers)
     untrained = settings.model_copy(update={"pretrain": settings.pretrain.model_copy(update={"epochs": 0})})
     model = load_model(untrained, splits)
     if config is not None:
@@ -61,7 +65,7 @@ def pretrain(
     def validate(network: nn.Module) -> float:
         return measure_accuracy(network.eval(), reward).accuracy
 
-    epochs = train_into(folder, model, splits, settings.pretrain, settings.seed, workers, validate)
+    epochs = train_into(folder, model, batches, settings.pretrain, settings.seed, workers, validate)
     if not workers.first:
         return
     load_weights(model, folder.weights)

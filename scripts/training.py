@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from prune_env.config import RunConfig
 from prune_env.config_training import TrainingSection
 from prune_env.data import Splits
-from prune_env.errors import ConfigError, EvaluationError, RunError
+from prune_env.errors import EvaluationError, RunError
 from prune_env.fingerprint import weights_digest
 from prune_env.models import save_weights
 from prune_env.plan import PruningPlan
@@ -35,6 +35,11 @@ class TrainingFolder(RunDirectory):
     def checkpoint(self) -> Path:
         """What the training can be taken up from: the state after the last whole epoch."""
         return self.root / "checkpoint.safetensors"
+
+    @property
+    def dense_weights(self) -> Path:
+        """The dense network's weights, where the run around the folder has trained them."""
+        return self.root.parent / super().dense_weights.name
 
     @property
     def start(self) -> Path:
@@ -104,10 +109,20 @@ def check_same_data(folder: TrainingFolder, splits: Splits) -> None:
         )
 
 
+def training_images(splits: Splits, settings: TrainingSection, seed: int, workers: Workers) -> Batches:
+    """All training images but the reward set's, by which the epoch to keep is chosen.
+
+    Raises:
+        ConfigError: If a batch cannot be shared among the processes.
+    """
+    indices = np.sort(np.concatenate([splits.train_indices, splits.calibration_indices]))
+    return Batches(splits.source, indices, settings, seed, workers)
+
+
 def train_into(
     folder: TrainingFolder,
     model: nn.Module,
-    splits: Splits,
+    batches: Batches,
     settings: TrainingSection,
     seed: int,
     workers: Workers,
@@ -116,12 +131,10 @@ def train_into(
 ) -> list[Epoch]:
     """Trains a network, or goes on training it, with a checkpoint after each epoch.
 
-    It learns from all training images but the reward set's, by which the epoch to keep is chosen.
-
     Args:
         folder: Where checkpoint, weights and curves are kept.
         model: The network; in the end it has the weights of the epoch that did best.
-        splits: The data.
+        batches: Its images.
         settings: How it is trained.
         seed: For everything random.
         workers: Which process this is among those that share the training.
@@ -135,8 +148,20 @@ def train_into(
         RunError: If the folder holds a checkpoint of another training.
         EvaluationError: If the loss is not finite; the last checkpoint stays.
     """
-    if not settings.epochs:
-        raise ConfigError("pretrain.epochs: 0 given; training takes 1 or more.")
+    with folder.held() if workers.first else nullcontext():
+        return _train_into(folder, model, batches, settings, seed, workers, validate, teacher)
+
+
+def _train_into(
+    folder: TrainingFolder,
+    model: nn.Module,
+    batches: Batches,
+    settings: TrainingSection,
+    seed: int,
+    workers: Workers,
+    validate: Validate,
+    teacher: nn.Module | None,
+) -> list[Epoch]:
     facts = {
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
@@ -144,10 +169,8 @@ def train_into(
         "processes": workers.processes,
     }
     known = read_checkpoint(folder.checkpoint, facts) if folder.checkpoint.is_file() else None
-    indices = np.sort(np.concatenate([splits.train_indices, splits.calibration_indices]))
     model.to(workers.device)
-    with console.status("loading the images and measuring the fastest passes") if workers.first else nullcontext():
-        batches = Batches(splits.source, indices, settings, seed, workers)
+    with console.status("measuring the fastest passes") if workers.first else nullcontext():
         passes = known[2] if known else workers.agree(_fastest(model, batches, settings))
     if teacher is not None:
         teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
@@ -156,18 +179,19 @@ def train_into(
     if known:
         epochs = known[1]
         trainer.take_up(known[0], len(epochs))
-    with folder.held() if workers.first else nullcontext(), _told(folder, epochs, trainer, workers) as tell:
+    with _told(folder, epochs, trainer, workers) as tell:
         for _ in range(len(epochs), settings.epochs):
             epoch = _one_more(trainer, folder, tell)
             epoch = replace(epoch, accuracy=validate(trainer.result))
             best = max((one.accuracy or 0.0 for one in epochs), default=0.0)
             epochs.append(epoch)
-            if workers.first:
-                # Of equally good epochs the later: the learning rate was lower.
-                if epoch.accuracy is not None and epoch.accuracy >= best:
-                    save_weights(trainer.result, folder.weights)
-                folder.write_bytes(folder.checkpoint, to_checkpoint(trainer, epochs, facts))
+            # Of equally good epochs the later: the learning rate was lower.
+            if workers.first and (epoch.accuracy or 0.0) >= best:
+                save_weights(trainer.result, folder.weights)
+            # Told twice after a kill, and not never: TensorBoard purges what comes again.
             tell(0, epoch)
+            if workers.first:
+                folder.write_bytes(folder.checkpoint, to_checkpoint(trainer, epochs, facts))
     workers.agree(None)
     return epochs
 

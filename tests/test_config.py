@@ -29,7 +29,7 @@ def test_a_file_with_only_names_gets_every_default(file: Path) -> None:
     read = RunConfig.load(file)
     assert (read.model.name, read.data.name, read.budget.keep) == ("resnet20", "cifar10", 0.4)
     assert (read.seed, read.search.evaluations, read.data.reward_images) == (0, 200, 1000)
-    assert (read.reward.name, read.criterion.name, read.agent.name) == ("error", "l1", "ddpg")
+    assert (read.reward.name, read.criterion.name, read.agent.name) == ("error", "consumer_error", "ddpg")
     assert read.agent.hidden == (64, 64)
 
 

@@ -9,7 +9,8 @@ relative squared error is the sum of G_cd over c and d in D, where
     G_cd = sum_o w_oc^T C_cd w_od / Var(z_o)
 
 w_oc are the weights with which output o reads channel c, and C_cd are the second moments of what they are laid on,
-around the mean where a batch norm follows. What is not removed stays as it is: weights fitted anew (`repair.name:
+around the mean where a batch norm follows; of a layer with more than 8,192 weights an output only those with c = d are
+looked at. What is not removed stays as it is: weights fitted anew (`repair.name:
 least_squares`) are not looked ahead to, nor what reads a channel beyond an addition or a shortcut to another unit.
 """
 
@@ -21,8 +22,7 @@ from torch import Tensor, nn
 from prune_env.costs import is_depthwise
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
-from prune_env.errors import ConfigError
-from prune_env.patch_covariance import LARGEST, PatchMoments, patch_moments, too_large
+from prune_env.patch_covariance import PatchMoments, patch_moments, patch_spreads, too_large
 from prune_env.unit import Member, Unit
 from prune_env.walk import Scores
 
@@ -32,7 +32,6 @@ def consumer_error(subject: Subject) -> Scores:
     """The place in which each channel is removed, from 0; all zeros for a unit that no layer reads.
 
     Raises:
-        ConfigError: If what a layer reads is too large for its second moments.
         EvaluationError: If a layer reads a number that is not finite.
     """
     layers = {
@@ -40,15 +39,12 @@ def consumer_error(subject: Subject) -> Scores:
         for unit in subject.walk.units
         for member in _readers(subject, unit)
     }
-    for name, layer in layers.items():
-        if too_large(layer.get_parameter("weight")):
-            raise ConfigError(
-                f"criterion.name: 'consumer_error' takes second moments of what layer {name!r} reads, but each of its "
-                f"outputs has more than the {LARGEST} weights that are allowed. Use 'l1' or 'taylor'."
-            )
     normed = {pair.conv for pair in subject.fold_pairs}
-    moments = patch_moments(subject.folded, layers, subject.batches())
+    large = [name for name, layer in layers.items() if too_large(layer.get_parameter("weight"))]
+    moments = patch_moments(subject.folded, [name for name in layers if name not in large], subject.batches())
     errors = {name: joint_errors(layers[name], found, name in normed) for name, found in moments.items()}
+    spreads = patch_spreads(subject.folded, large, subject.batches()) if large else {}
+    errors |= {name: lone_errors(layers[name], *found, name in normed) for name, found in spreads.items()}
     return {unit.name: removal_order(_of_unit(subject, unit, errors)).astype(np.float64) for unit in subject.walk.units}
 
 
@@ -77,6 +73,30 @@ def joint_errors(layer: nn.Module, moments: PatchMoments, normed: bool) -> npt.N
         place = slice(group * slots, (group + 1) * slots)
         found[place, place] = products.reshape(slots, area, slots, area).sum((1, 3))
     values: npt.NDArray[np.float64] = found.numpy()
+    return values
+
+
+def lone_errors(layer: nn.Module, mean: Tensor, variance: Tensor, normed: bool) -> npt.NDArray[np.float64]:
+    """G's diagonal of a layer with too many inputs for G, which are taken to have nothing to do with each other.
+
+    Args:
+        layer: A convolution or linear layer.
+        mean: Of its patches, float64 [groups, d].
+        variance: Of its patches, float64 [groups, d].
+        normed: Whether a batch norm takes out what is constant.
+
+    Returns:
+        float64 [input channels].
+    """
+    weight = layer.get_parameter("weight").detach().double().flatten(1)
+    area = layer.get_parameter("weight").shape[2:].numel()
+    counted = variance if normed else variance + mean.square()
+    found = []
+    for group, rows in enumerate(weight.square().chunk(len(mean))):
+        spread = rows @ variance[group]
+        shares = (rows / spread.clamp_min(spread.max() * 1e-9 + 1e-100).unsqueeze(1)).sum(0)
+        found.append((shares * counted[group]).reshape(-1, area).sum(1))
+    values: npt.NDArray[np.float64] = torch.cat(found).cpu().numpy()
     return values
 
 
@@ -109,6 +129,10 @@ def _of_unit(subject: Subject, unit: Unit, errors: dict[str, npt.NDArray[np.floa
     total = np.zeros((unit.channels, unit.channels))
     for member in _readers(subject, unit):
         count, places = member.index.shape[1], member.index.ravel()
-        among = errors[member.module][np.ix_(places, places)]
-        total += among.reshape(unit.channels, count, unit.channels, count).sum((1, 3))
+        found = errors[member.module]
+        if found.ndim == 1:
+            total += np.diag(found[places].reshape(unit.channels, count).sum(1))
+        else:
+            among = found[np.ix_(places, places)]
+            total += among.reshape(unit.channels, count, unit.channels, count).sum((1, 3))
     return total

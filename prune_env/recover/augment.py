@@ -32,7 +32,7 @@ def unchanged(images: Tensor, draws: Tensor) -> Tensor:  # noqa: ARG001
 
 
 def crop_flip(images: Tensor, draws: Tensor) -> Tensor:
-    """Shifts each image, black coming in from outside, and mirrors half of them.
+    """Shifts each image, zeros (of normalised images the mean colour) coming in, and mirrors half of them.
 
     Args:
         images: float [N, C, H, W].

@@ -46,7 +46,7 @@ def read_checkpoint(path: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Ten
             header = file.metadata()
         epochs = [Epoch(**record) for record in json.loads(header["epochs"])]
         passes = Passes(**json.loads(header["passes"]))
-        theirs = json.loads(header["facts"])
+        theirs = {**json.loads(header["facts"])}
         state = safetensors.torch.load_file(path)
     except Exception as error:
         raise RunError(

@@ -87,7 +87,7 @@ class Trainer:
         if settings.average:
             decay = 1.0 - 1.0 / max(1.0, settings.average * self.steps)
             average = get_ema_multi_avg_fn(decay)
-            self._average = AveragedModel(self._model, multi_avg_fn=average, use_buffers=True)
+            self._average = AveragedModel(self._model, multi_avg_fn=average, use_buffers=True).eval()
         self._wrapped = workers.wrapped(self._model)
         self._optimizer = torch.optim.SGD(
             _groups(model, settings.weight_decay), settings.learning_rate, momentum=MOMENTUM, nesterov=True
@@ -125,6 +125,10 @@ class Trainer:
                 if step % LOOKS == 0 or step == len(self.batches):
                     self._look(number, step, total)
                 on_step(step)
+        self._wrapped.eval()
+        # The loss was taken before the last step.
+        if not all(bool(tensor.isfinite().all()) for tensor in self.result.state_dict().values()):
+            raise self._diverged(number, len(self.batches), "weights are not finite")
         self.done = number
         seconds = time.perf_counter() - started
         loss = float(self.workers.mean(total)) / len(self.batches)
@@ -159,10 +163,13 @@ class Trainer:
     def _look(self, number: int, step: int, total: Tensor) -> None:
         loss = float(self.workers.mean(total))
         if not math.isfinite(loss):
-            raise EvaluationError(
-                f"Training diverged in epoch {number}, step {step} of {len(self.batches)}: the loss is {loss}. Lower "
-                f"learning_rate (given {self.settings.learning_rate})."
-            )
+            raise self._diverged(number, step, f"the loss is {loss}")
+
+    def _diverged(self, number: int, step: int, how: str) -> EvaluationError:
+        return EvaluationError(
+            f"Training diverged in epoch {number}, step {step} of {len(self.batches)}: {how}. Lower learning_rate "
+            f"(given {self.settings.learning_rate})."
+        )
 
     def state(self) -> dict[str, Tensor]:
         """All that the next epoch depends on beside the settings, on the CPU, each tensor with memory of its own."""
@@ -187,8 +194,7 @@ class Trainer:
         momenta = _under("momentum.", state)
         for name, parameter in self._model.named_parameters():
             if name in momenta:
-                buffer = momenta[name].to(parameter.device)
-                self._optimizer.state[parameter]["momentum_buffer"] = buffer.clone(memory_format=torch.preserve_format)
+                self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momenta[name])
         self.done = done
 
 

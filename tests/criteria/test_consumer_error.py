@@ -8,9 +8,9 @@ from toy import image_set, toy_walk
 from zoo import body, conv
 
 from prune_env import LayerWalk
-from prune_env.criteria import Subject, score_channels
-from prune_env.criteria.consumer_error import joint_errors, removal_order
-from prune_env.patch_covariance import patch_moments, patches
+from prune_env.criteria import Subject, consumer_error, score_channels
+from prune_env.criteria.consumer_error import joint_errors, lone_errors, removal_order
+from prune_env.patch_covariance import patch_moments, patch_spreads, patches
 
 
 def data(count: int = 32):
@@ -132,3 +132,44 @@ def test_behind_a_depthwise_layer_its_reader_counts() -> None:
     images = data()
     found = score_channels("consumer_error", Subject(LayerWalk.trace(net, images.images[:1]), images))
     assert found["a"][5] == 0
+
+
+@pytest.mark.parametrize("normed", [True, False])
+def test_errors_of_a_layer_that_is_too_large_are_those_of_inputs_that_have_nothing_to_do_with_each_other(
+    normed: bool,
+) -> None:
+    layer, images = conv(4, 5, 1), torch.randn(64, 4, 1, 1)
+    model, batches = nn.Sequential(layer).eval(), [(images, torch.zeros(64))]
+    apart = patch_moments(model, ["0"], batches)["0"]
+    apart.products = torch.diag_embed(apart.products.diagonal(dim1=1, dim2=2))
+    apart.total.zero_()
+    apart.shift.zero_()
+    wanted = joint_errors(layer, apart, normed).diagonal()
+    mean, variance = patch_spreads(model, ["0"], batches)["0"]
+    second = variance + mean.square()
+    assert mean.tolist()[0] == pytest.approx(images.mean(0).flatten().tolist(), rel=1e-4)
+    assert variance.tolist()[0] == pytest.approx(images.var(0, correction=0).flatten().tolist(), rel=1e-4)
+    found = lone_errors(layer, torch.zeros(1, 4), apart.products.diagonal(dim1=1, dim2=2) / apart.count, normed)
+    assert found.tolist() == pytest.approx(wanted.tolist(), rel=1e-6)
+    assert lone_errors(layer, mean, variance, False).sum() == pytest.approx(
+        float(
+            (
+                layer.weight.detach().flatten(1).square().double()
+                @ second[0]
+                / (layer.weight.detach().flatten(1).square().double() @ variance[0])
+            ).sum()
+        ),
+        rel=1e-6,
+    )
+
+
+def test_a_layer_that_is_too_large_is_looked_at_channel_by_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer_error, "too_large", lambda weight: weight[0].numel() > 60)
+    torch.manual_seed(0)
+    model = nn.Sequential(conv(3, 6), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 64, 10)).eval()
+    with torch.no_grad():
+        model[3].weight.view(10, 6, 64)[:, 4] *= 1e-3
+        model[3].weight.view(10, 6, 64)[:, 2] *= 1e3
+    places = scores_of(model)["0"]
+    assert sorted(places) == list(range(6))
+    assert (places[4], places[2]) == (0, 5)

@@ -31,7 +31,7 @@ from prune_env.recover import Epoch, Trainer
 from prune_env.run import RunDirectory
 from scripts.cli import main
 from scripts.finetune import finetune
-from scripts.training import TrainingFolder, train_into
+from scripts.training import TrainingFolder, train_into, training_images
 
 CHILDREN = multiprocessing.get_context("forkserver")
 """Children that have torch already, so that they start in milliseconds."""
@@ -231,18 +231,29 @@ def test_no_image_of_the_reward_or_the_test_set_is_trained_on(
 ) -> None:
     whole = load_splits(pruned_config())
     source = WatchedSource(whole.source)
-    during: dict[str, list[int]] = {}
+    during: dict[str, list[int]] = {"train": [], "test": []}
 
     def watched(_: RunConfig) -> Splits:
         return replace(whole, source=source)
 
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Notes what is loaded meanwhile; before and after it, plans are measured on other images."""
+
+        def call(*given: Any) -> Any:
+            source.loaded = {"train": [], "test": []}
+            found = function(*given)
+            for split, loaded in source.loaded.items():
+                during[split] += loaded
+            return found
+
+        return call
+
     def train(*given: Any) -> None:
-        source.loaded = {"train": [], "test": []}
-        train_into(*given)
-        during.update(source.loaded)
+        noted(train_into)(*given)
         raise LookedError
 
     monkeypatch.setattr("scripts.finetune.load_splits", watched)
+    monkeypatch.setattr("scripts.finetune.training_images", noted(training_images))
     monkeypatch.setattr("scripts.finetune.train_into", train)
     with pytest.raises(LookedError):
         finetune(run.root, ["finetune.epochs=1"], name=tmp_path.name)

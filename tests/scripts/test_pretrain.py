@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toy import digits_config
 
+from prune_env.errors import ConfigError
 from prune_env.evaluate import measure_accuracy
 from prune_env.models import build_model
 from prune_env.prepare import load_splits
-from prune_env.recover import Epoch, Trainer
+from prune_env.recover import Epoch, Trainer, Workers
 from scripts.cli import main
 from scripts.pretrain import pretrain
 from scripts.training import TrainingFolder
@@ -130,3 +132,18 @@ def test_it_needs_a_config_or_a_training_to_take_up(config: Path, finished: Trai
 def test_what_is_no_training_is_refused(tmp_path: Path, refused: Refused) -> None:
     assert "does not exist" in refused("--resume", tmp_path / "nowhere")
     assert "it has no config.yaml" in refused("--resume", tmp_path)
+
+
+def test_a_batch_that_cannot_be_made_is_refused_before_a_folder_is(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.pretrain.AcceleratedWorkers", lambda _: _many())
+    with pytest.raises(ConfigError, match=r"batch_size: 64 given, which 7 processes cannot share evenly"):
+        pretrain(config, [f"run.directory={tmp_path / 'training'}"])
+    assert not (tmp_path / "training").exists()
+
+
+def _many() -> Workers:
+    workers = Workers(torch.device("cpu"))
+    workers.processes = 7
+    return workers

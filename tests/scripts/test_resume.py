@@ -246,7 +246,7 @@ def test_scores_that_the_run_holds_are_not_found_again(
     def refuse(_: object) -> None:
         raise AssertionError("scored again")
 
-    monkeypatch.setitem(CRITERIA, "l1", replace(CRITERIA["l1"], score=refuse))
+    monkeypatch.setitem(CRITERIA, "consumer_error", replace(CRITERIA["consumer_error"], score=refuse))
     train(resume=interrupted.root)
     assert interrupted.plan.read_bytes() == finished.plan.read_bytes()
 

@@ -19,7 +19,7 @@ from prune_env.errors import ConfigError, EvaluationError, RunError, UserError
 from prune_env.models import load_weights
 from prune_env.recover import Epoch, Workers, training_loss
 from prune_env.recover import trainer as trainer_module
-from scripts.training import TrainingFolder, Validate, start_training, take_up, train_into
+from scripts.training import TrainingFolder, Validate, start_training, take_up, train_into, training_images
 
 WORKERS = Workers(torch.device("cpu"))
 SETTINGS = FinetuneSection(epochs=4, batch_size=16, layout="contiguous", dtype="float32", average=0.1)
@@ -54,7 +54,9 @@ def run(folder: TrainingFolder, splits: Splits, validate: Validate, **given: Any
     """Starts or goes on with a training; gives the network and its epochs."""
     settings = SETTINGS.model_copy(update=given)
     model = network()
-    return model, train_into(folder, model, splits, settings, 0, WORKERS, validate)
+    return model, train_into(
+        folder, model, training_images(splits, settings, 0, WORKERS), settings, 0, WORKERS, validate
+    )
 
 
 class Told:
@@ -170,14 +172,17 @@ def scalars(folder: TrainingFolder) -> dict[str, list[int]]:
     return {tag: [event.step for event in log.Scalars(tag)] for tag in log.Tags()["scalars"]}
 
 
-def test_an_epoch_that_the_checkpoint_holds_is_in_tensorboard_whenever_the_process_ends(
-    folder: TrainingFolder, splits: Splits, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("before", [True, False])
+def test_every_epoch_is_in_tensorboard_once_whenever_the_process_ends(
+    folder: TrainingFolder, splits: Splits, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
     written = TrainingFolder.write_bytes
 
-    def kill_after_the_second(self: TrainingFolder, path: Path, data: bytes) -> None:
-        written(self, path, data)
-        if path == self.checkpoint and len(done) == 2:
+    def kill_at_the_second(self: TrainingFolder, path: Path, data: bytes) -> None:
+        second = path == self.checkpoint and len(done) == 2
+        if not (second and before):
+            written(self, path, data)
+        if second:
             raise KeyboardInterrupt
 
     done: list[None] = []
@@ -187,7 +192,7 @@ def test_an_epoch_that_the_checkpoint_holds_is_in_tensorboard_whenever_the_proce
         return 0.5
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingFolder, "write_bytes", kill_after_the_second)
+        patch.setattr(TrainingFolder, "write_bytes", kill_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             run(folder, splits, validate)
     # TensorBoard orders logs by the second in their names; the earlier one is made to look earlier.
@@ -255,9 +260,13 @@ def test_a_training_that_diverges_at_once_leaves_nothing(folder: TrainingFolder,
     assert not folder.weights.exists()
 
 
-def test_weights_that_the_last_step_of_an_epoch_has_ruined_are_not_kept(folder: TrainingFolder, splits: Splits) -> None:
+def test_weights_that_the_last_step_of_an_epoch_has_ruined_are_not_kept(
+    folder: TrainingFolder, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A loss that is finite, and gradients that no weight can be moved by.
+    monkeypatch.setattr(trainer_module, "training_loss", lambda *given: 1e37 * training_loss(*given))
     with pytest.raises(EvaluationError, match="Lower learning_rate"):
-        run(folder, splits, Told(0.1), learning_rate=1e42, warmup=0.0, epochs=1, batch_size=64)
+        run(folder, splits, Told(0.1), learning_rate=1e6, warmup=0.0, epochs=1, batch_size=64)
     assert not folder.weights.exists()
 
 
@@ -271,8 +280,9 @@ def test_a_training_is_not_gone_on_with_otherwise(
         run(folder, splits, interrupt_after(1))
     before = folder.checkpoint.read_bytes()
     settings = SETTINGS.model_copy(update=given)
+    images = training_images(splits, settings, 0, WORKERS)
     with pytest.raises(RunError, match=f"of a training with other {named}"):
-        train_into(folder, network(seed=0 if given else 1), splits, settings, 0, WORKERS, Told(0.5))
+        train_into(folder, network(seed=0 if given else 1), images, settings, 0, WORKERS, Told(0.5))
     assert folder.checkpoint.read_bytes() == before
 
 
