@@ -19,7 +19,7 @@ REACH = 1.0
 
 
 class _Optimiser:
-    """Minimises the loss, which tells apart plans that get the same images right, as a reward may not [our choice]."""
+    """Minimises the loss where the reward is accuracy alone, which the loss tells finer [our choice]; else -reward."""
 
     probes: ClassVar[bool] = False
     policy: ClassVar[None] = None
@@ -28,11 +28,12 @@ class _Optimiser:
         self.task = task
         self.config = config
 
-    def _loss(self, logarithms: npt.ArrayLike) -> float:
-        """The loss at widths exp(logarithms) times the channels, [free units], made to meet the budget."""
+    def _cost(self, logarithms: npt.ArrayLike) -> float:
+        """What is minimised, at widths exp(logarithms) times the channels, [free units], made to meet the budget."""
         budget = self.task.budget
         widths = budget.project(budget.channels * np.exp(logarithms))
-        return self.task.attempt(widths, self.config.agent.name).outcome.loss
+        trial = self.task.attempt(widths, self.config.agent.name)
+        return trial.outcome.loss if self.config.reward.name == "error" else -trial.reward
 
 
 class CmaEs(_Optimiser):
@@ -57,7 +58,7 @@ class CmaEs(_Optimiser):
             for candidate in candidates:
                 if not more():
                     return
-                losses.append(self._loss(candidate))
+                losses.append(self._cost(candidate))
             self._strategy.tell(candidates, losses)
 
     @property
@@ -78,7 +79,7 @@ class CmaFromRules(CmaEs):
         for start in starts:
             if not more():
                 return
-            losses.append(self._loss(start))
+            losses.append(self._cost(start))
         self._start_at(starts[int(np.argmin(losses))])
         super().run(more)
 
@@ -97,4 +98,4 @@ class Tpe(_Optimiser):
         study = optuna.create_study(sampler=sampler)
         while more():
             trial = study.ask()
-            study.tell(trial, self._loss([trial.suggest_float(u.name, -REACH, REACH) for u in self.task.budget.units]))
+            study.tell(trial, self._cost([trial.suggest_float(u.name, -REACH, REACH) for u in self.task.budget.units]))

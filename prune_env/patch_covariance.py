@@ -219,8 +219,16 @@ def shrunk_inverse_diagonal(curvature: Tensor, shrinkage: float) -> Tensor:
 
     Returns:
         float64 [groups, d]; so large that what is divided by it is 0 where H is 0.
+
+    Raises:
+        EvaluationError: If H is not finite or not positive.
     """
     scale = curvature.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-100)
     damped = (1.0 - shrinkage) * curvature
     damped.diagonal(dim1=1, dim2=2).add_(shrinkage * scale.unsqueeze(1))
-    return torch.cholesky_inverse(torch.linalg.cholesky(damped)).diagonal(dim1=1, dim2=2)
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if failed.any():
+        raise EvaluationError(
+            "The second moments of what a layer reads cannot be inverted: its inputs are too large for their squares."
+        )
+    return torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2)

@@ -30,6 +30,9 @@ from prune_env.task import PruningTask
 from prune_env.walk import LayerWalk
 from rewards import make_reward
 
+IMAGES_AT_ONCE = 64
+"""In a batch that evidence is gathered from: whatever the form, or a run taken up would find other last digits."""
+
 TIMED_REWARDS = ("latency_penalty",)
 """Rewards that look at the latency."""
 
@@ -132,7 +135,7 @@ def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk) -> Repair | 
 def subject_of(config: RunConfig, splits: Splits, walk: LayerWalk) -> Subject:
     """What a criterion looks at: the walk, and the first of the calibration images."""
     data = _first(splits.calibration(), config.criterion.images)
-    return Subject(walk, data, config.seed, min(64, config.form.batch or 64), device_of(config))
+    return Subject(walk, data, config.seed, IMAGES_AT_ONCE, device_of(config))
 
 
 def _first(images: ImageSet, count: int) -> ImageSet:
@@ -247,5 +250,5 @@ def _budget(config: RunConfig, splits: Splits, walk: LayerWalk, latency: Latency
 def _find_sensitive(config: RunConfig, splits: Splits, walk: LayerWalk) -> SensitivityReport:
     settings = config.sensitivity
     images = splits.calibration().images[: settings.images]
-    ranks = feature_map_ranks(walk, images, min(64, config.form.batch or 64))
+    ranks = feature_map_ranks(walk, images, IMAGES_AT_ONCE)
     return find_sensitive_layers(ranks, settings.rank_threshold, settings.layer_threshold, settings.top_share)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from prune_env.criteria.curvature import channel_quadratics
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
-from prune_env.errors import ConfigError
+from prune_env.errors import ConfigError, EvaluationError
 from prune_env.patch_covariance import LARGEST, patch_moments, patches, shrunk_inverse_diagonal, too_large, watch
 from prune_env.walk import Scores
 
@@ -48,7 +48,12 @@ def lobs(subject: Subject) -> Scores:
     for name, weight in subject.weights.items():
         has_bias = subject.folded.get_submodule(name).bias is not None
         curvature = moments.pop(name).curvature(centred=has_bias)
-        by_weight = 1.0 / shrunk_inverse_diagonal(curvature, SHRINKAGE)
+        try:
+            by_weight = 1.0 / shrunk_inverse_diagonal(curvature, SHRINKAGE)
+        except EvaluationError as error:
+            raise EvaluationError(
+                f"Layer {name!r}: {error} Check the network's weights, or use 'lobs_block'."
+            ) from None
         values[name] = channel_quadratics(weight, _by_channel(by_weight, weight))
     return subject.summed(values)
 

@@ -18,7 +18,7 @@ from prune_env.criteria.subject import Subject
 from prune_env.models.shortcut import ZeroPadShortcut
 from prune_env.surgery.channels import sliced_tensors
 from prune_env.surgery.repair import Sides
-from prune_env.unit import IntArray
+from prune_env.unit import IntArray, Unit
 from prune_env.walk import LayerWalk
 
 StandIns = Callable[[str, IntArray], IntArray]
@@ -79,8 +79,9 @@ class Merging:
 def similar_filters(subject: Subject) -> StandIns:
     """Stand-ins by folded filters and biases [our choice].
 
-    For a channel that is cut, the kept one stands whose weights and bias, of all that writes the unit, are nearest;
-    none where all are farther than zero is, since then nothing comes nearer to the channel than its absence.
+    For a channel that is cut, the kept one stands whose weights and bias, of all that writes the unit, are nearest,
+    numbers of batch norms that could not be folded among them; none where all are farther than zero is, since then
+    nothing comes nearer to the channel than its absence.
     """
     distances, lengths = {}, {}
     for unit in subject.walk.free:
@@ -92,6 +93,7 @@ def similar_filters(subject: Subject) -> StandIns:
             rows.append(layer.get_parameter("weight").detach()[places].flatten(1))
             if bias is not None:
                 rows.append(bias.detach()[places])
+        rows += _beside(subject, unit)
         filters = torch.cat(rows, dim=1).double().cpu().numpy()
         distances[unit.name], lengths[unit.name] = cdist(filters, filters), np.linalg.norm(filters, axis=1)
 
@@ -102,6 +104,21 @@ def similar_filters(subject: Subject) -> StandIns:
         return np.where(near, kept[among.argmin(axis=1)], own)
 
     return stand_ins
+
+
+def _beside(subject: Subject, unit: Unit) -> list[Tensor]:
+    """Numbers by channel of what the unit runs through beside convolutions: unfolded batch norms, PReLUs."""
+    found = []
+    for member in unit.members:
+        module = subject.folded.get_submodule(member.module)
+        if member.side == "in" or isinstance(module, (*Convolution, nn.Linear)):
+            continue
+        own = [*module._parameters.values(), *module._buffers.values()]
+        numbers = [
+            tensor.detach() for tensor in own if tensor is not None and tensor.shape == (channels_of(module, "out"),)
+        ]
+        found += [tensor[torch.as_tensor(member.index, device=tensor.device)] for tensor in numbers]
+    return found
 
 
 def merged_inputs(weight: Tensor, stand_ins: IntArray, groups: int = 1) -> Tensor:

@@ -1,7 +1,10 @@
 """What each part of the agent brings: `PYTHONPATH=.:tests python tests/agents/ablation.py`."""
 
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -12,7 +15,9 @@ from rich.table import Table
 from synthetic import optimum, synthetic_task
 
 from agents import train_agent
+from agents.ddpg import PruningDDPG
 from prune_env import RunConfig
+from prune_env.observation import DYNAMIC, FEATURES, Observer
 from scripts.comparison import Interval
 
 SEEDS = range(5)
@@ -37,9 +42,15 @@ VARIANTS: dict[str, list[str]] = {
     "twice the noise": ["agent.noise=0.2"],
     "noise that falls twice as fast": ["agent.noise_decay=0.97"],
     "noise that falls half as fast": ["agent.noise_decay=0.9925"],
+    "noise that falls until the end": ["agent.noise_decay=0.9957"],  # 0.1 to 0.03 in 280 episodes
     "no least noise": ["agent.noise_floor=0"],
     "layers of 32": ["agent.hidden=[32,32]"],
     "layers of 128": ["agent.hidden=[128,128]"],
+    "the state lacks what the probes have shown": [],
+    "the state lacks what is left of the budget": [],
+    "the state is the depth alone": [],
+    "rewards standardised, not ranked": [],
+    "rewards as they are": [],
     "AMC's settings and action": ["agent.preset=amc", "agent.warmup_episodes=20", "env.action=ratio"],
     "TD3": ["agent.name=td3"],
     "SAC": ["agent.name=sac"],
@@ -51,6 +62,45 @@ VARIANTS: dict[str, list[str]] = {
     "power rule": ["agent.name=power"],
     "greedy": ["agent.name=greedy"],
 }
+
+
+def blind_to(*features: str) -> Callable[..., Any]:
+    """`Observer.observe` without some features."""
+    columns, observe = [FEATURES.index(feature) for feature in features], Observer.observe
+
+    def observed(*given: Any) -> Any:
+        found = observe(*given)
+        found[columns] = 0.0
+        return found
+
+    return observed
+
+
+def scored_by(score: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
+    """`PruningDDPG._episodes` with other scores than those of ranks."""
+    episodes = PruningDDPG._episodes
+
+    def scored(agent: PruningDDPG) -> Any:
+        observations, actions, ranked = episodes(agent)
+        assert agent.replay_buffer is not None
+        rewards = agent.replay_buffer.rewards[: len(ranked) * agent.steps, 0].reshape(len(ranked), -1)
+        return observations, actions, score(torch.from_numpy(rewards[:, -1]))
+
+    return scored
+
+
+PATCHES: dict[str, tuple[type, str, Callable[..., Any]]] = {
+    "the state lacks what the probes have shown": (Observer, "observe", blind_to("sensitivity")),
+    "the state lacks what is left of the budget": (Observer, "observe", blind_to(*DYNAMIC)),
+    "the state is the depth alone": (Observer, "observe", blind_to(*FEATURES[1:])),
+    "rewards standardised, not ranked": (
+        PruningDDPG,
+        "_episodes",
+        scored_by(lambda rewards: (rewards - rewards.mean()) / (rewards.std(correction=0) + 1e-9)),
+    ),
+    "rewards as they are": (PruningDDPG, "_episodes", scored_by(lambda rewards: rewards)),
+}
+"""What no setting leaves out."""
 
 
 def share_closed(overrides: list[str], seed: int, coupled: bool) -> list[float]:
@@ -81,7 +131,9 @@ def main(names: list[str]) -> None:
     for name, overrides in track(chosen.items(), "ablating", console=Console(stderr=True)):
         cells = []
         for coupled in (False, True):
-            found = np.array([share_closed(overrides, seed, coupled) for seed in SEEDS])
+            patch = mock.patch.object(*PATCHES[name]) if name in PATCHES else nullcontext()
+            with patch:
+                found = np.array([share_closed(overrides, seed, coupled) for seed in SEEDS])
             cells += [str(Interval.of(column.tolist())) for column in found.T]
         table.add_row(name, *cells)
     Console(width=120).print(table)

@@ -399,3 +399,13 @@ class TestRefusals:
         with pytest.raises(ConfigError):
             train_agent(task, config)
         assert (task.trials, task.listeners) == (0, [])
+
+
+@pytest.mark.parametrize("name", ["cma", "tpe"])
+def test_an_optimiser_climbs_a_reward_that_is_not_accuracy_alone(name: str) -> None:
+    def slim(outcome: Outcome, baseline: Outcome) -> float:
+        return -outcome.params / baseline.params
+
+    config = config_of(name, evaluations=80, reward={"name": "toy:slim"})
+    rewards = [trial.reward for trial in search_trials(task_of(reward=slim), config)]
+    assert np.mean(rewards[-20:]) > np.mean(rewards[:20]) + 0.002

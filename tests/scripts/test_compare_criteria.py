@@ -98,6 +98,11 @@ def test_a_criterion_that_refuses_the_network_is_left_out_and_told(
     assert "hessian is left out" in capsys.readouterr().err
 
 
+def test_where_every_criterion_refuses_the_network_it_is_an_error(config: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="every criterion given was left out"):
+        measured(config, f"run.directory={tmp_path / 'c'}", names="hessian", seeds=1)
+
+
 def test_the_table_has_every_criterion_and_measure(
     config: Path, finished: tuple[Path, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

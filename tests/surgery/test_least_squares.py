@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import image_set, toy_resnet, toy_walk
+from toy import digits_config, image_set, toy_resnet, toy_walk, trained_digits
 from zoo import body, conv, small_images
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.evaluate import Evaluator
 from prune_env.form import Form
 from prune_env.patch_covariance import patches
+from prune_env.prepare import load_splits, make_repair
 from prune_env.surgery.channels import apply_plan
 from prune_env.surgery.least_squares import LeastSquares
 
@@ -233,3 +234,15 @@ def test_repaired_tensors_are_on_the_device_of_the_layer_they_are_for() -> None:
     walk = LayerWalk.trace(model, images[:1])
     small = apply_plan(walk.plan({"0": 5}), chain().to("meta"), repair(model, images))
     assert {parameter.device.type for parameter in small.parameters()} == {"meta"}
+
+
+def test_the_fit_is_the_same_whatever_batch_plans_are_ranked_in() -> None:
+    repairs = []
+    for batch in ("null", "16"):
+        config = digits_config("repair.name=least_squares", f"form.batch={batch}")
+        splits = load_splits(config)
+        walk = LayerWalk.trace(trained_digits(), splits.reward().images[:1])
+        repairs.append(make_repair(config, splits, walk))
+    name, width = "layer1.0.conv2", np.arange(5)
+    one, other = (found.tensors(name, {"in": width})["weight"] for found in repairs if found is not None)
+    assert torch.equal(one, other)

@@ -192,3 +192,25 @@ def test_a_dead_channel_is_cut_as_it_would_be_without_merging() -> None:
     images = [torch.randn(2, 2, 4, 4)]
     small = apply_plan(plan, model, Merging(walk, similar_filters(Subject(walk))))
     assert relative_difference(outputs(small, images[0]), outputs(model, images[0])) < EXACT
+
+
+def test_copies_that_a_batch_norm_tells_apart_do_not_stand_for_each_other() -> None:
+    class TwoReaders(nn.Module):
+        """Both batch norms read the convolution, so that neither can be folded into it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.n, self.m, self.z = conv(3, 4), nn.BatchNorm2d(4), nn.BatchNorm2d(4), conv(4, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            found = self.a(images)
+            return self.z(self.n(found).relu() + self.m(found).relu())
+
+    model = TwoReaders().eval()
+    with torch.no_grad():
+        model.a.weight[1:] = model.a.weight[:1]
+        model.a.bias[1:] = model.a.bias[:1]
+        model.n.weight[:] = torch.tensor([1.0, 1.0, 5.0, 5.1])
+    walk = LayerWalk.trace(model, small_images())
+    stand_ins = similar_filters(Subject(walk))("a", np.array([0, 3]))
+    assert stand_ins.tolist() == [0, 0, 3, 3]
