@@ -41,6 +41,11 @@ class TrainingSection(Section):
     dtype: Literal["float32", "bfloat16"] | None = Field(
         default=None, description="Number type of the passes (autocast); null: the faster one, measured."
     )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Threads of torch, 1 or more; null: torch's own choice, which OMP_NUM_THREADS sets.",
+    )
 
 
 class PretrainSection(TrainingSection):

@@ -32,6 +32,10 @@ def export_program(model: nn.Module, images: Tensor, path: Path) -> Run:
     """
     try:
         program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        # Somebody's images, and paths of this machine, are nobody's business.
+        program.example_inputs = None
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)
         torch.export.save(program, path)
     except Exception as error:  # the user's own code may raise anything
         raise ExportError(f"torch.export refuses the network: {_first_line(error)}") from error
@@ -72,11 +76,16 @@ def export_onnx(model: nn.Module, images: Tensor, path: Path) -> Run:
     except Exception as error:  # the exporter raises many kinds
         raise ExportError(f"ONNX has no form for the network: {_cause(error)}") from error
     assert program is not None
+    for node in program.model.graph:
+        node.metadata_props.clear()  # paths of this machine among them
     program.save(str(path))
-    onnx.checker.check_model(str(path))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        onnx.checker.check_model(str(path))
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # both raise errors of their own
+        raise ExportError(f"ONNX Runtime cannot run the network: {_first_line(error)}") from error
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 

@@ -36,17 +36,22 @@ def fastest_multiple(walk: LayerWalk, budget: Callable[[int], Budget], images: T
         except BudgetError:
             if multiple == 1:
                 raise
-    models = {}
+    models, costs = {}, {}
     for multiple, one in budgets.items():
         generator = np.random.default_rng(seed)
         for number in range(NETWORKS):
-            model = walk.plan(one.names(one.random(generator))).apply(walk.model).to(images.device)
+            widths = one.random(generator)
+            model = walk.plan(one.names(widths)).apply(walk.model).to(images.device)
+            # Rounded widths leave more of the budget unspent, which is no reason to round.
+            costs[f"{multiple} {number}"] = one.form.cost(widths) / one.limit
             channels_last = images.is_contiguous(memory_format=torch.channels_last)
             layout = torch.channels_last if channels_last else torch.contiguous_format
             models[f"{multiple} {number}"] = model.to(memory_format=layout)
     latencies = measure_latency(models, images)
     seconds = {
-        multiple: float(np.mean([latencies[f"{multiple} {number}"].median for number in range(NETWORKS)]))
+        multiple: float(
+            np.mean([latencies[name].median / costs[name] for name in models if name.split()[0] == str(multiple)])
+        )
         for multiple in budgets
     }
     best = min(budgets, key=lambda multiple: seconds[multiple])

@@ -38,16 +38,16 @@ def measure_latency(
     with in_eval_mode(*models.values()), torch.inference_mode():
         for turn in range(warmup + rounds):
             for name, model in models.items():
-                _wait(images.device)
-                started = time.perf_counter()
+                started = now(images.device)
                 model(images)
-                _wait(images.device)
+                took = now(images.device) - started
                 if turn >= warmup:
-                    seconds[name].append(time.perf_counter() - started)
+                    seconds[name].append(took)
     return {name: Latency(*(float(v) for v in np.percentile(times, (50, 25, 75)))) for name, times in seconds.items()}
 
 
-def _wait(device: torch.device) -> None:
-    """A GPU works on after the call has returned."""
+def now(device: torch.device) -> float:
+    """Seconds of a clock, once the device has done all that it was given: a GPU works on after a call has returned."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    return time.perf_counter()

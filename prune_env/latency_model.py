@@ -5,7 +5,6 @@ of the numbers that these layers put out [our choice; AMC looks layers up in a t
 a latency budget is met as exactly as a MACs budget: by the formula. What a network really takes is measured in the end.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from prune_env.budget import CostForm
 from prune_env.errors import RunError
+from prune_env.latency import now
 from prune_env.modes import in_eval_mode
 from prune_env.unit import IntArray
 from prune_env.walk import LayerWalk
@@ -31,7 +31,7 @@ HELD_OUT = 4
 
 WARMUP, ROUNDS = 2, 7
 
-PICOSECONDS = 1e12
+FEMTOSECONDS = 1e15
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class LatencyModel:
         return total
 
     def form(self, walk: LayerWalk) -> CostForm:
-        """The formula over a walk's free units, in whole picoseconds; every channel costs at least one."""
+        """The formula over a walk's free units, in whole femtoseconds; every channel costs at least one."""
         free = [number for number, unit in enumerate(walk.units) if unit.free]
         columns = {number: column for column, number in enumerate(free)}
         constant, linear = self.constant, np.zeros(len(free))
@@ -102,9 +102,9 @@ class LatencyModel:
         fixed_ins, inputs_rows, fixed_outs, outputs_rows = zip(*rows, strict=True)
         return CostForm(
             _whole(constant),
-            np.rint(linear * PICOSECONDS).astype(np.int64) + 1,
-            np.rint(np.array(fixed_ins) * PICOSECONDS).astype(np.int64),
-            np.rint(np.stack(inputs_rows) * PICOSECONDS).astype(np.int64),
+            np.rint(linear * FEMTOSECONDS).astype(np.int64) + 1,
+            np.rint(np.array(fixed_ins) * FEMTOSECONDS).astype(np.int64),
+            np.rint(np.stack(inputs_rows) * FEMTOSECONDS).astype(np.int64),
             np.array(fixed_outs, dtype=np.int64),
             np.stack(outputs_rows),
         )
@@ -204,25 +204,18 @@ def _timed_pass(model: nn.Module, images: Tensor, by_layer: dict[str, float]) ->
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
 
             def before(_module: nn.Module, _inputs: Any, name: str = name) -> None:
-                started[name] = _now(images.device)
+                started[name] = now(images.device)
 
             def after(_module: nn.Module, _inputs: Any, _output: Any, name: str = name) -> None:
-                by_layer[name] += _now(images.device) - started[name]
+                by_layer[name] += now(images.device) - started[name]
 
             handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    begun = _now(images.device)
+    begun = now(images.device)
     model(images)
-    total = _now(images.device) - begun
+    total = now(images.device) - begun
     for handle in handles:
         handle.remove()
     return total
-
-
-def _now(device: torch.device) -> float:
-    """A GPU works on after a call has returned."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _fit(terms: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]) -> list[float]:
@@ -239,4 +232,4 @@ def _values(walk: LayerWalk, widths: Sequence[int]) -> float:
 
 
 def _whole(seconds: float) -> int:
-    return round(seconds * PICOSECONDS)
+    return round(seconds * FEMTOSECONDS)

@@ -177,7 +177,13 @@ def make_task(
         report = _find_sensitive(config, splits, walk)
         walk = walk.protecting(report.sensitive)
     reward = make_reward(config.reward.name, config.reward.settings)
-    if latency is None and (config.budget.metric == "latency" or config.reward.name in TIMED_REWARDS):
+    timed = latency is not None or config.budget.metric == "latency" or config.reward.name in TIMED_REWARDS
+    if timed or config.env.round_to is None:
+        # What is timed here is timed as it will run.
+        form = usual_form(config)
+        pinned = {"layout": form.layout, "threads": form.threads}
+        config = config.model_copy(update={"form": config.form.model_copy(update=pinned)})
+    if timed and latency is None:
         tell("timing the network's layers at many widths")
         latency = fit_latency(walk, _timed_batch(config, splits), config.env.min_keep, config.seed)
     budget = _budget(config, splits, walk, latency)

@@ -95,11 +95,12 @@ class RunDirectory:
             raise
 
     @staticmethod
-    def check_free(path: str | os.PathLike[str]) -> None:
+    def check_free(path: str | os.PathLike[str], option: str = "run.directory=...") -> None:
         """Whether `create` could make a folder here, asked before hours of work; nothing is made.
 
         Args:
             path: A folder that does not exist.
+            option: What gives another one, for the error.
 
         Raises:
             RunError: As `create`: the folder exists, or nothing can be made in the nearest folder that does.
@@ -112,7 +113,7 @@ class RunDirectory:
         except (OSError, ValueError) as error:
             raise _cannot_make(root, getattr(error, "strerror", None) or str(error)) from None
         else:
-            raise _exists_already(root)
+            raise _exists_already(root, option)
         nearest = next(place for place in root.absolute().parents if os.path.lexists(place))
         if not nearest.is_dir():
             raise _cannot_make(root, f"{os.strerror(errno.ENOTDIR)} ({str(nearest)!r})")
@@ -290,10 +291,10 @@ class RunDirectory:
         return read_records(self.evaluations_file)
 
 
-def _exists_already(root: Path) -> RunError:
+def _exists_already(root: Path, option: str = "run.directory=...") -> RunError:
     return RunError(
         f"run directory {str(root)!r} exists already, and nothing is written over; "
-        "choose another with run.directory=... or move it away"
+        f"choose another with {option} or move it away"
     )
 
 

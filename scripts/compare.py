@@ -201,8 +201,8 @@ class _Comparison:
             status.update(f"seed {settings.seed}, {name}: measuring the best plan")
             if not fixed:
                 plans = {"dense": task.walk.plan({}), "uniform": uniform.plan}
-                fixed = compare_plans(task.evaluator, splits, plans, timed=False)
-            rows = compare_plans(task.evaluator, splits, {name: result.best.plan}, timed=False)
+                fixed = compare_plans(task.evaluator, splits, plans, batch=None)
+            rows = compare_plans(task.evaluator, splits, {name: result.best.plan}, batch=None)
             summary = summary_of(run, task, settings, result, [*fixed, *rows])
             summary["best_after"] = {**self._early(run, name, task), str(total): rows[0].reward_accuracy}
             run.write_json(run.summary, summary)

@@ -64,7 +64,7 @@ class Row:
 
 
 def compare_plans(
-    evaluator: Evaluator, splits: Splits, plans: Mapping[str, PruningPlan], timed: bool = True
+    evaluator: Evaluator, splits: Splits, plans: Mapping[str, PruningPlan], batch: int | None = LATENCY_BATCH
 ) -> list[Row]:
     """Measures plans side by side: reward set, test set, costs and latency.
 
@@ -72,10 +72,10 @@ def compare_plans(
         evaluator: The evaluator of the network that the plans are for.
         splits: Its data; the test set is read here and nowhere before.
         plans: Plans by name; the networks are timed in turn.
-        timed: Whether their latency is measured.
+        batch: Images in the batch that is timed; None times nothing.
     """
     networks = {name: (evaluator.pruned(plan), plan.costs) for name, plan in plans.items()}
-    return compare_networks(evaluator, splits, networks, LATENCY_BATCH if timed else None)
+    return compare_networks(evaluator, splits, networks, batch)
 
 
 def compare_networks(

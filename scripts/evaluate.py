@@ -15,7 +15,7 @@ from prune_env.plan import PlannedCosts, PruningPlan
 from prune_env.prepare import load_model, load_splits
 from prune_env.run import RunDirectory
 from scripts.common import AsJson, Overrides, console, print_json, read_config, results, run_command, run_directory_of
-from scripts.compare_table import LATENCY_BATCH, compare_networks, render, warnings_of
+from scripts.compare_table import compare_networks, render, warnings_of
 from scripts.replay import fit_plan, rivals
 from scripts.searching import settings_of
 from scripts.training import TrainingFolder
@@ -23,19 +23,22 @@ from scripts.training import TrainingFolder
 Target = Annotated[
     Path, typer.Argument(help="A run directory, or the YAML file that the run was started with (its run is looked up).")
 ]
-Name = Annotated[str, typer.Option(help="The fine-tuning to measure, where there is one: its folder within the run.")]
-Batch = Annotated[int, typer.Option(min=1, help="Images in the batch that is timed.")]
+Name = Annotated[
+    str | None, typer.Option(help="Folder of the fine-tuning within the run. [default: finetune, if there is one]")
+]
+Batch = Annotated[int | None, typer.Option(min=1, help="Images in the batch that is timed. [default: budget.batch]")]
 
 
 def evaluate(
     target: Target,
     overrides: Overrides = None,
-    name: Name = "finetune",
-    batch: Batch = LATENCY_BATCH,
+    name: Name = None,
+    batch: Batch = None,
     as_json: AsJson = False,
 ) -> None:
     """Measures a run's network again: dense, uniform at its cost, as cut, recalibrated, and fine-tuned if it was."""
     run, settings = _find(target, overrides or [])
+    batch = batch or settings.budget.batch
     splits = load_splits(settings)
     plan = PruningPlan.load(run.plan)
     with console.status("building the network and tracing it"):
@@ -47,8 +50,8 @@ def evaluate(
         rows = compare_networks(evaluator, splits, networks, batch)
     if as_json:
         measured = {"threads": torch.get_num_threads(), "batch_size": batch, "device": str(evaluator.device)}
-        records = [row.as_record() for row in rows]
-        print_json({"run": str(run.root), "model": settings.model.name, **measured, "rows": records})
+        told = {"rows": [row.as_record() for row in rows], "warnings": warnings_of(rows)}
+        print_json({"run": str(run.root), "model": settings.model.name, **measured, **told})
         return
     results.print(render(rows, f"{run.plan} on {settings.model.name}", batch))
     for warning in warnings_of(rows):
@@ -56,23 +59,29 @@ def evaluate(
 
 
 def stages(
-    run: RunDirectory, name: str, evaluator: Evaluator, plan: PruningPlan
+    run: RunDirectory, name: str | None, evaluator: Evaluator, plan: PruningPlan
 ) -> dict[str, tuple[nn.Module, PlannedCosts]]:
     """A run's network as it was cut, recalibrated (and repaired), and fine-tuned where it was.
 
     Args:
         run: The run.
-        name: The folder of its fine-tuning.
+        name: The folder of its fine-tuning; None for the usual one, where there is one.
         evaluator: An evaluator of the dense network.
         plan: The run's plan.
 
     Raises:
-        RunError: If there is a fine-tuning of another plan.
+        RunError: If there is no such fine-tuning, it is not finished, or it is of another plan.
         WeightsError: If its weights do not fit.
     """
     found = {"cut": plan.apply(evaluator.walk.model), "recalibrated": evaluator.pruned(plan)}
-    tuned = TrainingFolder(run.root / name)
-    if tuned.weights.is_file():
+    tuned = TrainingFolder(run.root / (name or "finetune"))
+    if name is not None or tuned.root.is_dir():
+        if not tuned.summary.is_file():
+            raise RunError(
+                f"{str(tuned.root)!r} holds no finished fine-tuning: `prune-env finetune {run.root} --name "
+                f"{tuned.root.name} --resume` goes on with one that was interrupted. For the network without it, move "
+                "the folder away."
+            )
         if PruningPlan.load(tuned.plan).kept != plan.kept:
             raise RunError(f"{str(tuned.root)!r} is the training of another plan than {str(run.plan)!r}.")
         found["fine-tuned"] = plan.apply(evaluator.walk.model)

@@ -31,7 +31,9 @@ class Target(StrEnum):
 
 Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]
 To = Annotated[Target, typer.Option(help="The form.")]
-Name = Annotated[str, typer.Option(help="The fine-tuning whose weights are taken, if there is one.")]
+Name = Annotated[
+    str | None, typer.Option(help="The fine-tuning whose weights are taken. [default: finetune, if there is one]")
+]
 Into = Annotated[Path | None, typer.Option(help="A folder that does not exist. [default: RUN/export-FORM]")]
 Batch = Annotated[int, typer.Option(min=2, help="Images in the batch that is compared and timed.")]
 
@@ -40,7 +42,7 @@ def export(
     run: Run,
     overrides: Overrides = None,
     to: To = Target.SAFETENSORS,
-    name: Name = "finetune",
+    name: Name = None,
     into: Into = None,
     batch: Batch = LATENCY_BATCH,
     as_json: AsJson = False,
@@ -48,7 +50,7 @@ def export(
     """Exports a run's pruned network: fine-tuned where it was, else recalibrated."""
     searched = RunDirectory.open(run)
     folder = into or searched.root / f"export-{to.value}"
-    RunDirectory.check_free(folder)
+    RunDirectory.check_free(folder, "--into")
     settings = settings_of(searched, [*(overrides or []), "run.device=cpu"])
     plan = PruningPlan.load(searched.plan)
     splits = load_splits(settings)

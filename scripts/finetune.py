@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
 from prune_env.config import RunConfig
@@ -19,7 +20,15 @@ from scripts.common import AsJson, Overrides, console, print_json, results, run_
 from scripts.compare_table import Row, compare_networks, render
 from scripts.replay import fit_plan
 from scripts.searching import settings_of
-from scripts.training import TrainingFolder, check_same_data, start_training, take_up, train_into, training_images
+from scripts.training import (
+    TrainingFolder,
+    check_same_data,
+    set_threads,
+    start_training,
+    take_up,
+    train_into,
+    training_images,
+)
 
 Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]
 Name = Annotated[str, typer.Option(help="Folder within the run that the training is kept in.")]
@@ -38,16 +47,15 @@ def finetune(
     Runs on several GPUs or machines by `accelerate launch --module scripts.finetune RUN`.
     """
     searched = RunDirectory.open(run)
-    if not searched.plan.is_file():
-        raise RunError(
-            f"{str(run)!r} holds no plan.json: its search is not finished. `prune-env train --resume {run}`."
-        )
+    if not searched.plan.is_file() or (searched.evaluations_file.is_file() and not searched.summary.is_file()):
+        raise RunError(f"The search in {str(run)!r} is not finished: `prune-env train --resume {run}` goes on with it.")
     place = searched.root / name
     if resume and overrides:
         raise typer.BadParameter("a training is taken up with its own settings: give --resume or overrides, not both.")
     if not resume:
-        RunDirectory.check_free(place)
+        RunDirectory.check_free(place, "--name")
     settings = settings_of(take_up(place)) if resume else settings_of(searched, overrides or [])
+    set_threads(settings.finetune)
     workers = AcceleratedWorkers(device_of(settings))
     splits = load_splits(settings)
     batches = training_images(splits, settings.finetune, settings.seed, workers)
@@ -98,6 +106,7 @@ def _finish(folder: TrainingFolder, settings: RunConfig, epochs: list[Epoch], ro
         "rows": [row.as_record() for row in rows],
         "best_epoch": max(epoch.number for epoch in epochs if epoch.accuracy == best),
         "seconds": seconds,
+        "threads": torch.get_num_threads(),
         "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / seconds,
         "epochs": [epoch.as_record() for epoch in epochs],
         "weights": str(folder.weights),

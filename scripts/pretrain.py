@@ -15,7 +15,7 @@ from prune_env.prepare import device_of, load_model, load_splits
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.run import RunDirectory
 from scripts.common import AsJson, Overrides, print_json, read_config, results, run_command, run_directory_of
-from scripts.training import check_same_data, start_training, take_up, train_into, training_images
+from scripts.training import check_same_data, set_threads, start_training, take_up, train_into, training_images
 
 BATCH = 256
 """Images a forward pass where the network is measured."""
@@ -48,6 +48,7 @@ def pretrain(
     else:
         place = Path(str(resume))
         settings = read_config(take_up(place).config, None)
+    set_threads(settings.pretrain)
     workers = AcceleratedWorkers(device_of(settings))
     splits = load_splits(settings)
     batches = training_images(splits, settings.pretrain, settings.seed, workers)

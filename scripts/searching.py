@@ -26,7 +26,7 @@ from prune_env.prepare import load_model, load_splits, make_task
 from prune_env.run import RunDirectory
 from prune_env.task import PruningTask, Trial
 from scripts.common import console, read_config
-from scripts.compare_table import LATENCY_BATCH, Row
+from scripts.compare_table import Row
 
 OnTrial = Callable[[Trial], None]
 OnEpisode = Callable[[Episode], None]
@@ -187,7 +187,7 @@ def summary_of(
         "best_reward": result.best.reward,
         "threads": torch.get_num_threads(),
         "device": str(task.evaluator.device),
-        "batch_size": LATENCY_BATCH,
+        "batch_size": settings.budget.batch,
         "episodes": result.episodes,
         "evaluations": len(trials),
         "cache_hits": sum(trial["cached"] for trial in trials),

@@ -47,7 +47,7 @@ def train(config: Config = None, overrides: Overrides = None, resume: Resume = N
     run, settings, splits, task = _new(config, overrides) if config is not None else _again(Path(str(resume)))
     uniform, result = _search(task, settings, run)
     plans = {"dense": task.walk.plan({}), "uniform": uniform.plan, settings.agent.name: result.best.plan}
-    rows = compare_plans(task.evaluator, splits, plans)
+    rows = compare_plans(task.evaluator, splits, plans, settings.budget.batch)
     summary = summary_of(run, task, settings, result, rows)
     run.write_json(run.summary, summary)
     report = write_report(run)
@@ -55,7 +55,7 @@ def train(config: Config = None, overrides: Overrides = None, resume: Resume = N
     if as_json:
         print_json({**summary, "run": str(run.root), "plan": str(run.plan), "policy": policy})
         return
-    results.print(render(rows, f"{result.episodes} episodes, {result.seconds:.0f} s"))
+    results.print(render(rows, f"{result.episodes} episodes, {result.seconds:.0f} s", settings.budget.batch))
     for warning in warnings_of(rows):
         results.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
     if uniform.reward >= result.best.reward:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -16,6 +17,7 @@ from prune_env.config_training import TrainingSection
 from prune_env.data import Splits
 from prune_env.errors import EvaluationError, RunError
 from prune_env.fingerprint import weights_digest
+from prune_env.form_choice import USUAL_THREADS
 from prune_env.models import save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Batches, Epoch, Trainer, fastest_passes, training_loss
@@ -109,6 +111,11 @@ def check_same_data(folder: TrainingFolder, splits: Splits) -> None:
         )
 
 
+def set_threads(settings: TrainingSection) -> None:
+    """Makes torch train with the threads given, or as many as it chose when it was loaded."""
+    torch.set_num_threads(settings.threads or USUAL_THREADS)
+
+
 def training_images(splits: Splits, settings: TrainingSection, seed: int, workers: Workers) -> Batches:
     """All training images but the reward set's, by which the epoch to keep is chosen.
 
@@ -166,12 +173,17 @@ def _train_into(
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
         "weights": weights_digest(model),
+        "teacher": weights_digest(teacher) if teacher is not None else None,
         "processes": workers.processes,
     }
     known = read_checkpoint(folder.checkpoint, facts) if folder.checkpoint.is_file() else None
+    if workers.agree(known is not None) != (known is not None):
+        raise RunError(f"{str(folder.root)!r} is not the same folder for all processes. Give one that all of them see.")
     model.to(workers.device)
     with console.status("measuring the fastest passes") if workers.first else nullcontext():
         passes = known[2] if known else workers.agree(_fastest(model, batches, settings))
+    if workers.first:
+        console.print(f"training in {passes.dtype}, {passes.layout}, {torch.get_num_threads()} threads")
     if teacher is not None:
         teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
     trainer = Trainer(model, batches, settings, seed, workers, passes, teacher)

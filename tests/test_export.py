@@ -112,6 +112,18 @@ def test_an_operator_that_onnx_does_not_know_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "model.onnx").exists()
 
 
+def test_a_number_type_that_onnx_runtime_has_no_kernel_for_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"ONNX Runtime cannot run the network: .*Conv"):
+        export_onnx(pruned().double(), IMAGES.double(), tmp_path / "model.onnx")
+
+
+def test_no_image_is_shipped_with_the_network(tmp_path: Path) -> None:
+    few, many = tmp_path / "few.pt2", tmp_path / "many.pt2"
+    export_program(pruned(), IMAGES, few)
+    export_program(pruned(), image_set(500).images, many)
+    assert many.stat().st_size < 1.01 * few.stat().st_size
+
+
 class Branching(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images.flatten(1) if float(images.sum()) > 0 else -images.flatten(1)

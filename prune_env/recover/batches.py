@@ -69,7 +69,10 @@ class Batches:
         self.workers = workers
         self.seconds = 0.0
         size = 4 * len(indices) * source.channels * source.size[0] * source.size[1]
-        self._all = load_images(source, "train", indices) if size <= largest else None
+        self._all: ImageSet | None = None
+        if size <= largest:
+            found = load_images(source, "train", indices)
+            self._all = ImageSet(found.images.to(workers.device), found.labels.to(workers.device))
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -79,13 +82,12 @@ class Batches:
         """This process's part of each batch of an epoch: images float32 [n, C, H, W] and labels int64 [n]."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, number))
         order = torch.randperm(len(self.indices), generator=generator)
+        draws = torch.rand(self.batch_size * len(self), DRAWS, generator=generator)
+        if self._all is not None:  # at once: each copy would hold up a GPU
+            order, draws = order.to(self.workers.device), draws.to(self.workers.device)
         share = slice(self.workers.rank, None, self.workers.processes)
         ends = range(0, self.batch_size * len(self) + 1, self.batch_size)
-        jobs = (
-            (order[start:end][share], draws[share])
-            for start, end in pairwise(ends)
-            for draws in [torch.rand(self.batch_size, DRAWS, generator=generator)]
-        )
+        jobs = ((order[start:end][share], draws[start:end][share]) for start, end in pairwise(ends))
         made = (self._make(*job) for job in jobs) if self._all is not None else self._ahead(jobs)
         while True:
             started = time.perf_counter()

@@ -147,7 +147,7 @@ class Trainer:
             logits = self._wrapped(images)
         loss = training_loss(logits, labels, self.settings, aim)
         self._optimizer.zero_grad()
-        self.workers.backward(loss)
+        loss.backward()
         self._optimizer.step()
         if self._average is not None:
             self._average.update_parameters(self._model)

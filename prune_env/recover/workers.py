@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from prune_env.errors import ConfigError
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -38,10 +40,6 @@ class Workers:
         """What to run instead of a network, so that all processes keep the same weights."""
         return model
 
-    def backward(self, loss: Tensor) -> None:
-        """Computes gradients, of all processes' batches."""
-        loss.backward()
-
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a number over the processes."""
         return value
@@ -56,28 +54,36 @@ class AcceleratedWorkers(Workers):
 
     Args:
         device: As configured; ``cpu`` keeps off the GPUs, and one GPU by number is taken where there is one process.
+
+    Raises:
+        ConfigError: If several processes are given one GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
         from accelerate import Accelerator  # takes seconds
 
         if device.type == "cuda" and device.index is not None:
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise ConfigError(
+                    f"run.device: {device} given to several processes, each of which needs a GPU of its own. Give cuda."
+                )
             os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
-        self._accelerator: Accelerator = Accelerator(cpu=device.type == "cpu")
+        # Number types are the training's own affair, whatever a configuration of accelerate says.
+        self._accelerator: Accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
         super().__init__(device if device.type == "cpu" else self._accelerator.device)
         self.rank, self.processes = self._accelerator.process_index, self._accelerator.num_processes
+        self.agree(None)  # nobody goes on, and makes folders, before all are there
 
     def wrapped(self, model: nn.Module) -> nn.Module:
         """The network in DistributedDataParallel, its batch norms over the batches of all processes."""
         if self.processes == 1:
             return model
-        synchronise_norms(model)
+        if self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        else:
+            synchronise_norms(model)
         prepared: nn.Module = self._accelerator.prepare_model(model)
         return prepared
-
-    def backward(self, loss: Tensor) -> None:
-        """Computes gradients, of all processes' batches."""
-        self._accelerator.backward(loss)
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a number over the processes."""
@@ -105,7 +111,7 @@ def synchronise_norms(model: nn.Module) -> None:
 
 
 class SharedNorm(_BatchNorm):
-    """A batch norm over equal shares of a batch; torch's own, SyncBatchNorm, needs a GPU."""
+    """A batch norm over equal shares of a batch, on CPUs; torch's own, SyncBatchNorm, needs GPUs."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass

@@ -14,7 +14,7 @@ from toy import digits_config, trained_digits
 from prune_env import PruningPlan
 from prune_env.data import load_source
 from prune_env.errors import ExportError, RunError
-from prune_env.models import load_weights, save_weights
+from prune_env.models import build_model, load_weights, save_weights
 from prune_env.run import RunDirectory
 from scripts.compare_table import warnings_of
 from scripts.evaluate import evaluate
@@ -63,6 +63,7 @@ def test_evaluate_puts_every_stage_side_by_side(run: RunDirectory, told: Callabl
     rows = {row["name"]: row for row in record["rows"]}
     assert list(rows) == ["dense", "uniform", "cut", "recalibrated", "fine-tuned"]
     assert record["batch_size"] == 7
+    assert isinstance(record["warnings"], list)
     assert record["threads"] == torch.get_num_threads()
     cut, tuned = rows["cut"], rows["fine-tuned"]
     assert cut["macs"] == rows["recalibrated"]["macs"] == tuned["macs"] < rows["dense"]["macs"]
@@ -79,8 +80,20 @@ def test_evaluate_puts_every_stage_side_by_side(run: RunDirectory, told: Callabl
 
 
 def test_evaluate_of_a_run_that_was_not_fine_tuned_has_no_such_row(run: RunDirectory, told: Callable[[], Any]) -> None:
-    evaluate(run.root, name="another", as_json=True)
+    shutil.rmtree(run.root / "finetune")
+    evaluate(run.root, as_json=True)
     assert [row["name"] for row in told()["rows"]] == ["dense", "uniform", "cut", "recalibrated"]
+
+
+@pytest.mark.parametrize("command", [evaluate, export])
+def test_a_fine_tuning_that_is_missing_or_not_finished_is_not_passed_over(
+    run: RunDirectory, command: Callable[..., None]
+) -> None:
+    with pytest.raises(RunError, match=r"finetnue' holds no finished fine-tuning"):
+        command(run.root, name="finetnue")
+    (run.root / "finetune" / "summary.json").unlink()
+    with pytest.raises(RunError, match=r"--name finetune --resume` goes on"):
+        command(run.root)
 
 
 def test_evaluate_refuses_the_fine_tuning_of_another_plan(run: RunDirectory) -> None:
@@ -126,12 +139,14 @@ def test_export_writes_the_fine_tuned_network_and_compares(
     assert record["difference"] < 1e-5
     assert sorted(path.name for path in Path(record["folder"]).iterdir()) == record["files"]
     assert "plan.json" in record["files"]
-    with pytest.raises(RunError, match="exists already, and nothing is written over"):
+    assert not [path for path in Path(record["folder"]).iterdir() if str(Path.cwd()).encode() in path.read_bytes()]
+    with pytest.raises(RunError, match="exists already, and nothing is written over; choose another with --into"):
         export(run.root, to=to)
 
 
 def test_what_is_not_fine_tuned_is_exported_as_recalibrated(run: RunDirectory, told: Callable[[], Any]) -> None:
-    export(run.root, name="none", into=run.root / "elsewhere", as_json=True)
+    shutil.rmtree(run.root / "finetune")
+    export(run.root, into=run.root / "elsewhere", as_json=True)
     assert told()["weights"] == "recalibrated"
     assert (run.root / "elsewhere" / "weights.safetensors").is_file()
 
@@ -163,6 +178,6 @@ def test_the_readme_s_lines_load_what_was_exported(
     exec(readme_block("torch.export.load"), plain)
     torch.testing.assert_close(plain["scores"], wanted(images))
     monkeypatch.chdir(tmp_path / "weights")
-    ours: dict[str, Any] = {"dense": dense()}
+    ours: dict[str, Any] = {"dense": build_model("digits_resnet", 10, 1)}
     exec(readme_block("load_file"), ours)
     torch.testing.assert_close(ours["model"](images), wanted(images))

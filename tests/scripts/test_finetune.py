@@ -337,7 +337,7 @@ def test_a_damaged_checkpoint_is_refused(run: RunDirectory, interrupted: Trainin
 def test_a_run_without_a_plan_is_refused(tmp_path: Path, refused: Refused) -> None:
     RunDirectory.create(tmp_path / "run").write_config(pruned_config())
     said = refused(tmp_path / "run")
-    assert "holds no plan.json: its search is not finished" in said
+    assert "is not finished: `prune-env train --resume" in said
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
     assert "does not exist" in refused(tmp_path / "nowhere")
 
