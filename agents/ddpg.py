@@ -106,7 +106,7 @@ class PruningDDPG(PruningTD3, DDPG):
         With decomposed credit, the critic's values of each sampled episode's steps are made to add up to the episode's
         reward, as a normal score of its rank among all; they see what stays the same of a unit and its action, and not
         what earlier actions left, or they would credit a step with what those did. The actor climbs each step's value,
-        and is held to the actions of the best episode so far, ever less.
+        and is held to the actions of the best episode that the buffer holds, ever less.
         """
         if not self.decomposed:
             super().train(gradient_steps, batch_size)

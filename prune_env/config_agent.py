@@ -39,7 +39,8 @@ class AgentSection(Section):
     name: str = Field(default="ddpg", min_length=1, description="The agent or search that proposes keep ratios.")
     preset: Literal["amc"] | None = Field(
         default=None,
-        description="amc: AMC's published settings for the keys of this section not given; null: none.",
+        description="amc: AMC's published settings for the keys of this section not given (what else it has is "
+        "env.action=ratio env.min_keep=0.2); null: none.",
     )
     hidden: tuple[PositiveInt, ...] = Field(
         default=(64, 64),

@@ -84,6 +84,8 @@ def compare(
     check_names(settings)
     if fidelity and criteria is not None:
         raise ConfigError("--fidelity and --criteria: both given; each is a comparison of its own. Give one of them.")
+    if (fidelity or criteria is not None) and searches != DEFAULT:
+        raise ConfigError("--searches: given with --fidelity or --criteria, which compare no searches. Leave it out.")
     if fidelity:
         measure_fidelity(folder, settings, as_json)
         return

@@ -72,7 +72,7 @@ def measure_criteria(folder: Path, settings: RunConfig, names: Sequence[str], se
         # A task needs scores, which are not looked at here: those that cost nothing.
         section = settings.criterion.model_copy(update={"name": "l1"})
         seeded = settings.model_copy(update={"seed": seed, "criterion": section})
-        records, accuracy = _measure_seed(run, seeded, names)
+        records, accuracy, spent = _measure_seed(run, seeded, names)
         dense.append(accuracy)
         for name in names:
             found[name] += [record for record in records if record["criterion"] == name]
@@ -80,7 +80,7 @@ def measure_criteria(folder: Path, settings: RunConfig, names: Sequence[str], se
         raise ConfigError("--criteria: every criterion given was left out, for the reasons above. Give another.")
     record = {
         "model": settings.model.name,
-        "budget": {"metric": settings.budget.metric, "keep": settings.budget.keep},
+        "budget": {"metric": settings.budget.metric, "keep": settings.budget.keep, "spent": spent},
         "dense": sum(dense) / len(dense),
         "criteria": {name: _summary(rows) for name, rows in found.items() if rows},
         "peak_memory_gb": peak_memory_gb(),
@@ -92,8 +92,8 @@ def measure_criteria(folder: Path, settings: RunConfig, names: Sequence[str], se
         results.print(_table(record, found))
 
 
-def _measure_seed(run: RunDirectory, settings: RunConfig, names: Sequence[str]) -> tuple[list[Record], float]:
-    """The records of one seed, those that are missing measured now, and the dense network's accuracy."""
+def _measure_seed(run: RunDirectory, settings: RunConfig, names: Sequence[str]) -> tuple[list[Record], float, float]:
+    """The records of one seed, those that are missing measured now, the dense accuracy, and the share that is spent."""
     started = run.config.is_file()
     if started and differing_settings(_nameless(RunConfig.load(run.config)), _nameless(settings)):
         raise RunError(f"{str(run.root)!r} holds criteria of other settings: give another folder by run.directory=...")
@@ -104,7 +104,7 @@ def _measure_seed(run: RunDirectory, settings: RunConfig, names: Sequence[str]) 
         run = start_run(run.root, settings, splits, task)
     file = run.root / "criteria.jsonl"
     missing = [name for name in names if name not in {record["criterion"] for record in read_records(file)}]
-    with console.status("measuring what layers read, for the repair") as status:
+    with run.held(), console.status("measuring what layers read, for the repair") as status:
         bench = _Bench(settings, splits, task) if missing else None
         for name in missing:
             status.update(f"seed {settings.seed}, {name}")
@@ -113,7 +113,8 @@ def _measure_seed(run: RunDirectory, settings: RunConfig, names: Sequence[str]) 
                 append_record(file, bench.measure(name))
             except UserError as error:
                 console.print(f"{name} is left out: {error}", markup=False, highlight=False)
-    return read_records(file), task.evaluator.measure(task.evaluator.pruned(task.walk.plan({})))
+    spent = task.budget.form.cost(task.budget.uniform()) / task.budget.dense
+    return read_records(file), task.evaluator.measure(task.evaluator.pruned(task.walk.plan({}))), spent
 
 
 def peak_memory_gb() -> float:
@@ -174,8 +175,8 @@ def _table(record: Mapping[str, Any], found: Mapping[str, Sequence[Record]]) -> 
     budget = record["budget"]
     metric = "MACs" if budget["metric"] == "macs" else budget["metric"]
     title = (
-        f"{record['model']} ({record['dense']:.2%}) at {budget['keep']:.0%} of the {metric}, uniform widths: "
-        "accuracy on the reward set, in %"
+        f"{record['model']} ({record['dense']:.2%}), uniform widths that take {budget['spent']:.1%} of the {metric} "
+        f"where {budget['keep']:.0%} are allowed: accuracy on the reward set, in %"
     )
     table = Table(box=SIMPLE, title=title, title_justify="left")
     table.add_column("criterion")

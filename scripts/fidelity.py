@@ -45,9 +45,9 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
     else:
         run = start_run(folder, settings, splits, task)
     place = folder / "fidelity.jsonl"
-    known = read_records(place)
     generator = np.random.default_rng(settings.seed)
-    with console.status("") as status:
+    with run.held(), console.status("") as status:
+        known = read_records(place)
         for number in range(settings.fidelity.plans):
             # Of different spread, so that there are good plans and bad ones.
             widths = task.budget.random(generator, 0.1 + 0.5 * number / settings.fidelity.plans)

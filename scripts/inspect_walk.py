@@ -39,6 +39,13 @@ def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: A
         f"an episode takes about {seconds:.2f} s; {settings.search.evaluations} evaluations about "
         f"{seconds * settings.search.evaluations / 60:.1f} min"
     )
+    if task.latency is not None:
+        dense_seconds = task.latency.seconds(task.walk, task.walk.width_list())
+        results.print(
+            f"latency by the formula: {1e3 * dense_seconds:.1f} ms a batch of {task.latency.batch} for the dense "
+            f"network, {task.latency.threads} threads; off by {task.latency.error:.1%} on networks that it was not "
+            "fitted to"
+        )
     if task.walk.idle:
         results.print(f"never called in the forward pass, left dense: {', '.join(task.walk.idle)}")
 
@@ -72,6 +79,7 @@ def _record(task: PruningTask, seconds: float) -> dict[str, Any]:
         "layers": [] if task.report is None else task.report.as_record()["layers"],
         "reach": {"macs": walk.reach("macs"), "params": walk.reach("params")},
         "budget": {"metric": budget.metric, "keep": budget.keep, "reachable": list(budget.reachable)},
+        "latency": None if task.latency is None else task.latency.as_record(),
         "idle": list(walk.idle),
         "seconds_per_episode": seconds,
     }

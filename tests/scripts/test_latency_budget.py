@@ -12,6 +12,7 @@ from prune_env.latency_model import LatencyModel
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
 from scripts.compare import compare
+from scripts.inspect_walk import inspect_walk
 from scripts.train import train
 
 SETTINGS = ("budget.metric=latency", "budget.keep=0.9", "env.round_to=null", "search.evaluations=30", "run.device=cpu")
@@ -81,3 +82,11 @@ def test_searches_that_are_compared_share_one_formula(config: Path, tmp_path: Pa
     formulas = {run.read_bytes() for run in tmp_path.glob("c/seed-0/*/latency.json")}
     assert len(formulas) == 1
     assert len(list(tmp_path.glob("c/seed-0/*/latency.json"))) == 2
+
+
+def test_inspect_tells_how_far_off_the_formula_is(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inspect_walk(config, ["env.round_to=1"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "removable latency" in out
+    assert "ms a batch of 32 for the dense network" in out
+    assert "on networks that it was not fitted to" in out
