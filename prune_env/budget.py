@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from prune_env.costs import Metric
+from prune_env.costs import Extent, Metric
 from prune_env.errors import BudgetError
 from prune_env.unit import IntArray
 from prune_env.walk import LayerWalk
@@ -50,37 +50,39 @@ class CostForm:
         return square, slope, int(self.constant + self.linear @ start + in_start @ out_start)
 
 
+def over_free_units(walk: LayerWalk, extent: Extent) -> tuple[int, IntArray]:
+    """Channels that no free unit changes, and how many go with each channel of each free unit, int64 [units]."""
+    columns = {number: column for column, number in enumerate(i for i, unit in enumerate(walk.units) if unit.free)}
+    fixed, vector = extent.fixed, np.zeros(len(columns), dtype=np.int64)
+    for unit, repeat in extent.parts:
+        if unit in columns:
+            vector[columns[unit]] += repeat
+        else:
+            fixed += repeat * walk.units[unit].channels
+    return fixed, vector
+
+
 def cost_form(walk: LayerWalk, metric: Metric) -> CostForm:
     """The metric's formula over the free units of a walk."""
-    numbers = {number: column for column, number in enumerate(i for i, unit in enumerate(walk.units) if unit.free)}
-    count = len(numbers)
+    count = len(walk.free)
     model = walk.cost_model
     macs = metric == "macs"
     constant, linear = 0 if macs else model.fixed_params, np.zeros(count, dtype=np.int64)
     rows: list[tuple[int, IntArray, int, IntArray]] = []
 
-    def spread(fixed: int, parts: Sequence[tuple[int, int]]) -> tuple[int, IntArray]:
-        vector = np.zeros(count, dtype=np.int64)
-        for unit, repeat in parts:
-            if unit in numbers:
-                vector[numbers[unit]] += repeat
-            else:
-                fixed += repeat * walk.units[unit].channels
-        return fixed, vector
-
     for layer in model.layers:
         scale = layer.kernel * (layer.positions if macs else 1)
-        fixed_out, outputs = spread(layer.outputs.fixed, layer.outputs.parts)
+        fixed_out, outputs = over_free_units(walk, layer.outputs)
         if layer.depthwise:
             constant, linear = constant + scale * fixed_out, linear + scale * outputs
         else:
             # Cut slots leave every group alike, so the inputs of one group are a whole number at any width.
-            fixed_in, inputs = spread(layer.inputs.fixed, layer.inputs.parts)
+            fixed_in, inputs = over_free_units(walk, layer.inputs)
             rows.append((scale * fixed_in // layer.groups, scale * inputs // layer.groups, fixed_out, outputs))
         if layer.bias and not macs:
             constant, linear = constant + fixed_out, linear + outputs
     for vector in () if macs else model.vectors:
-        fixed, places = spread(vector.extent.fixed, vector.extent.parts)
+        fixed, places = over_free_units(walk, vector.extent)
         constant, linear = constant + vector.per_channel * fixed, linear + vector.per_channel * places
     fixed_ins, inputs_rows, fixed_outs, outputs_rows = zip(*rows, strict=True)
     return CostForm(

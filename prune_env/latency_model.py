@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from prune_env.budget import CostForm
+from prune_env.budget import CostForm, over_free_units
 from prune_env.errors import RunError
 from prune_env.latency import now
 from prune_env.modes import in_eval_mode
@@ -77,24 +77,13 @@ class LatencyModel:
 
     def form(self, walk: LayerWalk) -> CostForm:
         """The formula over a walk's free units, in whole femtoseconds; every channel costs at least one."""
-        free = [number for number, unit in enumerate(walk.units) if unit.free]
-        columns = {number: column for column, number in enumerate(free)}
-        constant, linear = self.constant, np.zeros(len(free))
+        constant, linear = self.constant, np.zeros(len(walk.free))
         rows: list[tuple[float, npt.NDArray[np.floating[Any]], int, IntArray]] = []
-
-        def spread(fixed: int, parts: Sequence[tuple[int, int]]) -> tuple[int, IntArray]:
-            vector = np.zeros(len(free), dtype=np.int64)
-            for unit, repeat in parts:
-                if unit in columns:
-                    vector[columns[unit]] += repeat
-                else:
-                    fixed += repeat * walk.units[unit].channels
-            return fixed, vector
 
         for layer in walk.cost_model.layers:
             one = self.layers[layer.name]
-            fixed_in, inputs = spread(layer.inputs.fixed, layer.inputs.parts)
-            fixed_out, outputs = spread(layer.outputs.fixed, layer.outputs.parts)
+            fixed_in, inputs = over_free_units(walk, layer.inputs)
+            fixed_out, outputs = over_free_units(walk, layer.outputs)
             by_output = one.outputs + self.values * layer.positions
             constant += one.constant + one.inputs * fixed_in + by_output * fixed_out
             linear += one.inputs * inputs + by_output * outputs
