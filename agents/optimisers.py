@@ -73,7 +73,7 @@ class CmaFromRules(CmaEs):
     probes: ClassVar[bool] = True
 
     def run(self, more: More) -> None:
-        """Tries the plans of the rules, then generation after generation around the one of the least loss."""
+        """Tries the plans of the rules, then generation after generation around the best of them."""
         starts = [np.log(widths / self.task.budget.channels) for widths in guesses(self.task)]
         losses = []
         for start in starts:

@@ -52,6 +52,10 @@ def finetune(
     place = searched.root / name
     if resume and overrides:
         raise typer.BadParameter("a training is taken up with its own settings: give --resume or overrides, not both.")
+    if any(override.startswith("run.directory") for override in overrides or []):
+        raise typer.BadParameter(
+            "run.directory: a training lives within its run; --name gives it another folder there."
+        )
     if not resume:
         RunDirectory.check_free(place, "--name")
     settings = settings_of(take_up(place)) if resume else settings_of(searched, overrides or [])

@@ -156,56 +156,45 @@ def train_into(
         EvaluationError: If the loss is not finite; the last checkpoint stays.
     """
     with folder.held() if workers.first else nullcontext():
-        return _train_into(folder, model, batches, settings, seed, workers, validate, teacher)
-
-
-def _train_into(
-    folder: TrainingFolder,
-    model: nn.Module,
-    batches: Batches,
-    settings: TrainingSection,
-    seed: int,
-    workers: Workers,
-    validate: Validate,
-    teacher: nn.Module | None,
-) -> list[Epoch]:
-    facts = {
-        "settings": settings.model_dump(mode="json"),
-        "seed": seed,
-        "weights": weights_digest(model),
-        "teacher": weights_digest(teacher) if teacher is not None else None,
-        "processes": workers.processes,
-    }
-    known = read_checkpoint(folder.checkpoint, facts) if folder.checkpoint.is_file() else None
-    if workers.agree(known is not None) != (known is not None):
-        raise RunError(f"{str(folder.root)!r} is not the same folder for all processes. Give one that all of them see.")
-    model.to(workers.device)
-    with console.status("measuring the fastest passes") if workers.first else nullcontext():
-        passes = known[2] if known else workers.agree(_fastest(model, batches, settings))
-    if workers.first:
-        console.print(f"training in {passes.dtype}, {passes.layout}, {torch.get_num_threads()} threads")
-    if teacher is not None:
-        teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
-    trainer = Trainer(model, batches, settings, seed, workers, passes, teacher)
-    epochs: list[Epoch] = []
-    if known:
-        epochs = known[1]
-        trainer.take_up(known[0], len(epochs))
-    with _told(folder, epochs, trainer, workers) as tell:
-        for _ in range(len(epochs), settings.epochs):
-            epoch = _one_more(trainer, folder, tell)
-            epoch = replace(epoch, accuracy=validate(trainer.result))
-            best = max((one.accuracy or 0.0 for one in epochs), default=0.0)
-            epochs.append(epoch)
-            # Of equally good epochs the later: the learning rate was lower.
-            if workers.first and (epoch.accuracy or 0.0) >= best:
-                save_weights(trainer.result, folder.weights)
-            # Told twice after a kill, and not never: TensorBoard purges what comes again.
-            tell(0, epoch)
-            if workers.first:
-                folder.write_bytes(folder.checkpoint, to_checkpoint(trainer, epochs, facts))
-    workers.agree(None)
-    return epochs
+        facts = {
+            "settings": settings.model_dump(mode="json"),
+            "seed": seed,
+            "weights": weights_digest(model),
+            "teacher": weights_digest(teacher) if teacher is not None else None,
+            "processes": workers.processes,
+        }
+        known = read_checkpoint(folder.checkpoint, facts) if folder.checkpoint.is_file() else None
+        if workers.agree(known is not None) != (known is not None):
+            raise RunError(
+                f"{str(folder.root)!r} is not the same folder for all processes. Give one that all of them see."
+            )
+        model.to(workers.device)
+        with console.status("measuring the fastest passes") if workers.first else nullcontext():
+            passes = known[2] if known else workers.agree(_fastest(model, batches, settings))
+        if workers.first:
+            console.print(f"training in {passes.dtype}, {passes.layout}, {torch.get_num_threads()} threads")
+        if teacher is not None:
+            teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
+        trainer = Trainer(model, batches, settings, seed, workers, passes, teacher)
+        epochs: list[Epoch] = []
+        if known:
+            epochs = known[1]
+            trainer.take_up(known[0], len(epochs))
+        with _told(folder, epochs, trainer, workers) as tell:
+            for _ in range(len(epochs), settings.epochs):
+                epoch = _one_more(trainer, folder, tell)
+                epoch = replace(epoch, accuracy=validate(trainer.result))
+                best = max((one.accuracy or 0.0 for one in epochs), default=0.0)
+                epochs.append(epoch)
+                # Of equally good epochs the later: the learning rate was lower.
+                if workers.first and (epoch.accuracy or 0.0) >= best:
+                    save_weights(trainer.result, folder.weights)
+                # Told twice after a kill, and not never: TensorBoard purges what comes again.
+                tell(0, epoch)
+                if workers.first:
+                    folder.write_bytes(folder.checkpoint, to_checkpoint(trainer, epochs, facts))
+        workers.agree(None)
+        return epochs
 
 
 def _one_more(trainer: Trainer, folder: TrainingFolder, tell: Callable[[int, Epoch | None], None]) -> Epoch:

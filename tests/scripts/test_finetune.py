@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from pruned import pruned_config, pruned_run
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -345,3 +346,9 @@ def test_a_run_without_a_plan_is_refused(tmp_path: Path, refused: Refused) -> No
 def test_a_learning_rate_that_is_too_high_is_told_in_words(run: RunDirectory, tmp_path: Path, refused: Refused) -> None:
     said = refused(run.root, "finetune.learning_rate=1e20", "--name", tmp_path.name)
     assert "Lower learning_rate (given 1e+20). There is no checkpoint yet." in said
+
+
+def test_another_run_directory_is_refused_and_not_passed_over(run: RunDirectory, tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match="a training lives within its run; --name"):
+        finetune(run.root, [f"run.directory={tmp_path / 'elsewhere'}"])
+    assert not (tmp_path / "elsewhere").exists()
