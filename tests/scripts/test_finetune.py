@@ -4,13 +4,12 @@ import contextlib
 import io
 import json
 import multiprocessing
-import re
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from prune_env.models import build_model, load_weights
 from prune_env.prepare import load_splits
 from prune_env.recover import Epoch, Trainer
 from prune_env.run import RunDirectory
-from scripts.cli import main
 from scripts.finetune import finetune
 from scripts.training import TrainingFolder, train_into, training_images
 
@@ -89,21 +87,9 @@ def interrupted(stopped: TrainingFolder, tmp_path: Path) -> TrainingFolder:
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs `prune-env finetune`, which must end with code 2; gives what it said, on one line and without frames."""
-
-    def run(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["prune-env", "finetune", *map(str, arguments)])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capsys.readouterr()
-        assert stop.value.code == 2
-        assert not said.out
-        assert "Traceback" not in said.err
-        return re.sub(r"[\s│]+", " ", said.err)
-
-    return run
+def refused(refused: Refused) -> Refused:
+    """What `prune-env finetune` says when it ends with code 2."""
+    return partial(refused, "finetune")
 
 
 def contents(folder: RunDirectory) -> dict[str, bytes]:

@@ -1,9 +1,8 @@
 """`prune-env pretrain`: a network from scratch, whose weights the other commands then take."""
 
 import json
-import re
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from prune_env.evaluate import measure_accuracy
 from prune_env.models import build_model
 from prune_env.prepare import load_splits
 from prune_env.recover import Epoch, Trainer, Workers
-from scripts.cli import main
 from scripts.pretrain import pretrain
 from scripts.training import TrainingFolder
 
@@ -49,21 +47,9 @@ def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Training
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs `prune-env pretrain`, which must end with code 2; gives what it said, on one line and without frames."""
-
-    def run(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["prune-env", "pretrain", *map(str, arguments)])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capsys.readouterr()
-        assert stop.value.code == 2
-        assert not said.out
-        assert "Traceback" not in said.err
-        return re.sub(r"[\s│]+", " ", said.err)
-
-    return run
+def refused(refused: Refused) -> Refused:
+    """What `prune-env pretrain` says when it ends with code 2."""
+    return partial(refused, "pretrain")
 
 
 def test_the_network_learns_and_its_folder_says_how_well(finished: TrainingFolder) -> None:

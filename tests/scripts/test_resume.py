@@ -3,10 +3,8 @@
 import json
 import multiprocessing
 import random
-import re
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +23,6 @@ from prune_env.errors import RunError
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
 from prune_env.task import PruningTask
-from scripts.cli import main
 from scripts.searching import prepare, search_into
 from scripts.train import train
 
@@ -66,24 +63,6 @@ def interrupted(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
     shutil.copytree(finished.root, root, ignore=shutil.ignore_patterns("summary.json", "report.*"))
     run = RunDirectory.open(root)
     keep_lines(run, 20)
-    return run
-
-
-@pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs `prune-env`, which must end with code 2; gives what it said, on one line and without frames."""
-
-    def run(*arguments: object) -> str:
-        monkeypatch.setattr(sys, "argv", ["prune-env", *map(str, arguments)])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        with pytest.raises(SystemExit) as stop:
-            main()
-        said = capsys.readouterr()
-        assert stop.value.code == 2
-        assert not said.out
-        assert "Traceback" not in said.err
-        return re.sub(r"[\s│]+", " ", said.err)
-
     return run
 
 
