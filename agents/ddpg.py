@@ -65,9 +65,10 @@ class PruningTD3(TD3):
     ) -> tuple[FloatArray, FloatArray]:
         shown = self.demonstrations.action(self._episode_num) if self.demonstrations is not None else None
         if shown is not None:
-            action = np.full((n_envs, 1), shown, dtype=np.float32)
+            action = shown[None]
         elif not self.acting:
-            action = self.generator.uniform(-1.0, 1.0, (n_envs, 1)).astype(np.float32)
+            shape = (n_envs, *self.action_space.shape)  # type: ignore[misc]
+            action = self.generator.uniform(-1.0, 1.0, shape).astype(np.float32)
         else:
             assert self._last_obs is not None
             with torch.no_grad():
@@ -137,7 +138,7 @@ class PruningDDPG(PruningTD3, DDPG):
         self.logger.record("train/critic_loss", float(means[1]))
 
     def _episodes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Observations [E, steps, features], actions [E, steps, 1] and normal scores of the rewards [E]."""
+        """Observations [E, steps, features], actions [E, steps, numbers] and normal scores of the rewards [E]."""
         buffer = self.replay_buffer
         assert buffer is not None
         count = (buffer.buffer_size if buffer.full else buffer.pos) // self.steps

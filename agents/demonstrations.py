@@ -2,13 +2,19 @@
 
 from agents.rules import GUESSES, guesses
 from prune_env.env import PruningEnv
+from prune_env.observation import FloatArray
 from prune_env.task import PruningTask
 from prune_env.unit import IntArray
 
 
-def how_many(task: PruningTask, episodes: int) -> int:
-    """Plans that an agent is shown: half of the episodes at most, so that it also acts; none without probes."""
-    return min(GUESSES, episodes // 2) if task.probe_keep is not None else 0
+def how_many(task: PruningTask, episodes: int, action: str) -> int:
+    """Plans that an agent is shown: half of the episodes at most, so that it also acts; none without probes.
+
+    They are widths, so none are shown to an agent that decides on pruning rates.
+    """
+    if task.probe_keep is None or action == "pruning_rate":
+        return 0
+    return min(GUESSES, episodes // 2)
 
 
 class Demonstrations:
@@ -25,9 +31,9 @@ class Demonstrations:
         self._plans: list[IntArray] | None = None
 
     def __len__(self) -> int:
-        return how_many(self.env.task, self.episodes)
+        return how_many(self.env.task, self.episodes, self.env.action)
 
-    def action(self, episode: int) -> float | None:
+    def action(self, episode: int) -> FloatArray | None:
         """The action for the unit that the environment is at; None in an episode that is the agent's."""
         if episode >= len(self):
             return None

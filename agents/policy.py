@@ -14,7 +14,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from prune_env.env import PruningEnv
-from prune_env.errors import WeightsError
+from prune_env.errors import ConfigError, WeightsError
 from prune_env.files import atomic_write
 from prune_env.observation import FEATURES, FloatArray
 from prune_env.task import Trial
@@ -31,8 +31,9 @@ class Policy:
     """A deterministic policy: observation in, action out.
 
     Attributes:
-        actor: Maps observations float32 [N, len(features)] to actions in [-1, 1], [N, 1]; bounded by tanh or clipped.
-        action: What an action means: ``share`` or ``ratio``.
+        actor: Maps observations float32 [N, len(features)] to actions in [-1, 1], [N, numbers]; bounded by tanh or
+            clipped.
+        action: What an action means: ``share``, ``ratio`` or ``pruning_rate``.
         features: The names of the observation's features, in order.
     """
 
@@ -40,13 +41,28 @@ class Policy:
     action: str
     features: tuple[str, ...] = FEATURES
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers an action has: 2 where the second says how many groups."""
+        return [layer.out_features for layer in self.actor if isinstance(layer, nn.Linear)][-1]
+
     def act(self, observation: FloatArray) -> FloatArray:
-        """The action for one observation [len(features)], float32 [1]."""
+        """The action for one observation [len(features)], float32 [numbers]."""
         with torch.no_grad():
             return np.asarray(self.actor(torch.from_numpy(observation)[None])[0].numpy(), dtype=np.float32)
 
     def propose(self, env: PruningEnv) -> Trial:
-        """Walks an environment once and returns the finished plan's trial."""
+        """Walks an environment once and returns the finished plan's trial.
+
+        Raises:
+            ConfigError: If the environment takes other actions than the policy gives.
+        """
+        if env.action_space.shape != (self.numbers,):
+            needed = "channel" if self.numbers == 1 else "group"
+            raise ConfigError(
+                f"env.granularity: the policy gives actions of {self.numbers} numbers, as with {needed}, and the "
+                f"environment takes {env.action_space.shape}. Give env.granularity={needed}."
+            )
         observation, _ = env.reset()
         finished = False
         info: dict[str, Any] = {}
@@ -87,7 +103,7 @@ def load_policy(path: str | Path) -> Policy:
     if not isinstance(about, dict) or about.get("version") != POLICY_VERSION:
         found = about.get("version", "none") if isinstance(about, dict) else "none"
         raise WeightsError(f"{path} is a policy of version {found}; this release reads version {POLICY_VERSION}.")
-    if about.get("features") != list(FEATURES) or about.get("action") not in ("share", "ratio"):
+    if about.get("features") != list(FEATURES) or about.get("action") not in ("share", "ratio", "pruning_rate"):
         raise WeightsError(
             f"{path} was trained on another observation (this release has {len(FEATURES)} features: "
             f"{', '.join(FEATURES)}) or with another kind of action. Train a policy with this release."
@@ -139,8 +155,11 @@ def _actor_from(tensors: dict[str, torch.Tensor], path: Path, bound: str) -> nn.
         layer.load_state_dict({"weight": weight, "bias": bias})
         layers += [layer, BOUNDS[bound]() if number == count - 1 else nn.ReLU()]
         width = len(weight)
-    if not layers or width != 1:
-        raise WeightsError(f"{path}: the policy must end in one action; it ends in {width if layers else 'no layer'}.")
+    if not layers or width not in (1, 2):
+        raise WeightsError(
+            f"{path}: the policy must end in an action of one number or two; it ends in "
+            f"{width if layers else 'no layer'}."
+        )
     return nn.Sequential(*layers)
 
 

@@ -62,7 +62,8 @@ def check_evaluations(task: PruningTask, config: RunConfig) -> None:
         )
     agent = config.agent.with_preset()
     warmup = agent.warmup_episodes if agent.name in ("ddpg", "td3", "sac") else None
-    left = episodes - (how_many(task, episodes) if agent.name != "sac" and agent.demonstrations else 0)
+    shows = agent.name != "sac" and agent.demonstrations
+    left = episodes - (how_many(task, episodes, config.env.action) if shows else 0)
     if warmup is not None and warmup >= left:
         raise ConfigError(
             f"agent.warmup_episodes: {warmup} given, but there are only {left} episodes for it, so that the agent "

@@ -1,9 +1,10 @@
 """The budget: what a width may be so that the finished plan stays within it, in exact integers."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil, floor, isqrt, sqrt
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ class CostForm:
         inputs: int64 [layers, units]; the same for each channel of a unit.
         fixed_out: int64 [layers].
         outputs: int64 [layers, units].
+        names: The layers.
+        scales: int64 [layers]; what one input and one output channel of the layer cost together.
     """
 
     constant: int
@@ -35,6 +38,20 @@ class CostForm:
     inputs: IntArray
     fixed_out: IntArray
     outputs: IntArray
+    names: tuple[str, ...]
+    scales: IntArray
+
+    def reading(self, reads: Mapping[str, int]) -> "CostForm":
+        """The formula where each output of some layers reads a number of inputs that no width changes.
+
+        Args:
+            reads: Input channels that each group of a layer reads, by its name.
+        """
+        fixed_in, inputs = self.fixed_in.copy(), self.inputs.copy()
+        for name, count in reads.items():
+            row = self.names.index(name)
+            fixed_in[row], inputs[row] = self.scales[row] * count, 0
+        return replace(self, fixed_in=fixed_in, inputs=inputs)
 
     def cost(self, widths: IntArray) -> int:
         """The metric at the given widths [units]."""
@@ -69,6 +86,7 @@ def cost_form(walk: LayerWalk, metric: Metric) -> CostForm:
     macs = metric == "macs"
     constant, linear = 0 if macs else model.fixed_params, np.zeros(count, dtype=np.int64)
     rows: list[tuple[int, IntArray, int, IntArray]] = []
+    names, scales = [], []
 
     for layer in model.layers:
         scale = layer.kernel * (layer.positions if macs else 1)
@@ -79,6 +97,8 @@ def cost_form(walk: LayerWalk, metric: Metric) -> CostForm:
             # Cut slots leave every group alike, so the inputs of one group are a whole number at any width.
             fixed_in, inputs = over_free_units(walk, layer.inputs)
             rows.append((scale * fixed_in // layer.groups, scale * inputs // layer.groups, fixed_out, outputs))
+            names.append(layer.name)
+            scales.append(scale)
         if layer.bias and not macs:
             constant, linear = constant + fixed_out, linear + outputs
     for vector in () if macs else model.vectors:
@@ -92,6 +112,8 @@ def cost_form(walk: LayerWalk, metric: Metric) -> CostForm:
         np.stack(inputs_rows),
         np.array(fixed_outs, dtype=np.int64),
         np.stack(outputs_rows),
+        tuple(names),
+        np.array(scales, dtype=np.int64),
     )
 
 
@@ -149,6 +171,12 @@ class Budget:
     def _least(self, channels: int, min_keep: float) -> int:
         wanted = max(1, ceil(min_keep * channels - 1e-9))
         return min(channels, -(-wanted // self.round_to) * self.round_to)
+
+    def reading(self, reads: Mapping[str, int]) -> Self:
+        """The same budget where each output of some layers reads a given number of inputs; see `CostForm.reading`."""
+        other = copy.copy(self)
+        other.form = self.form.reading(reads)
+        return other
 
     @property
     def reachable(self) -> tuple[float, float]:

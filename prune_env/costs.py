@@ -5,9 +5,10 @@ of the channels it reads and the channels it writes, and both are sums of unit w
 only integers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 from typing import Literal
 
 from torch import nn
@@ -16,6 +17,9 @@ from prune_env.unit import Unit
 
 Metric = Literal["macs", "params"]
 """Costs that are counted."""
+Counts = Mapping[str, int]
+"""A number for each of some convolutions, by name."""
+NO_COUNTS: Counts = MappingProxyType({})
 Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -60,11 +64,19 @@ class LayerCost:
     depthwise: bool
     bias: bool
 
-    def weights(self, widths: Sequence[int], groups: int | None = None) -> int:
-        """Elements of the weight tensor at the given widths and group count."""
+    def weights(self, widths: Sequence[int], groups: int | None = None, reads: int | None = None) -> int:
+        """Elements of the weight tensor at the given widths and group count.
+
+        Args:
+            widths: Of all units.
+            groups: The group count; None for the dense layer's.
+            reads: Inputs that each group reads; None for its share of them.
+        """
         outputs = self.outputs.at(widths)
         if self.depthwise:
             return self.kernel * outputs
+        if reads is not None:
+            return self.kernel * reads * outputs
         return self.kernel * self.inputs.at(widths) * outputs // (groups or self.groups)
 
 
@@ -91,18 +103,20 @@ class CostModel:
     vectors: tuple[VectorCost, ...]
     fixed_params: int
 
-    def macs(self, widths: Sequence[int], groups: dict[str, int] | None = None) -> int:
+    def macs(self, widths: Sequence[int], groups: Counts = NO_COUNTS, reads: Counts = NO_COUNTS) -> int:
         """Multiply-adds for one image when unit number u keeps ``widths[u]`` channels."""
-        chosen = groups or {}
-        return sum(layer.positions * layer.weights(widths, chosen.get(layer.name)) for layer in self.layers)
+        return sum(layer.positions * self._weights(layer, widths, groups, reads) for layer in self.layers)
 
-    def params(self, widths: Sequence[int], groups: dict[str, int] | None = None) -> int:
+    def params(self, widths: Sequence[int], groups: Counts = NO_COUNTS, reads: Counts = NO_COUNTS) -> int:
         """Parameters (buffers not counted) when unit number u keeps ``widths[u]`` channels."""
-        chosen = groups or {}
-        weights = sum(layer.weights(widths, chosen.get(layer.name)) for layer in self.layers)
+        weights = sum(self._weights(layer, widths, groups, reads) for layer in self.layers)
         biases = sum(layer.outputs.at(widths) for layer in self.layers if layer.bias)
         vectors = sum(vector.per_channel * vector.extent.at(widths) for vector in self.vectors)
         return self.fixed_params + weights + biases + vectors
+
+    @staticmethod
+    def _weights(layer: LayerCost, widths: Sequence[int], groups: Counts, reads: Counts) -> int:
+        return layer.weights(widths, groups.get(layer.name), reads.get(layer.name))
 
     def cost(self, metric: Metric, widths: Sequence[int]) -> int:
         """MACs or params at the given widths."""

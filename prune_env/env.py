@@ -10,11 +10,11 @@ import numpy as np
 from gymnasium import spaces
 
 from prune_env.config import RunConfig
+from prune_env.draft import GroupDraft
 from prune_env.errors import UserError
 from prune_env.observation import FEATURES, FloatArray
 from prune_env.prepare import load_model, load_splits, make_task
 from prune_env.task import PruningTask
-from prune_env.unit import IntArray
 
 
 class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
@@ -26,13 +26,19 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
     spend the rest of the budget evenly, by exp(-1) to exp(1), so that 0 everywhere is the uniform plan. Widths are
     rounded, then clipped so that the finished plan meets the budget.
 
-    The reward is 0 until the last unit is decided, and then that of the finished plan. ``info`` holds ``unit`` and
-    ``width`` after each step, and after the last also ``plan``, ``metrics`` and ``trial``.
+    With ``env.granularity: group`` the action is ``Box(-1, 1, (2,))``: the second number is the group count that the
+    convolutions decided with the unit are to have, from 1 at -1 to ``env.max_groups`` at 1, evenly in logarithms. With
+    ``env.action: pruning_rate`` (AGSPRL) the action is one number again: the kernel pruning rate, from 0 at -1 to
+    1 - ``env.min_keep`` at 1, from which the groups follow.
+
+    The reward is 0 until the last unit is decided, and then that of the finished plan. ``info`` holds ``unit``,
+    ``width`` and, by convolution, ``groups`` after each step, and after the last also ``plan``, ``metrics`` and
+    ``trial``. Later steps may narrow a unit further where no group reads its channels: ``plan`` has the last word.
 
     Args:
         config: Path of a YAML file, its settings as a mapping, or a RunConfig. Not needed with ``task``.
         task: A task made before, so that several environments and searches share one evaluator.
-        action: ``share`` or ``ratio``; None takes the configuration's, or ``share``.
+        action: ``share``, ``ratio`` or ``pruning_rate``; None takes the configuration's, or ``share``.
         kind: How the episodes' trials are recorded.
 
     Example:
@@ -58,42 +64,40 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
             task = make_task(settings, splits, load_model(settings, splits))
             action = action or settings.env.action
         self.task = task
-        if action not in (None, "share", "ratio"):
-            raise UserError(f"action: {action!r} given; allowed are 'share' and 'ratio'.")
-        self.relative = action != "ratio"
+        if action not in (None, "share", "ratio", "pruning_rate"):
+            raise UserError(f"action: {action!r} given; allowed are 'share', 'ratio' and 'pruning_rate'.")
+        if action == "pruning_rate" and task.groups is None:
+            raise UserError("action: 'pruning_rate' given; it is for env.granularity: group alone.")
+        self.action = action or "share"
         self.kind = kind
         self.observation_space = spaces.Box(-1.0, 1.0, (len(FEATURES),), np.float32)
-        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
-        self._begin()
-
-    def _begin(self) -> None:
-        self._number = 0
-        self._widths: IntArray = self.task.budget.least.copy()
-        self._undecided: IntArray = np.ones_like(self._widths)
-        self._previous = 1.0
+        self.action_space = spaces.Box(-1.0, 1.0, (action_numbers(task, self.action),), np.float32)
+        self._draft = task.draft(self.action)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[FloatArray, dict[str, Any]]:
         """Starts an episode at the first free unit."""
         super().reset(seed=seed, options=options)
-        self._begin()
+        self._draft = self.task.draft(self.action)
         return self._observe(), {"unit": self.task.budget.units[0].name}
 
     def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         """Decides the width of one unit; the last one ends the episode with the plan's evaluation."""
-        budget, number = self.task.budget, self._number
-        if number >= len(budget.units):
+        draft, number = self._draft, self._draft.number
+        if draft.finished:
             raise RuntimeError("The episode is over: every unit is decided. Call reset() to start another.")
-        width = min(budget.allowed(number, self._keep(float(action[0])) * budget.channels[number]), self._cap())
-        self._widths[number] = width
-        self._undecided[number] = 0
-        self._previous = width / int(budget.channels[number])
-        self._number += 1
-        info: dict[str, Any] = {"unit": budget.units[number].name, "width": width}
-        if self._number < len(budget.units):
+        keep = self._keep(float(action[0]))
+        if isinstance(draft, GroupDraft):
+            wanted = 1.0 if len(action) == 1 else self._most_groups ** ((float(action[1]) + 1.0) / 2.0)
+            draft.decide(keep, wanted)
+        else:
+            draft.decide(keep)
+        info: dict[str, Any] = {"unit": draft.budget.units[number].name, "width": int(draft.widths[number])}
+        info["groups"] = draft.groups_of(number)
+        if not draft.finished:
             return self._observe(), 0.0, False, False, info
-        trial = self.task.attempt(self._widths.copy(), self.kind)
+        trial = self.task.attempt_plan(self.task.drafted(draft), self.kind)
         info["plan"], info["trial"] = trial.plan, trial
         info["metrics"] = {
             "accuracy": trial.outcome.accuracy,
@@ -106,31 +110,42 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
     @property
     def number(self) -> int:
         """The number of the free unit that is being decided."""
-        return self._number
+        return self._draft.number
 
-    def action_for(self, width: int) -> float:
-        """The action in [-1, 1] that asks for a width of the unit that is being decided, or the nearest to it."""
-        keep = width / int(self.task.budget.channels[self._number])
-        action = log(keep / max(self._even(), 1e-9)) if self.relative else 2.0 * keep - 1.0
-        return min(1.0, max(-1.0, action))
+    def action_for(self, width: int) -> FloatArray:
+        """The action that asks for a width of the unit that is being decided, or the nearest to it, in one group.
 
-    def _cap(self) -> int:
-        return self.task.budget.cap(self._number, self._widths)
+        Returns:
+            float32, in [-1, 1], of the action's shape.
+        """
+        keep = width / int(self.task.budget.channels[self.number])
+        action = log(keep / max(self._draft.even, 1e-9)) if self.action == "share" else 2.0 * keep - 1.0
+        found = np.full(self.action_space.shape or (), -1.0, dtype=np.float32)
+        found[0] = min(1.0, max(-1.0, action))
+        return found
 
     def _keep(self, action: float) -> float:
-        """The keep ratio that an action asks for, before rounding and clipping."""
-        if self.relative:
-            return self._even() * exp(action)
-        return (action + 1.0) / 2.0
+        """The share of channels (or of kernels) that an action asks for, before rounding and clipping."""
+        if self.action == "share":
+            return self._draft.even * exp(action)
+        if self.action == "ratio":
+            return (action + 1.0) / 2.0
+        return 1.0 - (1.0 - self.task.min_keep) * (action + 1.0) / 2.0
 
-    def _even(self) -> float:
-        return self.task.budget.even_ratio(self._widths, self._undecided)
+    @property
+    def _most_groups(self) -> int:
+        assert self.task.groups is not None
+        return self.task.groups.grouping.most
 
     def _observe(self) -> FloatArray:
-        budget = self.task.budget
-        number = min(self._number, len(budget.units) - 1)
-        widths = np.where(self._undecided == 1, budget.channels, self._widths)
-        return self.task.observer.observe(number, widths, self._even(), self._previous)
+        draft = self._draft
+        number = min(draft.number, len(draft.budget.units) - 1)
+        return self.task.observer.observe(number, draft.reduced, draft.even, draft.previous)
+
+
+def action_numbers(task: PruningTask, action: str) -> int:
+    """How many numbers an action has."""
+    return 2 if task.groups is not None and action != "pruning_rate" else 1
 
 
 def _read(config: str | Path | Mapping[str, Any] | RunConfig) -> RunConfig:

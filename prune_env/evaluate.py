@@ -146,7 +146,7 @@ class Evaluator:
 
     def cut(self, plan: PruningPlan) -> nn.Module:
         """The network in the plan's shape with the dense network's statistics; valid until the next plan."""
-        return self._skeleton.cut(plan.kept)
+        return self._skeleton.cut(plan.kept, plan.grouped)
 
     def ready(self, plan: PruningPlan) -> nn.Module:
         """The network in the plan's shape, recalibrated, in the evaluator's form; valid until the next plan."""
@@ -195,11 +195,14 @@ def _key(plan: PruningPlan) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for kept in plan.kept.values():
         digest.update(np.array([len(kept), *kept], dtype=np.int64).tobytes())
+    digest.update(
+        repr(sorted((name, planned.inputs, planned.filters) for name, planned in plan.grouped.items())).encode()
+    )
     return digest.digest()
 
 
 def _cuts(plan: PruningPlan) -> bool:
-    return any(len(unit.kept) < unit.channels for unit in plan.units)
+    return bool(plan.grouped) or any(len(unit.kept) < unit.channels for unit in plan.units)
 
 
 def measure_accuracy(

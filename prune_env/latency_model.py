@@ -79,6 +79,7 @@ class LatencyModel:
         """The formula over a walk's free units, in whole femtoseconds; every channel costs at least one."""
         constant, linear = self.constant, np.zeros(len(walk.free))
         rows: list[tuple[float, npt.NDArray[np.floating[Any]], int, IntArray]] = []
+        scales = []
 
         for layer in walk.cost_model.layers:
             one = self.layers[layer.name]
@@ -88,6 +89,7 @@ class LatencyModel:
             constant += one.constant + one.inputs * fixed_in + by_output * fixed_out
             linear += one.inputs * inputs + by_output * outputs
             rows.append((one.products * fixed_in, one.products * inputs, fixed_out, outputs))
+            scales.append(one.products)
         fixed_ins, inputs_rows, fixed_outs, outputs_rows = zip(*rows, strict=True)
         return CostForm(
             _whole(constant),
@@ -96,6 +98,8 @@ class LatencyModel:
             np.rint(np.stack(inputs_rows) * FEMTOSECONDS).astype(np.int64),
             np.array(fixed_outs, dtype=np.int64),
             np.stack(outputs_rows),
+            tuple(layer.name for layer in walk.cost_model.layers),
+            np.rint(np.array(scales) * FEMTOSECONDS).astype(np.int64),
         )
 
     def as_record(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import nn
 from prune_env.budget import Budget
 from prune_env.costs import Convolution, channels_of
 from prune_env.sensitivity import LayerEvidence
-from prune_env.unit import IntArray, Unit
+from prune_env.unit import Unit
 from prune_env.walk import LayerWalk
 
 FloatArray = npt.NDArray[np.float32]
@@ -84,16 +84,15 @@ class Observer:
                 rises[unit.name],
             )
 
-    def observe(self, number: int, widths: IntArray, even_keep: float, previous_keep: float) -> FloatArray:
+    def observe(self, number: int, reduced: float, even_keep: float, previous_keep: float) -> FloatArray:
         """The observation of a free unit, float32 [len(FEATURES)].
 
         Args:
             number: The unit that the next action is for.
-            widths: int64 [units]: decided units at their widths, undecided ones dense.
+            reduced: The share of the dense cost that is gone with what is decided.
             even_keep: The keep ratio that would spend the rest of the budget evenly.
             previous_keep: The keep ratio of the unit before; 1 for the first.
         """
-        reduced = 1.0 - self.budget.form.cost(widths) / self.budget.dense
         dynamic = (reduced, self._rest[number], previous_keep, even_keep)
         return np.concatenate([self.static[number], np.asarray(dynamic, dtype=np.float32)])
 

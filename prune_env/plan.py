@@ -108,6 +108,39 @@ class PlannedUnit(_Frozen):
         return self
 
 
+class PlannedGroups(_Frozen):
+    """The groups that one convolution falls into, in the order in which it computes them.
+
+    Attributes:
+        inputs: For each group the input channels that it reads, ascending, as the dense convolution numbers them.
+        filters: For each group its output channels, by the same rule. Where all groups' are not ascending in a row,
+            the unit that the convolution writes is put into their order, and all that reads it follows.
+    """
+
+    inputs: list[list[int]] = Field(min_length=1)
+    filters: list[list[int]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _groups_are_alike(self) -> Self:
+        if len(self.inputs) != len(self.filters):
+            raise ValueError(f"inputs are given for {len(self.inputs)} groups and filters for {len(self.filters)}")
+        for what, lists in (("inputs", self.inputs), ("filters", self.filters)):
+            for number, channels in enumerate(lists):
+                if channels != sorted(set(channels)) or not channels or channels[0] < 0:
+                    raise ValueError(f"group {number}: {what} must be channels in ascending order, each once")
+                if len(channels) != len(lists[0]):
+                    raise ValueError(f"group {number} has {len(channels)} {what}, and group 0 {len(lists[0])}")
+        repeated = [channel for channel, times in Counter(self.order).items() if times > 1]
+        if repeated:
+            raise ValueError(f"output channel {min(repeated)} is in more than one group")
+        return self
+
+    @property
+    def order(self) -> list[int]:
+        """All output channels as the groups follow each other."""
+        return [channel for filters in self.filters for channel in filters]
+
+
 class PlannedBudget(_Frozen):
     """The budget that the plan was made for and what it reaches, as shares of the dense cost."""
 
@@ -153,7 +186,7 @@ class PruningPlan(_Frozen):
 
     version: Literal[1] = PLAN_VERSION
     units: list[PlannedUnit]
-    groups: dict[str, int] = Field(default_factory=dict)
+    grouped: dict[str, PlannedGroups] = Field(default_factory=dict)
     costs: PlannedCosts
     budget: PlannedBudget | None = None
     provenance: dict[str, str | int | float | None] = Field(default_factory=dict)
@@ -169,14 +202,15 @@ class PruningPlan(_Frozen):
         """Which channels of each unit stay, ascending."""
         return {unit.name: tuple(unit.kept) for unit in self.units}
 
-    @model_validator(mode="after")
-    def _groups_are_the_networks_own(self) -> Self:
-        if self.groups:
-            raise ValueError(
-                f"changed group counts (given for {next(iter(self.groups))!r}) are not supported by this version; "
-                "leave groups empty"
-            )
-        return self
+    @property
+    def groups(self) -> dict[str, int]:
+        """Into how many groups convolutions fall that are named here; all others keep theirs."""
+        return {name: len(planned.inputs) for name, planned in self.grouped.items()}
+
+    @property
+    def reads(self) -> dict[str, int]:
+        """How many input channels each group of these convolutions reads."""
+        return {name: len(planned.inputs[0]) for name, planned in self.grouped.items()}
 
     def removed_channels(self) -> dict[tuple[str, str], IntArray]:
         """For each (module, side) that is cut: the module's channels that go."""

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from prune_env.budget import Budget
 from prune_env.config import RunConfig
 from prune_env.criteria import Subject, criterion_named, load_scores, score_channels
+from prune_env.criteria.kernel_scores import score_kernels
 from prune_env.data import ImageSet, Splits, load_images, load_source, make_splits
 from prune_env.errors import ConfigError, ModelError
 from prune_env.evaluate import Evaluator
 from prune_env.fastest_multiple import fastest_multiple
 from prune_env.form import Form
 from prune_env.form_choice import FormChooser
+from prune_env.group_times import faster_counts, time_groups
+from prune_env.grouping import Grouping
 from prune_env.latency_model import LatencyModel, fit_latency
 from prune_env.logits import check_output
 from prune_env.models import build_model
@@ -26,7 +29,7 @@ from prune_env.sensitivity import SensitivityReport, feature_map_ranks, find_sen
 from prune_env.surgery import Repair
 from prune_env.surgery.least_squares import LeastSquares
 from prune_env.surgery.merging import Merging, similar_filters
-from prune_env.task import PruningTask
+from prune_env.task import Groups, PruningTask
 from prune_env.walk import LayerWalk
 from rewards import make_reward
 
@@ -101,6 +104,14 @@ def check_names(config: RunConfig) -> None:
         raise ConfigError(
             f"search.racing: true given with the reward {config.reward.name!r}; allowed with the library's own "
             "rewards, which do not look at the loss and do not fall where accuracy rises. Set search.racing to false."
+        )
+    if config.env.action == "pruning_rate" and config.env.granularity != "group":
+        raise ConfigError("env.action: pruning_rate given, which is for env.granularity: group. Give both, or ratio.")
+    timed = config.budget.metric == "latency" or config.reward.name in TIMED_REWARDS
+    if timed and config.env.granularity == "group":
+        raise ConfigError(
+            "env.granularity: group given with a budget or reward of latency, whose formula knows channels alone. "
+            "Count macs or params; env.only_faster_groups keeps the group counts that are faster on this machine."
         )
     criterion_named(config.criterion.name)
     make_reward(config.reward.name, config.reward.settings)
@@ -188,6 +199,7 @@ def make_task(
         latency = fit_latency(walk, _timed_batch(config, splits), config.env.min_keep, config.seed)
     budget = _budget(config, splits, walk, latency)
     subject = subject_of(config, splits, walk)
+    groups = _groups(config, splits, subject, report, tell) if config.env.granularity == "group" else None
     tell(f"scoring channels by {config.criterion.name}")
     scores = load_scores(config.criterion.name, subject, known) if known is not None else None
     if scores is None:
@@ -218,6 +230,8 @@ def make_task(
         reward,
         report,
         input_size=splits.source.size,
+        groups=groups,
+        min_keep=config.env.min_keep,
         latency=latency,
         probe_keep=config.sensitivity.probe_keep,
         racing=config.search.racing,
@@ -230,6 +244,24 @@ def make_task(
             "seed": config.seed,
         },
     )
+
+
+def _groups(
+    config: RunConfig, splits: Splits, subject: Subject, report: SensitivityReport | None, tell: Callable[[str], None]
+) -> Groups:
+    """What convolutions may fall into groups by; those that are protected or sensitive themselves may not."""
+    sensitive = [unit for unit in subject.walk.units if report is not None and unit.name in report.sensitive]
+    untouched = {name.removesuffix(":in") for name in config.env.protect}
+    untouched |= {member.module for unit in sensitive for member in unit.members if member.side == "out"}
+    grouping = Grouping(subject.walk, config.env.max_groups, untouched)
+    times = {}
+    if config.env.only_faster_groups:
+        tell("timing convolutions in groups")
+        times = time_groups(grouping, _timed_batch(config, splits))
+        grouping = Grouping(subject.walk, config.env.max_groups, untouched, faster_counts(times))
+    tell(f"scoring kernels by {config.criterion.kernels}")
+    names = [found.name for found in grouping.convolutions]
+    return Groups(grouping, score_kernels(config.criterion.kernels, subject, names), times)
 
 
 def _timed_batch(config: RunConfig, splits: Splits) -> Tensor:

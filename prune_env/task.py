@@ -8,9 +8,12 @@ from typing import Any, Self
 
 from prune_env.budget import Budget
 from prune_env.criteria import Subject
+from prune_env.criteria.kernel_scores import KernelScores
+from prune_env.draft import Draft, GroupDraft, RateDraft
 from prune_env.errors import EvaluationError, RunError
 from prune_env.evaluate import Evaluator, GiveUp
 from prune_env.form_memory import FormChoice
+from prune_env.grouping import Grouping
 from prune_env.latency_model import LatencyModel
 from prune_env.observation import Evidence, Observer
 from prune_env.plan import PlannedBudget, PruningPlan
@@ -60,7 +63,23 @@ class Trial:
             "images": self.outcome.images,
             "seconds": round(self.seconds, 4),
             "widths": {unit.name: len(unit.kept) for unit in self.plan.units if unit.protected is None},
+            **({"groups": self.plan.groups, "reads": self.plan.reads} if self.plan.grouped else {}),
         }
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What convolutions may fall into groups by.
+
+    Attributes:
+        grouping: Which, how many, and with which unit they are decided.
+        kernels: One score per kernel of each.
+        times: What each takes in so many groups, in seconds, by name; empty where it was not measured.
+    """
+
+    grouping: Grouping
+    kernels: KernelScores
+    times: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -78,6 +97,8 @@ class PruningTask:
         subject: The network and the images as criteria see them.
         racing: Whether a plan is given up within its evaluation once it cannot become its search's best.
         form_choice: How the evaluator's form came about; None where it was not chosen.
+        groups: What convolutions may fall into groups by; None where channels alone are cut.
+        min_keep: Least keep ratio of a unit; least share of a convolution's kernels where rates are decided.
         latency: What latency follows from the widths by; None where nothing asks for it.
         probe_keep: The keep ratio of the probes that show how far the loss rises; None for no probes.
         provenance: Facts that every plan records.
@@ -96,6 +117,8 @@ class PruningTask:
     report: SensitivityReport | None
     input_size: tuple[int, int]
     subject: Subject
+    groups: Groups | None = None
+    min_keep: float = 0.1
     latency: LatencyModel | None = None
     probe_keep: float | None = None
     racing: bool = False
@@ -139,6 +162,18 @@ class PruningTask:
             kind: Who proposes it.
 
         Returns:
+            As `attempt_plan`.
+        """
+        return self.attempt_plan(self.plan(widths), kind)
+
+    def attempt_plan(self, plan: PruningPlan, kind: str) -> Trial:
+        """Measures one plan.
+
+        Args:
+            plan: A plan for the task's network.
+            kind: Who proposes it.
+
+        Returns:
             The trial, after the listeners have heard of it.
 
         Raises:
@@ -146,7 +181,6 @@ class PruningTask:
             RunError: If the journal has another plan in this place.
         """
         started, hits = time.perf_counter(), self.evaluator.hits
-        plan = self.plan(widths)
         recalled = self.recalling
         outcome = self._recall(plan, kind) if recalled else self.evaluator.evaluate(plan, self._give_up(plan, kind))
         outcome = self._priced(outcome, plan)
@@ -185,11 +219,13 @@ class PruningTask:
                 "release, or its evaluations.jsonl is damaged. Start a new run."
             )
         widths = {unit.name: plan.widths[unit.name] for unit in self.budget.units}
-        if row["kind"] != kind or row["widths"] != widths:
+        there, here = (row["widths"], row.get("groups", {}), row.get("reads", {})), (widths, plan.groups, plan.reads)
+        if row["kind"] != kind or there != here:
             raise RunError(
-                f"evaluation {self.trials} of the run was {row['kind']!r} with the widths {row['widths']}, but going "
-                f"through the run again gives {kind!r} with {widths}. The run was made on another machine, with "
-                "another release or with other weights, and cannot be taken up here. Start a new one."
+                f"evaluation {self.trials} of the run was {row['kind']!r} with the widths {there[0]} and groups "
+                f"{there[1]}, but going through the run again gives {kind!r} with {widths} and {plan.groups}. The run "
+                "was made on another machine, with another release or with other weights, and cannot be taken up here. "
+                "Start a new one."
             )
         outcome = Outcome(row["accuracy"], row["loss"], plan.costs.macs, plan.costs.params, images=row["images"])
         self.evaluator.remember(plan, outcome)
@@ -212,12 +248,25 @@ class PruningTask:
 
     def plan(self, widths: IntArray) -> PruningPlan:
         """The plan that keeps the best-scored channels at these widths [free units]."""
-        budget = PlannedBudget(
-            metric=self.budget.metric,
-            keep=self.budget.keep,
-            achieved=min(1.0, self.budget.form.cost(widths) / self.budget.dense),
-        )
-        return self.walk.plan(self.budget.names(widths), self.scores, budget, self.provenance)
+        share = min(1.0, self.budget.form.cost(widths) / self.budget.dense)
+        return self.walk.plan(self.budget.names(widths), self.scores, self._planned_budget(share), self.provenance)
+
+    def draft(self, action: str = "share") -> Draft:
+        """A plan in the making, of the kind that an environment's actions decide on."""
+        if self.groups is None:
+            return Draft(self.budget)
+        about = self.budget, self.groups.grouping, self.scores, self.groups.kernels
+        return RateDraft(*about, self.min_keep) if action == "pruning_rate" else GroupDraft(*about)
+
+    def drafted(self, draft: Draft) -> PruningPlan:
+        """The plan of a draft in which every unit is decided."""
+        if not isinstance(draft, GroupDraft):
+            return self.plan(draft.widths)
+        kept = {name: channels.tolist() for name, channels in draft.kept.items()}
+        return self.walk.plan_keeping(kept, draft.grouped, self._planned_budget(draft.share), self.provenance)
+
+    def _planned_budget(self, share: float) -> PlannedBudget:
+        return PlannedBudget(metric=self.budget.metric, keep=self.budget.keep, achieved=share)
 
     @cached_property
     def loss_rises(self) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The layer walk: what can be cut in a network, in forward order, with its exact costs. Traced once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -13,7 +13,7 @@ from prune_env.costs import Convolution, CostModel, Metric, build_cost_model
 from prune_env.coupling import find_units
 from prune_env.errors import UserError, suggest
 from prune_env.fingerprint import fingerprint
-from prune_env.plan import PlannedBudget, PlannedCosts, PruningPlan, planned_unit
+from prune_env.plan import PlannedBudget, PlannedCosts, PlannedGroups, PruningPlan, planned_unit
 from prune_env.proof import failing_units
 from prune_env.tracing import LayerShape, copied, observe, protect_named, refuse_unusable_weights
 from prune_env.unit import Unit
@@ -135,27 +135,40 @@ class LayerWalk:
             raise UserError(f"There is no unit {name!r}: {suggest(name, (unit.name for unit in self.units))}.")
         return numbers
 
-    def macs(self, widths: Mapping[str, int] | None = None, groups: Mapping[str, int] | None = None) -> int:
+    def macs(
+        self,
+        widths: Mapping[str, int] | None = None,
+        groups: Mapping[str, int] | None = None,
+        reads: Mapping[str, int] | None = None,
+    ) -> int:
         """Multiply-adds of convolution and linear layers for one image.
 
         Args:
             widths: Channels that stay, by unit name; units that are not named are dense.
             groups: Group counts by convolution name; convolutions that are not named keep theirs.
+            reads: Input channels that each group reads, by convolution name; its share of them where not given.
 
         Returns:
-            The exact count of the network cut to these widths.
+            The exact count of the network cut to these widths and groups.
         """
         numbers = self.width_list(widths)
-        return self.cost_model.macs(numbers, self._checked(groups, numbers))
+        groups, reads = groups or {}, reads or {}
+        self._check_groups(groups, reads, numbers)
+        return self.cost_model.macs(numbers, groups, reads)
 
-    def params(self, widths: Mapping[str, int] | None = None, groups: Mapping[str, int] | None = None) -> int:
-        """Parameters at the given widths and group counts, as `macs`; buffers are not counted."""
+    def params(
+        self,
+        widths: Mapping[str, int] | None = None,
+        groups: Mapping[str, int] | None = None,
+        reads: Mapping[str, int] | None = None,
+    ) -> int:
+        """Parameters at the given widths and groups, as `macs`; buffers are not counted."""
         numbers = self.width_list(widths)
-        return self.cost_model.params(numbers, self._checked(groups, numbers))
+        groups, reads = groups or {}, reads or {}
+        self._check_groups(groups, reads, numbers)
+        return self.cost_model.params(numbers, groups, reads)
 
-    def _checked(self, groups: Mapping[str, int] | None, numbers: list[int]) -> dict[str, int]:
-        if not groups:
-            return {}
+    def _check_groups(self, groups: Mapping[str, int], reads: Mapping[str, int], numbers: list[int]) -> None:
         modules = dict(self.model.named_modules())
         layers = {layer.name: layer for layer in self.cost_model.layers if isinstance(modules[layer.name], Convolution)}
         for name, count in groups.items():
@@ -167,12 +180,18 @@ class LayerWalk:
                     f"{name!r}: group count {count} given; it is depthwise and has as many groups as channels. "
                     "Leave it out."
                 )
-            if count < 1 or any(size % count for size in sizes):
+            divided = sizes if name not in reads else sizes[1:]
+            if count < 1 or any(size % count for size in divided):
                 raise UserError(
                     f"{name!r}: group count {count} given; it must divide the {sizes[0]} input and the {sizes[1]} "
                     "output channels that stay."
                 )
-        return dict(groups)
+        for name, count in reads.items():
+            if name not in groups:
+                raise UserError(f"{name!r}: {count} inputs a group given, but no group count.")
+            most = layers[name].inputs.at(numbers)
+            if not 1 <= count <= most:
+                raise UserError(f"{name!r}: {count} inputs a group given; allowed are 1 to the {most} that stay.")
 
     def reach(self, metric: Metric = "macs", least: Mapping[str, int] | None = None) -> float:
         """The share of the dense cost that the free units can take away, cut to ``least`` (one channel each)."""
@@ -201,21 +220,51 @@ class LayerWalk:
         numbers = self.width_list(widths)
         if scores is None:
             scores = {unit.name: self.magnitudes(unit) for unit in self.units}
-        dense = self.width_list()
+        kept = {
+            unit.name: best_channels(scores.get(unit.name), unit, width)
+            for unit, width in zip(self.units, numbers, strict=True)
+        }
+        return self.plan_keeping(kept, {}, budget, provenance)
+
+    def plan_keeping(
+        self,
+        kept: Mapping[str, Sequence[int]],
+        grouped: Mapping[str, PlannedGroups],
+        budget: PlannedBudget | None = None,
+        provenance: Mapping[str, str | int | float | None] | None = None,
+    ) -> PruningPlan:
+        """The plan that keeps given channels, with convolutions in given groups.
+
+        Args:
+            kept: The channels that stay, by unit name; units that are not named are dense.
+            grouped: The groups of convolutions that fall into some.
+            budget: As `plan`.
+            provenance: As `plan`.
+        """
+        widths = {name: len(channels) for name, channels in kept.items()}
+        groups = {name: len(planned.inputs) for name, planned in grouped.items()}
+        reads = {name: len(planned.inputs[0]) for name, planned in grouped.items()}
         return PruningPlan(
-            units=[
-                planned_unit(unit, _best(scores.get(unit.name), unit, width))
-                for unit, width in zip(self.units, numbers, strict=True)
-            ],
-            costs=PlannedCosts(
-                dense_macs=self.cost_model.macs(dense),
-                macs=self.cost_model.macs(numbers),
-                dense_params=self.cost_model.params(dense),
-                params=self.cost_model.params(numbers),
-            ),
+            units=[planned_unit(unit, kept.get(unit.name, range(unit.channels))) for unit in self.units],
+            grouped=dict(grouped),
+            costs=self.costs(widths, groups, reads),
             budget=budget,
             provenance=dict(provenance or {}),
             fingerprint=dict(self.fingerprint),
+        )
+
+    def costs(
+        self,
+        widths: Mapping[str, int],
+        groups: Mapping[str, int] | None = None,
+        reads: Mapping[str, int] | None = None,
+    ) -> PlannedCosts:
+        """MACs and params, dense and at the given widths and groups; see `macs`."""
+        return PlannedCosts(
+            dense_macs=self.macs(),
+            macs=self.macs(widths, groups, reads),
+            dense_params=self.params(),
+            params=self.params(widths, groups, reads),
         )
 
     def magnitudes(self, unit: Unit, power: int = 1) -> npt.NDArray[np.float64]:
@@ -230,7 +279,12 @@ class LayerWalk:
         return total
 
 
-def _best(scores: npt.NDArray[np.float64] | None, unit: Unit, width: int) -> list[int]:
+def best_channels(scores: npt.NDArray[np.float64] | None, unit: Unit, width: int) -> list[int]:
+    """A unit's best-scored channels, ascending; of equal ones the lower.
+
+    Raises:
+        UserError: If the scores are not one finite number for each channel.
+    """
     if width == unit.channels:
         return list(range(unit.channels))
     if scores is None or len(scores) != unit.channels:

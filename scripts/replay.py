@@ -17,7 +17,7 @@ from prune_env.data import Splits
 from prune_env.env import PruningEnv
 from prune_env.errors import BudgetError, PlanError
 from prune_env.evaluate import Evaluator
-from prune_env.plan import PlannedCosts, PruningPlan
+from prune_env.plan import PruningPlan
 from prune_env.prepare import (
     check_names,
     load_model,
@@ -90,14 +90,7 @@ def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.M
     walk = trace(settings, splits, model)
     _check_units(plan, walk)
     walk = walk.protecting({unit.name: unit.protected for unit in plan.units if unit.protected})
-    widths = [plan.widths[unit.name] for unit in walk.units]
-    dense = walk.width_list()
-    costs = PlannedCosts(
-        dense_macs=walk.cost_model.macs(dense),
-        macs=walk.cost_model.macs(widths),
-        dense_params=walk.cost_model.params(dense),
-        params=walk.cost_model.params(widths),
-    )
+    costs = walk.costs(plan.widths, plan.groups, plan.reads)
     return make_evaluator(settings, splits, walk), plan.model_copy(update={"costs": costs})
 
 

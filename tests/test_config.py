@@ -178,4 +178,4 @@ def test_every_key_is_described_once_in_words() -> None:
     assert described["budget.keep"][1:3] == ("number", "0.5")
     assert described["form.threads"][1:3] == ("integer or null", "null")
     assert described["agent.hidden"][1:3] == ("list of integer", "[64, 64]")
-    assert described["env.action"].type == "share or ratio"
+    assert described["env.action"].type == "share or ratio or pruning_rate"

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -10,12 +11,15 @@ from torch import Tensor, nn
 from prune_env.costs import Convolution, channels_of, is_depthwise
 from prune_env.errors import PlanError, PlanMismatchError
 from prune_env.fingerprint import fingerprint, first_difference, shorten
-from prune_env.plan import PruningPlan
+from prune_env.plan import PlannedGroups, PruningPlan
+from prune_env.surgery.planned_groups import Grouped, check_grouped, into_groups, places_of, put_in_order
 from prune_env.surgery.repair import Repair, Sides
 from prune_env.unit import IntArray
 
 Kept = Mapping[tuple[str, str], IntArray]
 """For each (module, side), some of that module's channels."""
+
+NO_GROUPS: Grouped = MappingProxyType({})
 
 
 def apply_plan(plan: PruningPlan, model: nn.Module, repair: Repair | None = None) -> nn.Module:
@@ -27,7 +31,11 @@ def apply_plan(plan: PruningPlan, model: nn.Module, repair: Repair | None = None
             "Build the network that the plan was made for, or make a plan for this one."
         )
     _check_places(plan, model)
-    return slice_network(model, kept_channels(model, plan.removed_channels()), repair)
+    kept = kept_channels(model, plan.removed_channels())
+    check_grouped(plan, model, kept)
+    kept = put_in_order(plan, model, kept)
+    small = slice_network(model, kept, repair, plan.grouped)
+    return into_groups(small, model, plan.grouped, kept)
 
 
 def _check_places(plan: PruningPlan, model: nn.Module) -> None:
@@ -82,7 +90,9 @@ def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntA
     return kept
 
 
-def slice_network(model: nn.Module, kept: Kept, repair: Repair | None = None) -> nn.Module:
+def slice_network(
+    model: nn.Module, kept: Kept, repair: Repair | None = None, grouped: Grouped = NO_GROUPS
+) -> nn.Module:
     """A copy of ``model`` in which every module listed in ``kept`` has only its kept channels.
 
     The tree is copied with the sliced tensors already in place of the dense ones, so nothing is copied to be
@@ -92,6 +102,7 @@ def slice_network(model: nn.Module, kept: Kept, repair: Repair | None = None) ->
         model: The dense network; it is left untouched.
         kept: The channels that stay.
         repair: What gives the layers that read cut channels other weights; None leaves them sliced.
+        grouped: Groups of convolutions; their kernels for inputs that a group does not read are zero.
 
     Returns:
         The smaller network, in the same training mode, on the same device.
@@ -99,11 +110,13 @@ def slice_network(model: nn.Module, kept: Kept, repair: Repair | None = None) ->
     cuts: dict[str, dict[str, IntArray]] = {}
     for (name, side), channels in kept.items():
         cuts.setdefault(name, {})[side] = channels
+    for name in grouped:
+        cuts.setdefault(name, {})
     modules = dict(model.named_modules())
     sliced: dict[int, Tensor] = {}
     for name, sides in cuts.items():
         own = {**modules[name]._parameters, **modules[name]._buffers}
-        for key, values in cut_tensors(name, modules[name], sides, repair).items():
+        for key, values in cut_tensors(name, modules[name], sides, repair, grouped.get(name)).items():
             sliced[id(own[key])] = _like(own[key], values)
     small = copy.deepcopy(model, dict(sliced))
     modules = dict(small.named_modules())
@@ -112,14 +125,37 @@ def slice_network(model: nn.Module, kept: Kept, repair: Repair | None = None) ->
     return small
 
 
-def cut_tensors(name: str, module: nn.Module, sides: Sides, repair: Repair | None) -> dict[str, Tensor]:
+def cut_tensors(
+    name: str, module: nn.Module, sides: Sides, repair: Repair | None, planned: PlannedGroups | None = None
+) -> dict[str, Tensor]:
     """The module's own tensors that a cut changes, sliced and repaired, by name."""
+    if planned is not None:
+        return _cut_by_group(name, module, sides, repair, planned)
     sliced = sliced_tensors(module, sides)
     if repair is None:
         return sliced
     own = {**module._parameters, **module._buffers}
     # A repair may compute elsewhere, and in another type.
     return {**sliced, **{key: values.to(own[key]) for key, values in repair.tensors(name, sides).items()}}
+
+
+def _cut_by_group(
+    name: str, module: nn.Module, sides: Sides, repair: Repair | None, planned: PlannedGroups
+) -> dict[str, Tensor]:
+    """As `cut_tensors`: each group is a cut of its own, and what it does not read is zero."""
+    whole = {side: sides.get(side, np.arange(channels_of(module, side))) for side in ("out", "in")}
+    found = sliced_tensors(module, whole)
+    found["weight"].zero_()
+    rows, columns = places_of(whole["out"]), places_of(whole["in"])
+    for filters, inputs in zip(planned.filters, planned.inputs, strict=True):
+        own = {"out": np.array(filters, dtype=np.int64), "in": np.array(inputs, dtype=np.int64)}
+        part = cut_tensors(name, module, own, repair)
+        there = torch.as_tensor(rows[own["out"]], device=found["weight"].device)
+        read = torch.as_tensor(columns[own["in"]], device=found["weight"].device)
+        found["weight"][there[:, None], read] = part["weight"]
+        if "bias" in found:
+            found["bias"][there] = part["bias"]
+    return found
 
 
 def sliced_tensors(module: nn.Module, sides: Sides) -> dict[str, Tensor]:

@@ -5,8 +5,10 @@ for each group that says which inputs its filters read. The rule for the number 
 DGC, Su et al., ECCV 2020) and how it is trained are our choice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -33,12 +35,16 @@ class GroupSpec:
     inputs: int
 
 
+@lru_cache(maxsize=4096)
 def possible_groups(inputs: int, outputs: int) -> tuple[int, ...]:
     """Group counts that divide both the inputs and the outputs, ascending; 1 is always among them."""
-    return tuple(count for count in range(1, min(inputs, outputs) + 1) if inputs % count == outputs % count == 0)
+    common = gcd(inputs, outputs)
+    return tuple(count for count in range(1, common + 1) if common % count == 0)
 
 
-def configure_groups(inputs: int, outputs: int, pruning_rate: float, multiple: int = 1) -> GroupSpec:
+def configure_groups(
+    inputs: int, outputs: int, pruning_rate: float, multiple: int = 1, counts: Collection[int] | None = None
+) -> GroupSpec:
     """AGSPRL's one action, the kernel pruning rate, as groups and inputs a group [our choice].
 
     The count is the largest common divisor of inputs and outputs with which plain groups alone would not prune more
@@ -50,6 +56,7 @@ def configure_groups(inputs: int, outputs: int, pruning_rate: float, multiple: i
         outputs: Output channels.
         pruning_rate: Share of the kernels that go, in [0, 1).
         multiple: Inputs a group are rounded to a multiple of this where there are as many.
+        counts: Group counts that are allowed beside 1; None for all.
 
     Raises:
         UserError: If the rate is out of range.
@@ -57,24 +64,10 @@ def configure_groups(inputs: int, outputs: int, pruning_rate: float, multiple: i
     if not 0.0 <= pruning_rate < 1.0:
         raise UserError(f"pruning_rate: {pruning_rate} given; the share of kernels that go must be in [0, 1).")
     kept = 1.0 - pruning_rate
-    count = max(one for one in possible_groups(inputs, outputs) if one <= 1.0 / kept + SLACK)
+    fitting = [one for one in possible_groups(inputs, outputs) if one <= 1.0 / kept + SLACK]
+    count = max(one for one in fitting if one == 1 or counts is None or one in counts)
     wanted = round(kept * inputs / multiple) * multiple
     return GroupSpec(count, min(max(wanted, min(multiple, inputs), 1), inputs))
-
-
-def kernel_norms(weight: Tensor, groups: int) -> npt.NDArray[np.float64]:
-    """How much each group's filters weigh each input channel: L2 norm of these kernels.
-
-    Args:
-        weight: A convolution's, float [outputs, inputs, *kernel], not grouped yet.
-        groups: Divides the outputs, whose order is kept.
-
-    Returns:
-        float64 [groups, inputs].
-    """
-    squares = weight.detach().double().flatten(2).square().sum(2)
-    norms: npt.NDArray[np.float64] = squares.reshape(groups, -1, squares.shape[1]).sum(1).sqrt().cpu().numpy()
-    return norms
 
 
 def choose_inputs(scores: npt.NDArray[np.float64], inputs: int) -> tuple[IntArray, ...]:
@@ -142,6 +135,11 @@ class GatheredConv2d(nn.Module):
                 small.bias.copy_(dense.bias)
         small.train(dense.training)
         return cls(small, torch.as_tensor(np.concatenate(chosen), device=device), dense.in_channels)
+
+    def simplest(self) -> nn.Module:
+        """The convolution alone where the gather leaves everything in its place; else this."""
+        everything = torch.arange(self.in_channels, device=self.index.device)
+        return self.convolution if torch.equal(self.index, everything) else self
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, out_channels, ...]."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from prune_env.unit import IntArray
 
 Sides = Mapping[str, IntArray]
-"""For each side of one module that is cut, the channels that stay, ascending."""
+"""For each side of one module that is cut, the channels that stay."""
 
 
 class Repair(Protocol):

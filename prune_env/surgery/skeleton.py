@@ -15,7 +15,9 @@ from torch import nn
 from prune_env.costs import Convolution, channels_of
 from prune_env.fast_norm import BatchNorm, Overwriting, is_plain
 from prune_env.folding import FoldPair, fold_into
-from prune_env.surgery.channels import cut_tensors, set_sizes
+from prune_env.plan import PlannedGroups
+from prune_env.surgery.channels import NO_GROUPS, cut_tensors, set_sizes
+from prune_env.surgery.planned_groups import Grouped
 from prune_env.surgery.repair import Repair
 from prune_env.unit import IntArray, Unit
 
@@ -121,11 +123,13 @@ class Skeleton:
         self._modules = {name: self.model.get_submodule(name) for name in self._touched}
         self._settled = tuple((_Fold if folded else _Quick)(self.model, pair) for pair in pairs)
 
-    def cut(self, kept: Mapping[str, Sequence[int]]) -> nn.Module:
+    def cut(self, kept: Mapping[str, Sequence[int]], grouped: Grouped = NO_GROUPS) -> nn.Module:
         """Gives the skeleton the shape of a plan.
 
         Args:
             kept: For each unit the channels that stay, ascending; a unit that is not named is dense.
+            grouped: Groups of convolutions. What a group does not read has weights of zero here: the outputs are those
+                of grouped convolutions, at less trouble.
 
         Returns:
             The skeleton's network, valid until the next cut, with the dense network's batch-norm statistics.
@@ -143,7 +147,7 @@ class Skeleton:
         for settled in self._settled:
             settled.undo()
         for name, cut in sides.items():
-            self._reshape(name, cut)
+            self._reshape(name, cut, grouped.get(name))
         return self.model
 
     def settle(self) -> None:
@@ -151,12 +155,12 @@ class Skeleton:
         for settled in self._settled:
             settled.do()
 
-    def _reshape(self, name: str, sides: Mapping[str, IntArray]) -> None:
+    def _reshape(self, name: str, sides: Mapping[str, IntArray], planned: PlannedGroups | None) -> None:
         dense = self._originals[name]
         if hasattr(dense, "keep_outputs"):
             self._replace(name, copy.deepcopy(dense))
         module = self._modules[name]
-        sliced = cut_tensors(name, dense, sides, self._repair)
+        sliced = cut_tensors(name, dense, sides, self._repair, planned)
         for key, parameter in dense._parameters.items():
             values = None if parameter is None else sliced.get(key, parameter.data)
             module._parameters[key] = None if values is None else nn.Parameter(values, requires_grad=False)

@@ -138,7 +138,7 @@ def test_what_is_shown_is_learned_from_before_the_first_episode_of_its_own():
             return 4
 
         def action(self, episode):
-            return 0.5 if episode < 4 else None
+            return np.full(1, 0.5, np.float32) if episode < 4 else None
 
     agent = make_ddpg(Targets(), AgentSection(), steps=3, episodes=8, seed=0, demonstrations=Shown())
     fresh = torch.cat([parameter.flatten() for parameter in agent.actor.parameters()])

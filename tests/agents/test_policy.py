@@ -77,7 +77,7 @@ def test_a_pickle_in_place_of_a_policy_is_refused_and_never_run(tmp_path):
         (save(_tensors(**{"0.weight": torch.ones(8, 3)}), _metadata()), "layer 0 of the policy is missing or does not"),
         (save(_tensors(**{"1.bias": None}), _metadata()), "policy"),
         (save(_tensors(**{"1.weight": torch.full((1, 8), torch.nan)}), _metadata()), "layer 1 .* not finite"),
-        (save(_tensors(**{"1.weight": torch.ones(2, 8), "1.bias": torch.zeros(2)}), _metadata()), "ends in 2"),
+        (save(_tensors(**{"1.weight": torch.ones(3, 8), "1.bias": torch.zeros(3)}), _metadata()), "ends in 3"),
         (save(_tensors(**{"0.bias": torch.zeros(8, 1)}), _metadata()), r"layer 0 .* a bias of shape \[8, 1\]; a layer"),
         (save(_tensors(**{"0.bias": torch.zeros(())}), _metadata()), r"layer 0 .* a bias of shape \[\]; a layer needs"),
         (

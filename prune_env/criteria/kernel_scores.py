@@ -1,0 +1,69 @@
+"""Scores of single kernels: by how much each filter of a convolution needs each of its inputs.
+
+They say which inputs a group of filters reads (AGSPRL leaves that to selectors, which a search cannot train for every
+plan; scores in their place are our choice). Scores of several filters are added up.
+"""
+
+from collections.abc import Collection
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from prune_env.criteria.subject import Subject
+from prune_env.patch_covariance import AT_ONCE, patches, watch
+
+KernelCriterion = Literal["norm", "second_order"]
+KernelScores = dict[str, npt.NDArray[np.float64]]
+
+
+def score_kernels(kind: KernelCriterion, subject: Subject, names: Collection[str]) -> KernelScores:
+    """One score, 0 or more, for each kernel of some convolutions, batch norms folded into them.
+
+    Args:
+        kind: ``norm``: the square of the kernel's L2 norm. ``second_order``: the variance of what the kernel adds to
+            its output over images and positions, which is twice the rise of the layer's squared error when it goes
+            (OBD, LeCun et al., 1989, on the layer's own error, as L-OBS has it).
+        subject: The network, and images for ``second_order``.
+        names: Convolutions that are not grouped.
+
+    Returns:
+        By name, float64 [output channels, input channels].
+    """
+    layers: dict[str, nn.Module] = {name: subject.folded.get_submodule(name) for name in names}
+    weights = {name: layer.get_parameter("weight").detach().double().flatten(2) for name, layer in layers.items()}
+    if kind == "norm":
+        return {name: weight.square().sum(2).cpu().numpy() for name, weight in weights.items()}
+    blocks = _input_covariances(subject, names)
+    return {
+        name: torch.einsum("oik,ikl,oil->oi", weight, blocks[name], weight).clamp_min(0.0).cpu().numpy()
+        for name, weight in weights.items()
+    }
+
+
+def _input_covariances(subject: Subject, names: Collection[str]) -> dict[str, Tensor]:
+    """The covariance of what a kernel of each layer multiplies, float64 [input channels, kernel, kernel]."""
+    sums: dict[str, tuple[int, Tensor, Tensor]] = {}
+
+    def see(name: str, module: nn.Module, inputs: Tensor, _output: Tensor) -> None:
+        each = patches(module, inputs[:1]).numel()
+        for some in inputs.split(max(1, AT_ONCE // each)):
+            channels = some.shape[1]
+            rows = patches(module, some).unflatten(2, (channels, -1)).squeeze(1)
+            # [channels, kernel, images * positions]
+            rows = rows.permute(1, 2, 0, 3).flatten(2).double()
+            count, total, products = sums.get(name, (0, torch.zeros(()), torch.zeros(())))
+            sums[name] = (
+                count + rows.shape[2],
+                total + rows.sum(2),
+                products + rows @ rows.mT,
+            )
+
+    watch(subject.folded, names, subject.batches(), see)
+    found = {}
+    for name, (count, total, products) in sums.items():
+        mean = total / count
+        found[name] = products / count - mean.unsqueeze(2) * mean.unsqueeze(1)
+    return found

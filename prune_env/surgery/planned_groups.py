@@ -1,0 +1,134 @@
+"""A plan's groups on a network: checked, put in order, and made of gathers and grouped convolutions."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from torch import nn
+
+from prune_env.costs import channels_of
+from prune_env.errors import PlanError
+from prune_env.fingerprint import shorten
+from prune_env.plan import PlannedGroups, PlannedMember, PruningPlan
+from prune_env.surgery.groups import GatheredConv2d
+from prune_env.unit import IntArray
+
+Grouped = Mapping[str, PlannedGroups]
+Kept = Mapping[tuple[str, str], IntArray]
+
+
+def why_not_groupable(module: nn.Module) -> str | None:
+    """Why a module cannot fall into groups; None where it can."""
+    if type(module) is not nn.Conv2d:
+        return f"it is a {type(module).__name__} and no nn.Conv2d"
+    if module.groups > 1:
+        return f"it has {module.groups} groups already"
+    return None
+
+
+def check_grouped(plan: PruningPlan, model: nn.Module, kept: Kept) -> None:
+    """Refuses groups of a plan that do not fit what it keeps.
+
+    Args:
+        plan: The plan.
+        model: The dense network.
+        kept: For each (module, side) that is cut, the channels that stay.
+
+    Raises:
+        PlanError: Names the convolution, and says what is wrong.
+    """
+    modules = dict(model.named_modules())
+    for name, planned in plan.grouped.items():
+        place = shorten(repr(name))
+        if name not in modules:
+            raise PlanError(f"The plan groups {place}, which the network does not have. Make the plan anew.")
+        module = modules[name]
+        reason = why_not_groupable(module)
+        if reason is not None:
+            raise PlanError(f"The plan groups {place}, but {reason}. Leave it out of the plan's grouped.")
+        filters = kept_side(module, kept, name, "out")
+        if sorted(planned.order) != filters.tolist():
+            raise PlanError(
+                f"The plan's {len(planned.filters)} groups of {place} have {len(planned.order)} filters in all, which "
+                f"are not the {len(filters)} output channels that it keeps; each of these must be in one group."
+            )
+        stays = kept_side(module, kept, name, "in")
+        for number, inputs in enumerate(planned.inputs):
+            outside = np.setdiff1d(inputs, stays)
+            if len(outside):
+                raise PlanError(
+                    f"Group {number} of {place} reads input channel {outside[0]}, which is not one of the "
+                    f"{len(stays)} that the plan keeps."
+                )
+
+
+def kept_side(module: nn.Module, kept: Kept, name: str, side: str) -> IntArray:
+    """The channels of one side that stay, all of them where it is not cut."""
+    whole: IntArray = np.arange(channels_of(module, side), dtype=np.int64)
+    return kept.get((name, side), whole)
+
+
+def put_in_order(plan: PruningPlan, model: nn.Module, kept: Kept) -> dict[tuple[str, str], IntArray]:
+    """What stays, in the order in which groups compute it.
+
+    Raises:
+        PlanError: If something that reads the channels cannot take them in another order.
+    """
+    found = dict(kept)
+    modules = dict(model.named_modules())
+    for name, planned in plan.grouped.items():
+        order = np.array(planned.order, dtype=np.int64)
+        if np.array_equal(order, np.sort(order)):
+            continue
+        # The unit that the convolution writes, channel for channel.
+        written = PlannedMember(module=name, side="out")
+        unit = next((one for one in plan.units if written in one.members), None)
+        alone = unit is not None and all(
+            kept_side(modules[member.module], kept, member.module, member.side).size == order.size * member.repeat
+            and member.index is None
+            and not hasattr(modules[member.module], "keep_outputs")
+            for member in unit.members
+        )
+        if unit is None or not alone:
+            raise PlanError(
+                f"The filters of {shorten(repr(name))} are not in ascending order, which what reads its channels "
+                "cannot follow. Make the plan anew."
+            )
+        for member in unit.members:
+            found[member.module, member.side] = member.channels(unit.channels)[order].ravel()
+    return found
+
+
+def into_groups(small: nn.Module, dense: nn.Module, grouped: Grouped, kept: Kept) -> nn.Module:
+    """Makes the planned convolutions of a cut network, whose other kernels are zero, grouped ones.
+
+    Args:
+        small: The cut network; changed in place.
+        dense: The network that it was cut from.
+        grouped: The groups.
+        kept: For each (module, side) that is cut, the channels that stay, in order.
+
+    Returns:
+        The network: another one only where it is a single convolution.
+    """
+    for name, planned in grouped.items():
+        convolution = small.get_submodule(name)
+        assert isinstance(convolution, nn.Conv2d)
+        made = GatheredConv2d.from_convolution(convolution, input_places(dense, name, planned, kept)).simplest()
+        if not name:
+            return made
+        parent, _, leaf = name.rpartition(".")
+        setattr(small.get_submodule(parent), leaf, made)
+    return small
+
+
+def input_places(dense: nn.Module, name: str, planned: PlannedGroups, kept: Kept) -> list[IntArray]:
+    """For each group of a convolution, the places of its inputs among those that stay, ascending."""
+    places = places_of(kept_side(dense.get_submodule(name), kept, name, "in"))
+    return [np.sort(places[inputs]) for inputs in planned.inputs]
+
+
+def places_of(channels: IntArray) -> IntArray:
+    """Where each channel is in a list of some, by its number; meaningless for those that are not in it."""
+    places: IntArray = np.zeros(int(channels.max()) + 1, dtype=np.int64)
+    places[channels] = np.arange(len(channels))
+    return places

@@ -1,0 +1,220 @@
+"""Drafts: whatever is decided, the plan meets the budget, costs what it says and is the masked network."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import toy_resnet, toy_walk
+from zoo import (
+    Net,
+    channels_zeroed,
+    conv,
+    counted_macs,
+    counted_params,
+    example,
+    outputs,
+    randomise,
+    relative_difference,
+    small_images,
+    traced,
+)
+
+from prune_env import LayerWalk, PruningPlan
+from prune_env.budget import Budget
+from prune_env.draft import Draft, GroupDraft, RateDraft
+from prune_env.errors import BudgetError
+from prune_env.grouping import Grouping
+
+
+def kernels_of(grouping: Grouping, seed: int = 0) -> dict[str, np.ndarray]:
+    """A random score for every kernel."""
+    generator = np.random.default_rng(seed)
+    modules = grouping.walk.model
+    shapes = {found.name: modules.get_submodule(found.name).weight.shape[:2] for found in grouping.convolutions}
+    return {name: generator.random(tuple(shape)) for name, shape in shapes.items()}
+
+
+def group_draft(walk: LayerWalk, keep: float = 0.4, rates: bool = False, round_to: int = 1) -> GroupDraft:
+    grouping = Grouping(walk, 8)
+    budget = Budget(walk, "macs", keep, 0.1, round_to)
+    scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
+    about = budget, grouping, scores, kernels_of(grouping)
+    return RateDraft(*about, 0.1) if rates else GroupDraft(*about)
+
+
+def decided(draft: GroupDraft, seed: int) -> PruningPlan:
+    """The plan of random decisions."""
+    generator = np.random.default_rng(seed)
+    while not draft.finished:
+        assert 0.0 <= draft.reduced <= 1.0
+        assert 0.0 <= draft.even <= 1.0
+        draft.decide(generator.random(), 2.0 ** generator.integers(0, 4))
+    return plan_of(draft)
+
+
+def plan_of(draft: GroupDraft) -> PruningPlan:
+    kept = {name: channels.tolist() for name, channels in draft.kept.items()}
+    return draft.grouping.walk.plan_keeping(kept, draft.grouped)
+
+
+@contextmanager
+def kernels_zeroed(model: nn.Module, plan: PruningPlan) -> Iterator[None]:
+    """The network with every kernel zero that no group of the plan reads by."""
+    with torch.no_grad():
+        before = {name: model.get_submodule(name).weight.clone() for name in plan.grouped}
+        for name, planned in plan.grouped.items():
+            mask = torch.zeros_like(before[name])
+            for filters, inputs in zip(planned.filters, planned.inputs, strict=True):
+                for one in filters:
+                    mask[one, inputs] = 1.0
+            model.get_submodule(name).weight.mul_(mask)
+        yield
+        for name, weight in before.items():
+            model.get_submodule(name).weight.copy_(weight)
+
+
+def check(walk: LayerWalk, draft: GroupDraft, plan: PruningPlan, images: Tensor) -> None:
+    assert plan.costs.macs <= draft.budget.limit
+    assert plan.costs.macs == draft.budget.form.cost(draft.widths) == walk.macs(plan.widths, plan.groups, plan.reads)
+    small = plan.apply(walk.model)
+    assert counted_macs(small, images) == plan.costs.macs
+    assert counted_params(small) == plan.costs.params
+    with kernels_zeroed(walk.model, plan), channels_zeroed(walk.model, walk.units, plan.kept):
+        expected = outputs(walk.model, images)
+    assert relative_difference(outputs(small, images), expected) < 1e-4
+
+
+@pytest.mark.parametrize("rates", [False, True], ids=["counts", "rates"])
+@pytest.mark.parametrize(
+    "name", ["cifar_resnet20", "resnet18", "vgg16_bn", "mobilenet_v2", "resnext50_32x4d", "densenet121", "googlenet"]
+)
+def test_plans_meet_the_budget_cost_what_they_say_and_are_the_masked_network(name: str, rates: bool) -> None:
+    walk = traced(name).walk
+    grouped = 0
+    for seed in range(2):
+        # MobileNet's depthwise halves, and what is grouped already, cost what they cost whatever the rates are.
+        draft = group_draft(walk, 0.6 if rates else 0.4, rates, round_to=(1, 4)[seed])
+        plan = decided(draft, seed)
+        check(walk, draft, plan, example(name))
+        grouped += sum(count > 1 for count in plan.groups.values())
+    assert grouped > 0
+
+
+@pytest.mark.parametrize("rates", [False, True], ids=["counts", "rates"])
+def test_many_drafts_of_a_small_network(rates: bool) -> None:
+    walk = toy_walk(randomise(toy_resnet()))
+    images = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    counts = set()
+    for seed in range(40):
+        draft = group_draft(walk, 0.35 + 0.6 * seed / 40, rates, round_to=(1, 2)[seed % 2])
+        plan = decided(draft, seed)
+        check(walk, draft, plan, images)
+        counts |= set(plan.groups.values())
+    assert counts >= {1, 2, 4} if rates else counts >= {2, 4}
+
+
+def test_without_groups_a_group_draft_is_a_plain_one() -> None:
+    walk = toy_walk()
+    for keep in (0.2, 0.5, 0.9):
+        draft, plain = group_draft(walk), Draft(Budget(walk, "macs", 0.4))
+        while not draft.finished:
+            assert (draft.even, draft.reduced) == (plain.even, plain.reduced)
+            draft.decide(keep, 1.0)
+            plain.decide(keep)
+        assert draft.widths.tolist() == plain.widths.tolist()
+        assert draft.grouped == {}
+
+
+def three(inner: int = 8) -> LayerWalk:
+    """Convolutions ``a``, ``b`` and ``c`` in a row; ``b`` reads what ``a`` writes, and nothing else does."""
+
+    def forward(net: Net, images: Tensor) -> Tensor:
+        return net.fc(torch.relu(net.c(torch.relu(net.b(torch.relu(net.a(images)))))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    net = Net(forward, a=conv(3, inner), b=conv(inner, 8), c=conv(8, 4), fc=nn.Linear(4, 5))
+    return LayerWalk.trace(net.eval(), small_images())
+
+
+def test_what_no_group_reads_is_cut_where_it_comes_from() -> None:
+    walk = three()
+    grouping = Grouping(walk, 8)
+    kernels = kernels_of(grouping)
+    # Both groups of b want the inputs 0 to 3 alone.
+    kernels["b"][:, :4] += 10.0
+    scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
+    draft = GroupDraft(Budget(walk, "macs", 1.0), grouping, scores, kernels)
+    draft.decide(1.0)
+    assert draft.kept["a"].tolist() == list(range(8))
+    before = draft.reduced
+    draft.decide(1.0, 2.0)
+    assert draft.kept["a"].tolist() == [0, 1, 2, 3]
+    assert draft.widths[0] == 4
+    assert draft.reduced > before
+    draft.decide(1.0)
+    plan = plan_of(draft)
+    assert plan.widths["a"] == 4
+    assert plan.groups == {"b": 2}
+    assert plan.reads == {"b": 4}
+    small = plan.apply(walk.model)
+    assert (small.a.out_channels, small.c.in_channels) == (4, 8)
+    check(walk, draft, plan, small_images())
+
+
+def test_what_is_cut_upstream_leaves_the_groups_that_write_it_whole() -> None:
+    walk = three()
+    grouping = Grouping(walk, 8)
+    kernels = kernels_of(grouping)
+    kernels["c"][:, :5] += 10.0
+    scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
+    draft = RateDraft(Budget(walk, "macs", 1.0), grouping, scores, kernels, 0.1)
+    draft.decide(1.0)
+    draft.decide(0.25)
+    assert draft.grouped["b"].inputs[0] != draft.grouped["b"].inputs[1]
+    assert len(draft.grouped["b"].inputs) == 4
+    # c, one group, reads 5 of 8; what b writes in 4 groups cannot become fewer.
+    draft.decide(5 / 8)
+    assert draft.kept["b"].tolist() == list(range(8))
+    assert draft.grouped["c"].inputs == [[0, 1, 2, 3, 4]]
+    check(walk, draft, plan_of(draft), small_images())
+
+
+def test_a_rate_below_a_half_is_plain_channel_pruning() -> None:
+    walk = three()
+    draft = group_draft(walk, 1.0, rates=True)
+    for keep in (1.0, 0.75, 1.0):
+        draft.decide(keep)
+    plan = plan_of(draft)
+    # The inputs that b does not read are gone from a, and then b is an ordinary convolution.
+    assert plan.widths["a"] == 6
+    assert plan.grouped == {}
+    assert type(plan.apply(walk.model).b) is nn.Conv2d
+
+
+def test_rates_that_cannot_meet_the_budget_are_refused_before_any_step() -> None:
+    with pytest.raises(BudgetError, match=r"at its highest pruning rate, 0\.900, 0\.\d+ remain"):
+        group_draft(three(), 0.05, rates=True)
+
+
+def test_a_lower_budget_gives_other_groups_and_they_differ_by_layer() -> None:
+    walk = traced("cifar_resnet20").walk
+    found = []
+    for keep in (0.5, 0.2):
+        draft = group_draft(walk, keep, rates=True)
+        while not draft.finished:
+            draft.decide(draft.even)
+        found.append({name: spec.groups for name, spec in draft._specs.items()})
+    assert found[0] != found[1]
+    assert len(set(found[1].values())) > 1
+
+
+def test_the_model_is_left_alone() -> None:
+    walk = traced("cifar_resnet20").walk
+    before = copy.deepcopy(walk.model.state_dict())
+    plan = decided(group_draft(walk), 3)
+    plan.apply(walk.model)
+    assert all(torch.equal(before[name], tensor) for name, tensor in walk.model.state_dict().items())
