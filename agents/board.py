@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from agents.figure_style import figure_pixels
-from agents.figures import Tried, accuracy_against_macs, keep_ratio_heat_map
+from agents.figures import Tried, accuracy_against_macs, group_count_heat_map, keep_ratio_heat_map
 from agents.search import Search
 from agents.train import Episode
 from prune_env.config import RunConfig
@@ -30,11 +30,11 @@ class BoardListener:
     """Writes a search to TensorBoard; give it to `agents.train.train_agent` as a listener.
 
     Scalars of each episode: ``search/reward``, ``search/best_reward``, ``search/accuracy``, ``search/macs_share``,
-    ``search/params_share``, ``keep_ratio/UNIT`` for every free unit, and what the search tells of itself, such as
-    ``agent/sigma`` (in actions of [0, 1]), ``agent/actor_loss`` and ``agent/critic_loss``.
-    Images every 25 episodes and at the end: ``keep_ratio/heat_map`` and ``search/accuracy_against_macs``. Texts:
-    ``settings`` and ``units``. At the end the hyperparameters, with ``hparam/best_reward`` and
-    ``hparam/best_accuracy``.
+    ``search/params_share``, ``keep_ratio/UNIT`` for every free unit, ``groups/CONVOLUTION`` for every one that may fall
+    into groups, and what the search tells of itself, such as ``agent/sigma`` (in actions of [0, 1]),
+    ``agent/actor_loss`` and ``agent/critic_loss``. Images every 25 episodes and at the end: ``keep_ratio/heat_map``,
+    ``groups/heat_map`` and ``search/accuracy_against_macs``. Texts: ``settings`` and ``units``. At the end the
+    hyperparameters, with ``hparam/best_reward`` and ``hparam/best_accuracy``.
 
     Args:
         folder: Where the log goes; made where it is missing.
@@ -49,6 +49,8 @@ class BoardListener:
         again = 0 if task.recalling else None
         self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS, purge_step=again)
         self._history: list[list[float]] = []
+        self._groups: list[list[int]] = []
+        self._grouped = [] if task.groups is None else [found.name for found in task.groups.grouping.convolutions]
         self._last: Episode | None = None
         self._tried = [self._point("dense", nan, task.baseline)]
         self._heard: Trial | None = None
@@ -65,6 +67,8 @@ class BoardListener:
         widths = trial.plan.widths
         ratios = {unit.name: widths[unit.name] / unit.channels for unit in self.task.budget.units}
         self._history.append(list(ratios.values()))
+        groups = {name: trial.plan.groups.get(name, 1) for name in self._grouped}
+        self._groups.append(list(groups.values()))
         self._last = episode
         values = {
             "search/reward": trial.reward,
@@ -74,6 +78,7 @@ class BoardListener:
             "search/params_share": trial.outcome.params / self.task.baseline.params,
             **episode.scalars,
             **{f"keep_ratio/{name}": ratio for name, ratio in ratios.items()},
+            **{f"groups/{name}": count for name, count in groups.items()},
         }
         self._write_scalars(values, episode.number)
         if (episode.number + 1) % EPISODES_PER_PICTURE == 0:
@@ -114,9 +119,15 @@ class BoardListener:
     def _write_pictures(self, episode: Episode) -> None:
         budget = self.task.budget
         names = [unit.name for unit in budget.units]
-        heat_map = keep_ratio_heat_map(np.array(self._history), names, episode.number + 1 - len(self._history))
+        first = episode.number + 1 - len(self._history)
         scatter = accuracy_against_macs(self._tried, budget.keep if budget.metric == "macs" else None)
-        for tag, figure in (("keep_ratio/heat_map", heat_map), ("search/accuracy_against_macs", scatter)):
+        figures = {
+            "keep_ratio/heat_map": keep_ratio_heat_map(np.array(self._history), names, first),
+            "search/accuracy_against_macs": scatter,
+        }
+        if self._grouped:
+            figures["groups/heat_map"] = group_count_heat_map(np.array(self._groups), self._grouped, first)
+        for tag, figure in figures.items():
             self._writer.add_image(tag, figure_pixels(figure), episode.number, dataformats="HWC")
         self._pictured = episode.number
 

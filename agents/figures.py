@@ -4,7 +4,7 @@ Drawn without pyplot, so that they neither need a screen nor touch the pictures 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,12 +55,35 @@ def keep_ratio_heat_map(history: npt.NDArray[np.floating], units: Sequence[str],
         units: Names in forward order.
         first: Number of the first episode.
     """
+    return _heat_map(history, units, first, (0.0, 1.0), style.percent(), "Channels kept of each unit, by episode")
+
+
+def group_count_heat_map(history: npt.NDArray[np.floating], names: Sequence[str], first: int = 0) -> Figure:
+    """The number of groups of each convolution over the episodes.
+
+    Args:
+        history: Group counts, 1 or more, [episodes, convolutions], at least one of each.
+        names: Of the convolutions.
+        first: Number of the first episode.
+    """
+    span = (1.0, max(2.0, float(history.max())))
+    return _heat_map(history, names, first, span, "%d", "Groups of each convolution, by episode")
+
+
+def _heat_map(
+    history: npt.NDArray[np.floating],
+    units: Sequence[str],
+    first: int,
+    span: tuple[float, float],
+    unit: Any,
+    title: str,
+) -> Figure:
     episodes, count = history.shape
     figure = style.new_figure(min(8.0, 1.7 + 0.13 * max(count, 10)))
     axes = figure.subplots()
     edges = (first - 0.5, first + episodes - 0.5, count - 0.5, -0.5)
     image = axes.imshow(
-        history.T, aspect="auto", cmap="viridis", vmin=0.0, vmax=1.0, extent=edges, interpolation="nearest"
+        history.T, aspect="auto", cmap="viridis", vmin=span[0], vmax=span[1], extent=edges, interpolation="nearest"
     )
     style.plain_axes(axes, "episode", "")
     axes.grid(visible=False)
@@ -69,10 +92,10 @@ def keep_ratio_heat_map(history: npt.NDArray[np.floating], units: Sequence[str],
     shown = style.labelled(count, 45)
     axes.set_yticks(shown, [style.short_name(units[number]) for number in shown], parse_math=False)
     axes.tick_params(axis="y", labelsize=7.5)
-    bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30, format=style.percent())
+    bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30, format=unit)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelcolor=style.INK, labelsize=9)
-    style.add_title(axes, "Channels kept of each unit, by episode")
+    style.add_title(axes, title)
     return figure
 
 

@@ -21,6 +21,7 @@ from prune_env.logits import check_logits
 from prune_env.plan import PruningPlan
 from prune_env.recalibration import recalibrate
 from prune_env.surgery import Repair, apply_plan
+from prune_env.surgery.selected_groups import apply_with_selectors
 from prune_env.surgery.skeleton import Skeleton
 from prune_env.walk import LayerWalk
 from rewards import Outcome
@@ -170,6 +171,12 @@ class Evaluator:
     def pruned(self, plan: PruningPlan) -> nn.Module:
         """A network of its own for the plan, in float32 and not folded, batch norms recalibrated, in eval mode."""
         return self.repaired(plan, self.repair)
+
+    def with_selectors(self, plan: PruningPlan) -> nn.Module:
+        """As `pruned`, but that which inputs its groups read is left to selectors that are to be trained."""
+        small = apply_with_selectors(plan, self._model, self.repair)
+        recalibrate(small, (images for images, _ in self._exact(self._sets[1])), self._sole_readers)
+        return small
 
     def repaired(self, plan: PruningPlan, repair: Repair | None) -> nn.Module:
         """As `pruned`, with another repair than the evaluator's."""

@@ -1,6 +1,6 @@
 """What each convolution takes on this machine in how many groups: a grouped one may be slower than a whole one."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ def time_groups(grouping: Grouping, images: Tensor) -> dict[str, dict[int, float
     """Times every convolution that may fall into groups, as wide as it is, in each number of groups that it may have.
 
     Each group reads as many inputs as make up its share, from all over the inputs, so that they have to be gathered.
+    Of convolutions that are alike one is timed.
 
     Args:
         grouping: The convolutions.
@@ -33,10 +34,15 @@ def time_groups(grouping: Grouping, images: Tensor) -> dict[str, dict[int, float
     network = grouping.walk.model
     layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
     read = _inputs(network, [found.name for found in grouping.convolutions], images)
-    times = {}
+    times: dict[str, dict[int, float]] = {}
+    known: dict[Hashable, dict[int, float]] = {}
     for found in grouping.convolutions:
         convolution = network.get_submodule(found.name)
         assert isinstance(convolution, nn.Conv2d)
+        alike = (str(convolution), read[found.name].shape, found.counts)
+        if alike in known:
+            times[found.name] = known[alike]
+            continue
         counts = [
             count
             for count in possible_groups(convolution.in_channels, convolution.out_channels)
@@ -46,7 +52,7 @@ def time_groups(grouping: Grouping, images: Tensor) -> dict[str, dict[int, float
         for model in models.values():
             model.to(images.device).to(memory_format=layout)
         measured = measure_latency(models, read[found.name])
-        times[found.name] = {count: measured[str(count)].median for count in counts}
+        times[found.name] = known[alike] = {count: measured[str(count)].median for count in counts}
     return times
 
 

@@ -18,7 +18,7 @@ from prune_env.evaluate import Evaluator
 from prune_env.fastest_multiple import fastest_multiple
 from prune_env.form import Form
 from prune_env.form_choice import FormChooser
-from prune_env.group_times import faster_counts, time_groups
+from prune_env.group_times import Times, faster_counts, time_groups
 from prune_env.grouping import Grouping
 from prune_env.latency_model import LatencyModel, fit_latency
 from prune_env.logits import check_output
@@ -139,7 +139,9 @@ def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk) -> Repair | 
         return Merging(walk, similar_filters(subject))
     normed = {pair.conv for pair in subject.fold_pairs}
     model = copy.deepcopy(walk.model).float().to(device_of(config))
-    readers = {member.module: None for unit in walk.free for member in unit.members if member.side == "in"}
+    # A convolution that falls into groups reads less also of a unit that stays whole.
+    units = walk.units if config.env.granularity == "group" else walk.free
+    readers = {member.module: None for unit in units for member in unit.members if member.side == "in"}
     return LeastSquares(model, readers, subject.batches(), normed, config.repair.ridge)
 
 
@@ -166,6 +168,7 @@ def make_task(
     tell: Callable[[str], None] = lambda _: None,
     known: Path | None = None,
     latency: LatencyModel | None = None,
+    group_times: Times | None = None,
 ) -> PruningTask:
     """Traces a network, protects what is sensitive, measures the fastest form, and readies it for a search.
 
@@ -176,6 +179,7 @@ def make_task(
         tell: Hears in words what is going on.
         known: A file of scores (`save_scores`), which are used if they are of these weights and images.
         latency: What latency follows from the widths by, where it was measured before.
+        group_times: What convolutions take in groups, where it was measured before.
 
     Raises:
         BudgetError: If the budget cannot be met; before any plan is evaluated.
@@ -189,7 +193,7 @@ def make_task(
         walk = walk.protecting(report.sensitive)
     reward = make_reward(config.reward.name, config.reward.settings)
     timed = latency is not None or config.budget.metric == "latency" or config.reward.name in TIMED_REWARDS
-    if timed or config.env.round_to is None:
+    if timed or config.env.round_to is None or config.env.granularity == "group":
         # What is timed here is timed as it will run.
         form = usual_form(config)
         pinned = {"layout": form.layout, "threads": form.threads}
@@ -199,7 +203,9 @@ def make_task(
         latency = fit_latency(walk, _timed_batch(config, splits), config.env.min_keep, config.seed)
     budget = _budget(config, splits, walk, latency)
     subject = subject_of(config, splits, walk)
-    groups = _groups(config, splits, subject, report, tell) if config.env.granularity == "group" else None
+    groups = None
+    if config.env.granularity == "group":
+        groups = _groups(config, splits, subject, report, group_times, tell)
     tell(f"scoring channels by {config.criterion.name}")
     scores = load_scores(config.criterion.name, subject, known) if known is not None else None
     if scores is None:
@@ -247,17 +253,22 @@ def make_task(
 
 
 def _groups(
-    config: RunConfig, splits: Splits, subject: Subject, report: SensitivityReport | None, tell: Callable[[str], None]
+    config: RunConfig,
+    splits: Splits,
+    subject: Subject,
+    report: SensitivityReport | None,
+    times: Times | None,
+    tell: Callable[[str], None],
 ) -> Groups:
     """What convolutions may fall into groups by; those that are protected or sensitive themselves may not."""
     sensitive = [unit for unit in subject.walk.units if report is not None and unit.name in report.sensitive]
     untouched = {name.removesuffix(":in") for name in config.env.protect}
     untouched |= {member.module for unit in sensitive for member in unit.members if member.side == "out"}
     grouping = Grouping(subject.walk, config.env.max_groups, untouched)
-    times = {}
-    if config.env.only_faster_groups:
+    if times is None:
         tell("timing convolutions in groups")
         times = time_groups(grouping, _timed_batch(config, splits))
+    if config.env.only_faster_groups:
         grouping = Grouping(subject.walk, config.env.max_groups, untouched, faster_counts(times))
     tell(f"scoring kernels by {config.criterion.kernels}")
     names = [found.name for found in grouping.convolutions]

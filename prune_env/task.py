@@ -13,6 +13,7 @@ from prune_env.draft import Draft, GroupDraft, RateDraft
 from prune_env.errors import EvaluationError, RunError
 from prune_env.evaluate import Evaluator, GiveUp
 from prune_env.form_memory import FormChoice
+from prune_env.group_times import Times
 from prune_env.grouping import Grouping
 from prune_env.latency_model import LatencyModel
 from prune_env.observation import Evidence, Observer
@@ -74,12 +75,20 @@ class Groups:
     Attributes:
         grouping: Which, how many, and with which unit they are decided.
         kernels: One score per kernel of each.
-        times: What each takes in so many groups, in seconds, by name; empty where it was not measured.
+        times: Seconds that each takes in so many groups, for a batch that latency is of.
     """
 
     grouping: Grouping
     kernels: KernelScores
-    times: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    times: Times
+
+    def as_record(self) -> dict[str, Any]:
+        """What a run keeps of it: the times, the counts allowed, and why other convolutions stay whole."""
+        return {
+            "times": {name: {str(count): one for count, one in times.items()} for name, times in self.times.items()},
+            "allowed": {found.name: sorted(found.counts) for found in self.grouping.convolutions},
+            "whole": dict(self.grouping.whole),
+        }
 
 
 @dataclass

@@ -11,7 +11,7 @@ from prune_env.config import RunConfig
 from prune_env.errors import RunError
 from prune_env.evaluate import Evaluator
 from prune_env.models import load_weights
-from prune_env.plan import PlannedCosts, PruningPlan
+from prune_env.plan import PruningPlan
 from prune_env.prepare import load_model, load_splits
 from prune_env.run import RunDirectory
 from scripts.common import AsJson, Overrides, console, print_json, read_config, results, run_command, run_directory_of
@@ -45,7 +45,7 @@ def evaluate(
         evaluator, plan = fit_plan(plan, settings, splits, load_model(settings, splits, accept=plan.apply))
         plans = rivals(evaluator, splits, settings, plan)
         networks = {key: (evaluator.pruned(one), one.costs) for key, one in plans.items()}
-        networks |= stages(run, name, evaluator, plan)
+        networks |= {key: (one, own.costs) for key, (one, own) in stages(run, name, evaluator, plan).items()}
     with console.status("measuring"):
         rows = compare_networks(evaluator, splits, networks, batch)
     if as_json:
@@ -60,8 +60,8 @@ def evaluate(
 
 def stages(
     run: RunDirectory, name: str | None, evaluator: Evaluator, plan: PruningPlan
-) -> dict[str, tuple[nn.Module, PlannedCosts]]:
-    """A run's network as it was cut, recalibrated (and repaired), and fine-tuned where it was.
+) -> dict[str, tuple[nn.Module, PruningPlan]]:
+    """A run's network as it was cut, recalibrated (and repaired), and fine-tuned where it was; each with its plan.
 
     Args:
         run: The run.
@@ -73,7 +73,7 @@ def stages(
         RunError: If there is no such fine-tuning, it is not finished, or it is of another plan.
         WeightsError: If its weights do not fit.
     """
-    found = {"cut": plan.apply(evaluator.walk.model), "recalibrated": evaluator.pruned(plan)}
+    found = {"cut": (plan.apply(evaluator.walk.model), plan), "recalibrated": (evaluator.pruned(plan), plan)}
     tuned = TrainingFolder(run.root / (name or "finetune"))
     if name is not None or tuned.root.is_dir():
         if not tuned.summary.is_file():
@@ -82,11 +82,13 @@ def stages(
                 f"{tuned.root.name} --resume` goes on with one that was interrupted. For the network without it, move "
                 "the folder away."
             )
-        if PruningPlan.load(tuned.plan).kept != plan.kept:
+        trained = PruningPlan.load(tuned.plan)
+        # Selectors may have chosen other inputs, as many.
+        if (trained.kept, trained.groups, trained.reads) != (plan.kept, plan.groups, plan.reads):
             raise RunError(f"{str(tuned.root)!r} is the training of another plan than {str(run.plan)!r}.")
-        found["fine-tuned"] = plan.apply(evaluator.walk.model)
-        load_weights(found["fine-tuned"], tuned.weights)
-    return {key: (model, plan.costs) for key, model in found.items()}
+        found["fine-tuned"] = trained.apply(evaluator.walk.model), trained
+        load_weights(found["fine-tuned"][0], tuned.weights)
+    return found
 
 
 def _find(target: Path, overrides: list[str]) -> tuple[RunDirectory, RunConfig]:

@@ -58,7 +58,8 @@ def export(
         evaluator, plan = fit_plan(plan, settings, splits, load_model(settings, splits, accept=plan.apply))
         found = stages(searched, name, evaluator, plan)
         stage = "fine-tuned" if "fine-tuned" in found else "recalibrated"
-        model = found[stage][0].to(memory_format=torch.contiguous_format).eval()
+        model, plan = found[stage]
+        model = model.to(memory_format=torch.contiguous_format).eval()
     images = latency_batch(evaluator, splits, batch).contiguous()
     with console.status("exporting, comparing and timing"), RunDirectory.making(folder) as made:
         record = _written(to, model, plan, evaluator.walk.model, images, made.root)

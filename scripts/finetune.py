@@ -7,15 +7,18 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from torch import nn
 
 from prune_env.config import RunConfig
-from prune_env.errors import RunError
-from prune_env.models import load_weights
+from prune_env.errors import ConfigError, RunError
+from prune_env.evaluate import Evaluator
+from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
 from prune_env.prepare import device_of, load_model, load_splits
 from prune_env.recover import Epoch
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.run import RunDirectory
+from prune_env.surgery.selected_groups import apply_with_selectors, without_selectors
 from scripts.common import AsJson, Overrides, console, print_json, results, run_command
 from scripts.compare_table import Row, compare_networks, render
 from scripts.replay import fit_plan
@@ -23,11 +26,13 @@ from scripts.searching import settings_of
 from scripts.training import (
     TrainingFolder,
     check_same_data,
+    epoch_to_keep,
     set_threads,
     start_training,
     take_up,
     train_into,
     training_images,
+    undecided_share,
 )
 
 Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]
@@ -68,7 +73,7 @@ def finetune(
         model = load_model(settings, splits, accept=plan.apply)
         evaluator, plan = fit_plan(plan, _on(workers, settings), splits, model)
         dense = copy.deepcopy(evaluator.walk.model).eval()
-        network = plan.apply(dense) if resume else evaluator.pruned(plan)
+        network = _network(plan, dense, evaluator, settings, resume)
         if resume:
             folder = take_up(place)
             check_same_data(folder, splits)
@@ -78,14 +83,32 @@ def finetune(
             folder = start_training(place, given, splits, network, workers, plan)
     networks = {
         "dense": (dense, evaluator.walk.plan({}).costs),
-        "recalibrated": (copy.deepcopy(network), plan.costs),
+        "recalibrated": (evaluator.pruned(plan) if settings.finetune.selectors else copy.deepcopy(network), plan.costs),
         "fine-tuned": (network, plan.costs),
     }
     teacher = dense if settings.finetune.distillation else None
-    epochs = train_into(folder, network, batches, settings.finetune, settings.seed, workers, evaluator.measure, teacher)
+    chosen = settings.finetune
+    epochs = train_into(
+        folder,
+        network,
+        batches,
+        chosen,
+        settings.seed,
+        workers,
+        evaluator.measure,
+        teacher,
+        chosen.selector_penalty,
+    )
     if not workers.first:
         return
-    load_weights(network, folder.weights)
+    if chosen.selectors:
+        load_weights(network, folder.selecting)
+        network, plan = without_selectors(network, plan, dense)
+        folder.write_bytes(folder.plan, plan.to_json())
+        save_weights(network, folder.weights)
+        networks["fine-tuned"] = network, plan.costs
+    else:
+        load_weights(network, folder.weights)
     rows = compare_networks(evaluator, splits, networks, batch=None)
     record = _finish(folder, settings, epochs, rows)
     if as_json:
@@ -96,6 +119,19 @@ def finetune(
     results.print(f"TensorBoard {folder.tensorboard}", soft_wrap=True)
 
 
+def _network(plan: PruningPlan, dense: nn.Module, evaluator: Evaluator, settings: RunConfig, resume: bool) -> nn.Module:
+    """What is trained, as its plan makes it; one that is taken up gets its weights from the training's start."""
+    if not settings.finetune.selectors:
+        return plan.apply(dense) if resume else evaluator.pruned(plan)
+    if not plan.grouped:
+        raise ConfigError(
+            "finetune.selectors: true given, but no convolution of the plan falls into groups. Give false, or search a "
+            "plan with env.granularity=group."
+        )
+    torch.manual_seed(settings.seed)
+    return apply_with_selectors(plan, dense) if resume else evaluator.with_selectors(plan)
+
+
 def _on(workers: Workers, settings: RunConfig) -> RunConfig:
     """The settings for this process's own device."""
     section = settings.run.model_copy(update={"device": str(workers.device)})
@@ -103,12 +139,11 @@ def _on(workers: Workers, settings: RunConfig) -> RunConfig:
 
 
 def _finish(folder: TrainingFolder, settings: RunConfig, epochs: list[Epoch], rows: list[Row]) -> dict[str, Any]:
-    best = max(epoch.accuracy or 0.0 for epoch in epochs)
     seconds = sum(epoch.seconds for epoch in epochs)
     record = {
         "model": settings.model.name,
         "rows": [row.as_record() for row in rows],
-        "best_epoch": max(epoch.number for epoch in epochs if epoch.accuracy == best),
+        "best_epoch": epoch_to_keep(epochs, len(epochs), undecided_share(settings.finetune.selectors)).number,
         "seconds": seconds,
         "threads": torch.get_num_threads(),
         "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / seconds,

@@ -46,6 +46,8 @@ def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: A
             f"network, {task.latency.threads} threads; off by {task.latency.error:.1%} on networks that it was not "
             "fitted to"
         )
+    if task.groups is not None:
+        results.print(_groups_table(task))
     if task.walk.idle:
         results.print(f"never called in the forward pass, left dense: {', '.join(task.walk.idle)}")
 
@@ -80,6 +82,7 @@ def _record(task: PruningTask, seconds: float) -> dict[str, Any]:
         "reach": {"macs": walk.reach("macs"), "params": walk.reach("params")},
         "budget": {"metric": budget.metric, "keep": budget.keep, "reachable": list(budget.reachable)},
         "latency": None if task.latency is None else task.latency.as_record(),
+        "groups": None if task.groups is None else task.groups.as_record(),
         "idle": list(walk.idle),
         "seconds_per_episode": seconds,
     }
@@ -104,6 +107,31 @@ def _units_table(task: PruningTask, record: dict[str, Any]) -> Table:
             unit.protected or "",
         )
     return table
+
+
+def _groups_table(task: PruningTask) -> Table:
+    """For each convolution the time that it takes in how many groups; counts that are not allowed in brackets."""
+    assert task.groups is not None
+    grouping, times = task.groups.grouping, task.groups.times
+    counts = sorted({count for by_count in times.values() for count in by_count})
+    table = Table(title="ms of a whole convolution and of so many groups, gathered inputs included")
+    table.add_column("convolution", no_wrap=True)
+    table.add_column("decided with", no_wrap=True)
+    for count in counts:
+        table.add_column(str(count), justify="right")
+    for unit, step in zip(task.budget.units, grouping.by_step, strict=True):
+        for found in step:
+            cells = [_time(times[found.name].get(count), count in found.counts) for count in counts]
+            table.add_row(found.name, unit.name, *cells)
+    for name, reason in grouping.whole.items():
+        table.add_row(name, reason, *[""] * len(counts))
+    return table
+
+
+def _time(seconds: float | None, allowed: bool) -> str:
+    if seconds is None:
+        return "-"
+    return f"{1e3 * seconds:.2f}" if allowed else f"({1e3 * seconds:.2f})"
 
 
 def _coupling(unit: Unit) -> str:

@@ -15,6 +15,7 @@ from agents.figures import Tried
 from prune_env.errors import RunError
 from prune_env.plan import PruningPlan
 from prune_env.run import RunDirectory
+from scripts.searching import read_times
 
 
 class Quartiles(BaseModel):
@@ -102,6 +103,9 @@ class RunRecord:
         uniform: Widths of the uniform plan by unit name; None where it was not tried.
         history: Keep ratios of the search's plans, [episodes, free units]; no rows where it made none.
         free: Names of the free units.
+        groups: Group counts of the search's plans, [episodes, grouped]; no rows where it made none.
+        grouped: Names of the convolutions that may fall into groups.
+        group_times: Seconds that each takes in so many groups.
         sensitivity: The evidence for sensitive layers; None where it was not looked for.
         settings: The text of ``config.yaml``.
         versions: Versions that the run was made with, by package.
@@ -113,6 +117,9 @@ class RunRecord:
     uniform: Mapping[str, int] | None
     history: npt.NDArray[np.float64]
     free: list[str]
+    groups: npt.NDArray[np.float64]
+    grouped: list[str]
+    group_times: Mapping[str, Mapping[int, float]]
     sensitivity: Sensitivity | None
     settings: str
     versions: Mapping[str, str]
@@ -137,7 +144,8 @@ def read_run(run: RunDirectory) -> RunRecord:
     dense = summary.row("dense")
     tried = [Tried("dense", float("nan"), dense.reward_accuracy, 1.0)] if dense else []
     uniform: Mapping[str, int] | None = None
-    history = []
+    history, groups = [], []
+    times = read_times(run) if run.groups.is_file() else {}
     for number, record in enumerate(run.evaluations(), start=1):
         try:
             kind, widths = str(record["kind"]), {name: int(width) for name, width in record["widths"].items()}
@@ -145,6 +153,7 @@ def read_run(run: RunDirectory) -> RunRecord:
             accuracy = float(record["accuracy"]) if record["images"] is None else nan
             tried.append(Tried(kind, float(record["reward"]), accuracy, macs_share))
             ratios = [widths[name] / channels[name] for name in free]
+            counts = [int(record.get("groups", {}).get(name, 1)) for name in times]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(
                 f"{str(run.evaluations_file)!r} is damaged: line {number} is no evaluation of the network in "
@@ -154,6 +163,7 @@ def read_run(run: RunDirectory) -> RunRecord:
             uniform = widths
         if kind == summary.search:
             history.append(ratios)
+            groups.append(counts)
     settings = _text(run.config)
     return RunRecord(
         summary=summary,
@@ -162,6 +172,9 @@ def read_run(run: RunDirectory) -> RunRecord:
         uniform=uniform,
         history=np.array(history, dtype=np.float64).reshape(len(history), len(free)),
         free=free,
+        groups=np.array(groups, dtype=np.float64).reshape(len(groups), len(times)),
+        grouped=list(times),
+        group_times=times,
         sensitivity=_read(run.sensitivity, Sensitivity) if run.sensitivity.is_file() else None,
         settings=settings,
         versions=dict(_versions(settings)),

@@ -5,6 +5,7 @@ from pathlib import Path
 from agents.figures import (
     accuracy_against_macs,
     figure_png,
+    group_count_heat_map,
     keep_ratio_bars,
     keep_ratio_heat_map,
     result_picture,
@@ -51,6 +52,7 @@ def render_page(record: RunRecord) -> str:
         *_pictures(record),
         html.heading("The plan"),
         _plan_table(record),
+        *(_groups(record) if record.grouped else ()),
         *(_evidence(record.sensitivity) if record.sensitivity else ()),
         html.heading("Making this run again"),
         html.code(summary.command),
@@ -142,6 +144,9 @@ def _pictures(record: RunRecord) -> list[str]:
     if record.history.size:
         heat_map = keep_ratio_heat_map(record.history, record.free)
         figures.insert(2, (heat_map, "What the search kept of each free unit, episode by episode."))
+    if record.groups.size:
+        heat_map = group_count_heat_map(record.groups, record.grouped)
+        figures.insert(3, (heat_map, "Into how many groups convolutions fell, episode by episode."))
     return [html.picture(figure_png(figure), caption) for figure, caption in figures]
 
 
@@ -154,6 +159,28 @@ def _plan_table(record: RunRecord) -> str:
         rows.append([*cells, unit.protected or ""])
     headings = ["unit", "channels", "kept", "keep ratio", "", "kept by uniform", "protected"]
     return html.table(headings, rows, right=(1, 2, 3, 5))
+
+
+def _groups(record: RunRecord) -> list[str]:
+    """The plan's groups, beside what each convolution takes on the run's machine in how many."""
+    counts = sorted({count for times in record.group_times.values() for count in times})
+    rows = []
+    for name in record.grouped:
+        planned = record.plan.grouped.get(name)
+        cells = ["1", "all"] if planned is None else [str(len(planned.inputs)), str(len(planned.inputs[0]))]
+        times = record.group_times[name]
+        rows.append([name, *cells, *(f"{1e3 * times[count]:.2f}" if count in times else "-" for count in counts)])
+    words = (
+        "Into how many groups the plan divides each convolution and how many inputs each group reads, and the "
+        f"milliseconds for {record.summary.batch_size} images that the convolution, as wide as it is in the dense "
+        "network, takes in how many groups, what gathers their inputs included: fewer MACs need not be less time."
+    )
+    headings = ["convolution", "groups", "inputs a group", *(f"ms in {count}" for count in counts)]
+    return [
+        html.heading("Groups"),
+        html.paragraph(words, "soft"),
+        html.table(headings, rows, right=range(1, 3 + len(counts))),
+    ]
 
 
 def _evidence(report: Sensitivity) -> list[str]:

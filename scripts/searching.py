@@ -52,7 +52,8 @@ def prepare(settings: RunConfig, run: RunDirectory | None = None) -> tuple[Split
         latency = None
         if run is not None and run.latency.is_file():
             latency = LatencyModel.from_record(run.read_json(run.latency))
-        task = make_task(settings, splits, model, status.update, known, latency)
+        times = read_times(run) if run is not None and run.groups.is_file() else None
+        task = make_task(settings, splits, model, status.update, known, latency, times)
     low, high = task.budget.reachable
     console.print(
         f"{settings.model.name}: {len(task.budget.units)} of {len(task.walk.units)} units free, reachable "
@@ -75,6 +76,8 @@ def start_run(folder: Path, settings: RunConfig, splits: Splits, task: PruningTa
         run.write_config(settings.model_copy(update={"form": form, "env": env}))
         if task.latency is not None:
             run.write_json(run.latency, task.latency.as_record())
+        if task.groups is not None:
+            run.write_json(run.groups, task.groups.as_record())
         run.write_json(run.splits, splits.record())
         run.write_json(run.form, {**task.form_choice.as_record(), "weights": weights_digest(task.walk.model)})
         save_scores(settings.criterion.name, task.subject, task.scores, run.scores)
@@ -83,6 +86,22 @@ def start_run(folder: Path, settings: RunConfig, splits: Splits, task: PruningTa
         if settings.model.weights is None:
             save_weights(task.walk.model, run.dense_weights)
     return RunDirectory.open(folder)
+
+
+def read_times(run: RunDirectory) -> dict[str, dict[int, float]]:
+    """What convolutions take in groups, as a run has measured it.
+
+    Raises:
+        RunError: If the file is damaged.
+    """
+    record = run.read_json(run.groups)
+    try:
+        return {
+            name: {int(count): float(seconds) for count, seconds in times.items()}
+            for name, times in record["times"].items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{str(run.groups)!r} is damaged ({error!r}). Start a new run.") from None
 
 
 def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:

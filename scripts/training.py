@@ -1,6 +1,6 @@
 """A training into a folder: what `prune-env finetune` and `prune-env pretrain` share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +22,10 @@ from prune_env.models import save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Batches, Epoch, Trainer, fastest_passes, training_loss
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
+from prune_env.recover.selection import selectors_of
 from prune_env.recover.workers import Workers
 from prune_env.run import RunDirectory
+from prune_env.surgery.selectors import RAMP
 from scripts.common import console
 
 Validate = Callable[[nn.Module], float]
@@ -44,13 +46,18 @@ class TrainingFolder(RunDirectory):
         return self.root.parent / super().dense_weights.name
 
     @property
+    def selecting(self) -> Path:
+        """The weights of the epoch to keep with the selectors in it, where the training has any."""
+        return self.root / "selecting.safetensors"
+
+    @property
     def start(self) -> Path:
         """The weights that the training started from."""
         return self.root / "start.safetensors"
 
     @property
     def weights(self) -> Path:
-        """The weights of the epoch that did best on the validation images."""
+        """The weights of the epoch to keep; see `epoch_to_keep`."""
         return self.root / "weights.safetensors"
 
 
@@ -135,18 +142,20 @@ def train_into(
     workers: Workers,
     validate: Validate,
     teacher: nn.Module | None = None,
+    selector_penalty: float = 0.0,
 ) -> list[Epoch]:
     """Trains a network, or goes on training it, with a checkpoint after each epoch.
 
     Args:
         folder: Where checkpoint, weights and curves are kept.
-        model: The network; in the end it has the weights of the epoch that did best.
+        model: The network; trained in place.
         batches: Its images.
         settings: How it is trained.
         seed: For everything random.
         workers: Which process this is among those that share the training.
         validate: Says how good a network is.
         teacher: What the network is to be like; None for nothing.
+        selector_penalty: As `Trainer`.
 
     Returns:
         What each epoch came to.
@@ -175,7 +184,9 @@ def train_into(
             console.print(f"training in {passes.dtype}, {passes.layout}, {torch.get_num_threads()} threads")
         if teacher is not None:
             teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
-        trainer = Trainer(model, batches, settings, seed, workers, passes, teacher)
+        trainer = Trainer(model, batches, settings, seed, workers, passes, teacher, selector_penalty)
+        selects = bool(selectors_of(model))
+        kept = folder.selecting if selects else folder.weights
         epochs: list[Epoch] = []
         if known:
             epochs = known[1]
@@ -184,17 +195,38 @@ def train_into(
             for _ in range(len(epochs), settings.epochs):
                 epoch = _one_more(trainer, folder, tell)
                 epoch = replace(epoch, accuracy=validate(trainer.result))
-                best = max((one.accuracy or 0.0 for one in epochs), default=0.0)
                 epochs.append(epoch)
-                # Of equally good epochs the later: the learning rate was lower.
-                if workers.first and (epoch.accuracy or 0.0) >= best:
-                    save_weights(trainer.result, folder.weights)
+                if workers.first and epoch_to_keep(epochs, settings.epochs, undecided_share(selects)) is epoch:
+                    save_weights(trainer.result, kept)
                 # Told twice after a kill, and not never: TensorBoard purges what comes again.
                 tell(0, epoch)
                 if workers.first:
                     folder.write_bytes(folder.checkpoint, to_checkpoint(trainer, epochs, facts))
         workers.agree(None)
         return epochs
+
+
+def epoch_to_keep(epochs: Sequence[Epoch], planned: int, learning: float = 0.5) -> Epoch:
+    """Of the last part of a training the epoch that did best on the validation images; before that, the last one.
+
+    The network that a training starts from has as a rule been trained on these images: its first epochs still know
+    them by heart, and would win over later ones that are better on any others.
+
+    Args:
+        epochs: Those so far, one or more.
+        planned: How many there will be.
+        learning: The share of the training before that last part; see `undecided_share`.
+
+    Returns:
+        One of them; of equally good ones the later, whose learning rate was lower.
+    """
+    late = [epoch for epoch in epochs if epoch.number > int(learning * planned)] or epochs[-1:]
+    return max(late, key=lambda epoch: (epoch.accuracy or 0.0, epoch.number))
+
+
+def undecided_share(selects: bool) -> float:
+    """The share of a training none of whose epochs is kept: half [our choice], or as long as selectors are choosing."""
+    return RAMP[1] if selects else 0.5
 
 
 def _one_more(trainer: Trainer, folder: TrainingFolder, tell: Callable[[int, Epoch | None], None]) -> Epoch:
@@ -204,7 +236,7 @@ def _one_more(trainer: Trainer, folder: TrainingFolder, tell: Callable[[int, Epo
         kept = "There is no checkpoint yet."
         if trainer.done:
             kept = (
-                f"The checkpoint after epoch {trainer.done} stays, and the best weights so far are "
+                f"The checkpoint after epoch {trainer.done} stays, and the weights to keep so far are "
                 f"{str(folder.weights)!r}."
             )
         raise EvaluationError(f"{error} {kept}") from None

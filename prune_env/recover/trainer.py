@@ -15,6 +15,7 @@ from prune_env.errors import EvaluationError
 from prune_env.recover.batches import Batches, seed_of
 from prune_env.recover.fastest import Passes
 from prune_env.recover.loss import training_loss
+from prune_env.recover.selection import Selection
 from prune_env.recover.workers import Workers
 
 MOMENTUM = 0.9
@@ -59,6 +60,7 @@ class Trainer:
         workers: Which process this is among those that share the training.
         passes: How the passes are computed.
         teacher: A network whose output the trained one's is to be like; None for none.
+        selector_penalty: Weight of the mean gate of the network's selectors in the loss, where it has any.
 
     Attributes:
         done: Epochs behind it.
@@ -74,6 +76,7 @@ class Trainer:
         workers: Workers,
         passes: Passes | None = None,
         teacher: nn.Module | None = None,
+        selector_penalty: float = 0.0,
     ) -> None:
         self.batches = batches
         self.settings = settings
@@ -81,6 +84,7 @@ class Trainer:
         self.workers = workers
         self.passes = passes or Passes()
         self.teacher = teacher
+        self.selector_penalty = selector_penalty
         self.done = 0
         self._model = model.to(workers.device).to(memory_format=self.passes.memory_format)
         self._average = None
@@ -88,6 +92,7 @@ class Trainer:
             decay = 1.0 - 1.0 / max(1.0, settings.average * self.steps)
             average = get_ema_multi_avg_fn(decay)
             self._average = AveragedModel(self._model, multi_avg_fn=average, use_buffers=True).eval()
+        self._selection = Selection(self._model, self._average, workers)
         self._wrapped = workers.wrapped(self._model)
         self._optimizer = torch.optim.SGD(
             _groups(model, settings.weight_decay), settings.learning_rate, momentum=MOMENTUM, nesterov=True
@@ -139,6 +144,8 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self.share_of_rate(number)
         images = images.contiguous(memory_format=self.passes.memory_format)
+        if self._selection:
+            self._selection.progress(number / self.steps)
         with self.passes.computing(self.workers.device):
             aim = None
             if self.teacher is not None:
@@ -146,6 +153,8 @@ class Trainer:
                     aim = self.teacher(images)
             logits = self._wrapped(images)
         loss = training_loss(logits, labels, self.settings, aim)
+        if self._selection:
+            loss = loss + self.selector_penalty * self._selection.penalty()
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
@@ -195,6 +204,8 @@ class Trainer:
         for name, parameter in self._model.named_parameters():
             if name in momenta:
                 self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momenta[name])
+        if self._selection:
+            self._selection.take_up(done / self.settings.epochs)
         self.done = done
 
 

@@ -24,6 +24,18 @@ NO_GROUPS: Grouped = MappingProxyType({})
 
 def apply_plan(plan: PruningPlan, model: nn.Module, repair: Repair | None = None) -> nn.Module:
     """A physically smaller copy of ``model``, repaired where a repair is given; see `PruningPlan.apply`."""
+    kept = staying(plan, model)
+    small = slice_network(model, kept, repair, plan.grouped)
+    return into_groups(small, model, plan.grouped, kept)
+
+
+def staying(plan: PruningPlan, model: nn.Module) -> dict[tuple[str, str], IntArray]:
+    """For each (module, side) that a plan cuts or puts in another order: the channels that stay, in order.
+
+    Raises:
+        PlanMismatchError: If the plan was made for another network.
+        PlanError: If it contradicts itself.
+    """
     difference = first_difference(plan.fingerprint, fingerprint(model))
     if difference is not None:
         raise PlanMismatchError(
@@ -33,9 +45,7 @@ def apply_plan(plan: PruningPlan, model: nn.Module, repair: Repair | None = None
     _check_places(plan, model)
     kept = kept_channels(model, plan.removed_channels())
     check_grouped(plan, model, kept)
-    kept = put_in_order(plan, model, kept)
-    small = slice_network(model, kept, repair, plan.grouped)
-    return into_groups(small, model, plan.grouped, kept)
+    return put_in_order(plan, model, kept)
 
 
 def _check_places(plan: PruningPlan, model: nn.Module) -> None:

@@ -114,11 +114,17 @@ def into_groups(small: nn.Module, dense: nn.Module, grouped: Grouped, kept: Kept
         convolution = small.get_submodule(name)
         assert isinstance(convolution, nn.Conv2d)
         made = GatheredConv2d.from_convolution(convolution, input_places(dense, name, planned, kept)).simplest()
-        if not name:
-            return made
-        parent, _, leaf = name.rpartition(".")
-        setattr(small.get_submodule(parent), leaf, made)
+        small = replaced(small, name, made)
     return small
+
+
+def replaced(network: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    """The network with another module in a place, changed in place; the module where it is all of the network."""
+    if not name:
+        return module
+    parent, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, module)
+    return network
 
 
 def input_places(dense: nn.Module, name: str, planned: PlannedGroups, kept: Kept) -> list[IntArray]:

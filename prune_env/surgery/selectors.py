@@ -6,16 +6,22 @@ its selectors as their name). Here the choice is passed straight through backwar
 can come to be [our choice].
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prune_env.surgery.groups import GatheredConv2d, GroupSpec, check_groups
+from prune_env.unit import IntArray
 
 REDUCTION = 16
 """Input channels for each hidden neuron of a selector."""
 
 LEAST_HIDDEN = 4
+
+MOMENTUM = 0.01
+"""Weight of a batch's gates in their moving mean."""
 
 RAMP = 1.0 / 12.0, 3.0 / 4.0
 """Shares of a training between which the inputs that are read fall evenly from all to as many as are wanted (DGC)."""
@@ -54,10 +60,13 @@ class GroupPrunedConv2d(nn.Module):
 
     Attributes:
         reads: How many inputs each group reads now.
-        shares: Mean gates, float [groups, inputs], zero where nothing is read, once it is frozen; else None.
+        means: Moving mean of the gates in training, float [groups, inputs].
+        frozen: Whether the gates are those of ``shares``, whatever the images.
+        shares: Mean gates, float [groups, inputs], zero where nothing is read; all zero before it is frozen.
     """
 
-    shares: Tensor | None
+    means: Tensor
+    shares: Tensor
 
     def __init__(self, convolution: nn.Conv2d, spec: GroupSpec) -> None:
         super().__init__()
@@ -65,8 +74,14 @@ class GroupPrunedConv2d(nn.Module):
         self.spec = spec
         self.selector = GroupSelector(convolution.in_channels, spec.groups)
         self.reads = convolution.in_channels
-        self.register_buffer("shares", None)
+        self.frozen = False
+        self.register_buffer("means", torch.ones(spec.groups, convolution.in_channels))
+        self.register_buffer("shares", torch.zeros(spec.groups, convolution.in_channels))
         self.opened: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has opened no gates yet; those of the original hang on its gradients.
+        return {**self.__dict__, "opened": None}
 
     @classmethod
     def from_conv(cls, convolution: nn.Conv2d, spec: GroupSpec) -> "GroupPrunedConv2d":
@@ -88,37 +103,55 @@ class GroupPrunedConv2d(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, out_channels, ...]."""
-        if self.shares is not None:
+        if self.frozen:
             gates = self.shares.expand(len(images), -1, -1)
         else:
-            self.opened = self.selector(images)
-            gates = straight_through(self.opened, self.reads)
+            opened: Tensor = self.selector(images)
+            self.opened = opened
+            gates = straight_through(opened, self.reads)
+            if self.training:
+                with torch.no_grad():
+                    self.means.lerp_(opened.mean(0).to(self.means.dtype), MOMENTUM)
         gated = gates[..., None, None] * images[:, None]
         layer = self.convolution
         padded = F.pad(gated.flatten(1, 2), layer._reversed_padding_repeated_twice, mode=_mode(layer))
         return F.conv2d(padded, layer.weight, layer.bias, layer.stride, 0, layer.dilation, self.spec.groups)
 
     def penalty(self) -> Tensor:
-        """The mean gate of the last images: small where few are open."""
+        """The mean gate of the last images: small where few are open; 0 once it is frozen."""
+        if self.frozen:
+            # Processes that share a training wait for a gradient of every parameter.
+            return torch.stack([0.0 * parameter.sum() for parameter in self.selector.parameters()]).sum()
         assert self.opened is not None
-        return self.opened.mean()
+        return self.opened.float().mean()
 
     @torch.no_grad()
-    def freeze(self, images: list[Tensor]) -> None:
+    def freeze(self, images: list[Tensor] | None = None) -> None:
         """From now on each group reads the inputs that it would read most, by mean gate times kernel norm.
 
         Args:
-            images: What the layer reads, batches [N, in_channels, H, W].
+            images: What the layer reads, batches [N, in_channels, H, W]; None for what it has read in training.
         """
-        gates = torch.cat([self.selector(batch) for batch in images]).mean(0)
+        gates = self.means
+        if images is not None:
+            gates = torch.cat([self.selector(batch) for batch in images]).mean(0)
         norms = self.convolution.weight.flatten(2).square().sum(2)
         norms = norms.view(self.spec.groups, -1, norms.shape[1]).sum(1).sqrt()
         chosen = (gates * norms).topk(self.spec.inputs, dim=1).indices
-        self.shares = torch.zeros_like(gates).scatter(1, chosen, gates.gather(1, chosen))
+        self.shares.copy_(torch.zeros_like(gates).scatter(1, chosen, gates.gather(1, chosen)))
+        self.frozen = True
+
+    @property
+    def chosen(self) -> list[IntArray]:
+        """The inputs of each group, ascending, once it is frozen."""
+        places: list[IntArray] = list(
+            self.shares.topk(self.spec.inputs, dim=1).indices.sort(dim=1).values.cpu().numpy()
+        )
+        return places
 
     def export(self) -> GatheredConv2d:
         """The frozen layer as a gather and a grouped convolution, its gates in the weights."""
-        assert self.shares is not None
+        assert self.frozen
         layer = self.convolution
         scaled = nn.Conv2d(
             layer.in_channels,
@@ -137,8 +170,7 @@ class GroupPrunedConv2d(nn.Module):
             scaled.weight.copy_(layer.weight * by_output[..., None, None])
             if layer.bias is not None and scaled.bias is not None:
                 scaled.bias.copy_(layer.bias)
-        chosen = self.shares.topk(self.spec.inputs, dim=1).indices.sort(dim=1).values.cpu().numpy()
-        return GatheredConv2d.from_convolution(scaled.train(self.training), list(chosen))
+        return GatheredConv2d.from_convolution(scaled.train(self.training), self.chosen)
 
 
 def straight_through(gates: Tensor, reads: int) -> Tensor:

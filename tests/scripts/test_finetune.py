@@ -30,7 +30,7 @@ from prune_env.prepare import load_splits
 from prune_env.recover import Epoch, Trainer
 from prune_env.run import RunDirectory
 from scripts.finetune import finetune
-from scripts.training import TrainingFolder, train_into, training_images
+from scripts.training import TrainingFolder, epoch_to_keep, train_into, training_images
 
 CHILDREN = multiprocessing.get_context("forkserver")
 """Children that have torch already, so that they start in milliseconds."""
@@ -138,11 +138,31 @@ def test_fine_tuning_wins_back_what_the_cut_took(printed: dict[str, Any]) -> Non
     assert rows["fine-tuned"]["params"] < rows["dense"]["params"]
 
 
-def test_the_weights_are_those_of_the_epoch_that_did_best(printed: dict[str, Any], finished: TrainingFolder) -> None:
-    epochs = {epoch["number"]: epoch["accuracy"] for epoch in printed["epochs"]}
-    assert epochs[printed["best_epoch"]] == max(epochs.values())
-    assert printed["rows"][2]["reward_accuracy"] == max(epochs.values())
+def test_the_weights_are_those_of_the_best_epoch_of_the_second_half(
+    printed: dict[str, Any], finished: TrainingFolder
+) -> None:
+    late = {epoch["number"]: epoch["accuracy"] for epoch in printed["epochs"][1:]}
+    assert late[printed["best_epoch"]] == max(late.values())
+    assert printed["rows"][2]["reward_accuracy"] == max(late.values())
     assert printed["weights"] == str(finished.weights)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "planned", "kept"),
+    [
+        ([0.5], 1, 1),
+        ([0.9], 4, 1),
+        # The first epochs still know the images by heart.
+        ([0.9, 0.8], 4, 2),
+        ([0.9, 0.8, 0.6], 4, 3),
+        ([0.9, 0.8, 0.6, 0.5], 4, 3),
+        ([0.9, 0.8, 0.6, 0.6], 4, 4),
+        ([0.9, 0.8, 0.6], 3, 2),
+    ],
+)
+def test_an_early_epoch_does_not_win(accuracies: list[float], planned: int, kept: int) -> None:
+    epochs = [Epoch(number, 1.0, 0.1, 1.0, 0.0, one) for number, one in enumerate(accuracies, start=1)]
+    assert epoch_to_keep(epochs, planned).number == kept
 
 
 def test_without_an_average_the_accuracy_of_an_epoch_is_that_of_its_weights(run: RunDirectory, tmp_path: Path) -> None:

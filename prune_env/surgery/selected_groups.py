@@ -1,0 +1,52 @@
+"""A plan's groups with selectors on a network, and the plan that is left once these have chosen."""
+
+import copy
+
+import numpy as np
+from torch import nn
+
+from prune_env.plan import PlannedGroups, PruningPlan
+from prune_env.surgery.channels import slice_network, staying
+from prune_env.surgery.groups import GroupSpec
+from prune_env.surgery.planned_groups import kept_side, replaced
+from prune_env.surgery.repair import Repair
+from prune_env.surgery.selectors import GroupPrunedConv2d
+
+
+def apply_with_selectors(plan: PruningPlan, model: nn.Module, repair: Repair | None = None) -> nn.Module:
+    """As `apply_plan`, but that each group has a selector, and all kernels between the channels that stay.
+
+    Args:
+        plan: Which inputs its groups read is left to the selectors.
+        model: The dense network; it is left untouched.
+        repair: What gives the layers that read cut channels other weights; None leaves them sliced.
+    """
+    small = slice_network(model, staying(plan, model), repair)
+    for name, planned in plan.grouped.items():
+        convolution = small.get_submodule(name)
+        assert isinstance(convolution, nn.Conv2d)
+        spec = GroupSpec(len(planned.inputs), len(planned.inputs[0]))
+        small = replaced(small, name, GroupPrunedConv2d.from_conv(convolution, spec).train(small.training))
+    return small
+
+
+def without_selectors(trained: nn.Module, plan: PruningPlan, model: nn.Module) -> tuple[nn.Module, PruningPlan]:
+    """A network whose selectors are frozen, without them, and the plan with the inputs that they have chosen.
+
+    Args:
+        trained: The network; it is left untouched.
+        plan: The plan that it was made by.
+        model: The dense network that it was made from.
+
+    Returns:
+        The network as the new plan's ``apply`` would make it, with its own weights; the new plan.
+    """
+    network, grouped, kept = copy.deepcopy(trained), dict(plan.grouped), staying(plan, model)
+    for name, planned in plan.grouped.items():
+        layer = network.get_submodule(name)
+        assert isinstance(layer, GroupPrunedConv2d)
+        places = kept_side(model.get_submodule(name), kept, name, "in")
+        inputs = [np.sort(places[chosen]).tolist() for chosen in layer.chosen]
+        grouped[name] = PlannedGroups(inputs=inputs, filters=planned.filters)
+        network = replaced(network, name, layer.export().simplest())
+    return network, plan.model_copy(update={"grouped": grouped})
