@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prune_env.data import Splits, load_images
 from prune_env.modes import in_eval_mode
 
 
@@ -44,6 +45,15 @@ def measure_latency(
                 if turn >= warmup:
                     seconds[name].append(took)
     return {name: Latency(*(float(v) for v in np.percentile(times, (50, 25, 75)))) for name, times in seconds.items()}
+
+
+def batch_to_time(
+    splits: Splits, count: int, device: torch.device, layout: torch.memory_format = torch.contiguous_format
+) -> Tensor:
+    """Images to time, [count, C, H, W], repeated where there are fewer; their content does not matter."""
+    images = load_images(splits.source, "train", splits.reward_indices[:count]).images
+    images = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
+    return images.to(device).contiguous(memory_format=layout)
 
 
 def now(device: torch.device) -> float:

@@ -20,6 +20,7 @@ from prune_env.form import Form
 from prune_env.form_choice import FormChooser
 from prune_env.group_times import Times, faster_counts, time_groups
 from prune_env.grouping import Grouping
+from prune_env.latency import batch_to_time
 from prune_env.latency_model import LatencyModel, fit_latency
 from prune_env.logits import check_output
 from prune_env.models import build_model
@@ -276,11 +277,8 @@ def _groups(
 
 
 def _timed_batch(config: RunConfig, splits: Splits) -> Tensor:
-    """The batch that latency is of, repeated where there are fewer images; their content does not matter."""
-    count = config.budget.batch
-    images = load_images(splits.source, "train", splits.reward_indices[:count]).images
-    images = images.repeat(-(-count // len(images)), 1, 1, 1)[:count].to(device_of(config))
-    return images.contiguous(memory_format=usual_form(config).memory_format)
+    """The batch that latency is of."""
+    return batch_to_time(splits, config.budget.batch, device_of(config), usual_form(config).memory_format)
 
 
 def _budget(config: RunConfig, splits: Splits, walk: LayerWalk, latency: LatencyModel | None) -> Budget:

@@ -9,9 +9,9 @@ from rich.box import SIMPLE
 from rich.table import Table
 from torch import Tensor, nn
 
-from prune_env.data import Splits, load_images
+from prune_env.data import Splits
 from prune_env.evaluate import Evaluator
-from prune_env.latency import Latency, measure_latency
+from prune_env.latency import Latency, batch_to_time, measure_latency
 from prune_env.models import weights_bytes
 from prune_env.plan import PlannedCosts, PruningPlan
 from prune_env.quality import Quality, measure_quality
@@ -95,7 +95,10 @@ def compare_networks(
     for model, _ in networks.values():
         model.to(evaluator.device).to(memory_format=evaluator.form.memory_format).eval()
     models = {name: model for name, (model, _) in networks.items()}
-    latencies = measure_latency(models, latency_batch(evaluator, splits, batch)) if batch else {}
+    latencies = {}
+    if batch:
+        images = batch_to_time(splits, batch, evaluator.device, evaluator.form.memory_format)
+        latencies = measure_latency(models, images)
     return [
         Row(
             name,
@@ -131,13 +134,6 @@ def test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[tuple[Tensor,
     for batch in splits.test_batches(evaluator.form.batch):
         images = batch.images.to(evaluator.device).contiguous(memory_format=evaluator.form.memory_format)
         yield images, batch.labels.to(evaluator.device)
-
-
-def latency_batch(evaluator: Evaluator, splits: Splits, count: int) -> Tensor:
-    """Images to time, repeated where there are fewer than a batch; their content does not matter."""
-    images = load_images(splits.source, "train", splits.reward_indices[:count]).images
-    images = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
-    return images.to(evaluator.device).contiguous(memory_format=evaluator.form.memory_format)
 
 
 def render(rows: list[Row], title: str, batch: int = LATENCY_BATCH) -> Table:

@@ -9,13 +9,13 @@ import typer
 from torch import nn
 
 from prune_env.export import EXPORTERS, difference
-from prune_env.latency import measure_latency
+from prune_env.latency import batch_to_time, measure_latency
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
 from prune_env.prepare import load_model, load_splits
 from prune_env.run import RunDirectory
 from scripts.common import AsJson, Overrides, console, print_json, results, run_command
-from scripts.compare_table import LATENCY_BATCH, latency_batch
+from scripts.compare_table import LATENCY_BATCH
 from scripts.evaluate import stages
 from scripts.replay import fit_plan
 from scripts.searching import settings_of
@@ -60,7 +60,7 @@ def export(
         stage = "fine-tuned" if "fine-tuned" in found else "recalibrated"
         model, plan = found[stage]
         model = model.to(memory_format=torch.contiguous_format).eval()
-    images = latency_batch(evaluator, splits, batch).contiguous()
+    images = batch_to_time(splits, batch, evaluator.device)
     with console.status("exporting, comparing and timing"), RunDirectory.making(folder) as made:
         record = _written(to, model, plan, evaluator.walk.model, images, made.root)
     record = {"run": str(run), "weights": stage, "to": to.value, "folder": str(folder), **record}

@@ -15,7 +15,7 @@ from prune_env.evaluate import Evaluator
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
 from prune_env.prepare import device_of, load_model, load_splits
-from prune_env.recover import Epoch
+from prune_env.recover import Epoch, Passes
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.run import RunDirectory
 from prune_env.surgery.selected_groups import apply_with_selectors, without_selectors
@@ -88,7 +88,7 @@ def finetune(
     }
     teacher = dense if settings.finetune.distillation else None
     chosen = settings.finetune
-    epochs = train_into(
+    epochs, passes = train_into(
         folder,
         network,
         batches,
@@ -97,7 +97,7 @@ def finetune(
         workers,
         evaluator.measure,
         teacher,
-        chosen.selector_penalty,
+        selector_penalty=chosen.selector_penalty,
     )
     if not workers.first:
         return
@@ -110,7 +110,7 @@ def finetune(
     else:
         load_weights(network, folder.weights)
     rows = compare_networks(evaluator, splits, networks, batch=None)
-    record = _finish(folder, settings, epochs, rows)
+    record = _finish(folder, settings, epochs, passes, rows)
     if as_json:
         print_json(record)
         return
@@ -138,12 +138,15 @@ def _on(workers: Workers, settings: RunConfig) -> RunConfig:
     return settings.model_copy(update={"run": section})
 
 
-def _finish(folder: TrainingFolder, settings: RunConfig, epochs: list[Epoch], rows: list[Row]) -> dict[str, Any]:
+def _finish(
+    folder: TrainingFolder, settings: RunConfig, epochs: list[Epoch], passes: Passes, rows: list[Row]
+) -> dict[str, Any]:
     seconds = sum(epoch.seconds for epoch in epochs)
     record = {
         "model": settings.model.name,
         "rows": [row.as_record() for row in rows],
         "best_epoch": epoch_to_keep(epochs, len(epochs), undecided_share(settings.finetune.selectors)).number,
+        "passes": passes._asdict(),
         "seconds": seconds,
         "threads": torch.get_num_threads(),
         "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / seconds,

@@ -66,7 +66,7 @@ def pretrain(
     def validate(network: nn.Module) -> float:
         return measure_accuracy(network.eval(), reward).accuracy
 
-    epochs = train_into(folder, model, batches, settings.pretrain, settings.seed, workers, validate)
+    epochs, passes = train_into(folder, model, batches, settings.pretrain, settings.seed, workers, validate)
     if not workers.first:
         return
     load_weights(model, folder.weights)
@@ -74,6 +74,7 @@ def pretrain(
         "model": settings.model.name,
         "reward_accuracy": validate(model),
         "test_accuracy": measure_accuracy(model, _on(splits.test_batches(BATCH), workers)).accuracy,
+        "passes": passes._asdict(),
         "seconds": sum(epoch.seconds for epoch in epochs),
         "epochs": [epoch.as_record() for epoch in epochs],
         "weights": str(folder.weights),

@@ -20,7 +20,7 @@ from prune_env.fingerprint import weights_digest
 from prune_env.form_choice import USUAL_THREADS
 from prune_env.models import save_weights
 from prune_env.plan import PruningPlan
-from prune_env.recover import Batches, Epoch, Trainer, fastest_passes, training_loss
+from prune_env.recover import Batches, Epoch, Passes, Trainer, fastest_passes, training_loss
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
 from prune_env.recover.selection import selectors_of
 from prune_env.recover.workers import Workers
@@ -143,7 +143,7 @@ def train_into(
     validate: Validate,
     teacher: nn.Module | None = None,
     selector_penalty: float = 0.0,
-) -> list[Epoch]:
+) -> tuple[list[Epoch], Passes]:
     """Trains a network, or goes on training it, with a checkpoint after each epoch.
 
     Args:
@@ -158,7 +158,7 @@ def train_into(
         selector_penalty: As `Trainer`.
 
     Returns:
-        What each epoch came to.
+        What each epoch came to, and how the passes were computed.
 
     Raises:
         RunError: If the folder holds a checkpoint of another training.
@@ -203,7 +203,7 @@ def train_into(
                 if workers.first:
                     folder.write_bytes(folder.checkpoint, to_checkpoint(trainer, epochs, facts))
         workers.agree(None)
-        return epochs
+        return epochs, passes
 
 
 def epoch_to_keep(epochs: Sequence[Epoch], planned: int, learning: float = 0.5) -> Epoch:

@@ -217,7 +217,7 @@ def test_the_dense_network_is_the_teacher_where_one_is_asked_for(
 ) -> None:
     taught: list[object] = []
 
-    def look(*given: object) -> None:
+    def look(*given: object, **_: object) -> None:
         taught.append(given[-1])
         raise LookedError
 
@@ -246,17 +246,17 @@ def test_no_image_of_the_reward_or_the_test_set_is_trained_on(
     def noted(function: Callable[..., Any]) -> Callable[..., Any]:
         """Notes what is loaded meanwhile; before and after it, plans are measured on other images."""
 
-        def call(*given: Any) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
             source.loaded = {"train": [], "test": []}
-            found = function(*given)
+            found = function(*given, **named)
             for split, loaded in source.loaded.items():
                 during[split] += loaded
             return found
 
         return call
 
-    def train(*given: Any) -> None:
-        noted(train_into)(*given)
+    def train(*given: Any, **named: Any) -> None:
+        noted(train_into)(*given, **named)
         raise LookedError
 
     monkeypatch.setattr("scripts.finetune.load_splits", watched)

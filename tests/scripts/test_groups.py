@@ -1,0 +1,465 @@
+"""The commands where convolutions may fall into groups: what is shown, searched, kept, taken up and replayed."""
+
+import json
+import shutil
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toy import digits_config, trained_digits
+
+from agents.policy import load_policy
+from prune_env import PruningPlan
+from prune_env.errors import ConfigError, PlanError, RunError
+from prune_env.grouping import Grouping
+from prune_env.models import save_weights
+from prune_env.run import RunDirectory
+from scripts.inspect_walk import inspect_walk
+from scripts.replay import replay
+from scripts.train import train
+
+EVALUATIONS = 14
+GROUPED = "env.granularity=group"
+RATES = (GROUPED, "env.action=pruning_rate")
+ACTIONS = ("share", "pruning_rate")
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Settings of a search of channels of a second or two; nothing is trained or probed.
+
+    Most actions are random, or a plan in many groups would be a matter of luck.
+    """
+    folder = tmp_path_factory.mktemp("settings")
+    save_weights(trained_digits(), folder / "dense.safetensors")
+    settings = digits_config(
+        f"model.weights={folder / 'dense.safetensors'}",
+        f"search.evaluations={EVALUATIONS}",
+        "agent.warmup_episodes=10",
+        "sensitivity.probe_keep=null",
+        "budget.keep=0.4",
+        "env.round_to=4",
+        "run.device=cpu",
+    )
+    (folder / "digits.yaml").write_text(settings.dump_yaml())
+    return folder / "digits.yaml"
+
+
+def searched(config: Path, folder: Path, *overrides: str) -> RunDirectory:
+    train(config, [f"run.directory={folder}", GROUPED, *overrides])
+    return RunDirectory.open(folder)
+
+
+@pytest.fixture(scope="module")
+def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, RunDirectory]:
+    """A finished run for each meaning of an action; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {action: searched(config, folder / action, f"env.action={action}") for action in ACTIONS}
+
+
+@pytest.fixture(scope="module")
+def channels(config: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A finished run that cuts channels alone; not to be changed."""
+    folder = tmp_path_factory.mktemp("channels") / "run"
+    train(config, [f"run.directory={folder}"])
+    return RunDirectory.open(folder)
+
+
+@pytest.fixture(params=ACTIONS)
+def finished(request: pytest.FixtureRequest, runs: Mapping[str, RunDirectory]) -> RunDirectory:
+    """Each of them."""
+    return runs[request.param]
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], Any]:
+    """What was printed as JSON since the last time."""
+    capsys.readouterr()
+    return lambda: json.loads(capsys.readouterr().out)
+
+
+def interrupted(run: RunDirectory, root: Path, lines: int) -> RunDirectory:
+    """A run that was killed after so many evaluations."""
+    shutil.copytree(run.root, root, ignore=shutil.ignore_patterns("summary.json", "report.*", "plan.json", "policy.*"))
+    copy = RunDirectory.open(root)
+    copy.evaluations_file.write_bytes(b"".join(lines_of(copy)[:lines]))
+    return copy
+
+
+def lines_of(run: RunDirectory) -> list[bytes]:
+    return run.evaluations_file.read_bytes().splitlines(keepends=True)
+
+
+def untimed(run: RunDirectory) -> list[dict[str, Any]]:
+    return [{key: row[key] for key in row if key != "seconds"} for row in run.evaluations()]
+
+
+def times_of(grouping: Grouping, _: object) -> dict[str, dict[int, float]]:
+    """A machine on which 4 groups are faster than a whole convolution, 8 hardly so, and 2 slower."""
+    seconds = {1: 1e-3, 2: 2e-3, 4: 0.5e-3, 8: 0.96e-3}
+    return {found.name: {one: seconds[one] for one in seconds if one in found.counts} for found in grouping.convolutions}
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands run on that machine."""
+    monkeypatch.setattr("prune_env.prepare.time_groups", times_of)
+
+
+def test_inspect_gives_times_allowed_counts_and_what_stays_whole(config: Path, told: Callable[[], Any]) -> None:
+    inspect_walk(config, [GROUPED, "env.max_groups=4", "env.protect.layer2.0.conv2=mine"], as_json=True)
+    found = told()["groups"]
+    assert found["whole"]["conv1"] == "it reads the network's input"
+    assert found["whole"]["linear"] == "it is a Linear and no nn.Conv2d"
+    assert found["whole"]["layer2.0.conv2"] == "it is protected"
+    assert found["times"].keys() == found["allowed"].keys()
+    assert not found["times"].keys() & found["whole"].keys()
+    assert "layer1.0.conv1" in found["times"]
+    for name, times in found["times"].items():
+        assert list(times) == ["1", "2", "4"]
+        assert all(0.0 < seconds < 1.0 for seconds in times.values())
+        assert found["allowed"][name] == [1, 2, 3, 4]
+
+
+def test_inspect_of_channels_says_nothing_of_groups(
+    config: Path, told: Callable[[], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect_walk(config, as_json=True)
+    assert told()["groups"] is None
+    inspect_walk(config)
+    assert "groups" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("machine")
+def test_the_table_has_a_time_for_every_count_and_a_reason_for_what_stays_whole(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect_walk(config, [GROUPED, "env.only_faster_groups=true"])
+    lines = capsys.readouterr().out.partition("gathered inputs included")[2].splitlines()
+    rows = {cells[0]: cells[1:] for line in lines if len(cells := [cell.strip() for cell in line.split("│")[1:-1]]) > 1}
+    # In brackets: what is not allowed.
+    assert rows["layer1.0.conv1"] == ["layer1.0.conv1", "1.00", "(2.00)", "0.50", "(0.96)"]
+    assert rows["conv1"] == ["it reads the network's input", "", "", "", ""]
+    assert rows["linear"] == ["it is a Linear and no nn.Conv2d", "", "", "", ""]
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize("action", ACTIONS)
+def test_with_only_faster_groups_no_other_count_is_allowed_or_used(
+    config: Path, tmp_path: Path, told: Callable[[], Any], action: str
+) -> None:
+    settings = ["env.only_faster_groups=true", f"env.action={action}"]
+    inspect_walk(config, [GROUPED, *settings], as_json=True)
+    record = told()["groups"]
+    assert set(map(tuple, record["allowed"].values())) == {(1, 4)}
+    run = searched(config, tmp_path / "run", *settings)
+    assert run.read_json(run.groups) == record
+    used = {count for row in run.evaluations() for count in row.get("groups", {}).values()}
+    assert 4 in used
+    assert used <= {1, 4}
+
+
+def test_the_run_keeps_the_times_and_every_row_the_groups_of_its_plan(finished: RunDirectory) -> None:
+    record = finished.read_json(finished.groups)
+    assert record.keys() == {"times", "allowed", "whole"}
+    assert record["times"].keys() == record["allowed"].keys()
+    assert all(seconds > 0 for times in record["times"].values() for seconds in times.values())
+    rows = finished.evaluations()
+    assert len(rows) == EVALUATIONS + 1
+    uniform = [row for row in rows if row["kind"] == "uniform"]
+    assert [row.keys() & {"groups", "reads"} for row in uniform] == [set()]
+    grouped = [row for row in rows if "groups" in row]
+    assert len(grouped) > EVALUATIONS // 2
+    for row in grouped:
+        assert row["groups"].keys() == row["reads"].keys() <= record["times"].keys()
+        assert all(count in record["allowed"][name] for name, count in row["groups"].items())
+    assert len({count for row in grouped for count in row["groups"].values()}) > 2
+
+
+def test_the_plan_is_the_best_row_and_meets_the_budget(finished: RunDirectory) -> None:
+    plan = PruningPlan.load(finished.plan)
+    best = max((row for row in finished.evaluations() if row["kind"] == "ddpg"), key=lambda row: row["reward"])
+    assert plan.costs.macs == best["macs"] <= 0.4 * plan.costs.dense_macs
+    assert (plan.groups, plan.reads) == (best.get("groups", {}), best.get("reads", {}))
+    assert {name: plan.widths[name] for name in best["widths"]} == best["widths"]
+    assert plan.budget is not None
+    assert plan.budget.achieved == pytest.approx(plan.costs.macs / plan.costs.dense_macs)
+    summary = finished.read_json(finished.summary)
+    assert [row["name"] for row in summary["rows"]] == ["dense", "uniform", "ddpg"]
+    assert summary["rows"][2]["macs"] == plan.costs.macs
+    assert summary["evaluations"] == EVALUATIONS + 1
+
+
+@pytest.mark.parametrize(("action", "numbers"), [("share", 2), ("pruning_rate", 1)])
+def test_the_policy_decides_by_as_many_numbers_as_an_action_has(
+    runs: Mapping[str, RunDirectory], action: str, numbers: int
+) -> None:
+    policy = load_policy(runs[action].policy)
+    assert (policy.action, policy.numbers) == (action, numbers)
+    with safe_open(runs[action].policy, framework="np") as file:
+        assert file.get_tensor("2.bias").shape == (numbers,)
+
+
+def test_tensorboard_has_the_groups_of_every_episode_and_their_picture(finished: RunDirectory) -> None:
+    log = EventAccumulator(str(finished.tensorboard))
+    log.Reload()
+    names = finished.read_json(finished.groups)["times"].keys()
+    tags = {tag for tag in log.Tags()["scalars"] if tag.startswith("groups/")}
+    assert tags == {f"groups/{name}" for name in names}
+    episodes = [row for row in finished.evaluations() if row["kind"] == "ddpg"]
+    for name in names:
+        expected = [(step, row.get("groups", {}).get(name, 1)) for step, row in enumerate(episodes)]
+        assert [(event.step, event.value) for event in log.Scalars(f"groups/{name}")] == expected
+    (event,) = log.Images("groups/heat_map")
+    assert event.step == len(episodes) - 1
+    assert np.asarray(Image.open(BytesIO(event.encoded_image_string))).std() > 5
+
+
+def test_channels_alone_have_neither_curves_nor_a_file_of_groups(channels: RunDirectory) -> None:
+    log = EventAccumulator(str(channels.tensorboard))
+    log.Reload()
+    assert not [tag for kind in ("scalars", "images") for tag in log.Tags()[kind] if tag.startswith("groups/")]
+    assert not channels.groups.exists()
+    assert not any({"groups", "reads"} & row.keys() for row in channels.evaluations())
+    assert "<h2>Groups</h2>" not in channels.report.read_text()
+
+
+class Rows(HTMLParser):
+    """Reads a page's headings, the rows of its tables by the heading above them, and its pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heading = ""
+        self.rows: dict[str, list[list[str]]] = {}
+        self.pictures: list[dict[str, str | None]] = []
+        self._open = ""
+
+    def handle_starttag(self, tag: str, attributes: Sequence[tuple[str, str | None]]) -> None:
+        self._open = tag
+        if tag == "h2":
+            self.heading = ""
+        if tag == "tr":
+            self.rows.setdefault(self.heading, []).append([])
+        if tag in ("td", "th"):
+            self.rows[self.heading][-1].append("")
+        if tag == "img":
+            self.pictures.append(dict(attributes))
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: ARG002
+        self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open == "h2":
+            self.heading += data
+        if self._open in ("td", "th"):
+            self.rows[self.heading][-1][-1] += data
+
+
+def test_the_report_has_the_groups_beside_the_milliseconds(finished: RunDirectory) -> None:
+    page = Rows()
+    page.feed(finished.report.read_text())
+    heading, *rows = page.rows["Groups"]
+    assert heading == ["convolution", "groups", "inputs a group", "ms in 1", "ms in 2", "ms in 4", "ms in 8"]
+    plan, times = PruningPlan.load(finished.plan), finished.read_json(finished.groups)["times"]
+    assert [row[0] for row in rows] == list(times)
+    for name, groups, reads, *milliseconds in rows:
+        assert groups == str(plan.groups.get(name, 1))
+        assert reads == str(plan.reads.get(name, "all"))
+        assert milliseconds == [f"{1e3 * seconds:.2f}" for seconds in times[name].values()]
+    sources = [str(picture["src"]).removeprefix("data:image/png;base64,") for picture in page.pictures]
+    assert [Image.open(BytesIO(b64decode(source))).size[0] for source in sources] == [1350] * 5
+
+
+def test_the_same_seed_makes_the_same_run(config: Path, finished: RunDirectory, tmp_path: Path) -> None:
+    again = searched(config, tmp_path / "again", f"env.action={finished.root.name}")
+    assert again.plan.read_bytes() == finished.plan.read_bytes()
+    assert again.policy.read_bytes() == finished.policy.read_bytes()
+    assert untimed(again) == untimed(finished)
+
+
+@pytest.mark.parametrize("lines", [0, 7, EVALUATIONS + 1], ids=["none", "half", "all"])
+def test_a_run_that_was_killed_ends_as_one_that_was_not(finished: RunDirectory, tmp_path: Path, lines: int) -> None:
+    run = interrupted(finished, tmp_path / "run", lines)
+    train(resume=run.root)
+    assert untimed(run) == untimed(finished)
+    assert run.plan.read_bytes() == finished.plan.read_bytes()
+    assert run.policy.read_bytes() == finished.policy.read_bytes()
+    assert run.groups.read_bytes() == finished.groups.read_bytes()
+
+
+def test_what_was_measured_for_the_run_is_not_measured_again(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("timed again")
+
+    monkeypatch.setattr("prune_env.prepare.time_groups", times_of)
+    whole = searched(config, tmp_path / "whole", "env.only_faster_groups=true")
+    monkeypatch.setattr("prune_env.prepare.time_groups", refuse)
+    run = interrupted(whole, tmp_path / "run", 7)
+    train(resume=run.root)
+    assert run.plan.read_bytes() == whole.plan.read_bytes()
+
+
+def _regroup(row: dict[str, Any]) -> None:
+    name = next(iter(row["groups"]))
+    row["groups"][name] *= 2
+
+
+def _read_more(row: dict[str, Any]) -> None:
+    name = next(iter(row["reads"]))
+    row["reads"][name] += 1
+
+
+def _forget(row: dict[str, Any]) -> None:
+    del row["groups"], row["reads"]
+
+
+@pytest.mark.parametrize("change", [_regroup, _read_more, _forget], ids=["groups", "reads", "none"])
+def test_evaluations_with_other_groups_are_refused_by_their_number(
+    finished: RunDirectory, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    run = interrupted(finished, tmp_path / "run", 9)
+    rows = [json.loads(line) for line in lines_of(run)]
+    number = max(number for number, row in enumerate(rows) if "groups" in row)
+    change(rows[number])
+    run.evaluations_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recorded = lines_of(run)
+    with pytest.raises(RunError, match=rf"evaluation {number} of the run was .* cannot be taken up here") as refusal:
+        train(resume=run.root)
+    assert lines_of(run) == recorded
+    assert not run.summary.exists()
+    # What the words say of the two plans differs, or nobody could see why they are not the same.
+    there, _, here = str(refusal.value).partition(", but going through the run again gives ")
+    assert there.partition(" was 'ddpg' with the widths ")[2].replace("groups ", "") not in here.partition(". The run")[0]
+
+
+@pytest.mark.parametrize("text", ["{}", '{"times": 3}', '{"times": {"conv1": {"one": 1.0}}}', "{"])
+def test_damaged_times_are_refused_by_their_file(runs: Mapping[str, RunDirectory], tmp_path: Path, text: str) -> None:
+    run = interrupted(runs["share"], tmp_path / "run", 3)
+    run.groups.write_text(text)
+    with pytest.raises(RunError, match=r"groups\.json'"):
+        train(resume=run.root)
+
+
+def test_replay_applies_a_plan_with_groups(finished: RunDirectory, config: Path, told: Callable[[], Any]) -> None:
+    # The plan says all: the settings need not allow groups.
+    replay(finished.root, config, as_json=True)
+    rows = {row["name"]: row for row in told()["rows"]}
+    expected = finished.read_json(finished.summary)["rows"][2]
+    for key in ("reward_accuracy", "test_accuracy", "macs", "params"):
+        assert rows["replayed"][key] == pytest.approx(expected[key])
+
+
+def test_replay_walks_a_policy_of_groups(
+    runs: Mapping[str, RunDirectory], config: Path, told: Callable[[], Any]
+) -> None:
+    for action in ACTIONS:
+        # What an action means stands in the policy.
+        replay(runs[action].policy, config, [GROUPED], as_json=True)
+        rows = {row["name"]: row for row in told()["rows"]}
+        assert rows["replayed"]["macs"] <= 0.4 * rows["dense"]["macs"]
+
+
+def test_a_plan_with_groups_is_refused_on_another_network(
+    runs: Mapping[str, RunDirectory], config: Path, refused: Refused
+) -> None:
+    run = runs["pruning_rate"]
+    assert PruningPlan.load(run.plan).groups
+    said = refused("replay", run.plan, config, "model.name=cifar_resnet20", "model.weights=null")
+    assert "First module that differs" in said
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda groups: {"conv9": groups["layer1.0.conv1"]}, "'conv9', which the network does not have"),
+        (lambda groups: {"linear": groups["layer1.0.conv1"]}, "it is a Linear and no nn.Conv2d"),
+        (
+            lambda groups: {"layer1.0.conv1": {"inputs": [[0], [99]], "filters": groups["layer1.0.conv1"]["filters"]}},
+            "reads input channel 99, which is not one of the",
+        ),
+        (lambda groups: {"layer1.0.conv1": {"inputs": [[0], [1]], "filters": [[0], [1]]}}, "each of these must be in"),
+        (lambda _: {"layer1.0.conv1": {"inputs": [[0], [1, 2]], "filters": [[0], [1]]}}, "group 1 has 2 inputs"),
+    ],
+    ids=["missing", "linear", "outside", "filters", "uneven"],
+)
+def test_groups_that_do_not_fit_are_refused_by_their_convolution(
+    runs: Mapping[str, RunDirectory],
+    config: Path,
+    tmp_path: Path,
+    damage: Callable[[dict[str, Any]], dict[str, Any]],
+    words: str,
+) -> None:
+    document = json.loads(runs["pruning_rate"].plan.read_text())
+    unit = next(unit for unit in document["units"] if unit["name"] == "layer1.0.conv1")
+    half = len(unit["kept"]) // 2
+    halves = {"inputs": [[0], [1]], "filters": [unit["kept"][:half], unit["kept"][half:]]}
+    document["grouped"] = damage({"layer1.0.conv1": halves})
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(PlanError, match=words):
+        replay(tmp_path / "plan.json", config)
+
+
+def test_a_policy_of_two_numbers_needs_groups(
+    runs: Mapping[str, RunDirectory], config: Path, refused: Refused
+) -> None:
+    said = refused("replay", runs["share"].policy, config)
+    assert "the policy gives actions of 2 numbers" in said
+    assert "Give env.granularity=group." in said
+
+
+def test_a_policy_of_rates_needs_groups(runs: Mapping[str, RunDirectory], config: Path, refused: Refused) -> None:
+    said = refused("replay", runs["pruning_rate"].policy, config)
+    assert "pruning_rate" in said
+    assert "env.granularity" in said
+
+
+def test_a_policy_of_channels_does_not_decide_groups(channels: RunDirectory, config: Path, refused: Refused) -> None:
+    said = refused("replay", channels.policy, config, GROUPED)
+    assert "the policy gives actions of 1 numbers, as with channel" in said
+    assert "Give env.granularity=channel." in said
+
+
+@pytest.mark.parametrize("command", ["train", "inspect"])
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["env.action=pruning_rate"], "env.action: pruning_rate given, which is for env.granularity: group."),
+        ([GROUPED, "budget.metric=latency"], "env.granularity: group given with a budget or reward of latency"),
+        ([GROUPED, "reward.name=latency_penalty"], "env.granularity: group given with a budget or reward of latency"),
+        ([GROUPED, "env.max_groups=0"], "env.max_groups: given 0; must be greater than or equal to 1"),
+        ([GROUPED, "env.max_groups=true"], "env.max_groups: given true; must not be true or false"),
+        ([GROUPED, "criterion.kernels=l1"], "criterion.kernels"),
+        (["env.granularity=groups"], "env.granularity"),
+        # Channels alone would meet it.
+        ([*RATES, "budget.keep=0.1", "env.min_keep=0.2"], "at its highest pruning rate, 0.800,"),
+    ],
+    ids=["no groups", "latency", "reward", "none", "true", "kernels", "groups", "rates"],
+)
+def test_what_cannot_be_is_refused_before_a_run_is_made(
+    config: Path, tmp_path: Path, refused: Refused, command: str, overrides: list[str], words: str
+) -> None:
+    assert words in refused(command, config, f"run.directory={tmp_path / 'run'}", *overrides)
+    assert not (tmp_path / "run").exists()
+
+
+def test_selectors_need_a_plan_with_groups(channels: RunDirectory, refused: Refused) -> None:
+    said = refused("finetune", channels.root, "finetune.selectors=true")
+    assert "finetune.selectors: true given, but no convolution of the plan falls into groups." in said
+    assert not (channels.root / "finetune").exists()
+
+
+def test_the_settings_that_a_rate_needs_are_said_together(config: Path, runs: Mapping[str, RunDirectory]) -> None:
+    with pytest.raises(ConfigError, match="Give both, or ratio"):
+        replay(runs["share"].root, config, ["env.action=pruning_rate"])
