@@ -240,12 +240,20 @@ class RateDraft(GroupDraft):
     @property
     def even(self) -> float:
         """The share of kernels that, left to all undecided convolutions alike, would spend the rest of the budget."""
-        undecided = [found.name for step in self.grouping.by_step[self.number :] for found in step]
-        low = self.budget.form.cost(self.widths)
-        high = self._reading({name: GroupSpec(1, self._inputs(name)) for name in undecided}).form.cost(self.widths)
+        low, high = self.budget.form.cost(self.widths), self._cost_undecided_whole()
         if high <= self.budget.limit:
             return 1.0
         return self.least + (1.0 - self.least) * max(0.0, (self.budget.limit - low) / (high - low))
+
+    @property
+    def reduced(self) -> float:
+        """As `Draft.reduced`; undecided convolutions are whole, too."""
+        return 1.0 - self._cost_undecided_whole() / self.budget.dense
+
+    def _cost_undecided_whole(self) -> int:
+        undecided = [found for step in self.grouping.by_step[self.number :] for found in step]
+        whole = {found.name: GroupSpec(1, len(self.grouping.kept(found, "in", self.kept))) for found in undecided}
+        return self._reading(whole).form.cost(self.widths)
 
     def decide(self, keep: float, groups: float = 1.0) -> None:  # noqa: ARG002  (they follow)
         """Decides the next unit: the share of the kernels of its convolutions that stays, one less the pruning rate."""
@@ -261,9 +269,6 @@ class RateDraft(GroupDraft):
 
     def _configured(self, found: Groupable, keep: float) -> GroupSpec:
         return configure_groups(*self._sizes(found, {}), 1.0 - keep, counts=found.counts)
-
-    def _inputs(self, name: str) -> int:
-        return len(self.grouping.kept(self._convolutions[name], "in", self.kept))
 
     def _reading(self, specs: Mapping[str, GroupSpec]) -> Budget:
         return self._whole.reading({name: spec.inputs for name, spec in {**self._specs, **specs}.items()})

@@ -195,6 +195,18 @@ def test_a_rate_below_a_half_is_plain_channel_pruning() -> None:
     assert type(plan.apply(walk.model).b) is nn.Conv2d
 
 
+def test_what_is_undecided_counts_as_whole() -> None:
+    walk = three()
+    draft = group_draft(walk, 0.5, rates=True)
+    assert draft.reduced == 0.0
+    assert 0.1 < draft.even < 1.0
+    draft.decide(1.0)
+    draft.decide(0.2)
+    left = walk.macs({"a": len(draft.kept["a"])}, groups={"b": 4}, reads={"b": 2})
+    assert draft.reduced == pytest.approx(1.0 - left / walk.macs())
+    assert group_draft(walk, 1.0, rates=True).even == 1.0
+
+
 def test_rates_that_cannot_meet_the_budget_are_refused_before_any_step() -> None:
     with pytest.raises(BudgetError, match=r"at its highest pruning rate, 0\.900, 0\.\d+ remain"):
         group_draft(three(), 0.05, rates=True)
