@@ -1,20 +1,82 @@
 """Plans that an agent is shown before it acts: the uniform one, and those by rule from what the probes have shown."""
 
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
 from agents.rules import GUESSES, guesses
+from prune_env.budget import Budget
 from prune_env.env import PruningEnv
 from prune_env.observation import FloatArray
 from prune_env.task import PruningTask
-from prune_env.unit import IntArray
+
+COUNTS = (2, 4, 8)
+"""Group counts that an agent is shown in a plan of one keep ratio each, as far as the budget needs them [our choice]."""
+
+HALVINGS = 12
+
+
+class Shown(NamedTuple):
+    """One plan to be shown.
+
+    Attributes:
+        keep: What is asked of each free unit: its keep ratio, or the share of kernels where rates are decided, [units].
+        groups: Into how many groups its convolutions should fall.
+    """
+
+    keep: npt.NDArray[np.float64]
+    groups: int = 1
 
 
 def how_many(task: PruningTask, episodes: int, action: str) -> int:
-    """Plans that an agent is shown: half of the episodes at most, so that it also acts; none without probes.
-
-    They are widths, so none are shown to an agent that decides on pruning rates.
-    """
-    if task.probe_keep is None or action == "pruning_rate":
+    """Plans that an agent is shown: half of the episodes at most, so that it also acts; none without probes."""
+    if task.probe_keep is None:
         return 0
-    return min(GUESSES, episodes // 2)
+    return min(GUESSES + len(_counts(task, action)), episodes // 2)
+
+
+def shown_plans(task: PruningTask, action: str) -> list[Shown]:
+    """The plans that an agent is shown, all within the budget.
+
+    Those of the rules; where rates are decided, with the rules' proportions of units; where group counts are, also
+    plans of one keep ratio with all convolutions in as many groups, as wide as these allow.
+
+    Args:
+        task: The task; its units are probed if they were not yet.
+        action: What an action means, as ``env.action``.
+    """
+    ratios = [widths / task.budget.channels for widths in guesses(task)]
+    if action == "pruning_rate":
+        return [_at_budget(task, action, keep, 1) for keep in ratios]
+    even = np.ones(len(task.budget.units))
+    return [Shown(keep) for keep in ratios] + [_at_budget(task, action, even, count) for count in _counts(task, action)]
+
+
+def _counts(task: PruningTask, action: str) -> list[int]:
+    if task.groups is None or action == "pruning_rate":
+        return []
+    # With more groups than that even the widest network would leave some of the budget unspent.
+    return [count for count in COUNTS if count <= min(task.groups.grouping.most, 1.0 / task.budget.keep)]
+
+
+def _at_budget(task: PruningTask, action: str, proportions: npt.NDArray[np.float64], groups: int) -> Shown:
+    """What is asked in these proportions, all more or less alike until the budget is spent."""
+    budget = task.budget
+    assert budget.metric != "latency"  # which knows no groups
+    boundless = Budget(task.walk, budget.metric, 1.0, task.min_keep, budget.round_to)
+
+    def share(factor: float) -> float:
+        draft = task.draft(action, boundless)
+        for keep in proportions:
+            draft.decide(min(1.0, factor * float(keep)), groups)
+        return draft.share
+
+    low, high = 0.0, 1.0 / float(proportions.min())
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if share(middle) <= budget.keep else (low, middle)
+    return Shown(np.minimum(1.0, low * proportions), groups)
 
 
 class Demonstrations:
@@ -28,7 +90,7 @@ class Demonstrations:
     def __init__(self, env: PruningEnv, episodes: int) -> None:
         self.env = env
         self.episodes = episodes
-        self._plans: list[IntArray] | None = None
+        self._plans: list[Shown] | None = None
 
     def __len__(self) -> int:
         return how_many(self.env.task, self.episodes, self.env.action)
@@ -38,5 +100,6 @@ class Demonstrations:
         if episode >= len(self):
             return None
         if self._plans is None:
-            self._plans = guesses(self.env.task)
-        return self.env.action_for(int(self._plans[episode][self.env.number]))
+            self._plans = shown_plans(self.env.task, self.env.action)
+        plan = self._plans[episode]
+        return self.env.action_for(float(plan.keep[self.env.number]), plan.groups)

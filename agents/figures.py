@@ -93,6 +93,8 @@ def _heat_map(
     axes.set_yticks(shown, [style.short_name(units[number]) for number in shown], parse_math=False)
     axes.tick_params(axis="y", labelsize=7.5)
     bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30, format=unit)
+    if unit == "%d":
+        bar.ax.yaxis.set_major_locator(style.whole_numbers())
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelcolor=style.INK, labelsize=9)
     style.add_title(axes, title)

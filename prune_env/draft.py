@@ -63,7 +63,7 @@ class Draft:
         """The group counts of the convolutions that were decided with a unit, by name."""
         return {}
 
-    def decide(self, keep: float) -> None:
+    def decide(self, keep: float, groups: float = 1.0) -> None:  # noqa: ARG002  (here nothing falls into groups)
         """Decides the next unit: the allowed width nearest to a keep ratio, or as much as the budget leaves."""
         wanted = self.budget.allowed(self.number, keep * int(self.budget.channels[self.number]))
         self._close(min(wanted, self.budget.cap(self.number, self.widths)))

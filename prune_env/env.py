@@ -10,7 +10,6 @@ import numpy as np
 from gymnasium import spaces
 
 from prune_env.config import RunConfig
-from prune_env.draft import GroupDraft
 from prune_env.errors import UserError
 from prune_env.observation import FEATURES, FloatArray
 from prune_env.prepare import load_model, load_splits, make_task
@@ -88,11 +87,7 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
         if draft.finished:
             raise RuntimeError("The episode is over: every unit is decided. Call reset() to start another.")
         keep = self._keep(float(action[0]))
-        if isinstance(draft, GroupDraft):
-            wanted = 1.0 if len(action) == 1 else self._most_groups ** ((float(action[1]) + 1.0) / 2.0)
-            draft.decide(keep, wanted)
-        else:
-            draft.decide(keep)
+        draft.decide(keep, 1.0 if len(action) == 1 else self._most_groups ** ((float(action[1]) + 1.0) / 2.0))
         info: dict[str, Any] = {"unit": draft.budget.units[number].name, "width": int(draft.widths[number])}
         info["groups"] = draft.groups_of(number)
         if not draft.finished:
@@ -112,17 +107,26 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
         """The number of the free unit that is being decided."""
         return self._draft.number
 
-    def action_for(self, width: int) -> FloatArray:
-        """The action that asks for a width of the unit that is being decided, or the nearest to it, in one group.
+    def action_for(self, keep: float, groups: float = 1.0) -> FloatArray:
+        """The action that asks for something of the unit that is being decided, or for the nearest to it.
+
+        Args:
+            keep: Its keep ratio, or the share of kernels where rates are decided, in (0, 1].
+            groups: Into how many groups its convolutions should fall, where an action says that.
 
         Returns:
             float32, in [-1, 1], of the action's shape.
         """
-        keep = width / int(self.task.budget.channels[self.number])
-        action = log(keep / max(self._draft.even, 1e-9)) if self.action == "share" else 2.0 * keep - 1.0
-        found = np.full(self.action_space.shape or (), -1.0, dtype=np.float32)
-        found[0] = min(1.0, max(-1.0, action))
-        return found
+        if self.action == "share":
+            action = log(keep / max(self._draft.even, 1e-9))
+        elif self.action == "ratio":
+            action = 2.0 * keep - 1.0
+        else:
+            action = 2.0 * (1.0 - keep) / max(1.0 - self.task.min_keep, 1e-9) - 1.0
+        numbers = [action]
+        if self.action_space.shape == (2,):
+            numbers.append(2.0 * log(groups) / max(log(self._most_groups), 1e-9) - 1.0)
+        return np.clip(np.array(numbers, dtype=np.float32), -1.0, 1.0)
 
     def _keep(self, action: float) -> float:
         """The share of channels (or of kernels) that an action asks for, before rounding and clipping."""

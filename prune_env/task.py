@@ -260,11 +260,17 @@ class PruningTask:
         share = min(1.0, self.budget.form.cost(widths) / self.budget.dense)
         return self.walk.plan(self.budget.names(widths), self.scores, self._planned_budget(share), self.provenance)
 
-    def draft(self, action: str = "share") -> Draft:
-        """A plan in the making, of the kind that an environment's actions decide on."""
+    def draft(self, action: str = "share", budget: Budget | None = None) -> Draft:
+        """A plan in the making, of the kind that an environment's actions decide on.
+
+        Args:
+            action: What an action means, as ``env.action``.
+            budget: Another budget than the task's.
+        """
+        budget = budget or self.budget
         if self.groups is None:
-            return Draft(self.budget)
-        about = self.budget, self.groups.grouping, self.scores, self.groups.kernels
+            return Draft(budget)
+        about = budget, self.groups.grouping, self.scores, self.groups.kernels
         return RateDraft(*about, self.min_keep) if action == "pruning_rate" else GroupDraft(*about)
 
     def drafted(self, draft: Draft) -> PruningPlan:
