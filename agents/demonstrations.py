@@ -12,7 +12,7 @@ from prune_env.observation import FloatArray
 from prune_env.task import PruningTask
 
 COUNTS = (2, 4, 8)
-"""Group counts that an agent is shown in a plan of one keep ratio each, as far as the budget needs them [our choice]."""
+"""Group counts that an agent is shown, in plans of one keep ratio, as far as the budget needs them [our choice]."""
 
 HALVINGS = 12
 
