@@ -46,23 +46,31 @@ class Policy:
         """How many numbers an action has: 2 where the second says how many groups."""
         return [layer.out_features for layer in self.actor if isinstance(layer, nn.Linear)][-1]
 
+    def check(self, granularity: str) -> None:
+        """Refuses a granularity that the policy was not trained with.
+
+        Raises:
+            ConfigError: If it is another one.
+        """
+        needed = "group" if self.numbers == 2 or self.action == "pruning_rate" else "channel"
+        if granularity != needed:
+            raise ConfigError(
+                f"env.granularity: {granularity} given, but the policy was trained with {needed}. Give "
+                f"env.granularity={needed}."
+            )
+
     def act(self, observation: FloatArray) -> FloatArray:
         """The action for one observation [len(features)], float32 [numbers]."""
         with torch.no_grad():
             return np.asarray(self.actor(torch.from_numpy(observation)[None])[0].numpy(), dtype=np.float32)
 
     def propose(self, env: PruningEnv) -> Trial:
-        """Walks an environment once and returns the finished plan's trial.
+        """Walks an environment, whose actions mean what the policy's do, once and returns the finished plan's trial.
 
         Raises:
             ConfigError: If the environment takes other actions than the policy gives.
         """
-        if env.action_space.shape != (self.numbers,):
-            needed = "channel" if self.numbers == 1 else "group"
-            raise ConfigError(
-                f"env.granularity: the policy gives actions of {self.numbers} numbers, as with {needed}, and the "
-                f"environment takes {env.action_space.shape}. Give env.granularity={needed}."
-            )
+        self.check("channel" if env.task.groups is None else "group")
         observation, _ = env.reset()
         finished = False
         info: dict[str, Any] = {}

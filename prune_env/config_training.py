@@ -96,7 +96,7 @@ class FinetuneSection(TrainingSection):
     selectors: bool = Field(
         default=False,
         description="Whether an attention selector for each group chooses anew what it reads: from all inputs down to "
-        "as many as the plan says over the first three quarters of the training, then for good.",
+        "as many as the plan says over the first half of the training, then for good.",
     )
     selector_penalty: float = Field(
         default=1e-3, ge=0, description="selectors: weight of their mean gate in the loss, 0 or more."

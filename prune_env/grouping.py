@@ -74,7 +74,7 @@ class Grouping:
             free = [number[unit.name] for found in sides.values() for unit, _ in found if unit.free]
             reason = why_not_groupable(walk.model.get_submodule(layer.name))
             if not sides["in"]:
-                reason = reason or "it reads the network's input"
+                reason = reason or "it reads no unit's channels"
             if layer.name in untouched:
                 reason = reason or "it is protected"
             if not free:

@@ -125,14 +125,21 @@ def trace(config: RunConfig, splits: Splits, model: nn.Module) -> LayerWalk:
     return LayerWalk.trace(model, image, config.env.protect)
 
 
-def make_evaluator(config: RunConfig, splits: Splits, walk: LayerWalk) -> Evaluator:
-    """The evaluator of a walk on the configuration's reward and calibration set; nothing is measured for it."""
-    repair = make_repair(config, splits, walk)
+def make_evaluator(config: RunConfig, splits: Splits, walk: LayerWalk, grouped: bool = False) -> Evaluator:
+    """The evaluator of a walk on the configuration's reward and calibration set; nothing is measured for it.
+
+    Args:
+        config: The run's settings.
+        splits: The data.
+        walk: The network's walk.
+        grouped: Whether convolutions may fall into groups.
+    """
+    repair = make_repair(config, splits, walk, grouped)
     return Evaluator(walk, splits.reward(), splits.calibration(), usual_form(config), device_of(config), repair)
 
 
-def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk) -> Repair | None:
-    """What a configuration has cut layers repaired by; None for nothing."""
+def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk, grouped: bool) -> Repair | None:
+    """What a configuration has cut layers repaired by, also convolutions in groups; None for nothing."""
     if config.repair.name == "none":
         return None
     subject = replace(subject_of(config, splits, walk), data=_first(splits.calibration(), config.repair.images))
@@ -141,7 +148,7 @@ def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk) -> Repair | 
     normed = {pair.conv for pair in subject.fold_pairs}
     model = copy.deepcopy(walk.model).float().to(device_of(config))
     # A convolution that falls into groups reads less also of a unit that stays whole.
-    units = walk.units if config.env.granularity == "group" else walk.free
+    units = walk.units if grouped else walk.free
     readers = {member.module: None for unit in units for member in unit.members if member.side == "in"}
     return LeastSquares(model, readers, subject.batches(), normed, config.repair.ridge)
 
@@ -222,14 +229,14 @@ def make_task(
             replace(evaluator.evaluate(plan), latency=seconds[0]), replace(evaluator.dense(), latency=seconds[1])
         )
 
-    repair = make_repair(config, splits, walk)
+    repair = make_repair(config, splits, walk, groups is not None)
     facts = {key: getattr(config, key).model_dump() for key in ("data", "criterion", "repair", "reward")}
     chooser = FormChooser(walk, budget, *sets, device, scores, rank, repair, facts, tell)
     choice = chooser.choose(config.form, config.search.evaluations)
     if choice.form.threads is not None:
         torch.set_num_threads(choice.form.threads)
     evaluator = Evaluator(walk, *sets, choice.form, device, repair)
-    return PruningTask(
+    task = PruningTask(
         walk,
         budget,
         evaluator,
@@ -251,6 +258,8 @@ def make_task(
             "seed": config.seed,
         },
     )
+    task.reachable(config.env.action)
+    return task
 
 
 def _groups(

@@ -231,10 +231,9 @@ class PruningTask:
         there, here = (row["widths"], row.get("groups", {}), row.get("reads", {})), (widths, plan.groups, plan.reads)
         if row["kind"] != kind or there != here:
             raise RunError(
-                f"evaluation {self.trials} of the run was {row['kind']!r} with the widths {there[0]} and groups "
-                f"{there[1]}, but going through the run again gives {kind!r} with {widths} and {plan.groups}. The run "
-                "was made on another machine, with another release or with other weights, and cannot be taken up here. "
-                "Start a new one."
+                f"evaluation {self.trials} of the run was {row['kind']!r} with {_told(*there)}, but going through the "
+                f"run again gives {kind!r} with {_told(*here)}. The run was made on another machine, with another "
+                "release or with other weights, and cannot be taken up here. Start a new one."
             )
         outcome = Outcome(row["accuracy"], row["loss"], plan.costs.macs, plan.costs.params, images=row["images"])
         self.evaluator.remember(plan, outcome)
@@ -273,6 +272,14 @@ class PruningTask:
         about = budget, self.groups.grouping, self.scores, self.groups.kernels
         return RateDraft(*about, self.min_keep) if action == "pruning_rate" else GroupDraft(*about)
 
+    def reachable(self, action: str) -> tuple[float, float]:
+        """The shares of the dense cost that plans can reach by such actions: least and most.
+
+        Raises:
+            BudgetError: If the budget is not among them.
+        """
+        return (self.draft(action).share, 1.0) if action == "pruning_rate" else self.budget.reachable
+
     def drafted(self, draft: Draft) -> PruningPlan:
         """The plan of a draft in which every unit is decided."""
         if not isinstance(draft, GroupDraft):
@@ -292,3 +299,8 @@ class PruningTask:
             widths[number] = self.budget.allowed(number, (self.probe_keep or 0.0) * unit.channels)
             rises[unit.name] = self.attempt(widths, "probe").outcome.loss - self.baseline.loss
         return rises
+
+
+def _told(widths: Mapping[str, int], groups: Mapping[str, int], reads: Mapping[str, int]) -> str:
+    """What was tried, in words."""
+    return f"the widths {widths}" + (f", groups {groups} and inputs a group {reads}" if groups else "")

@@ -32,7 +32,6 @@ from scripts.training import (
     take_up,
     train_into,
     training_images,
-    undecided_share,
 )
 
 Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]
@@ -83,7 +82,7 @@ def finetune(
             folder = start_training(place, given, splits, network, workers, plan)
     networks = {
         "dense": (dense, evaluator.walk.plan({}).costs),
-        "recalibrated": (evaluator.pruned(plan) if settings.finetune.selectors else copy.deepcopy(network), plan.costs),
+        "recalibrated": (_recalibrated(network, searched, evaluator, settings), plan.costs),
         "fine-tuned": (network, plan.costs),
     }
     teacher = dense if settings.finetune.distillation else None
@@ -132,6 +131,13 @@ def _network(plan: PruningPlan, dense: nn.Module, evaluator: Evaluator, settings
     return apply_with_selectors(plan, dense) if resume else evaluator.with_selectors(plan)
 
 
+def _recalibrated(network: nn.Module, searched: RunDirectory, evaluator: Evaluator, settings: RunConfig) -> nn.Module:
+    """The network before its training: with selectors as the search's plan has it, which they may have changed."""
+    if settings.finetune.selectors:
+        return evaluator.pruned(PruningPlan.load(searched.plan))
+    return copy.deepcopy(network)
+
+
 def _on(workers: Workers, settings: RunConfig) -> RunConfig:
     """The settings for this process's own device."""
     section = settings.run.model_copy(update={"device": str(workers.device)})
@@ -145,7 +151,7 @@ def _finish(
     record = {
         "model": settings.model.name,
         "rows": [row.as_record() for row in rows],
-        "best_epoch": epoch_to_keep(epochs, len(epochs), undecided_share(settings.finetune.selectors)).number,
+        "best_epoch": epoch_to_keep(epochs, len(epochs)).number,
         "passes": passes._asdict(),
         "seconds": seconds,
         "threads": torch.get_num_threads(),

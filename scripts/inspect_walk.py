@@ -21,14 +21,14 @@ def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: A
     with console.status("building the network, tracing it and reading feature-map ranks"):
         task = make_task(settings, splits, load_model(settings, splits))
         seconds = task.attempt(task.budget.uniform(), "uniform").seconds
-    record = _record(task, seconds)
+    record = _record(task, seconds, settings.env.action)
     if as_json:
         print_json(record)
         return
     results.print(_units_table(task, record))
     if task.report is not None and task.report.layers:
         results.print(_ranks_table(task))
-    low, high = task.budget.reachable
+    low, high = task.reachable(settings.env.action)
     metric = settings.budget.metric
     results.print(
         f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set accuracy "
@@ -52,7 +52,7 @@ def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: A
         results.print(f"never called in the forward pass, left dense: {', '.join(task.walk.idle)}")
 
 
-def _record(task: PruningTask, seconds: float) -> dict[str, Any]:
+def _record(task: PruningTask, seconds: float, action: str) -> dict[str, Any]:
     walk, budget = task.walk, task.budget
     free = {unit.name: number for number, unit in enumerate(budget.units)}
     evidence = task.report.by_unit() if task.report else {}
@@ -80,7 +80,7 @@ def _record(task: PruningTask, seconds: float) -> dict[str, Any]:
         "units": units,
         "layers": [] if task.report is None else task.report.as_record()["layers"],
         "reach": {"macs": walk.reach("macs"), "params": walk.reach("params")},
-        "budget": {"metric": budget.metric, "keep": budget.keep, "reachable": list(budget.reachable)},
+        "budget": {"metric": budget.metric, "keep": budget.keep, "reachable": list(task.reachable(action))},
         "latency": None if task.latency is None else task.latency.as_record(),
         "groups": None if task.groups is None else task.groups.as_record(),
         "idle": list(walk.idle),

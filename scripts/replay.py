@@ -69,6 +69,7 @@ def read_plan_or_policy(source: Path) -> PruningPlan | Policy:
 
 
 def _propose(policy: Policy, settings: RunConfig, splits: Splits, model: nn.Module) -> tuple[Evaluator, PruningPlan]:
+    policy.check(settings.env.granularity)
     # One plan is evaluated: measuring the fastest form would take many times as long.
     given = FormSection(**asdict(usual_form(settings)))
     task = make_task(settings.model_copy(update={"form": given}), splits, model)
@@ -91,7 +92,7 @@ def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.M
     _check_units(plan, walk)
     walk = walk.protecting({unit.name: unit.protected for unit in plan.units if unit.protected})
     costs = walk.costs(plan.widths, plan.groups, plan.reads)
-    return make_evaluator(settings, splits, walk), plan.model_copy(update={"costs": costs})
+    return make_evaluator(settings, splits, walk, bool(plan.grouped)), plan.model_copy(update={"costs": costs})
 
 
 def _check_units(plan: PruningPlan, walk: LayerWalk) -> None:

@@ -54,7 +54,7 @@ def prepare(settings: RunConfig, run: RunDirectory | None = None) -> tuple[Split
             latency = LatencyModel.from_record(run.read_json(run.latency))
         times = read_times(run) if run is not None and run.groups.is_file() else None
         task = make_task(settings, splits, model, status.update, known, latency, times)
-    low, high = task.budget.reachable
+    low, high = task.reachable(settings.env.action)
     console.print(
         f"{settings.model.name}: {len(task.budget.units)} of {len(task.walk.units)} units free, reachable "
         f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {settings.budget.keep:.0%}"

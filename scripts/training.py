@@ -25,7 +25,6 @@ from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
 from prune_env.recover.selection import selectors_of
 from prune_env.recover.workers import Workers
 from prune_env.run import RunDirectory
-from prune_env.surgery.selectors import RAMP
 from scripts.common import console
 
 Validate = Callable[[nn.Module], float]
@@ -185,8 +184,7 @@ def train_into(
         if teacher is not None:
             teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
         trainer = Trainer(model, batches, settings, seed, workers, passes, teacher, selector_penalty)
-        selects = bool(selectors_of(model))
-        kept = folder.selecting if selects else folder.weights
+        kept = folder.selecting if selectors_of(model) else folder.weights
         epochs: list[Epoch] = []
         if known:
             epochs = known[1]
@@ -196,7 +194,7 @@ def train_into(
                 epoch = _one_more(trainer, folder, tell)
                 epoch = replace(epoch, accuracy=validate(trainer.result))
                 epochs.append(epoch)
-                if workers.first and epoch_to_keep(epochs, settings.epochs, undecided_share(selects)) is epoch:
+                if workers.first and epoch_to_keep(epochs, settings.epochs) is epoch:
                     save_weights(trainer.result, kept)
                 # Told twice after a kill, and not never: TensorBoard purges what comes again.
                 tell(0, epoch)
@@ -206,27 +204,21 @@ def train_into(
         return epochs, passes
 
 
-def epoch_to_keep(epochs: Sequence[Epoch], planned: int, learning: float = 0.5) -> Epoch:
-    """Of the last part of a training the epoch that did best on the validation images; before that, the last one.
+def epoch_to_keep(epochs: Sequence[Epoch], planned: int) -> Epoch:
+    """Of the second half of a training the epoch that did best on the validation images; before that, the last one.
 
     The network that a training starts from has as a rule been trained on these images: its first epochs still know
-    them by heart, and would win over later ones that are better on any others.
+    them by heart, and would win over later ones that are better on any others. Selectors, too, have chosen by then.
 
     Args:
         epochs: Those so far, one or more.
         planned: How many there will be.
-        learning: The share of the training before that last part; see `undecided_share`.
 
     Returns:
         One of them; of equally good ones the later, whose learning rate was lower.
     """
-    late = [epoch for epoch in epochs if epoch.number > int(learning * planned)] or epochs[-1:]
+    late = [epoch for epoch in epochs if epoch.number > planned // 2] or epochs[-1:]
     return max(late, key=lambda epoch: (epoch.accuracy or 0.0, epoch.number))
-
-
-def undecided_share(selects: bool) -> float:
-    """The share of a training none of whose epochs is kept: half [our choice], or as long as selectors are choosing."""
-    return RAMP[1] if selects else 0.5
 
 
 def _one_more(trainer: Trainer, folder: TrainingFolder, tell: Callable[[int, Epoch | None], None]) -> Epoch:

@@ -26,7 +26,7 @@ def test_a_convolution_is_decided_with_the_last_free_unit_that_it_touches() -> N
 def test_the_others_stay_whole_and_it_is_said_why() -> None:
     whole = Grouping(toy_walk(protect={"mid": "why"}), 8, untouched=["down"]).whole
     assert whole == {
-        "stem": "it reads the network's input",
+        "stem": "it reads no unit's channels",
         "down": "it is protected",
         "fc": "it is a Linear and no nn.Conv2d",
     }

@@ -133,8 +133,8 @@ class GatheredConv2d(nn.Module):
                 small.weight[rows] = dense.weight[rows].index_select(1, torch.as_tensor(inputs, device=device))
             if dense.bias is not None and small.bias is not None:
                 small.bias.copy_(dense.bias)
-        small.train(dense.training)
-        return cls(small, torch.as_tensor(np.concatenate(chosen), device=device), dense.in_channels)
+        made = cls(small, torch.as_tensor(np.concatenate(chosen), device=device), dense.in_channels)
+        return made.train(dense.training)
 
     def simplest(self) -> nn.Module:
         """The convolution alone where the gather leaves everything in its place; else this."""

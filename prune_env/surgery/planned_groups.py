@@ -88,7 +88,8 @@ def put_in_order(plan: PruningPlan, model: nn.Module, kept: Kept) -> dict[tuple[
             and not hasattr(modules[member.module], "keep_outputs")
             for member in unit.members
         )
-        if unit is None or not alone:
+        others = [] if unit is None else [m.module for m in unit.members if m.side == "out" and m.module != name]
+        if unit is None or unit.protected is not None or not alone or any(other in plan.grouped for other in others):
             raise PlanError(
                 f"The filters of {shorten(repr(name))} are not in ascending order, which what reads its channels "
                 "cannot follow. Make the plan anew."

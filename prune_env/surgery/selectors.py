@@ -23,8 +23,11 @@ LEAST_HIDDEN = 4
 MOMENTUM = 0.01
 """Weight of a batch's gates in their moving mean."""
 
-RAMP = 1.0 / 12.0, 3.0 / 4.0
-"""Shares of a training between which the inputs that are read fall evenly from all to as many as are wanted (DGC)."""
+RAMP = 1.0 / 12.0, 1.0 / 2.0
+"""Shares of a training between which the inputs that are read fall evenly from all to as many as are wanted.
+
+DGC's ends at 3/4. Here the choice is then frozen, and what is frozen has half of the training to adapt [our choice].
+"""
 
 
 class GroupSelector(nn.Module):

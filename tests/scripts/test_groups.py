@@ -1,6 +1,7 @@
 """The commands where convolutions may fall into groups: what is shown, searched, kept, taken up and replayed."""
 
 import json
+import re
 import shutil
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
@@ -17,13 +18,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy import digits_config, trained_digits
 
 from agents.policy import load_policy
-from prune_env import PruningPlan
+from prune_env import PruningPlan, RunConfig
+from prune_env.budget import Budget
+from prune_env.draft import RateDraft
 from prune_env.errors import ConfigError, PlanError, RunError
 from prune_env.grouping import Grouping
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
+from prune_env.task import PruningTask
 from scripts.inspect_walk import inspect_walk
 from scripts.replay import replay
+from scripts.searching import prepare, search_into, settings_of, start_run
 from scripts.train import train
 
 EVALUATIONS = 14
@@ -55,16 +60,20 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "digits.yaml"
 
 
-def searched(config: Path, folder: Path, *overrides: str) -> RunDirectory:
-    train(config, [f"run.directory={folder}", GROUPED, *overrides])
-    return RunDirectory.open(folder)
-
-
 @pytest.fixture(scope="module")
 def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, RunDirectory]:
     """A finished run for each meaning of an action; not to be changed."""
     folder = tmp_path_factory.mktemp("runs")
-    return {action: searched(config, folder / action, f"env.action={action}") for action in ACTIONS}
+    for action in ACTIONS:
+        train(config, [f"run.directory={folder / action}", GROUPED, f"env.action={action}"])
+    return {action: RunDirectory.open(folder / action) for action in ACTIONS}
+
+
+@pytest.fixture(scope="module")
+def task(runs: Mapping[str, RunDirectory]) -> PruningTask:
+    """What the runs have searched; an action's meaning is not the task's."""
+    run = runs["share"]
+    return prepare(settings_of(run), run)[1]
 
 
 @pytest.fixture(scope="module")
@@ -96,18 +105,26 @@ def interrupted(run: RunDirectory, root: Path, lines: int) -> RunDirectory:
     return copy
 
 
+def search_on(run: RunDirectory, task: PruningTask, settings: RunConfig) -> RunDirectory:
+    """Begins or goes on with a search; neither report nor latency, which take most of a small run's time."""
+    search_into(run, task.again(), settings, lambda _: None, lambda _: None)
+    return run
+
+
 def lines_of(run: RunDirectory) -> list[bytes]:
     return run.evaluations_file.read_bytes().splitlines(keepends=True)
 
 
 def untimed(run: RunDirectory) -> list[dict[str, Any]]:
-    return [{key: row[key] for key in row if key != "seconds"} for row in run.evaluations()]
+    return [{key: row[key] for key in row if key not in ("seconds", "cached")} for row in run.evaluations()]
 
 
 def times_of(grouping: Grouping, _: object) -> dict[str, dict[int, float]]:
     """A machine on which 4 groups are faster than a whole convolution, 8 hardly so, and 2 slower."""
     seconds = {1: 1e-3, 2: 2e-3, 4: 0.5e-3, 8: 0.96e-3}
-    return {found.name: {one: seconds[one] for one in seconds if one in found.counts} for found in grouping.convolutions}
+    return {
+        found.name: {one: seconds[one] for one in seconds if one in found.counts} for found in grouping.convolutions
+    }
 
 
 @pytest.fixture
@@ -119,7 +136,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_inspect_gives_times_allowed_counts_and_what_stays_whole(config: Path, told: Callable[[], Any]) -> None:
     inspect_walk(config, [GROUPED, "env.max_groups=4", "env.protect.layer2.0.conv2=mine"], as_json=True)
     found = told()["groups"]
-    assert found["whole"]["conv1"] == "it reads the network's input"
+    assert found["whole"]["conv1"] == "it reads no unit's channels"
     assert found["whole"]["linear"] == "it is a Linear and no nn.Conv2d"
     assert found["whole"]["layer2.0.conv2"] == "it is protected"
     assert found["times"].keys() == found["allowed"].keys()
@@ -131,13 +148,9 @@ def test_inspect_gives_times_allowed_counts_and_what_stays_whole(config: Path, t
         assert found["allowed"][name] == [1, 2, 3, 4]
 
 
-def test_inspect_of_channels_says_nothing_of_groups(
-    config: Path, told: Callable[[], Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_of_channels_says_nothing_of_groups(config: Path, told: Callable[[], Any]) -> None:
     inspect_walk(config, as_json=True)
     assert told()["groups"] is None
-    inspect_walk(config)
-    assert "groups" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("machine")
@@ -149,21 +162,18 @@ def test_the_table_has_a_time_for_every_count_and_a_reason_for_what_stays_whole(
     rows = {cells[0]: cells[1:] for line in lines if len(cells := [cell.strip() for cell in line.split("│")[1:-1]]) > 1}
     # In brackets: what is not allowed.
     assert rows["layer1.0.conv1"] == ["layer1.0.conv1", "1.00", "(2.00)", "0.50", "(0.96)"]
-    assert rows["conv1"] == ["it reads the network's input", "", "", "", ""]
+    assert rows["conv1"] == ["it reads no unit's channels", "", "", "", ""]
     assert rows["linear"] == ["it is a Linear and no nn.Conv2d", "", "", "", ""]
 
 
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize("action", ACTIONS)
-def test_with_only_faster_groups_no_other_count_is_allowed_or_used(
-    config: Path, tmp_path: Path, told: Callable[[], Any], action: str
-) -> None:
-    settings = ["env.only_faster_groups=true", f"env.action={action}"]
-    inspect_walk(config, [GROUPED, *settings], as_json=True)
-    record = told()["groups"]
-    assert set(map(tuple, record["allowed"].values())) == {(1, 4)}
-    run = searched(config, tmp_path / "run", *settings)
-    assert run.read_json(run.groups) == record
+def test_with_only_faster_groups_no_other_count_is_allowed_or_used(config: Path, tmp_path: Path, action: str) -> None:
+    settings = RunConfig.load(config, [GROUPED, "env.only_faster_groups=true", f"env.action={action}"])
+    _, task = prepare(settings)
+    assert task.groups is not None
+    assert set(map(tuple, task.groups.as_record()["allowed"].values())) == {(1, 4)}
+    run = search_on(RunDirectory.create(tmp_path / "run"), task, settings)
     used = {count for row in run.evaluations() for count in row.get("groups", {}).values()}
     assert 4 in used
     assert used <= {1, 4}
@@ -280,35 +290,39 @@ def test_the_report_has_the_groups_beside_the_milliseconds(finished: RunDirector
     assert [Image.open(BytesIO(b64decode(source))).size[0] for source in sources] == [1350] * 5
 
 
-def test_the_same_seed_makes_the_same_run(config: Path, finished: RunDirectory, tmp_path: Path) -> None:
-    again = searched(config, tmp_path / "again", f"env.action={finished.root.name}")
+def test_the_same_seed_makes_the_same_run(finished: RunDirectory, task: PruningTask, tmp_path: Path) -> None:
+    again = search_on(RunDirectory.create(tmp_path / "again"), task, settings_of(finished))
     assert again.plan.read_bytes() == finished.plan.read_bytes()
     assert again.policy.read_bytes() == finished.policy.read_bytes()
     assert untimed(again) == untimed(finished)
 
 
-@pytest.mark.parametrize("lines", [0, 7, EVALUATIONS + 1], ids=["none", "half", "all"])
-def test_a_run_that_was_killed_ends_as_one_that_was_not(finished: RunDirectory, tmp_path: Path, lines: int) -> None:
-    run = interrupted(finished, tmp_path / "run", lines)
-    train(resume=run.root)
+@pytest.mark.parametrize("lines", [7, EVALUATIONS + 1], ids=["half", "all"])
+def test_a_search_that_was_killed_ends_as_one_that_was_not(
+    finished: RunDirectory, task: PruningTask, tmp_path: Path, lines: int
+) -> None:
+    run = search_on(interrupted(finished, tmp_path / "run", lines), task, settings_of(finished))
     assert untimed(run) == untimed(finished)
     assert run.plan.read_bytes() == finished.plan.read_bytes()
     assert run.policy.read_bytes() == finished.policy.read_bytes()
-    assert run.groups.read_bytes() == finished.groups.read_bytes()
 
 
-def test_what_was_measured_for_the_run_is_not_measured_again(
+def test_a_run_that_is_taken_up_goes_by_the_times_that_it_has_measured(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("timed again")
 
+    settings = RunConfig.load(config, [GROUPED, "env.only_faster_groups=true"])
     monkeypatch.setattr("prune_env.prepare.time_groups", times_of)
-    whole = searched(config, tmp_path / "whole", "env.only_faster_groups=true")
+    splits, task = prepare(settings)
+    whole = search_on(start_run(tmp_path / "whole", settings, splits, task), task, settings)
     monkeypatch.setattr("prune_env.prepare.time_groups", refuse)
     run = interrupted(whole, tmp_path / "run", 7)
     train(resume=run.root)
+    assert untimed(run) == untimed(whole)
     assert run.plan.read_bytes() == whole.plan.read_bytes()
+    assert run.report.is_file()
 
 
 def _regroup(row: dict[str, Any]) -> None:
@@ -327,7 +341,7 @@ def _forget(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("change", [_regroup, _read_more, _forget], ids=["groups", "reads", "none"])
 def test_evaluations_with_other_groups_are_refused_by_their_number(
-    finished: RunDirectory, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+    finished: RunDirectory, task: PruningTask, tmp_path: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
     run = interrupted(finished, tmp_path / "run", 9)
     rows = [json.loads(line) for line in lines_of(run)]
@@ -336,12 +350,14 @@ def test_evaluations_with_other_groups_are_refused_by_their_number(
     run.evaluations_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recorded = lines_of(run)
     with pytest.raises(RunError, match=rf"evaluation {number} of the run was .* cannot be taken up here") as refusal:
-        train(resume=run.root)
+        search_on(run, task, settings_of(finished))
     assert lines_of(run) == recorded
-    assert not run.summary.exists()
-    # What the words say of the two plans differs, or nobody could see why they are not the same.
+    # What is said of the two plans must differ, or nobody could see why they are not the same.
     there, _, here = str(refusal.value).partition(", but going through the run again gives ")
-    assert there.partition(" was 'ddpg' with the widths ")[2].replace("groups ", "") not in here.partition(". The run")[0]
+    said = [
+        re.sub(r"\b(the widths|and groups|with|and) ", "", text) for text in (there, here.partition(". The run")[0])
+    ]
+    assert said[0].partition("'ddpg' ")[2] != said[1].partition("'ddpg' ")[2]
 
 
 @pytest.mark.parametrize("text", ["{}", '{"times": 3}', '{"times": {"conv1": {"one": 1.0}}}', "{"])
@@ -359,6 +375,27 @@ def test_replay_applies_a_plan_with_groups(finished: RunDirectory, config: Path,
     expected = finished.read_json(finished.summary)["rows"][2]
     for key in ("reward_accuracy", "test_accuracy", "macs", "params"):
         assert rows["replayed"][key] == pytest.approx(expected[key])
+
+
+def test_a_plan_with_groups_is_repaired_alike_whatever_the_settings_allow(
+    config: Path, task: PruningTask, tmp_path: Path, told: Callable[[], Any]
+) -> None:
+    # What reads a unit that stays whole in groups must make up for what it no longer reads.
+    assert task.groups is not None
+    walk = task.walk.protecting({"conv1": "mine"})
+    grouping = Grouping(walk, 8)
+    draft = RateDraft(Budget(walk, "macs", 0.6), grouping, task.scores, task.groups.kernels, 0.1)
+    while not draft.finished:
+        draft.decide(draft.even)
+    kept = {name: channels.tolist() for name, channels in draft.kept.items()}
+    walk.plan_keeping(kept, draft.grouped, provenance={"repair": "least_squares"}).save(tmp_path / "plan.json")
+    found = []
+    for granularity in ("group", "channel"):
+        settings = ["repair.name=least_squares", "env.protect.conv1=mine", f"env.granularity={granularity}"]
+        replay(tmp_path / "plan.json", config, settings, as_json=True)
+        found.append(next(row for row in told()["rows"] if row["name"] == "replayed"))
+    assert found[0]["macs"] == found[1]["macs"]
+    assert found[0]["test_loss"] == pytest.approx(found[1]["test_loss"], rel=1e-3)
 
 
 def test_replay_walks_a_policy_of_groups(
@@ -389,7 +426,7 @@ def test_a_plan_with_groups_is_refused_on_another_network(
             lambda groups: {"layer1.0.conv1": {"inputs": [[0], [99]], "filters": groups["layer1.0.conv1"]["filters"]}},
             "reads input channel 99, which is not one of the",
         ),
-        (lambda groups: {"layer1.0.conv1": {"inputs": [[0], [1]], "filters": [[0], [1]]}}, "each of these must be in"),
+        (lambda _: {"layer1.0.conv1": {"inputs": [[0], [1]], "filters": [[0], [1]]}}, "each of these must be in"),
         (lambda _: {"layer1.0.conv1": {"inputs": [[0], [1, 2]], "filters": [[0], [1]]}}, "group 1 has 2 inputs"),
     ],
     ids=["missing", "linear", "outside", "filters", "uneven"],
@@ -411,23 +448,20 @@ def test_groups_that_do_not_fit_are_refused_by_their_convolution(
         replay(tmp_path / "plan.json", config)
 
 
-def test_a_policy_of_two_numbers_needs_groups(
-    runs: Mapping[str, RunDirectory], config: Path, refused: Refused
-) -> None:
+def test_a_policy_of_two_numbers_needs_groups(runs: Mapping[str, RunDirectory], config: Path, refused: Refused) -> None:
     said = refused("replay", runs["share"].policy, config)
-    assert "the policy gives actions of 2 numbers" in said
+    assert "env.granularity: channel given, but the policy was trained with group." in said
     assert "Give env.granularity=group." in said
 
 
 def test_a_policy_of_rates_needs_groups(runs: Mapping[str, RunDirectory], config: Path, refused: Refused) -> None:
     said = refused("replay", runs["pruning_rate"].policy, config)
-    assert "pruning_rate" in said
-    assert "env.granularity" in said
+    assert "Give env.granularity=group." in said
 
 
 def test_a_policy_of_channels_does_not_decide_groups(channels: RunDirectory, config: Path, refused: Refused) -> None:
     said = refused("replay", channels.policy, config, GROUPED)
-    assert "the policy gives actions of 1 numbers, as with channel" in said
+    assert "env.granularity: group given, but the policy was trained with channel." in said
     assert "Give env.granularity=channel." in said
 
 
@@ -442,15 +476,24 @@ def test_a_policy_of_channels_does_not_decide_groups(channels: RunDirectory, con
         ([GROUPED, "env.max_groups=true"], "env.max_groups: given true; must not be true or false"),
         ([GROUPED, "criterion.kernels=l1"], "criterion.kernels"),
         (["env.granularity=groups"], "env.granularity"),
-        # Channels alone would meet it.
-        ([*RATES, "budget.keep=0.1", "env.min_keep=0.2"], "at its highest pruning rate, 0.800,"),
     ],
-    ids=["no groups", "latency", "reward", "none", "true", "kernels", "groups", "rates"],
+    ids=["no groups", "latency", "reward", "none", "true", "kernels", "groups"],
 )
 def test_what_cannot_be_is_refused_before_a_run_is_made(
     config: Path, tmp_path: Path, refused: Refused, command: str, overrides: list[str], words: str
 ) -> None:
     assert words in refused(command, config, f"run.directory={tmp_path / 'run'}", *overrides)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "inspect"])
+def test_a_budget_that_rates_cannot_meet_is_refused_before_a_run_is_made(
+    config: Path, tmp_path: Path, refused: Refused, command: str
+) -> None:
+    # Channels alone would meet it.
+    settings = [*RATES, "budget.keep=0.1", "env.min_keep=0.2"]
+    said = refused(command, config, f"run.directory={tmp_path / 'run'}", *settings)
+    assert "at its highest pruning rate, 0.800," in said
     assert not (tmp_path / "run").exists()
 
 

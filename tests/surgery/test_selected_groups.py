@@ -1,0 +1,254 @@
+"""Selectors on a plan's groups: what they train is the cut network, and what they leave is the plan's."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from toy import image_set, toy_resnet, toy_walk
+from zoo import counted_macs, counted_params, imprint
+
+from prune_env import LayerWalk, PruningPlan
+from prune_env.errors import PlanError
+from prune_env.plan import PlannedGroups
+from prune_env.surgery.channels import apply_plan
+from prune_env.surgery.groups import GatheredConv2d
+from prune_env.surgery.least_squares import LeastSquares
+from prune_env.surgery.selected_groups import apply_with_selectors, without_selectors
+from prune_env.surgery.selectors import GroupPrunedConv2d
+
+GROUPS = {"down": 2, "up": 4, "mid": 3, "out": 2}
+READS = {"down": 4, "up": 3, "mid": 5, "out": 6}
+ORDERS = (False, True)
+
+
+def plan_of(walk: LayerWalk, reordered: bool) -> PruningPlan:
+    """Widths cut, and four convolutions in groups; ``down`` and ``mid`` in an order of their own where wanted."""
+    generator = np.random.default_rng(1)
+    kept = {
+        "stem": [0, 1, 3, 4, 6, 7],
+        "down": [0, 2, 3, 5, 6, 8, 9, 11],
+        "up": list(range(16)),
+        "mid": list(range(0, 24, 2)),
+    }
+    reads = {"down": "stem", "up": "down", "mid": "up", "out": "mid"}
+    grouped = {}
+    for name, count in GROUPS.items():
+        filters = np.array(kept.get(name, kept["up"]))
+        if reordered and name in ("down", "mid"):
+            filters = generator.permutation(filters)
+        grouped[name] = PlannedGroups(
+            inputs=[some(kept[reads[name]], READS[name], generator) for _ in range(count)],
+            filters=[sorted(own.tolist()) for own in np.split(filters, count)],
+        )
+    return walk.plan_keeping(kept, grouped)
+
+
+def some(channels: Sequence[int], count: int, generator: np.random.Generator) -> list[int]:
+    return sorted(generator.permutation(channels)[:count].tolist())
+
+
+def layers_of(network: nn.Module) -> dict[str, GroupPrunedConv2d]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, GroupPrunedConv2d)}
+
+
+def frozen(walk: LayerWalk, plan: PruningPlan, seed: int = 0) -> nn.Module:
+    """The network with selectors that have chosen at random, with gates that differ."""
+    network = apply_with_selectors(plan, walk.model)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in layers_of(network).values():
+        layer.means.copy_(0.2 + torch.rand(layer.means.shape, generator=generator))
+        layer.progress(1.0)
+        layer.freeze()
+    return network
+
+
+def images_of(count: int = 4) -> Tensor:
+    return image_set(count, seed=5).images
+
+
+@pytest.mark.parametrize("reordered", ORDERS)
+def test_selectors_have_the_plan_s_groups_and_all_kernels_between_the_channels_that_stay(reordered: bool) -> None:
+    walk = toy_walk()
+    plan = plan_of(walk, reordered)
+    layers = layers_of(apply_with_selectors(plan, walk.model))
+    sizes = {"down": (8, 6), "up": (16, 8), "mid": (12, 16), "out": (16, 12)}
+    assert layers.keys() == GROUPS.keys()
+    for name, layer in layers.items():
+        assert (layer.spec.groups, layer.spec.inputs) == (GROUPS[name], READS[name])
+        assert layer.convolution.weight.shape[:2] == sizes[name]
+        assert (layer.convolution.weight != 0).all()
+        assert layer.reads == sizes[name][1]
+        assert not layer.frozen
+
+
+@pytest.mark.parametrize("reordered", ORDERS)
+@torch.no_grad()
+def test_with_every_gate_at_one_it_is_the_network_that_only_lost_channels(reordered: bool) -> None:
+    walk = toy_walk()
+    plan = plan_of(walk, reordered)
+    network = apply_with_selectors(plan, walk.model)
+    for layer in layers_of(network).values():
+        nn.init.zeros_(layer.selector.gates.weight)
+    whole = plan.model_copy(update={"grouped": {}}).apply(walk.model)
+    torch.testing.assert_close(network(images_of()), whole(images_of()), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_cut_channels_leave_is_repaired_before_there_are_groups() -> None:
+    walk = toy_walk()
+    plan = plan_of(walk, True)
+    images = image_set(32, seed=3)
+    readers = [member.module for unit in walk.units for member in unit.members if member.side == "in"]
+    repair = LeastSquares(walk.model, readers, [(images.images, images.labels)])
+    network = apply_with_selectors(plan, walk.model, repair)
+    for layer in layers_of(network).values():
+        nn.init.zeros_(layer.selector.gates.weight)
+    whole = apply_plan(plan.model_copy(update={"grouped": {}}), walk.model, repair)
+    found = network(images_of())
+    torch.testing.assert_close(found, whole(images_of()), rtol=1e-4, atol=1e-4)
+    assert (found - plan.model_copy(update={"grouped": {}}).apply(walk.model)(images_of())).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("reordered", ORDERS)
+@torch.no_grad()
+def test_with_the_plan_s_own_inputs_and_gates_at_one_it_is_the_plan_s_network(reordered: bool) -> None:
+    walk = toy_walk()
+    plan = plan_of(walk, reordered)
+    small = plan.apply(walk.model)
+    network = apply_with_selectors(plan, walk.model)
+    for name, layer in layers_of(network).items():
+        gathered = small.get_submodule(name)
+        assert isinstance(gathered, GatheredConv2d)
+        chosen = gathered.index.view(GROUPS[name], -1)
+        layer.shares.copy_(torch.zeros_like(layer.shares).scatter(1, chosen, 1.0))
+        layer.frozen = True
+    torch.testing.assert_close(network(images_of()), small(images_of()), rtol=1e-4, atol=1e-5)
+    exported, same = without_selectors(network, plan, walk.model)
+    assert same == plan
+    for name, tensor in small.state_dict().items():
+        torch.testing.assert_close(exported.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("reordered", ORDERS)
+@torch.no_grad()
+def test_without_its_selectors_a_frozen_network_gives_the_same(reordered: bool) -> None:
+    walk = toy_walk()
+    plan = plan_of(walk, reordered)
+    network = frozen(walk, plan)
+    exported, _ = without_selectors(network, plan, walk.model)
+    assert layers_of(exported) == {}
+    torch.testing.assert_close(exported(images_of()), network(images_of()), rtol=1e-5, atol=1e-5)
+    assert (exported(images_of()) - plan.apply(walk.model)(images_of())).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("reordered", ORDERS)
+@torch.no_grad()
+def test_the_plan_that_is_left_makes_the_network_that_takes_the_trained_weights(
+    tmp_path: Path, reordered: bool
+) -> None:
+    walk = toy_walk()
+    plan = plan_of(walk, reordered)
+    network = frozen(walk, plan)
+    exported, chosen = without_selectors(network, plan, walk.model)
+    path = tmp_path / "plan.json"
+    chosen.save(path)
+    small = PruningPlan.load(path).apply(toy_resnet(seed=4))
+    shapes = [{name: tensor.shape for name, tensor in one.state_dict().items()} for one in (small, exported)]
+    assert shapes[0] == shapes[1]
+    for name in GROUPS:
+        assert torch.equal(small.get_submodule(name).index, exported.get_submodule(name).index)
+    small.load_state_dict(exported.state_dict())
+    torch.testing.assert_close(small(images_of()), network(images_of()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("reordered", ORDERS)
+def test_the_plan_that_is_left_differs_in_the_inputs_alone(reordered: bool) -> None:
+    walk = toy_walk()
+    plan = plan_of(walk, reordered)
+    exported, chosen = without_selectors(frozen(walk, plan), plan, walk.model)
+    assert (chosen.groups, chosen.reads) == (plan.groups, plan.reads) == (GROUPS, READS)
+    for name, planned in chosen.grouped.items():
+        assert planned.filters == plan.grouped[name].filters
+        assert planned.inputs != plan.grouped[name].inputs
+    assert chosen.model_copy(update={"grouped": plan.grouped}) == plan
+    assert counted_macs(exported, images_of()) == chosen.costs.macs == plan.costs.macs
+    assert counted_params(exported) == chosen.costs.params
+
+
+def test_the_inputs_are_those_of_the_selectors_as_the_dense_network_numbers_them() -> None:
+    walk = toy_walk()
+    plan = plan_of(walk, True)
+    network = frozen(walk, plan)
+    layer = layers_of(network)["up"]
+    # up reads down, whose 8 channels come in the order of its groups.
+    order = plan.grouped["down"].order
+    assert order != sorted(order)
+    layer.shares.zero_()
+    for group, places in enumerate(([0, 1, 2], [2, 5, 7], [0, 3, 6], [4, 5, 6])):
+        layer.shares[group, places] = 1.0
+    _, chosen = without_selectors(network, plan, walk.model)
+    assert chosen.grouped["up"].inputs == [
+        sorted(order[place] for place in places) for places in ([0, 1, 2], [2, 5, 7], [0, 3, 6], [4, 5, 6])
+    ]
+
+
+def test_the_dense_and_the_trained_network_are_left_alone() -> None:
+    model = toy_resnet().train()
+    model.down_bn.eval()
+    walk = toy_walk(model)
+    plan = plan_of(walk, True)
+    before = imprint(model)
+    network = frozen(walk, plan)
+    trained = imprint(network)
+    exported, chosen = without_selectors(network, plan, model)
+    with torch.no_grad():
+        for parameter in exported.parameters():
+            parameter.zero_()
+    assert imprint(model) == before
+    assert imprint(network) == trained
+    assert plan == plan_of(walk, True) != chosen
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_modes_are_those_of_the_dense_network(training: bool) -> None:
+    walk = toy_walk(toy_resnet().train(training))
+    plan = plan_of(walk, True)
+    network = apply_with_selectors(plan, walk.model)
+    assert {module.training for module in network.modules()} == {training}
+    exported, _ = without_selectors(frozen(walk, plan), plan, walk.model)
+    assert {module.training for module in exported.modules()} == {training}
+
+
+def test_gates_that_are_all_shut_still_leave_a_plan() -> None:
+    walk = toy_walk()
+    plan = plan_of(walk, True)
+    network = apply_with_selectors(plan, walk.model)
+    for layer in layers_of(network).values():
+        layer.means.zero_()
+        layer.freeze()
+    exported, chosen = without_selectors(network, plan, walk.model)
+    assert chosen.reads == READS
+    assert PlannedGroups.model_validate(chosen.grouped["up"].model_dump()) == chosen.grouped["up"]
+    with torch.no_grad():
+        torch.testing.assert_close(exported(images_of()), network(images_of()))
+
+
+def test_a_plan_without_groups_has_no_selectors() -> None:
+    walk = toy_walk()
+    plan = walk.plan({"stem": 4})
+    network = apply_with_selectors(plan, walk.model)
+    assert layers_of(network) == {}
+    exported, same = without_selectors(network, plan, walk.model)
+    assert same == plan
+    assert exported is not network
+
+
+def test_groups_that_do_not_fit_are_refused_as_without_selectors() -> None:
+    walk = toy_walk()
+    plan = plan_of(walk, False)
+    grouped = {**plan.grouped, "down": PlannedGroups(inputs=[[0, 2], [1, 3]], filters=plan.grouped["down"].filters)}
+    with pytest.raises(PlanError, match="Group 0 of 'down' reads input channel 2"):
+        apply_with_selectors(plan.model_copy(update={"grouped": grouped}), walk.model)
