@@ -126,7 +126,13 @@ class EnvSection(Section):
         description="granularity group: allow a convolution only those group counts with which it is faster on this "
         "machine, measured.",
     )
-    min_keep: float = Field(default=0.1, gt=0, le=1, description="Least keep ratio of a unit, in (0, 1].")
+    min_keep: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="Least keep ratio that is decided of a unit, or share of kernels with action pruning_rate, in "
+        "(0, 1]; what no group reads is cut beyond it.",
+    )
     round_to: int | None = Field(
         default=1,
         ge=1,
@@ -156,8 +162,8 @@ class CriterionSection(Section):
     )
     kernels: Literal["norm", "second_order"] = Field(
         default="second_order",
-        description="granularity group: score of a kernel, by which groups choose what they read. norm: its L2 norm; "
-        "second_order: how far its layer's squared error rises without it.",
+        description="granularity group: score of a kernel, by which groups choose what they read. norm: its squared L2 "
+        "norm; second_order: how far its layer's squared error rises without it.",
     )
 
 

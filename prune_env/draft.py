@@ -1,7 +1,7 @@
 """Drafts: plans in the making, one free unit decided after the other, such that the finished plan meets the budget."""
 
 from collections.abc import Mapping
-from math import lcm
+from math import ceil, lcm
 
 import numpy as np
 
@@ -158,13 +158,21 @@ class GroupDraft(Draft):
         # The last one first: what it does not read changes what those before it write.
         for found in reversed(self.grouping.by_step[self.number - 1]):
             self._group(found)
+        for name in list(self.grouped):
+            if self._is_whole(self._convolutions[name]):
+                del self.grouped[name]
         self.budget = self._reading({})
+
+    def _is_whole(self, found: Groupable) -> bool:
+        """Whether a convolution is one group that reads all there is."""
+        spec = self._specs[found.name]
+        return spec.groups == 1 and spec.inputs >= len(self.grouping.kept(found, "in", self.kept))
 
     def _group(self, found: Groupable) -> None:
         """Shares out a convolution's filters and inputs, and cuts what it alone would have read."""
         spec = self._specs[found.name]
         ins, outs = (self.grouping.kept(found, side, self.kept) for side in ("in", "out"))
-        if spec.groups == 1 and spec.inputs >= len(ins):
+        if self._is_whole(found):
             self.grouped.pop(found.name, None)
             return
         scores = self._kernels[found.name]
@@ -172,8 +180,6 @@ class GroupDraft(Draft):
         for unit, _ in found.reads:
             if unit.name in self.kept:
                 self._narrow(unit)
-        if spec.groups == 1 and spec.inputs == len(self.grouping.kept(found, "in", self.kept)):
-            del self.grouped[found.name]
 
     def _narrow(self, unit: Unit) -> None:
         """Cuts channels of a unit that no group reads, as many as leave what writes them in its groups."""
@@ -196,7 +202,9 @@ class GroupDraft(Draft):
     def _read(self, unit: Unit) -> IntArray:
         """The unit's channels that something reads; all of them where not everything reads in groups."""
         read = [np.arange(0)]
-        readers = [one for one in unit.members if one.side == "in"]
+        # A depthwise convolution hands on what others read.
+        handing = {layer.name for layer in self.grouping.walk.cost_model.layers if layer.depthwise}
+        readers = [one for one in unit.members if one.side == "in" and one.module not in handing]
         for member in readers:
             if member.module not in self.grouped:
                 return np.arange(unit.channels)
@@ -229,12 +237,14 @@ class RateDraft(GroupDraft):
         for found in grouping.convolutions:
             self._specs[found.name] = self._configured(found, least)
         self.budget = self._reading({})
-        smallest = self.budget.form.cost(self.widths) / budget.dense
+        # Rounded up, so that the number in the message is itself in reach.
+        lowest = ceil(self.budget.form.cost(self.widths) / budget.dense * 1e4) / 1e4
         if self.budget.form.cost(self.widths) > budget.limit:
             raise BudgetError(
                 f"budget.keep: {budget.keep} of the dense {budget.metric} given, but with every convolution that may "
-                f"fall into groups at its highest pruning rate, {1 - least:.3f}, {smallest:.4f} remain. Raise "
-                "budget.keep, lower env.min_keep, or protect fewer units (env.protect, sensitivity.*)."
+                f"fall into groups at its highest pruning rate, {1 - least:.3f}, {lowest:.4f} remain. "
+                f"Reachable are {lowest:.4f} to 1. Raise budget.keep, lower env.min_keep, or protect fewer units "
+                "(env.protect, sensitivity.*)."
             )
 
     @property

@@ -87,7 +87,8 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
         if draft.finished:
             raise RuntimeError("The episode is over: every unit is decided. Call reset() to start another.")
         keep = self._keep(float(action[0]))
-        draft.decide(keep, 1.0 if len(action) == 1 else self._most_groups ** ((float(action[1]) + 1.0) / 2.0))
+        counts = self.action_space.shape == (2,)
+        draft.decide(keep, self._most_groups ** ((float(action[1]) + 1.0) / 2.0) if counts else 1.0)
         info: dict[str, Any] = {"unit": draft.budget.units[number].name, "width": int(draft.widths[number])}
         info["groups"] = draft.groups_of(number)
         if not draft.finished:

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from prune_env.costs import channels_of, is_depthwise
+from prune_env.costs import channels_of
 from prune_env.plan import PlannedGroups
 from prune_env.surgery.groups import choose_inputs, possible_groups
-from prune_env.surgery.planned_groups import why_not_groupable
+from prune_env.surgery.planned_groups import follows, why_not_groupable
 from prune_env.unit import IntArray, Member, Unit
 from prune_env.walk import LayerWalk
 
@@ -72,7 +72,7 @@ class Grouping:
         for layer in walk.cost_model.layers:
             sides = {side: _touching(walk, layer.name, side) for side in ("in", "out")}
             free = [number[unit.name] for found in sides.values() for unit, _ in found if unit.free]
-            reason = why_not_groupable(walk.model.get_submodule(layer.name))
+            reason = why_not_groupable(walk.model, layer.name)
             if not sides["in"]:
                 reason = reason or "it reads no unit's channels"
             if layer.name in untouched:
@@ -119,13 +119,12 @@ def _reorders(walk: LayerWalk, name: str, writes: list[tuple[Unit, Member]]) -> 
     layers = {layer.name: layer for layer in walk.cost_model.layers}
     for member in unit.members:
         module = walk.model.get_submodule(member.module)
-        if hasattr(module, "keep_outputs") or len(_touching(walk, member.module, member.side)) > 1:
+        if not follows(module) or len(_touching(walk, member.module, member.side)) > 1:
             return False
         if member.index.size != channels_of(module, member.side):
             return False
-        if getattr(module, "groups", 1) > 1 and not is_depthwise(module):
-            return False
-        if member.side == "out" and member.module in layers and member.module != name:
+        writes_too = member.module in layers and not layers[member.module].depthwise and member.module != name
+        if member.side == "out" and writes_too:
             return False
     return True
 

@@ -144,6 +144,10 @@ def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk, grouped: boo
         return None
     subject = replace(subject_of(config, splits, walk), data=_first(splits.calibration(), config.repair.images))
     if config.repair.name == "merge":
+        if grouped:
+            raise ConfigError(
+                "repair.name: merge given, which knows no convolutions in groups. Give none or least_squares."
+            )
         return Merging(walk, similar_filters(subject))
     normed = {pair.conv for pair in subject.fold_pairs}
     model = copy.deepcopy(walk.model).float().to(device_of(config))

@@ -1,5 +1,7 @@
 """The task: one network, one budget, and all that a search needs to try widths and hear what they are worth."""
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -64,7 +66,7 @@ class Trial:
             "images": self.outcome.images,
             "seconds": round(self.seconds, 4),
             "widths": {unit.name: len(unit.kept) for unit in self.plan.units if unit.protected is None},
-            **({"groups": self.plan.groups, "reads": self.plan.reads} if self.plan.grouped else {}),
+            **(_groups_of(self.plan) if self.plan.grouped else {}),
         }
 
 
@@ -228,7 +230,7 @@ class PruningTask:
                 "release, or its evaluations.jsonl is damaged. Start a new run."
             )
         widths = {unit.name: plan.widths[unit.name] for unit in self.budget.units}
-        there, here = (row["widths"], row.get("groups", {}), row.get("reads", {})), (widths, plan.groups, plan.reads)
+        there, here = (row["widths"], {key: row.get(key) for key in _groups_of(plan)}), (widths, _groups_of(plan))
         if row["kind"] != kind or there != here:
             raise RunError(
                 f"evaluation {self.trials} of the run was {row['kind']!r} with {_told(*there)}, but going through the "
@@ -301,6 +303,19 @@ class PruningTask:
         return rises
 
 
-def _told(widths: Mapping[str, int], groups: Mapping[str, int], reads: Mapping[str, int]) -> str:
+def _groups_of(plan: PruningPlan) -> dict[str, Any]:
+    """A plan's groups as a record has them: how many, how many inputs each reads, and a digest of which."""
+    if not plan.grouped:
+        return {"groups": None, "reads": None, "inputs": None}
+    listed = [(name, one.inputs, one.filters) for name, one in sorted(plan.grouped.items())]
+    digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+    return {"groups": plan.groups, "reads": plan.reads, "inputs": digest}
+
+
+def _told(widths: Mapping[str, int], groups: Mapping[str, Any]) -> str:
     """What was tried, in words."""
-    return f"the widths {widths}" + (f", groups {groups} and inputs a group {reads}" if groups else "")
+    return f"the widths {widths}" + (
+        ", groups {groups}, inputs a group {reads} and their digest {inputs}".format(**groups)
+        if groups["groups"]
+        else ""
+    )

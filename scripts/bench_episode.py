@@ -164,7 +164,9 @@ class _Bench:
         """Median seconds of a step that is not an episode's last."""
         env = PruningEnv(task=self.task, action=self.action)
         env.reset()
-        actions = np.random.default_rng(0).uniform(-1, 1, (self._steps, 1)).astype(np.float32)
+        actions = (
+            np.random.default_rng(0).uniform(-1, 1, (self._steps, *(env.action_space.shape or ()))).astype(np.float32)
+        )
         return statistics.median([clock(partial(env.step, action)) for action in actions[1:]] or [0.0])
 
     def _bare(self) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from rich.table import Table
 
 from prune_env.prepare import load_model, load_splits, make_task
@@ -47,7 +48,7 @@ def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: A
             "fitted to"
         )
     if task.groups is not None:
-        results.print(_groups_table(task))
+        results.print(_groups_table(task, settings.budget.batch))
     if task.walk.idle:
         results.print(f"never called in the forward pass, left dense: {', '.join(task.walk.idle)}")
 
@@ -109,12 +110,15 @@ def _units_table(task: PruningTask, record: dict[str, Any]) -> Table:
     return table
 
 
-def _groups_table(task: PruningTask) -> Table:
+def _groups_table(task: PruningTask, batch: int) -> Table:
     """For each convolution the time that it takes in how many groups; counts that are not allowed in brackets."""
     assert task.groups is not None
     grouping, times = task.groups.grouping, task.groups.times
     counts = sorted({count for by_count in times.values() for count in by_count})
-    table = Table(title="ms of a whole convolution and of so many groups, gathered inputs included")
+    table = Table(
+        title="ms that a convolution takes in how many groups, what gathers their inputs included: a batch of "
+        f"{batch}, {torch.get_num_threads()} threads"
+    )
     table.add_column("convolution", no_wrap=True)
     table.add_column("decided with", no_wrap=True)
     for count in counts:

@@ -17,6 +17,7 @@ from prune_env.data import Splits
 from prune_env.env import PruningEnv
 from prune_env.errors import BudgetError, PlanError
 from prune_env.evaluate import Evaluator
+from prune_env.group_times import Times
 from prune_env.plan import PruningPlan
 from prune_env.prepare import (
     check_names,
@@ -72,7 +73,8 @@ def _propose(policy: Policy, settings: RunConfig, splits: Splits, model: nn.Modu
     policy.check(settings.env.granularity)
     # One plan is evaluated: measuring the fastest form would take many times as long.
     given = FormSection(**asdict(usual_form(settings)))
-    task = make_task(settings.model_copy(update={"form": given}), splits, model)
+    times: Times | None = None if settings.env.only_faster_groups else {}
+    task = make_task(settings.model_copy(update={"form": given}), splits, model, group_times=times)
     return task.evaluator, policy.propose(PruningEnv(task=task, action=policy.action, kind="replay")).plan
 
 

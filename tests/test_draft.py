@@ -230,3 +230,45 @@ def test_the_model_is_left_alone() -> None:
     plan = decided(group_draft(walk), 3)
     plan.apply(walk.model)
     assert all(torch.equal(before[name], tensor) for name, tensor in walk.model.state_dict().items())
+
+
+def test_a_convolution_that_reads_what_it_writes_can_be_narrowed() -> None:
+    def forward(net: Net, images: Tensor) -> Tensor:
+        x = torch.relu(net.a(images))
+        x = torch.relu(x + net.c(x))
+        return net.fc(torch.relu(net.e(x)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    net = Net(forward, a=conv(3, 8), c=conv(8, 8), e=conv(8, 10), fc=nn.Linear(10, 5)).eval()
+    walk = LayerWalk.trace(net, small_images())
+    grouping = Grouping(walk, 8)
+    kernels = kernels_of(grouping)
+    # All want the same channels of the stream.
+    for name in ("c", "e"):
+        kernels[name][:, :4] += 10.0
+    scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
+    for keep in (0.2, 0.4, 0.6, 0.8):
+        draft = RateDraft(Budget(walk, "macs", 1.0), grouping, scores, kernels, 0.1)
+        while not draft.finished:
+            draft.decide(keep)
+        check(walk, draft, plan_of(draft), small_images())
+        assert all(len(one.inputs) > 1 or len(one.inputs[0]) < 8 for one in draft.grouped.values())
+
+
+def test_what_no_group_reads_behind_a_depthwise_convolution_is_cut_before_it() -> None:
+    def forward(net: Net, images: Tensor) -> Tensor:
+        x = torch.relu(net.dw(torch.relu(net.ex(images))))
+        return net.fc(torch.relu(net.pr(x)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    net = Net(forward, ex=conv(3, 16), dw=conv(16, 16, groups=16), pr=conv(16, 8), fc=nn.Linear(8, 5)).eval()
+    walk = LayerWalk.trace(net, small_images())
+    grouping = Grouping(walk, 8)
+    kernels = kernels_of(grouping)
+    kernels["pr"][:, :8] += 10.0
+    scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
+    draft = RateDraft(Budget(walk, "macs", 1.0), grouping, scores, kernels, 0.1)
+    while not draft.finished:
+        draft.decide(0.5)
+    assert draft.kept["ex"].tolist() == list(range(8))
+    check(walk, draft, plan_of(draft), small_images())

@@ -90,8 +90,7 @@ class Trainer:
         self._average = None
         if settings.average:
             decay = 1.0 - 1.0 / max(1.0, settings.average * self.steps)
-            average = get_ema_multi_avg_fn(decay)
-            self._average = AveragedModel(self._model, multi_avg_fn=average, use_buffers=True).eval()
+            self._average = AveragedModel(self._model, multi_avg_fn=_moving_average(decay), use_buffers=True).eval()
         self._selection = Selection(self._model, self._average, workers)
         self._wrapped = workers.wrapped(self._model)
         self._optimizer = torch.optim.SGD(
@@ -207,6 +206,19 @@ class Trainer:
         if self._selection:
             self._selection.take_up(done / self.settings.epochs)
         self.done = done
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """A step of the average of tensors of one type: what is counted or indexed is taken as it is."""
+    average = get_ema_multi_avg_fn(decay)
+
+    def step(averages: Any, current: Any, steps: Any) -> None:
+        if averages[0].is_floating_point():
+            average(averages, current, steps)
+        else:
+            torch._foreach_copy_(averages, current)
+
+    return step
 
 
 def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

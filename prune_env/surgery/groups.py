@@ -97,7 +97,8 @@ class GatheredConv2d(nn.Module):
         self.convolution = convolution
         self.in_channels = in_channels
         self.out_channels = convolution.out_channels
-        self.register_buffer("index", index)
+        # The plan has it: a file of weights is not to change what is read.
+        self.register_buffer("index", index, persistent=False)
 
     @classmethod
     def from_convolution(cls, dense: nn.Conv2d, chosen: Sequence[IntArray]) -> "GatheredConv2d":
@@ -133,6 +134,7 @@ class GatheredConv2d(nn.Module):
                 small.weight[rows] = dense.weight[rows].index_select(1, torch.as_tensor(inputs, device=device))
             if dense.bias is not None and small.bias is not None:
                 small.bias.copy_(dense.bias)
+        small.requires_grad_(dense.weight.requires_grad)
         made = cls(small, torch.as_tensor(np.concatenate(chosen), device=device), dense.in_channels)
         return made.train(dense.training)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import nn
 
-from prune_env.costs import channels_of
+from prune_env.costs import channels_of, is_depthwise
 from prune_env.errors import PlanError
 from prune_env.fingerprint import shorten
 from prune_env.plan import PlannedGroups, PlannedMember, PruningPlan
@@ -16,12 +16,15 @@ Grouped = Mapping[str, PlannedGroups]
 Kept = Mapping[tuple[str, str], IntArray]
 
 
-def why_not_groupable(module: nn.Module) -> str | None:
-    """Why a module cannot fall into groups; None where it can."""
+def why_not_groupable(model: nn.Module, name: str) -> str | None:
+    """Why a module of a network cannot fall into groups; None where it can."""
+    module = model.get_submodule(name)
     if type(module) is not nn.Conv2d:
         return f"it is a {type(module).__name__} and no nn.Conv2d"
     if module.groups > 1:
         return f"it has {module.groups} groups already"
+    if sum(one is module for _, one in model.named_modules(remove_duplicate=False)) > 1:
+        return "it has more than one name in the network"
     return None
 
 
@@ -42,7 +45,7 @@ def check_grouped(plan: PruningPlan, model: nn.Module, kept: Kept) -> None:
         if name not in modules:
             raise PlanError(f"The plan groups {place}, which the network does not have. Make the plan anew.")
         module = modules[name]
-        reason = why_not_groupable(module)
+        reason = why_not_groupable(model, name)
         if reason is not None:
             raise PlanError(f"The plan groups {place}, but {reason}. Leave it out of the plan's grouped.")
         filters = kept_side(module, kept, name, "out")
@@ -85,7 +88,7 @@ def put_in_order(plan: PruningPlan, model: nn.Module, kept: Kept) -> dict[tuple[
         alone = unit is not None and all(
             kept_side(modules[member.module], kept, member.module, member.side).size == order.size * member.repeat
             and member.index is None
-            and not hasattr(modules[member.module], "keep_outputs")
+            and follows(modules[member.module])
             for member in unit.members
         )
         others = [] if unit is None else [m.module for m in unit.members if m.side == "out" and m.module != name]
@@ -95,8 +98,18 @@ def put_in_order(plan: PruningPlan, model: nn.Module, kept: Kept) -> dict[tuple[
                 "cannot follow. Make the plan anew."
             )
         for member in unit.members:
-            found[member.module, member.side] = member.channels(unit.channels)[order].ravel()
+            index = member.channels(unit.channels)
+            # Wherever a channel stood there is now the one that has taken its turn, also in a copy further on.
+            instead: IntArray = np.zeros(int(index.max()) + 1, dtype=np.int64)
+            instead[index[np.sort(order)]] = index[order]
+            found[member.module, member.side] = instead[np.sort(index[order].ravel())]
     return found
+
+
+def follows(module: nn.Module) -> bool:
+    """Whether a module that has to do with a unit can take its channels in any order."""
+    own_slots = getattr(module, "groups", 1) > 1 and not is_depthwise(module)
+    return not hasattr(module, "keep_outputs") and not own_slots
 
 
 def into_groups(small: nn.Module, dense: nn.Module, grouped: Grouped, kept: Kept) -> nn.Module:

@@ -10,6 +10,7 @@ from toy import ToyResNet, image_set, planted_images
 from prune_env.data import ArraySource, LabelledArrays
 from prune_env.errors import EvaluationError
 from prune_env.recover import Batches, Passes, Trainer, Workers
+from prune_env.surgery.groups import GatheredConv2d
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -226,3 +227,18 @@ def test_what_is_kept_can_be_measured_without_changing_it(average: float) -> Non
         first, second = (trainer.result(image_set(8).images) for _ in range(2))
     assert torch.equal(first, second)
     assert equal(weights_of(trainer.result), before)
+
+
+@pytest.mark.parametrize("average", [0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
+def test_what_groups_read_is_not_averaged(average: float) -> None:
+    model = network()
+    chosen = [np.arange(number, model.out.in_channels, 2) for number in range(2)]
+    model.out = GatheredConv2d.from_convolution(model.out, chosen)
+    index = model.out.index.clone()
+    trainer = trainer_of(settings_of(average=average, epochs=3), model)
+    for _ in range(3):
+        trainer.run_epoch()
+    assert trainer.result is not model
+    assert torch.equal(trainer.result.out.index, index)
+    # A plan says what is read, and a file of weights does not.
+    assert not [name for name in trainer.result.state_dict() if name.endswith("index")]

@@ -445,3 +445,57 @@ def test_each_group_is_fitted_on_what_it_alone_reads() -> None:
         rows = slice(4 * number, 4 * number + 4)
         torch.testing.assert_close(small.convolution.weight[rows], alone["weight"])
         torch.testing.assert_close(small.convolution.bias[rows], alone["bias"])
+
+
+@pytest.mark.parametrize("twice", ["crelu", "pools"])
+def test_filters_in_another_order_are_exact_where_a_reader_has_each_channel_twice(twice: str) -> None:
+    def forward(net: Net, images: Tensor) -> Tensor:
+        x = net.b(torch.relu(net.a(images)))
+        if twice == "crelu":
+            return net.fc(torch.relu(net.z(torch.cat([torch.relu(x), torch.relu(-x)], 1))).mean((2, 3)))
+        return net.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+
+    torch.manual_seed(0)
+    parts = {"a": conv(3, 8), "b": conv(8, 8)}
+    if twice == "crelu":
+        parts |= {"z": conv(16, 6), "fc": nn.Linear(6, 5)}
+    else:
+        parts |= {"head": nn.Linear(16, 5)}
+    model = Net(forward, **parts).eval()
+    walk = LayerWalk.trace(model, small_images())
+    order = [[1, 3, 5], [0, 4, 6]]
+    # Each group reads everything, so that only the order is looked at.
+    groups = {"b": PlannedGroups(inputs=[list(range(8))] * 2, filters=order)}
+    kept = {"b": sorted(order[0] + order[1])}
+    if not next(unit for unit in walk.units if unit.name == "b").free:
+        pytest.skip("the unit is not cut here")
+    mixed, plain = walk.plan_keeping(kept, groups), walk.plan_keeping(kept, {})
+    with torch.no_grad():
+        torch.testing.assert_close(mixed.apply(model)(small_images()), plain.apply(model)(small_images()))
+
+
+def test_a_convolution_with_two_names_is_not_grouped() -> None:
+    torch.manual_seed(0)
+    shared = conv(8, 8)
+    model = nn.Sequential(conv(3, 8), nn.ReLU(), shared, nn.ReLU(), shared, nn.ReLU(), conv(8, 4)).eval()
+    walk = LayerWalk.trace(model, small_images())
+    plan = walk.plan_keeping({}, {"2": PlannedGroups(inputs=[[0, 1], [2, 3]], filters=[[0, 1, 2, 3], [4, 5, 6, 7]])})
+    with pytest.raises(PlanError, match="it has more than one name in the network"):
+        plan.apply(model)
+
+
+def test_a_reader_that_has_slots_of_its_own_refuses_another_order(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        conv(3, 8), nn.ReLU(), conv(8, 8), nn.ReLU(), conv(8, 8, groups=2), nn.ReLU(), conv(8, 4)
+    ).eval()
+    walk = LayerWalk.trace(model, small_images())
+    groups = {"2": PlannedGroups(inputs=[list(range(4)), list(range(4))], filters=[[0, 2, 4, 6], [1, 3, 5, 7]])}
+    document = json.loads(walk.plan_keeping({}, groups).to_json())
+    for unit in document["units"]:
+        if unit["name"] == "2":
+            unit["channels"], unit["kept"] = 8, list(range(8))
+            unit["members"] = [{"module": "2", "side": "out"}, {"module": "4", "side": "in"}]
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(PlanError, match="not in ascending order"):
+        PruningPlan.load(tmp_path / "plan.json").apply(model)
