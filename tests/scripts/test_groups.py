@@ -158,7 +158,7 @@ def test_the_table_has_a_time_for_every_count_and_a_reason_for_what_stays_whole(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inspect_walk(config, [GROUPED, "env.only_faster_groups=true"])
-    lines = capsys.readouterr().out.partition("gathered inputs included")[2].splitlines()
+    lines = capsys.readouterr().out.partition("in how many groups")[2].splitlines()
     rows = {cells[0]: cells[1:] for line in lines if len(cells := [cell.strip() for cell in line.split("│")[1:-1]]) > 1}
     # In brackets: what is not allowed.
     assert rows["layer1.0.conv1"] == ["layer1.0.conv1", "1.00", "(2.00)", "0.50", "(0.96)"]
