@@ -62,7 +62,7 @@ def test_a_malformed_reference_is_refused(text: str) -> None:
         ("budget=0.5", "budget: given 0.5; must be a mapping of keys"),
         (
             "env.granularity=stripe",
-            "env.granularity: given \"stripe\"; must be 'channel' (The shape that is cut",
+            "env.granularity: given \"stripe\"; must be 'channel' or 'group' (The shape that is cut",
         ),
         ("env.round_to=0", "env.round_to: given 0; must be greater than or equal to 1"),
         ("env.protect=conv1", 'env.protect: given "conv1"; must be a mapping of keys'),
