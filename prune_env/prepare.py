@@ -138,7 +138,7 @@ def make_evaluator(config: RunConfig, splits: Splits, walk: LayerWalk, grouped: 
     return Evaluator(walk, splits.reward(), splits.calibration(), usual_form(config), device_of(config), repair)
 
 
-def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk, grouped: bool) -> Repair | None:
+def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk, grouped: bool = False) -> Repair | None:
     """What a configuration has cut layers repaired by, also convolutions in groups; None for nothing."""
     if config.repair.name == "none":
         return None
