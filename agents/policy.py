@@ -65,12 +65,17 @@ class Policy:
             return np.asarray(self.actor(torch.from_numpy(observation)[None])[0].numpy(), dtype=np.float32)
 
     def propose(self, env: PruningEnv) -> Trial:
-        """Walks an environment, whose actions mean what the policy's do, once and returns the finished plan's trial.
+        """Walks an environment once and returns the finished plan's trial.
 
         Raises:
             ConfigError: If the environment takes other actions than the policy gives.
         """
         self.check("channel" if env.task.groups is None else "group")
+        if env.action != self.action:
+            raise ConfigError(
+                f"env.action: {env.action} given, but the policy was trained with {self.action}. Give "
+                f"env.action={self.action}."
+            )
         observation, _ = env.reset()
         finished = False
         info: dict[str, Any] = {}

@@ -135,9 +135,7 @@ class _Bench:
 
     def _repair(self, name: str) -> Repair | None:
         section = self.settings.repair.model_copy(update={"name": name})
-        return make_repair(
-            self.settings.model_copy(update={"repair": section}), self.splits, self.task.walk, grouped=False
-        )
+        return make_repair(self.settings.model_copy(update={"repair": section}), self.splits, self.task.walk)
 
     def measure(self, name: str) -> Record:
         """Scores, cuts, recalibrates, repairs and fine-tunes."""

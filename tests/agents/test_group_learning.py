@@ -111,9 +111,9 @@ def test_a_policy_is_refused_where_actions_have_another_shape() -> None:
     pair, rate = (searched("ddpg", action)[0].policy for action in ("share", "pruning_rate"))
     assert pair is not None
     assert rate is not None
-    with pytest.raises(ConfigError, match=r"of 2 numbers, as with group, .* Give env\.granularity=group"):
+    with pytest.raises(ConfigError, match=r"channel given, .* Give env\.granularity=group"):
         pair.propose(PruningEnv(task=toy_task(), action="share"))
-    with pytest.raises(ConfigError, match=r"of 1 numbers, as with channel, .* Give env\.granularity=channel"):
+    with pytest.raises(ConfigError, match=r"share given, .* Give env\.action=pruning_rate"):
         rate.propose(PruningEnv(task=group_task(), action="share"))
 
 
