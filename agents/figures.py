@@ -67,7 +67,9 @@ def group_count_heat_map(history: npt.NDArray[np.floating], names: Sequence[str]
         first: Number of the first episode.
     """
     span = (1.0, max(2.0, float(history.max())))
-    return _heat_map(history, names, first, span, "%d", "Groups of each convolution, by episode")
+    figure = _heat_map(history, names, first, span, "%d", "Groups of each convolution, by episode")
+    figure.axes[-1].yaxis.set_major_locator(style.whole_numbers())
+    return figure
 
 
 def _heat_map(
@@ -93,8 +95,6 @@ def _heat_map(
     axes.set_yticks(shown, [style.short_name(units[number]) for number in shown], parse_math=False)
     axes.tick_params(axis="y", labelsize=7.5)
     bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=30, format=unit)
-    if unit == "%d":
-        bar.ax.yaxis.set_major_locator(style.whole_numbers())
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelcolor=style.INK, labelsize=9)
     style.add_title(axes, title)

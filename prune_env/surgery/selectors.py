@@ -6,6 +6,7 @@ its selectors as their name). Here the choice is passed straight through backwar
 can come to be [our choice].
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -155,24 +156,10 @@ class GroupPrunedConv2d(nn.Module):
     def export(self) -> GatheredConv2d:
         """The frozen layer as a gather and a grouped convolution, its gates in the weights."""
         assert self.frozen
-        layer = self.convolution
-        scaled = nn.Conv2d(
-            layer.in_channels,
-            layer.out_channels,
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
-            layer.padding,  # type: ignore[arg-type]
-            layer.dilation,  # type: ignore[arg-type]
-            bias=layer.bias is not None,
-            padding_mode=layer.padding_mode,
-            device=layer.weight.device,
-            dtype=layer.weight.dtype,
-        )
+        scaled = copy.deepcopy(self.convolution)
         with torch.no_grad():
-            by_output = self.shares.repeat_interleave(layer.out_channels // self.spec.groups, dim=0)
-            scaled.weight.copy_(layer.weight * by_output[..., None, None])
-            if layer.bias is not None and scaled.bias is not None:
-                scaled.bias.copy_(layer.bias)
+            by_output = self.shares.repeat_interleave(scaled.out_channels // self.spec.groups, dim=0)
+            scaled.weight.mul_(by_output[..., None, None])
         return GatheredConv2d.from_convolution(scaled.train(self.training), self.chosen)
 
 
