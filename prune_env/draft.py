@@ -11,6 +11,7 @@ from prune_env.errors import BudgetError
 from prune_env.grouping import Groupable, Grouping, nearest_count, planned
 from prune_env.plan import PlannedGroups
 from prune_env.surgery.groups import GroupSpec, configure_groups
+from prune_env.surgery.unread import channels_read
 from prune_env.unit import IntArray, Unit
 from prune_env.walk import Scores, best_channels
 
@@ -184,7 +185,10 @@ class GroupDraft(Draft):
     def _narrow(self, unit: Unit) -> None:
         """Cuts channels of a unit that no group reads, as many as leave what writes them in its groups."""
         kept = self.kept[unit.name]
-        unread = np.setdiff1d(kept, self._read(unit), assume_unique=True)
+        read = channels_read(self.grouping.walk.model, unit.members, self.grouped)
+        if read is None:
+            return
+        unread = np.setdiff1d(kept, read, assume_unique=True)
         writers = [
             self._convolutions[one.module] for one in unit.members if one.side == "out" and one.module in self._specs
         ]
@@ -198,19 +202,6 @@ class GroupDraft(Draft):
         for found in writers:
             if found.name in self.grouped:
                 self._group(found)
-
-    def _read(self, unit: Unit) -> IntArray:
-        """The unit's channels that something reads; all of them where not everything reads in groups."""
-        read = [np.arange(0)]
-        # A depthwise convolution hands on what others read.
-        handing = {layer.name for layer in self.grouping.walk.cost_model.layers if layer.depthwise}
-        readers = [one for one in unit.members if one.side == "in" and one.module not in handing]
-        for member in readers:
-            if member.module not in self.grouped:
-                return np.arange(unit.channels)
-            inputs = np.concatenate([np.array(own) for own in self.grouped[member.module].inputs])
-            read.append(np.flatnonzero(np.isin(member.index, inputs).any(axis=1)))
-        return np.unique(np.concatenate(read)) if readers else np.arange(unit.channels)
 
 
 class RateDraft(GroupDraft):

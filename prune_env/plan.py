@@ -223,6 +223,14 @@ class PruningPlan(_Frozen):
                     removed.setdefault((member.module, member.side), []).append(places)
         return {place: np.concatenate(parts) for place, parts in removed.items()}
 
+    def costing(self, costs: PlannedCosts) -> "PruningPlan":
+        """The plan with other costs; what it reaches of a budget follows, but for one of latency."""
+        budget = self.budget
+        if budget is not None and budget.metric != "latency":
+            share = getattr(costs, budget.metric) / getattr(costs, f"dense_{budget.metric}")
+            budget = budget.model_copy(update={"achieved": share})
+        return self.model_copy(update={"costs": costs, "budget": budget})
+
     def apply(self, model: nn.Module) -> nn.Module:
         """Cuts a network down to the plan.
 

@@ -82,9 +82,8 @@ def stages(
                 f"{tuned.root.name} --resume` goes on with one that was interrupted. For the network without it, move "
                 "the folder away."
             )
-        trained = PruningPlan.load(tuned.plan)
-        # Selectors may have chosen other inputs, as many.
-        if (trained.kept, trained.groups, trained.reads) != (plan.kept, plan.groups, plan.reads):
+        started, trained = PruningPlan.load(tuned.started_plan), PruningPlan.load(tuned.plan)
+        if (started.kept, started.grouped) != (plan.kept, plan.grouped):
             raise RunError(f"{str(tuned.root)!r} is the training of another plan than {str(run.plan)!r}.")
         found["fine-tuned"] = trained.apply(evaluator.walk.model), trained
         load_weights(found["fine-tuned"][0], tuned.weights)

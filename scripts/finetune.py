@@ -67,7 +67,7 @@ def finetune(
     workers = AcceleratedWorkers(device_of(settings))
     splits = load_splits(settings)
     batches = training_images(splits, settings.finetune, settings.seed, workers)
-    plan = PruningPlan.load(place / searched.plan.name if resume else searched.plan)
+    plan = PruningPlan.load(TrainingFolder(place).started_plan if resume else searched.plan)
     with console.status("building the network and tracing it") if workers.first else nullcontext():
         model = load_model(settings, splits, accept=plan.apply)
         evaluator, plan = fit_plan(plan, _on(workers, settings), splits, model)
@@ -102,7 +102,7 @@ def finetune(
         return
     if chosen.selectors:
         load_weights(network, folder.selecting)
-        network, plan = without_selectors(network, plan, dense)
+        network, plan = without_selectors(network, plan, evaluator.walk, settings.env.round_to or 1)
         folder.write_bytes(folder.plan, plan.to_json())
         save_weights(network, folder.weights)
         networks["fine-tuned"] = network, plan.costs

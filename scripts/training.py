@@ -50,6 +50,16 @@ class TrainingFolder(RunDirectory):
         return self.root / "selecting.safetensors"
 
     @property
+    def selecting_plan(self) -> Path:
+        """The plan that a training with selectors starts from, which `plan` follows from once they have chosen."""
+        return self.root / "selecting.json"
+
+    @property
+    def started_plan(self) -> Path:
+        """The plan that the training starts from."""
+        return self.selecting_plan if self.selecting_plan.exists() else self.plan
+
+    @property
     def start(self) -> Path:
         """The weights that the training started from."""
         return self.root / "start.safetensors"
@@ -87,7 +97,7 @@ def start_training(
             made.write_json(made.splits, splits.record())
             save_weights(model, made.start)
             if plan is not None:
-                made.write_bytes(made.plan, plan.to_json())
+                made.write_bytes(made.selecting_plan if selectors_of(model) else made.plan, plan.to_json())
     workers.agree(None)
     return TrainingFolder(folder)
 

@@ -8,9 +8,11 @@ from torch import nn
 from prune_env.plan import PlannedGroups, PruningPlan
 from prune_env.surgery.channels import slice_network, staying
 from prune_env.surgery.groups import GroupSpec
-from prune_env.surgery.planned_groups import kept_side, replaced
+from prune_env.surgery.planned_groups import into_groups, kept_side, places_of, replaced
 from prune_env.surgery.repair import Repair
 from prune_env.surgery.selectors import GroupPrunedConv2d
+from prune_env.surgery.unread import without_unread
+from prune_env.walk import LayerWalk
 
 
 def apply_with_selectors(plan: PruningPlan, model: nn.Module, repair: Repair | None = None) -> nn.Module:
@@ -30,17 +32,23 @@ def apply_with_selectors(plan: PruningPlan, model: nn.Module, repair: Repair | N
     return small
 
 
-def without_selectors(trained: nn.Module, plan: PruningPlan, model: nn.Module) -> tuple[nn.Module, PruningPlan]:
+def without_selectors(
+    trained: nn.Module, plan: PruningPlan, walk: LayerWalk, multiple: int = 1
+) -> tuple[nn.Module, PruningPlan]:
     """A network whose selectors are frozen, without them, and the plan with the inputs that they have chosen.
+
+    Channels that no group has chosen are cut, where `without_unread` can.
 
     Args:
         trained: The network; it is left untouched.
         plan: The plan that it was made by.
-        model: The dense network that it was made from.
+        walk: The dense network that it was made from, traced.
+        multiple: As `without_unread`.
 
     Returns:
         The network as the new plan's ``apply`` would make it, with its own weights; the new plan.
     """
+    model = walk.model
     network, grouped, kept = copy.deepcopy(trained), dict(plan.grouped), staying(plan, model)
     for name, planned in plan.grouped.items():
         layer = network.get_submodule(name)
@@ -48,5 +56,12 @@ def without_selectors(trained: nn.Module, plan: PruningPlan, model: nn.Module) -
         places = kept_side(model.get_submodule(name), kept, name, "in")
         inputs = [np.sort(places[chosen]).tolist() for chosen in layer.chosen]
         grouped[name] = PlannedGroups(inputs=inputs, filters=planned.filters)
-        network = replaced(network, name, layer.export().simplest())
-    return network, plan.model_copy(update={"grouped": grouped})
+        network = replaced(network, name, layer.masked())
+    chosen = without_unread(plan.model_copy(update={"grouped": grouped}), model, multiple)
+    left = staying(chosen, model)
+    cuts = {
+        (name, side): places_of(kept_side(model.get_submodule(name), kept, name, side))[channels]
+        for (name, side), channels in left.items()
+    }
+    network = into_groups(slice_network(network, cuts), model, chosen.grouped, left)
+    return network, chosen.costing(walk.costs(chosen.widths, chosen.groups, chosen.reads))

@@ -153,14 +153,18 @@ class GroupPrunedConv2d(nn.Module):
         )
         return places
 
-    def export(self) -> GatheredConv2d:
-        """The frozen layer as a gather and a grouped convolution, its gates in the weights."""
+    def masked(self) -> nn.Conv2d:
+        """The frozen layer as a whole convolution, its gates in the weights: what is not read has weights of zero."""
         assert self.frozen
         scaled = copy.deepcopy(self.convolution)
         with torch.no_grad():
             by_output = self.shares.repeat_interleave(scaled.out_channels // self.spec.groups, dim=0)
             scaled.weight.mul_(by_output[..., None, None])
-        return GatheredConv2d.from_convolution(scaled.train(self.training), self.chosen)
+        return scaled.train(self.training)
+
+    def export(self) -> GatheredConv2d:
+        """The frozen layer as a gather and a grouped convolution, its gates in the weights."""
+        return GatheredConv2d.from_convolution(self.masked(), self.chosen)
 
 
 def straight_through(gates: Tensor, reads: int) -> Tensor:

@@ -134,12 +134,9 @@ def test_the_plan_of_the_run_leaves_something_to_choose(searched: PruningPlan) -
 
 
 def test_the_folder_s_plan_has_the_same_groups_and_other_inputs(searched: PruningPlan, tuned: PruningPlan) -> None:
-    assert (tuned.groups, tuned.reads, tuned.kept) == (searched.groups, searched.reads, searched.kept)
-    assert tuned.costs == searched.costs
-    assert tuned.units == searched.units
-    assert {name: one.filters for name, one in tuned.grouped.items()} == {
-        name: one.filters for name, one in searched.grouped.items()
-    }
+    assert (tuned.groups, tuned.reads) == (searched.groups, searched.reads)
+    assert all(set(tuned.kept[name]) <= set(kept) for name, kept in searched.kept.items())
+    assert all(len(unit.kept) % 4 == 0 for unit in tuned.units if unit.protected is None)
     changed = [name for name in tuned.grouped if tuned.grouped[name].inputs != searched.grouped[name].inputs]
     assert len(changed) >= 3
 
@@ -170,7 +167,7 @@ def test_the_weights_hold_no_selector(finished: TrainingFolder) -> None:
 def test_the_dense_the_recalibrated_and_the_fine_tuned_network_are_compared(printed: dict[str, Any]) -> None:
     rows = {row["name"]: row for row in printed["rows"]}
     assert list(rows) == ["dense", "recalibrated", "fine-tuned"]
-    assert rows["fine-tuned"]["macs"] == rows["recalibrated"]["macs"] <= 0.5 * rows["dense"]["macs"]
+    assert rows["fine-tuned"]["macs"] <= rows["recalibrated"]["macs"] <= 0.5 * rows["dense"]["macs"]
     for key in ("reward_accuracy", "test_accuracy"):
         assert rows["fine-tuned"][key] > rows["recalibrated"][key] + 0.2
 
@@ -226,7 +223,7 @@ def test_the_fine_tuning_of_a_plan_that_reads_otherwise_is_refused(
     run: RunDirectory, finished: TrainingFolder, tuned: PruningPlan, tmp_path: Path
 ) -> None:
     folder = copy_of(finished, tmp_path.name)
-    folder.write_bytes(folder.plan, tuned.model_copy(update={"grouped": {}}).to_json())
+    folder.write_bytes(folder.started_plan, tuned.to_json())
     with pytest.raises(RunError, match="is the training of another plan"):
         evaluate(run.root, name=tmp_path.name)
 
@@ -248,7 +245,8 @@ def test_a_fine_tuning_that_is_killed_ends_as_one_that_was_not(
             finetune(run.root, [*SELECT], name=tmp_path.name)
     folder = TrainingFolder.open(run.root / tmp_path.name)
     assert not folder.weights.exists()
-    assert folder.plan.read_bytes() == run.plan.read_bytes()
+    assert folder.started_plan.read_bytes() == run.plan.read_bytes()
+    assert not folder.plan.exists()
     finetune(run.root, name=tmp_path.name, resume=True)
     for one in ("weights", "selecting", "plan"):
         assert getattr(folder, one).read_bytes() == getattr(finished, one).read_bytes()
@@ -256,7 +254,9 @@ def test_a_fine_tuning_that_is_killed_ends_as_one_that_was_not(
 
 
 @pytest.mark.parametrize(
-    "without", [("summary.json",), ("summary.json", "weights.safetensors")], ids=["before the summary", "before both"]
+    "without",
+    [("summary.json",), ("summary.json", "weights.safetensors"), ("summary.json", "weights.safetensors", "plan.json")],
+    ids=["before the summary", "before the weights", "before the plan"],
 )
 def test_a_kill_after_the_last_epoch_is_harmless(
     run: RunDirectory, finished: TrainingFolder, tmp_path: Path, without: tuple[str, ...]

@@ -18,6 +18,7 @@ from prune_env.surgery.groups import GatheredConv2d
 from prune_env.surgery.least_squares import LeastSquares
 from prune_env.surgery.selected_groups import apply_with_selectors, without_selectors
 from prune_env.surgery.selectors import GroupPrunedConv2d
+from prune_env.surgery.unread import without_unread
 
 GROUPS = {"down": 2, "up": 4, "mid": 3, "out": 2}
 READS = {"down": 4, "up": 3, "mid": 5, "out": 6}
@@ -126,9 +127,12 @@ def test_with_the_plan_s_own_inputs_and_gates_at_one_it_is_the_plan_s_network(re
         layer.shares.copy_(torch.zeros_like(layer.shares).scatter(1, chosen, 1.0))
         layer.frozen = True
     torch.testing.assert_close(network(images_of()), small(images_of()), rtol=1e-4, atol=1e-5)
-    exported, same = without_selectors(network, plan, walk.model)
-    assert same == plan
-    for name, tensor in small.state_dict().items():
+    exported, narrow = without_selectors(network, plan, walk)
+    assert narrow.kept == without_unread(plan, walk.model).kept
+    torch.testing.assert_close(exported(images_of()), small(images_of()), rtol=1e-4, atol=1e-5)
+    wanted = narrow.apply(walk.model).state_dict()
+    assert exported.state_dict().keys() == wanted.keys()
+    for name, tensor in wanted.items():
         torch.testing.assert_close(exported.state_dict()[name], tensor)
 
 
@@ -138,7 +142,7 @@ def test_without_its_selectors_a_frozen_network_gives_the_same(reordered: bool) 
     walk = toy_walk()
     plan = plan_of(walk, reordered)
     network = frozen(walk, plan)
-    exported, _ = without_selectors(network, plan, walk.model)
+    exported, _ = without_selectors(network, plan, walk)
     assert layers_of(exported) == {}
     torch.testing.assert_close(exported(images_of()), network(images_of()), rtol=1e-5, atol=1e-5)
     assert (exported(images_of()) - plan.apply(walk.model)(images_of())).abs().max() > 1e-3
@@ -152,7 +156,7 @@ def test_the_plan_that_is_left_makes_the_network_that_takes_the_trained_weights(
     walk = toy_walk()
     plan = plan_of(walk, reordered)
     network = frozen(walk, plan)
-    exported, chosen = without_selectors(network, plan, walk.model)
+    exported, chosen = without_selectors(network, plan, walk)
     path = tmp_path / "plan.json"
     chosen.save(path)
     small = PruningPlan.load(path).apply(toy_resnet(seed=4))
@@ -165,17 +169,29 @@ def test_the_plan_that_is_left_makes_the_network_that_takes_the_trained_weights(
 
 
 @pytest.mark.parametrize("reordered", ORDERS)
-def test_the_plan_that_is_left_differs_in_the_inputs_alone(reordered: bool) -> None:
+def test_the_plan_that_is_left_reads_other_inputs_and_has_no_channel_that_nothing_reads(reordered: bool) -> None:
     walk = toy_walk()
     plan = plan_of(walk, reordered)
-    exported, chosen = without_selectors(frozen(walk, plan), plan, walk.model)
+    network = frozen(walk, plan)
+    exported, chosen = without_selectors(network, plan, walk)
     assert (chosen.groups, chosen.reads) == (plan.groups, plan.reads) == (GROUPS, READS)
-    for name, planned in chosen.grouped.items():
-        assert planned.filters == plan.grouped[name].filters
-        assert planned.inputs != plan.grouped[name].inputs
-    assert chosen.model_copy(update={"grouped": plan.grouped}) == plan
-    assert counted_macs(exported, images_of()) == chosen.costs.macs == plan.costs.macs
-    assert counted_params(exported) == chosen.costs.params
+    assert all(planned.inputs != plan.grouped[name].inputs for name, planned in chosen.grouped.items())
+    # All that reads the 16 channels of mid is out, in 2 groups of 6; mid itself is in 3 groups of 4.
+    read = {channel for inputs in chosen.grouped["out"].inputs for channel in inputs}
+    spare = [len(set(own) - read) for own in plan.grouped["mid"].filters]
+    assert min(spare) > 0
+    assert [len(own) for own in chosen.grouped["mid"].filters] == [4 - min(spare)] * 3
+    assert read <= set(chosen.kept["mid"]) < set(plan.kept["mid"])
+    assert counted_macs(exported, images_of()) == chosen.costs.macs < plan.costs.macs
+    assert counted_params(exported) == chosen.costs.params < plan.costs.params
+
+
+@pytest.mark.parametrize(("multiple", "widths"), [(4, {"down": 8, "mid": 12}), (9, {"down": 8, "mid": 9})])
+def test_what_nothing_reads_goes_in_the_multiples_asked_for(multiple: int, widths: dict[str, int]) -> None:
+    walk = toy_walk()
+    plan = plan_of(walk, False)
+    _, chosen = without_selectors(frozen(walk, plan), plan, walk, multiple)
+    assert {name: chosen.widths[name] for name in widths} == widths
 
 
 def test_the_inputs_are_those_of_the_selectors_as_the_dense_network_numbers_them() -> None:
@@ -189,7 +205,7 @@ def test_the_inputs_are_those_of_the_selectors_as_the_dense_network_numbers_them
     layer.shares.zero_()
     for group, places in enumerate(([0, 1, 2], [2, 5, 7], [0, 3, 6], [4, 5, 6])):
         layer.shares[group, places] = 1.0
-    _, chosen = without_selectors(network, plan, walk.model)
+    _, chosen = without_selectors(network, plan, walk)
     assert chosen.grouped["up"].inputs == [
         sorted(order[place] for place in places) for places in ([0, 1, 2], [2, 5, 7], [0, 3, 6], [4, 5, 6])
     ]
@@ -203,7 +219,7 @@ def test_the_dense_and_the_trained_network_are_left_alone() -> None:
     before = imprint(model)
     network = frozen(walk, plan)
     trained = imprint(network)
-    exported, chosen = without_selectors(network, plan, model)
+    exported, chosen = without_selectors(network, plan, walk)
     with torch.no_grad():
         for parameter in exported.parameters():
             parameter.zero_()
@@ -218,7 +234,7 @@ def test_modes_are_those_of_the_dense_network(training: bool) -> None:
     plan = plan_of(walk, True)
     network = apply_with_selectors(plan, walk.model)
     assert {module.training for module in network.modules()} == {training}
-    exported, _ = without_selectors(frozen(walk, plan), plan, walk.model)
+    exported, _ = without_selectors(frozen(walk, plan), plan, walk)
     assert {module.training for module in exported.modules()} == {training}
 
 
@@ -229,7 +245,7 @@ def test_gates_that_are_all_shut_still_leave_a_plan() -> None:
     for layer in layers_of(network).values():
         layer.means.zero_()
         layer.freeze()
-    exported, chosen = without_selectors(network, plan, walk.model)
+    exported, chosen = without_selectors(network, plan, walk)
     assert chosen.reads == READS
     assert PlannedGroups.model_validate(chosen.grouped["up"].model_dump()) == chosen.grouped["up"]
     with torch.no_grad():
@@ -241,7 +257,7 @@ def test_a_plan_without_groups_has_no_selectors() -> None:
     plan = walk.plan({"stem": 4})
     network = apply_with_selectors(plan, walk.model)
     assert layers_of(network) == {}
-    exported, same = without_selectors(network, plan, walk.model)
+    exported, same = without_selectors(network, plan, walk)
     assert same == plan
     assert exported is not network
 

@@ -1,0 +1,74 @@
+"""Channels that no group reads: which they are, and a plan without them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from prune_env.costs import is_depthwise
+from prune_env.plan import PlannedGroups, PlannedUnit, PruningPlan
+from prune_env.unit import IntArray, Member
+
+
+def channels_read(model: nn.Module, members: Sequence[Member], grouped: Mapping[str, PlannedGroups]) -> IntArray | None:
+    """The channels of a unit that groups read, ascending; None where not all that reads the unit falls into groups.
+
+    Args:
+        model: The dense network.
+        members: The unit's.
+        grouped: The groups, by convolution.
+    """
+    # A depthwise convolution hands on what others read.
+    readers = [one for one in members if one.side == "in" and not is_depthwise(model.get_submodule(one.module))]
+    if not readers or any(one.module not in grouped for one in readers):
+        return None
+    read = []
+    for member in readers:
+        inputs = np.concatenate([np.array(own) for own in grouped[member.module].inputs])
+        read.append(np.flatnonzero(np.isin(member.index, inputs).any(axis=1)))
+    return np.unique(np.concatenate(read))
+
+
+def without_unread(plan: PruningPlan, model: nn.Module, multiple: int = 1) -> PruningPlan:
+    """The plan without the channels that no group reads, its costs and shares those from before.
+
+    The network that it makes gives the same outputs. A convolution in groups keeps its groups: each loses as many
+    filters as the one that can spare the fewest. Where several of them write one unit, it stays as it is [our choice].
+
+    Args:
+        plan: The plan.
+        model: The dense network.
+        multiple: Widths are cut to multiples of this.
+    """
+    grouped = dict(plan.grouped)
+    units = []
+    for unit in plan.units:
+        gone = _to_cut(unit, plan, model, multiple)
+        units.append(unit.model_copy(update={"kept": np.setdiff1d(unit.kept, gone).tolist()}))
+        for member in unit.members if len(gone) else []:
+            if member.side == "out" and member.module in grouped:
+                planned = grouped[member.module]
+                left = [np.setdiff1d(own, member.channels(unit.channels)[gone]).tolist() for own in planned.filters]
+                grouped[member.module] = planned.model_copy(update={"filters": left})
+    return plan.model_copy(update={"units": units, "grouped": grouped})
+
+
+def _to_cut(unit: PlannedUnit, plan: PruningPlan, model: nn.Module, multiple: int) -> IntArray:
+    nothing: IntArray = np.arange(0)
+    members = [Member(one.module, one.side, one.channels(unit.channels)) for one in unit.members]
+    read = channels_read(model, members, plan.grouped)
+    if unit.protected is not None or read is None:
+        return nothing
+    written = [one for one in members if one.side == "out" and one.module in plan.grouped]
+    parts = [np.array(unit.kept)]
+    if written:
+        filters = plan.grouped[written[0].module].filters
+        alone = len(written) == 1 and np.array_equal(written[0].index.ravel(), np.arange(unit.channels))
+        if not alone or sum(map(len, filters)) != len(unit.kept):
+            return nothing
+        parts = [np.array(own) for own in filters]
+    spare = [np.setdiff1d(part, read) for part in parts]
+    each = min(min(len(own) for own in spare), len(parts[0]) - 1)
+    while (len(unit.kept) - each * len(parts)) % multiple and each > 0:
+        each -= 1
+    return np.concatenate([own[:each] for own in spare])
