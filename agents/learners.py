@@ -29,12 +29,11 @@ class Learner(ABC):
     probes: ClassVar[bool] = True
 
     def __init__(self, task: PruningTask, config: RunConfig) -> None:
-        self.action = config.env.action
         self.steps = len(task.budget.units)
         self.evaluations = config.search.evaluations
         self.episodes = self.evaluations - task.probes
-        env = PruningEnv(task=task, action=self.action, kind=config.agent.name)
-        self.agent = self._make(env, config.agent.with_preset(), config.seed)
+        self.env = PruningEnv(task=task, action=config.env.action, kind=config.agent.name)
+        self.agent = self._make(self.env, config.agent.with_preset(), config.seed)
 
     @abstractmethod
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> BaseAlgorithm:
@@ -48,7 +47,7 @@ class Learner(ABC):
     @property
     def policy(self) -> Policy:
         """The deterministic policy as it is now."""
-        return policy_of(self.agent.policy.get_submodule("actor.mu"), self.action)
+        return policy_of(self.agent.policy.get_submodule("actor.mu"), self.env)
 
     @property
     def scalars(self) -> Mapping[str, float]:
@@ -131,7 +130,7 @@ class SacSearch(Learner):
     def policy(self) -> Policy:
         """The most likely action of the policy as it is now."""
         layers = (self.agent.policy.get_submodule(f"actor.{name}") for name in ("latent_pi", "mu"))
-        return policy_of(nn.Sequential(*layers), self.action)
+        return policy_of(nn.Sequential(*layers), self.env)
 
 
 class PpoSearch(Learner):
@@ -155,7 +154,7 @@ class PpoSearch(Learner):
     def policy(self) -> Policy:
         """The most likely action of the policy as it is now."""
         layers = (self.agent.policy.get_submodule(name) for name in ("mlp_extractor.policy_net", "action_net"))
-        return policy_of(nn.Sequential(*layers), self.action, "clip")
+        return policy_of(nn.Sequential(*layers), self.env, "clip")
 
 
 def _networks(settings: AgentSection) -> dict[str, Any]:

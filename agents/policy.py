@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,11 +34,14 @@ class Policy:
         actor: Maps observations float32 [N, len(features)] to actions in [-1, 1], [N, numbers]; bounded by tanh or
             clipped.
         action: What an action means: ``share``, ``ratio`` or ``pruning_rate``.
+        limits: The settings that its actions were learned with, as `PruningEnv.limits`; empty in a file of a release
+            that recorded none.
         features: The names of the observation's features, in order.
     """
 
     actor: nn.Sequential
     action: str
+    limits: Mapping[str, float] = field(default_factory=dict)
     features: tuple[str, ...] = FEATURES
 
     @property
@@ -76,6 +79,13 @@ class Policy:
                 f"env.action: {env.action} given, but the policy was trained with {self.action}. Give "
                 f"env.action={self.action}."
             )
+        for setting, given in env.limits.items():
+            known = self.limits.get(setting, given)
+            if given != known:
+                raise ConfigError(
+                    f"{setting}: {given:g} given, but the policy was trained with {known:g}, by which its actions are "
+                    f"scaled. Give {setting}={known:g}."
+                )
         observation, _ = env.reset()
         finished = False
         info: dict[str, Any] = {}
@@ -94,7 +104,13 @@ def save_policy(policy: Policy, path: Path) -> None:
         tensors[f"{number}.bias"] = layer.bias.detach().contiguous()
     # One entry, because safetensors writes several in an order that differs from process to process.
     bound = next(name for name, kind in BOUNDS.items() if isinstance(policy.actor[-1], kind))
-    about = {"version": POLICY_VERSION, "action": policy.action, "features": policy.features, "bound": bound}
+    about = {
+        "version": POLICY_VERSION,
+        "action": policy.action,
+        "limits": dict(policy.limits),
+        "features": policy.features,
+        "bound": bound,
+    }
     atomic_write(Path(path), save_tensors(tensors, {METADATA: json.dumps(about)}))
 
 
@@ -124,15 +140,18 @@ def load_policy(path: str | Path) -> Policy:
     bound = about.get("bound", "tanh")
     if not isinstance(bound, str) or bound not in BOUNDS:
         raise WeightsError(f"{path} bounds its actions by {bound!r}; this release knows {', '.join(BOUNDS)}.")
-    return Policy(_actor_from(tensors, path, bound), about["action"])
+    limits = about.get("limits", {})
+    if not isinstance(limits, dict) or not all(type(one) in (int, float) for one in limits.values()):
+        raise WeightsError(f"{path} names settings that are no numbers ({limits!r}). The file is damaged.")
+    return Policy(_actor_from(tensors, path, bound), about["action"], limits)
 
 
-def policy_of(actor: nn.Module, action: str, bound: str = "tanh") -> Policy:
+def policy_of(actor: nn.Module, env: PruningEnv, bound: str = "tanh") -> Policy:
     """The policy whose actor has the same linear layers, copied.
 
     Args:
         actor: Linear layers with ReLU between them.
-        action: What an action means.
+        env: What its actions are for.
         bound: What keeps it within [-1, 1]: ``tanh`` or ``clip``.
     """
     layers = [layer for layer in actor.modules() if isinstance(layer, nn.Linear)]
@@ -140,7 +159,7 @@ def policy_of(actor: nn.Module, action: str, bound: str = "tanh") -> Policy:
     for number, layer in enumerate(layers):
         tensors[f"{number}.weight"] = layer.weight.detach().clone()
         tensors[f"{number}.bias"] = layer.bias.detach().clone()
-    return Policy(_actor_from(tensors, Path("actor"), bound), action)
+    return Policy(_actor_from(tensors, Path("actor"), bound), env.action, env.limits)
 
 
 def _actor_from(tensors: dict[str, torch.Tensor], path: Path, bound: str) -> nn.Sequential:

@@ -104,6 +104,13 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
         return self._observe(), trial.reward, True, False, info
 
     @property
+    def limits(self) -> dict[str, float]:
+        """The settings that the meaning of an action hangs on, by name."""
+        if self.action == "pruning_rate":
+            return {"env.min_keep": self.task.min_keep}
+        return {} if self.task.groups is None else {"env.max_groups": self._most_groups}
+
+    @property
     def number(self) -> int:
         """The number of the free unit that is being decided."""
         return self._draft.number

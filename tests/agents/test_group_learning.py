@@ -30,6 +30,7 @@ from prune_env.task import Groups, PruningTask, Trial
 
 LEARNERS = ("ddpg", "td3", "sac", "ppo")
 EPISODES = 24
+LIMITS = {"share": {"env.max_groups": 8}, "pruning_rate": {"env.min_keep": 0.1}}
 AIM = np.array([0.3, -0.5], dtype=np.float32)
 
 
@@ -99,6 +100,7 @@ def test_a_saved_policy_of_groups_makes_the_same_plan_when_loaded(name: str, act
     save_policy(policy, tmp_path / "policy.safetensors")
     loaded = load_policy(tmp_path / "policy.safetensors")
     assert (loaded.numbers, loaded.action, loaded.features) == (policy.numbers, action, FEATURES)
+    assert loaded.limits == policy.limits == LIMITS[action]
     for observation in np.random.default_rng(0).uniform(-1, 1, (5, len(FEATURES))).astype(np.float32):
         assert loaded.act(observation).shape == (policy.numbers,)
         assert np.array_equal(loaded.act(observation), policy.act(observation))
@@ -115,6 +117,23 @@ def test_a_policy_is_refused_where_actions_have_another_shape() -> None:
         pair.propose(PruningEnv(task=toy_task(), action="share"))
     with pytest.raises(ConfigError, match=r"share given, .* Give env\.action=pruning_rate"):
         rate.propose(PruningEnv(task=group_task(), action="share"))
+
+
+@pytest.mark.parametrize("action", LIMITS)
+def test_a_policy_is_refused_where_its_actions_would_mean_something_else(action: str) -> None:
+    policy = searched("ddpg", action)[0].policy
+    assert policy is not None
+    task = group_task()
+    assert task.groups is not None
+    others = {
+        "share": replace(task, groups=replace(task.groups, grouping=Grouping(task.walk, 4))),
+        "pruning_rate": replace(task, min_keep=0.2),
+    }
+    ((setting, known),) = LIMITS[action].items()
+    with pytest.raises(ConfigError, match=rf"{setting}: .* given, .* Give {setting}={known:g}\."):
+        policy.propose(PruningEnv(task=others[action], action=action))
+    # Nothing is known of a policy whose file is of an older release.
+    replace(policy, limits={}).propose(PruningEnv(task=others[action], action=action))
 
 
 @pytest.mark.parametrize("name", ["ddpg", "td3"])

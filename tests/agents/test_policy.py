@@ -74,6 +74,8 @@ def test_a_pickle_in_place_of_a_policy_is_refused_and_never_run(tmp_path):
         (save(_tensors(), {"prune_env.policy": "{"}), "is not a policy"),
         (save(_tensors(), _metadata(action="jump")), "another kind of action"),
         (save(_tensors(), _metadata(bound=["tanh"])), "bounds its actions by"),
+        (save(_tensors(), _metadata(limits={"env.min_keep": "a tenth"})), "settings that are no numbers"),
+        (save(_tensors(), _metadata(limits=[0.1])), "settings that are no numbers"),
         (save(_tensors(**{"0.weight": torch.ones(8, 3)}), _metadata()), "layer 0 of the policy is missing or does not"),
         (save(_tensors(**{"1.bias": None}), _metadata()), "policy"),
         (save(_tensors(**{"1.weight": torch.full((1, 8), torch.nan)}), _metadata()), "layer 1 .* not finite"),

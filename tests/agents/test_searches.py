@@ -19,7 +19,7 @@ from agents.policy import policy_of
 from agents.rules import greedy_widths, power_widths
 from agents.search import Search
 from agents.searches import check_evaluations, check_search
-from prune_env import LayerWalk, PruningPlan, RunConfig
+from prune_env import LayerWalk, PruningEnv, PruningPlan, RunConfig
 from prune_env.errors import ConfigError, RunError, WeightsError
 from prune_env.observation import FEATURES
 from prune_env.task import PruningTask, Trial
@@ -259,7 +259,8 @@ class TestPolicies:
             for parameter in layers.parameters():
                 parameter.mul_(3.0)
         for bound, actions in expected.items():
-            save_policy(policy_of(layers, "ratio", bound), tmp_path / "policy.safetensors")
+            env = PruningEnv(task=toy_task(), action="ratio")
+            save_policy(policy_of(layers, env, bound), tmp_path / "policy.safetensors")
             np.testing.assert_allclose(actions_of(load_policy(tmp_path / "policy.safetensors")), actions, atol=1e-6)
 
     def test_of_releases_that_knew_no_bound_are_squashed(self, tmp_path: Path) -> None:

@@ -20,9 +20,7 @@ def row(seed: int = 0) -> nn.Sequential:
     """Units ``0`` and ``3`` of 8 channels each, then ``6``, which the output protects."""
     torch.manual_seed(seed)
     norms = [nn.BatchNorm2d(8), nn.BatchNorm2d(8)]
-    return randomise(
-        nn.Sequential(conv(3, 8), norms[0], nn.ReLU(), conv(8, 8), norms[1], nn.ReLU(), conv(8, 4))
-    ).eval()
+    return randomise(nn.Sequential(conv(3, 8), norms[0], nn.ReLU(), conv(8, 8), norms[1], nn.ReLU(), conv(8, 4))).eval()
 
 
 def groups(inputs: Lists, filters: Lists) -> PlannedGroups:
@@ -146,10 +144,8 @@ def test_of_a_unit_that_nothing_reads_one_channel_stays() -> None:
 
 
 def test_a_channel_stays_as_long_as_one_of_its_copies_is_read() -> None:
-    def middle(net: Net, images: Tensor) -> Tensor:
-        return torch.cat([torch.relu(images), torch.relu(-images)], 1)
-
-    walk = LayerWalk.trace(body(middle, channels=16), small_images())
+    crelu = body(lambda _, x: torch.cat([torch.relu(x), torch.relu(-x)], 1), 16)
+    walk = LayerWalk.trace(crelu, small_images())
     plan = walk.plan_keeping({}, {"z": groups([[0, 9], [3, 11]], [[0, 1, 2], [3, 4, 5]])})
     narrow = without_unread(plan, walk.model)
     assert narrow.kept["a"] == (0, 1, 3)
