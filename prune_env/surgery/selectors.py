@@ -107,19 +107,34 @@ class GroupPrunedConv2d(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, out_channels, ...]."""
-        if self.frozen:
-            gates = self.shares.expand(len(images), -1, -1)
-        else:
-            opened: Tensor = self.selector(images)
-            self.opened = opened
-            gates = straight_through(opened, self.reads)
-            if self.training:
-                with torch.no_grad():
-                    self.means.lerp_(opened.mean(0).to(self.means.dtype), MOMENTUM)
-        gated = gates[..., None, None] * images[:, None]
         layer = self.convolution
-        padded = F.pad(gated.flatten(1, 2), layer._reversed_padding_repeated_twice, mode=_mode(layer))
-        return F.conv2d(padded, layer.weight, layer.bias, layer.stride, 0, layer.dilation, self.spec.groups)
+        if self.frozen:
+            return self._convolve(images.index_select(1, self._places.flatten()), self._kernels)
+        opened: Tensor = self.selector(images)
+        self.opened = opened
+        gates = straight_through(opened, self.reads)
+        if self.training:
+            with torch.no_grad():
+                self.means.lerp_(opened.mean(0).to(self.means.dtype), MOMENTUM)
+        return self._convolve((gates[..., None, None] * images[:, None]).flatten(1, 2), layer.weight)
+
+    def _convolve(self, read: Tensor, kernels: Tensor) -> Tensor:
+        layer = self.convolution
+        padded = F.pad(read, layer._reversed_padding_repeated_twice, mode=_mode(layer))
+        return F.conv2d(padded, kernels, layer.bias, layer.stride, 0, layer.dilation, self.spec.groups)
+
+    @property
+    def _places(self) -> Tensor:
+        """The inputs of each group, ascending, int64 [groups, inputs], once it is frozen."""
+        return self.shares.topk(self.spec.inputs, dim=1).indices.sort(dim=1).values
+
+    @property
+    def _kernels(self) -> Tensor:
+        """The kernels that are read, times their gates, [out_channels, inputs, height, width]."""
+        places = self._places
+        whole = self.convolution.weight.unflatten(0, (self.spec.groups, -1))
+        read = torch.take_along_dim(whole, places[:, None, :, None, None], dim=2)
+        return (read * self.shares.gather(1, places)[:, None, :, None, None]).flatten(0, 1)
 
     def penalty(self) -> Tensor:
         """The mean gate of the last images: small where few are open; 0 once it is frozen."""
@@ -148,10 +163,7 @@ class GroupPrunedConv2d(nn.Module):
     @property
     def chosen(self) -> list[IntArray]:
         """The inputs of each group, ascending, once it is frozen."""
-        places: list[IntArray] = list(
-            self.shares.topk(self.spec.inputs, dim=1).indices.sort(dim=1).values.cpu().numpy()
-        )
-        return places
+        return list(self._places.cpu().numpy())
 
     def masked(self) -> nn.Conv2d:
         """The frozen layer as a whole convolution, its gates in the weights: what is not read has weights of zero."""

@@ -113,7 +113,7 @@ def test_what_is_kept_goes_without_its_selectors(average: float) -> None:
     for _ in range(4):
         trainer.run_epoch()
     images = image_set(8).images
-    exported, _ = without_selectors(trainer.result, plan, walk.model)
+    exported, _ = without_selectors(trainer.result, plan, walk)
     with torch.no_grad():
         torch.testing.assert_close(exported(images), trainer.result(images), rtol=1e-5, atol=1e-5)
 
@@ -227,7 +227,7 @@ def chosen_of_needed(seed: int) -> int:
         trainer.run_epoch()
     (layer,) = selectors_of(trainer.result)
     assert isinstance(layer, GroupPrunedConv2d)
-    _, found = without_selectors(trainer.result, plan, walk.model)
+    _, found = without_selectors(trainer.result, plan, walk)
     assert [own.tolist() for own in layer.chosen] == found.grouped["r"].inputs
     return sum(channel < CLASSES for inputs in found.grouped["r"].inputs for channel in inputs)
 
