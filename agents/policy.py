@@ -16,6 +16,7 @@ from torch import nn
 from prune_env.env import PruningEnv
 from prune_env.errors import ConfigError, WeightsError
 from prune_env.files import atomic_write
+from prune_env.fingerprint import shorten
 from prune_env.observation import FEATURES, FloatArray
 from prune_env.task import Trial
 
@@ -24,6 +25,9 @@ METADATA = "prune_env.policy"
 
 BOUNDS: Mapping[str, type[nn.Module]] = MappingProxyType({"tanh": nn.Tanh, "clip": nn.Hardtanh})
 """What keeps the action within [-1, 1]."""
+
+LIMITS: Mapping[str, float] = MappingProxyType({"env.min_keep": 1.0, "env.max_groups": 1e6})
+"""The settings that actions may be scaled by, and the most that a file may say of each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +53,15 @@ class Policy:
         """How many numbers an action has: 2 where the second says how many groups."""
         return [layer.out_features for layer in self.actor if isinstance(layer, nn.Linear)][-1]
 
-    def check(self, granularity: str) -> None:
-        """Refuses a granularity that the policy was not trained with.
+    def check(self, granularity: str, limits: Mapping[str, float]) -> None:
+        """Refuses settings by which the policy's actions would mean something else.
+
+        Args:
+            granularity: ``env.granularity``.
+            limits: What it is told of the settings of its own limits, by name.
 
         Raises:
-            ConfigError: If it is another one.
+            ConfigError: Names the setting, and the value that the policy was trained with.
         """
         needed = "group" if self.numbers == 2 or self.action == "pruning_rate" else "channel"
         if granularity != needed:
@@ -61,6 +69,13 @@ class Policy:
                 f"env.granularity: {granularity} given, but the policy was trained with {needed}. Give "
                 f"env.granularity={needed}."
             )
+        for setting, known in self.limits.items():
+            given = limits.get(setting)
+            if given != known:
+                raise ConfigError(
+                    f"{setting}: {given} given, but the policy was trained with {known}, by which its actions are "
+                    f"scaled. Give {setting}={known}."
+                )
 
     def act(self, observation: FloatArray) -> FloatArray:
         """The action for one observation [len(features)], float32 [numbers]."""
@@ -73,19 +88,12 @@ class Policy:
         Raises:
             ConfigError: If the environment takes other actions than the policy gives.
         """
-        self.check("channel" if env.task.groups is None else "group")
         if env.action != self.action:
             raise ConfigError(
                 f"env.action: {env.action} given, but the policy was trained with {self.action}. Give "
                 f"env.action={self.action}."
             )
-        for setting, given in env.limits.items():
-            known = self.limits.get(setting, given)
-            if given != known:
-                raise ConfigError(
-                    f"{setting}: {given:g} given, but the policy was trained with {known:g}, by which its actions are "
-                    f"scaled. Give {setting}={known:g}."
-                )
+        self.check("channel" if env.task.groups is None else "group", env.limits)
         observation, _ = env.reset()
         finished = False
         info: dict[str, Any] = {}
@@ -141,9 +149,17 @@ def load_policy(path: str | Path) -> Policy:
     if not isinstance(bound, str) or bound not in BOUNDS:
         raise WeightsError(f"{path} bounds its actions by {bound!r}; this release knows {', '.join(BOUNDS)}.")
     limits = about.get("limits", {})
-    if not isinstance(limits, dict) or not all(type(one) in (int, float) for one in limits.values()):
-        raise WeightsError(f"{path} names settings that are no numbers ({limits!r}). The file is damaged.")
+    if not isinstance(limits, dict) or not all(_is_limit(*limit) for limit in limits.items()):
+        raise WeightsError(
+            f"{path} names settings and values that no action is scaled by: {shorten(repr(limits))}. The file is "
+            "damaged; train the policy anew."
+        )
     return Policy(_actor_from(tensors, path, bound), about["action"], limits)
+
+
+def _is_limit(setting: str, value: object) -> bool:
+    # What is no number, or not a finite one, is not in the interval either.
+    return setting in LIMITS and isinstance(value, int | float) and 0 < value <= LIMITS[setting]
 
 
 def policy_of(actor: nn.Module, env: PruningEnv, bound: str = "tanh") -> Policy:

@@ -62,8 +62,9 @@ def _build_graph(model: nn.Module, example_input: Tensor) -> tuple[Any, set[Any]
     own = {type(module): _OwnSizes() for module in model.modules() if hasattr(module, "keep_outputs")}
     try:
         graph.build_dependency(model, example_input, customized_pruners=own, verbose=False)
-    except ArithmeticError:
-        # Building ends with the index maps; one that cannot be worked out (a channel shuffle) stops it there.
+    except (ArithmeticError, TypeError):
+        # Building ends with the index maps; one that cannot be worked out (a channel shuffle, a concatenation of parts
+        # whose sizes are not found) stops it there.
         if not getattr(graph, "module2node", None):
             raise ModelError("The network's graph could not be traced.") from None
     barriers = {node for node in graph.module2node.values() if _reorders(graph, node)}
@@ -78,7 +79,13 @@ def _build_graph(model: nn.Module, example_input: Tensor) -> tuple[Any, set[Any]
 
 
 def _reorders(graph: Any, node: Any) -> bool:
-    """Whether a reshape is more than a flatten, so that channels cannot be followed through it."""
+    """Whether a reshape is more than a flatten, or a concatenation's parts unknown: channels cannot be followed."""
+    if node.type == ops.OPTYPE.CONCAT:
+        try:
+            index_mapping.update_concat_index_mapping(graph, node)
+        except TypeError:
+            return True
+        return False
     if node.type != ops.OPTYPE.RESHAPE:
         return False
     if len(getattr(node.grad_fn, "_saved_self_sym_sizes", ())) > 4:

@@ -70,11 +70,12 @@ def read_plan_or_policy(source: Path) -> PruningPlan | Policy:
 
 
 def _propose(policy: Policy, settings: RunConfig, splits: Splits, model: nn.Module) -> tuple[Evaluator, PruningPlan]:
-    policy.check(settings.env.granularity)
+    given = {"env.min_keep": settings.env.min_keep, "env.max_groups": settings.env.max_groups}
+    policy.check(settings.env.granularity, given)
     # One plan is evaluated: measuring the fastest form would take many times as long.
-    given = FormSection(**asdict(usual_form(settings)))
+    form = FormSection(**asdict(usual_form(settings)))
     times: Times | None = None if settings.env.only_faster_groups else {}
-    task = make_task(settings.model_copy(update={"form": given}), splits, model, group_times=times)
+    task = make_task(settings.model_copy(update={"form": form}), splits, model, group_times=times)
     return task.evaluator, policy.propose(PruningEnv(task=task, action=policy.action, kind="replay")).plan
 
 

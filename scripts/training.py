@@ -194,7 +194,7 @@ def train_into(
         if teacher is not None:
             teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
         trainer = Trainer(model, batches, settings, seed, workers, passes, teacher, selector_penalty)
-        kept = folder.selecting if selectors_of(model) else folder.weights
+        kept = _kept_in(folder, model)
         epochs: list[Epoch] = []
         if known:
             epochs = known[1]
@@ -231,6 +231,11 @@ def epoch_to_keep(epochs: Sequence[Epoch], planned: int) -> Epoch:
     return max(late, key=lambda epoch: (epoch.accuracy or 0.0, epoch.number))
 
 
+def _kept_in(folder: TrainingFolder, model: nn.Module) -> Path:
+    """Where the weights of the epoch to keep are written while the network is trained."""
+    return folder.selecting if selectors_of(model) else folder.weights
+
+
 def _one_more(trainer: Trainer, folder: TrainingFolder, tell: Callable[[int, Epoch | None], None]) -> Epoch:
     try:
         return trainer.run_epoch(lambda step: tell(step, None))
@@ -239,7 +244,7 @@ def _one_more(trainer: Trainer, folder: TrainingFolder, tell: Callable[[int, Epo
         if trainer.done:
             kept = (
                 f"The checkpoint after epoch {trainer.done} stays, and the weights to keep so far are "
-                f"{str(folder.weights)!r}."
+                f"{str(_kept_in(folder, trainer.model))!r}."
             )
         raise EvaluationError(f"{error} {kept}") from None
 

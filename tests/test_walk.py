@@ -337,6 +337,17 @@ def test_a_shuffled_network_keeps_what_the_shuffle_does_not_touch_free() -> None
     assert len(walk.free) >= 16
 
 
+def test_a_concatenation_whose_parts_are_not_known_protects_what_it_reads() -> None:
+    def middle(_: Net, images: torch.Tensor) -> torch.Tensor:
+        gate, rest = images.chunk(2, 1)
+        gated = gate * torch.sigmoid(rest)
+        return torch.cat([gated, -gated], 1)
+
+    walk = LayerWalk.trace(body(middle), small_images())
+    assert not unit_of(walk, "a").free
+    assert unit_of(walk, "z").free
+
+
 def test_a_network_in_which_nothing_is_traced_is_still_a_walk_of_protected_units() -> None:
     net = Net(lambda net, x: net.c(x.permute(0, 1, 3, 2)) * net.p, c=conv(3, 4), p=nn.Parameter(torch.ones(4, 1, 1)))
     walk = LayerWalk.trace(net, small_images())

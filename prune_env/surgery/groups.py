@@ -134,7 +134,9 @@ class GatheredConv2d(nn.Module):
                 small.weight[rows] = dense.weight[rows].index_select(1, torch.as_tensor(inputs, device=device))
             if dense.bias is not None and small.bias is not None:
                 small.bias.copy_(dense.bias)
-        small.requires_grad_(dense.weight.requires_grad)
+        small.weight.requires_grad_(dense.weight.requires_grad)
+        if small.bias is not None and dense.bias is not None:
+            small.bias.requires_grad_(dense.bias.requires_grad)
         made = cls(small, torch.as_tensor(np.concatenate(chosen), device=device), dense.in_channels)
         return made.train(dense.training)
 

@@ -57,11 +57,11 @@ def without_selectors(
         inputs = [np.sort(places[chosen]).tolist() for chosen in layer.chosen]
         grouped[name] = PlannedGroups(inputs=inputs, filters=planned.filters)
         network = replaced(network, name, layer.masked())
-    chosen = without_unread(plan.model_copy(update={"grouped": grouped}), model, multiple)
+    chosen = without_unread(plan.model_copy(update={"grouped": grouped}), walk, multiple)
     left = staying(chosen, model)
     cuts = {
         (name, side): places_of(kept_side(model.get_submodule(name), kept, name, side))[channels]
         for (name, side), channels in left.items()
     }
     network = into_groups(slice_network(network, cuts), model, chosen.grouped, left)
-    return network, chosen.costing(walk.costs(chosen.widths, chosen.groups, chosen.reads))
+    return network, chosen

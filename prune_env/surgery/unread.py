@@ -8,6 +8,7 @@ from torch import nn
 from prune_env.costs import is_depthwise
 from prune_env.plan import PlannedGroups, PlannedUnit, PruningPlan
 from prune_env.unit import IntArray, Member
+from prune_env.walk import LayerWalk
 
 
 def channels_read(model: nn.Module, members: Sequence[Member], grouped: Mapping[str, PlannedGroups]) -> IntArray | None:
@@ -29,28 +30,31 @@ def channels_read(model: nn.Module, members: Sequence[Member], grouped: Mapping[
     return np.unique(np.concatenate(read))
 
 
-def without_unread(plan: PruningPlan, model: nn.Module, multiple: int = 1) -> PruningPlan:
-    """The plan without the channels that no group reads, its costs and shares those from before.
+def without_unread(plan: PruningPlan, walk: LayerWalk, multiple: int = 1) -> PruningPlan:
+    """The plan without the channels that no group reads.
 
     The network that it makes gives the same outputs. A convolution in groups keeps its groups: each loses as many
-    filters as the one that can spare the fewest. Where several of them write one unit, it stays as it is [our choice].
+    filters as the one that can spare the fewest. Where several of them write one unit, it stays as it is [our choice],
+    as does a unit that the plan or the walk protects.
 
     Args:
         plan: The plan.
-        model: The dense network.
+        walk: The dense network, traced.
         multiple: Widths are cut to multiples of this.
     """
     grouped = dict(plan.grouped)
+    free = {unit.name for unit in walk.free}
     units = []
     for unit in plan.units:
-        gone = _to_cut(unit, plan, model, multiple)
+        gone = _to_cut(unit, plan, walk.model, multiple) if unit.name in free else []
         units.append(unit.model_copy(update={"kept": np.setdiff1d(unit.kept, gone).tolist()}))
         for member in unit.members if len(gone) else []:
             if member.side == "out" and member.module in grouped:
                 planned = grouped[member.module]
                 left = [np.setdiff1d(own, member.channels(unit.channels)[gone]).tolist() for own in planned.filters]
                 grouped[member.module] = planned.model_copy(update={"filters": left})
-    return plan.model_copy(update={"units": units, "grouped": grouped})
+    narrow = plan.model_copy(update={"units": units, "grouped": grouped})
+    return narrow.costing(walk.costs(narrow.widths, narrow.groups, narrow.reads))
 
 
 def _to_cut(unit: PlannedUnit, plan: PruningPlan, model: nn.Module, multiple: int) -> IntArray:

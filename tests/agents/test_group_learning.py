@@ -130,9 +130,9 @@ def test_a_policy_is_refused_where_its_actions_would_mean_something_else(action:
         "pruning_rate": replace(task, min_keep=0.2),
     }
     ((setting, known),) = LIMITS[action].items()
-    with pytest.raises(ConfigError, match=rf"{setting}: .* given, .* Give {setting}={known:g}\."):
+    with pytest.raises(ConfigError, match=rf"{setting}: .* given, .* Give {setting}={known}\."):
         policy.propose(PruningEnv(task=others[action], action=action))
-    # Nothing is known of a policy whose file is of an older release.
+    # Nothing is known of a policy whose file does not say.
     replace(policy, limits={}).propose(PruningEnv(task=others[action], action=action))
 
 

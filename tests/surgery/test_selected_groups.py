@@ -128,7 +128,7 @@ def test_with_the_plan_s_own_inputs_and_gates_at_one_it_is_the_plan_s_network(re
         layer.frozen = True
     torch.testing.assert_close(network(images_of()), small(images_of()), rtol=1e-4, atol=1e-5)
     exported, narrow = without_selectors(network, plan, walk)
-    assert narrow.kept == without_unread(plan, walk.model).kept
+    assert narrow.kept == without_unread(plan, walk).kept
     torch.testing.assert_close(exported(images_of()), small(images_of()), rtol=1e-4, atol=1e-5)
     wanted = narrow.apply(walk.model).state_dict()
     assert exported.state_dict().keys() == wanted.keys()
@@ -268,3 +268,19 @@ def test_groups_that_do_not_fit_are_refused_as_without_selectors() -> None:
     grouped = {**plan.grouped, "down": PlannedGroups(inputs=[[0, 2], [1, 3]], filters=plan.grouped["down"].filters)}
     with pytest.raises(PlanError, match="Group 0 of 'down' reads input channel 2"):
         apply_with_selectors(plan.model_copy(update={"grouped": grouped}), walk.model)
+
+
+def test_units_that_the_walk_protects_by_now_stay_as_the_plan_has_them() -> None:
+    walk = toy_walk()
+    plan = plan_of(walk, True)
+    unit = next(unit for unit in plan.units if unit.name == "mid")
+    whole = unit.model_copy(update={"kept": list(range(unit.channels))})
+    grouped = {name: planned for name, planned in plan.grouped.items() if name != "mid"}
+    open_plan = plan.model_copy(
+        update={"units": [whole if one.name == "mid" else one for one in plan.units], "grouped": grouped}
+    )
+    network = frozen(walk, open_plan)
+    _, cut = without_selectors(network, open_plan, walk)
+    _, left = without_selectors(network, open_plan, walk.protecting({"mid": "by the test"}))
+    assert cut.widths["mid"] < left.widths["mid"] == unit.channels
+    assert left.grouped == cut.grouped
