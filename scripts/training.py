@@ -194,14 +194,14 @@ def train_into(
         if teacher is not None:
             teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
         trainer = Trainer(model, batches, settings, seed, workers, passes, teacher, selector_penalty)
-        kept = _kept_in(folder, model)
+        kept = folder.selecting if selectors_of(model) else folder.weights
         epochs: list[Epoch] = []
         if known:
             epochs = known[1]
             trainer.take_up(known[0], len(epochs))
         with _told(folder, epochs, trainer, workers) as tell:
             for _ in range(len(epochs), settings.epochs):
-                epoch = _one_more(trainer, folder, tell)
+                epoch = _one_more(trainer, kept, tell)
                 epoch = replace(epoch, accuracy=validate(trainer.result))
                 epochs.append(epoch)
                 if workers.first and epoch_to_keep(epochs, settings.epochs) is epoch:
@@ -231,22 +231,14 @@ def epoch_to_keep(epochs: Sequence[Epoch], planned: int) -> Epoch:
     return max(late, key=lambda epoch: (epoch.accuracy or 0.0, epoch.number))
 
 
-def _kept_in(folder: TrainingFolder, model: nn.Module) -> Path:
-    """Where the weights of the epoch to keep are written while the network is trained."""
-    return folder.selecting if selectors_of(model) else folder.weights
-
-
-def _one_more(trainer: Trainer, folder: TrainingFolder, tell: Callable[[int, Epoch | None], None]) -> Epoch:
+def _one_more(trainer: Trainer, kept: Path, tell: Callable[[int, Epoch | None], None]) -> Epoch:
     try:
         return trainer.run_epoch(lambda step: tell(step, None))
     except EvaluationError as error:
-        kept = "There is no checkpoint yet."
+        left = "There is no checkpoint yet."
         if trainer.done:
-            kept = (
-                f"The checkpoint after epoch {trainer.done} stays, and the weights to keep so far are "
-                f"{str(_kept_in(folder, trainer.model))!r}."
-            )
-        raise EvaluationError(f"{error} {kept}") from None
+            left = f"The checkpoint after epoch {trainer.done} stays, and the weights to keep so far are {str(kept)!r}."
+        raise EvaluationError(f"{error} {left}") from None
 
 
 def _fastest(model: nn.Module, batches: Batches, settings: TrainingSection) -> Any:

@@ -46,7 +46,7 @@ def without_unread(plan: PruningPlan, walk: LayerWalk, multiple: int = 1) -> Pru
     free = {unit.name for unit in walk.free}
     units = []
     for unit in plan.units:
-        gone = _to_cut(unit, plan, walk.model, multiple) if unit.name in free else []
+        gone = _to_cut(unit, plan, walk.model, multiple) if unit.name in free else np.arange(0)
         units.append(unit.model_copy(update={"kept": np.setdiff1d(unit.kept, gone).tolist()}))
         for member in unit.members if len(gone) else []:
             if member.side == "out" and member.module in grouped:
