@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,9 +26,6 @@ METADATA = "prune_env.policy"
 
 BOUNDS: Mapping[str, type[nn.Module]] = MappingProxyType({"tanh": nn.Tanh, "clip": nn.Hardtanh})
 """What keeps the action within [-1, 1]."""
-
-LIMITS: Mapping[str, float] = MappingProxyType({"env.min_keep": 1.0, "env.max_groups": 1e6})
-"""The settings that actions may be scaled by, and the most that a file may say of each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +56,7 @@ class Policy:
 
         Args:
             granularity: ``env.granularity``.
-            limits: What it is told of the settings of its own limits, by name.
+            limits: Settings by which actions are scaled, by name; see `PruningEnv.limits`.
 
         Raises:
             ConfigError: Names the setting, and the value that the policy was trained with.
@@ -69,8 +67,8 @@ class Policy:
                 f"env.granularity: {granularity} given, but the policy was trained with {needed}. Give "
                 f"env.granularity={needed}."
             )
-        for setting, known in self.limits.items():
-            given = limits.get(setting)
+        for setting, given in limits.items():
+            known = self.limits.get(setting, given)
             if given != known:
                 raise ConfigError(
                     f"{setting}: {given} given, but the policy was trained with {known}, by which its actions are "
@@ -149,17 +147,16 @@ def load_policy(path: str | Path) -> Policy:
     if not isinstance(bound, str) or bound not in BOUNDS:
         raise WeightsError(f"{path} bounds its actions by {bound!r}; this release knows {', '.join(BOUNDS)}.")
     limits = about.get("limits", {})
-    if not isinstance(limits, dict) or not all(_is_limit(*limit) for limit in limits.items()):
+    if not isinstance(limits, dict) or not all(map(_is_positive, limits.values())):
         raise WeightsError(
-            f"{path} names settings and values that no action is scaled by: {shorten(repr(limits))}. The file is "
-            "damaged; train the policy anew."
+            f"{path} says that its actions are scaled by {shorten(repr(limits))}, which are not settings with numbers "
+            "above 0. The file is damaged; train the policy anew."
         )
     return Policy(_actor_from(tensors, path, bound), about["action"], limits)
 
 
-def _is_limit(setting: str, value: object) -> bool:
-    # What is no number, or not a finite one, is not in the interval either.
-    return setting in LIMITS and isinstance(value, int | float) and 0 < value <= LIMITS[setting]
+def _is_positive(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value < inf  # type: ignore[operator]
 
 
 def policy_of(actor: nn.Module, env: PruningEnv, bound: str = "tanh") -> Policy:

@@ -79,13 +79,13 @@ def _build_graph(model: nn.Module, example_input: Tensor) -> tuple[Any, set[Any]
 
 
 def _reorders(graph: Any, node: Any) -> bool:
-    """Whether a reshape is more than a flatten, or a concatenation's parts unknown: channels cannot be followed."""
+    """Whether channels cannot be followed: a reshape is more than a flatten, or parts of a concatenation unknown."""
     if node.type == ops.OPTYPE.CONCAT:
         try:
             index_mapping.update_concat_index_mapping(graph, node)
         except TypeError:
             return True
-        return False
+        return None in (node.module.concat_sizes or ())
     if node.type != ops.OPTYPE.RESHAPE:
         return False
     if len(getattr(node.grad_fn, "_saved_self_sym_sizes", ())) > 4:
@@ -152,6 +152,8 @@ def _members(
     for item in group:
         node, module = item.dep.target, item.dep.target.module
         if node in barriers:
+            if isinstance(module, ops._ConcatOp):
+                raise _Coupled("its channels meet a concatenation whose parts' sizes are not known")
             raise _Coupled("its channels pass through a reshape that reorders them (a channel shuffle)")
         if isinstance(module, nn.Parameter):
             raise _Coupled("its channels meet a bare parameter, whose channels cannot be told")

@@ -337,14 +337,18 @@ def test_a_shuffled_network_keeps_what_the_shuffle_does_not_touch_free() -> None
     assert len(walk.free) >= 16
 
 
-def test_a_concatenation_whose_parts_are_not_known_protects_what_it_reads() -> None:
-    def middle(_: Net, images: torch.Tensor) -> torch.Tensor:
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_concatenation_whose_parts_are_not_known_protects_what_meets_it(twice: bool) -> None:
+    def middle(net: Net, images: torch.Tensor) -> torch.Tensor:
         gate, rest = images.chunk(2, 1)
         gated = gate * torch.sigmoid(rest)
-        return torch.cat([gated, -gated], 1)
+        both = torch.cat([gated, -gated], 1)
+        return net.h(images) + (torch.cat([both, both], 1) if twice else both)
 
-    walk = LayerWalk.trace(body(middle), small_images())
+    channels = 16 if twice else 8
+    walk = LayerWalk.trace(body(middle, channels, h=conv(8, channels)), small_images())
     assert not unit_of(walk, "a").free
+    assert "concatenation whose parts" in (unit_of(walk, "h").protected or "")
     assert unit_of(walk, "z").free
 
 
