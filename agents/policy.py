@@ -36,8 +36,7 @@ class Policy:
         actor: Maps observations float32 [N, len(features)] to actions in [-1, 1], [N, numbers]; bounded by tanh or
             clipped.
         action: What an action means: ``share``, ``ratio`` or ``pruning_rate``.
-        limits: The settings that its actions were learned with, as `PruningEnv.limits`; empty in a file of a release
-            that recorded none.
+        limits: The settings that its actions were learned with, as `PruningEnv.limits`; what is not named is not known.
         features: The names of the observation's features, in order.
     """
 
@@ -156,7 +155,7 @@ def load_policy(path: str | Path) -> Policy:
 
 
 def _is_positive(value: object) -> bool:
-    return type(value) in (int, float) and 0 < value < inf  # type: ignore[operator]
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < inf
 
 
 def policy_of(actor: nn.Module, env: PruningEnv, bound: str = "tanh") -> Policy:

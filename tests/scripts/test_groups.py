@@ -459,6 +459,26 @@ def test_a_policy_of_rates_needs_groups(runs: Mapping[str, RunDirectory], config
     assert "Give env.granularity=group." in said
 
 
+@pytest.mark.parametrize(
+    ("action", "override", "known"),
+    [("pruning_rate", "env.min_keep=0.3", "0.1"), ("share", "env.max_groups=2", "8")],
+)
+def test_a_policy_is_refused_under_other_limits_before_the_task_is_made(
+    runs: Mapping[str, RunDirectory],
+    config: Path,
+    refused: Refused,
+    monkeypatch: pytest.MonkeyPatch,
+    action: str,
+    override: str,
+    known: str,
+) -> None:
+    monkeypatch.setattr("scripts.replay.make_task", None)
+    said = refused("replay", runs[action].policy, config, GROUPED, override)
+    setting, given = override.split("=")
+    assert f"{setting}: {given} given, but the policy was trained with {known}" in said
+    assert f"Give {setting}={known}." in said
+
+
 def test_a_policy_of_channels_does_not_decide_groups(channels: RunDirectory, config: Path, refused: Refused) -> None:
     said = refused("replay", channels.policy, config, GROUPED)
     assert "env.granularity: group given, but the policy was trained with channel." in said
