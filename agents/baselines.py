@@ -8,9 +8,9 @@ import numpy as np
 
 from agents.rules import EXPONENTS, POWERS, eigenvalue_widths, greedy_widths, power_widths
 from agents.search import More
+from prune_env.common.arrays import IntArray
 from prune_env.config import RunConfig
 from prune_env.task import PruningTask
-from prune_env.unit import IntArray
 
 
 class Listed(ABC):

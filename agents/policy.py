@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import nn
 
+from prune_env.common.errors import ConfigError, WeightsError
+from prune_env.common.files import atomic_write
+from prune_env.common.fingerprint import shorten
 from prune_env.env import PruningEnv
-from prune_env.errors import ConfigError, WeightsError
-from prune_env.files import atomic_write
-from prune_env.fingerprint import shorten
 from prune_env.observation import FEATURES, FloatArray
 from prune_env.task import Trial
 

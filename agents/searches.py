@@ -8,8 +8,8 @@ from agents.demonstrations import how_many
 from agents.learners import DdpgSearch, PpoSearch, SacSearch, Td3Search
 from agents.optimisers import CmaEs, CmaFromRules, Tpe
 from agents.search import Search
+from prune_env.common.errors import ConfigError, suggest
 from prune_env.config import RunConfig
-from prune_env.errors import ConfigError, suggest
 from prune_env.task import PruningTask
 
 SEARCHES: Mapping[str, type[Search]] = MappingProxyType(

@@ -9,9 +9,9 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import BudgetError
 from prune_env.costs import Extent, Metric
-from prune_env.errors import BudgetError
-from prune_env.unit import IntArray
 from prune_env.walk import LayerWalk
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 import yaml
 from pydantic import Field, ValidationError
 
+from prune_env.common.errors import ConfigError
 from prune_env.config_agent import AgentSection
 from prune_env.config_errors import describe_problems
 from prune_env.config_load import read_yaml, with_environment, with_overrides, without_references
@@ -29,7 +30,6 @@ from prune_env.config_sections import (
     SensitivitySection,
 )
 from prune_env.config_training import FidelitySection, FinetuneSection, PretrainSection
-from prune_env.errors import ConfigError
 
 
 class RunConfig(Section):

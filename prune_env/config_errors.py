@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from prune_env.errors import suggest
+from prune_env.common.errors import suggest
 
 _UNKNOWN = ("extra_forbidden", "invalid_key")
 _SHOWN_PROBLEMS = 15

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from prune_env.errors import ConfigError, suggest
+from prune_env.common.errors import ConfigError, suggest
 
 # "$${" stands for "${" itself; anything else that begins with "${" has to be a whole reference.
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?")

@@ -13,6 +13,7 @@ from typing import Literal
 
 from torch import nn
 
+from prune_env.common.layers import Convolution, channels_of, is_depthwise
 from prune_env.unit import Unit
 
 Metric = Literal["macs", "params"]
@@ -20,7 +21,6 @@ Metric = Literal["macs", "params"]
 Counts = Mapping[str, int]
 """A number for each of some convolutions, by name."""
 NO_COUNTS: Counts = MappingProxyType({})
-Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -121,19 +121,6 @@ class CostModel:
     def cost(self, metric: Metric, widths: Sequence[int]) -> int:
         """MACs or params at the given widths."""
         return self.macs(widths) if metric == "macs" else self.params(widths)
-
-
-def is_depthwise(module: nn.Module) -> bool:
-    """Whether each output channel reads its own input channel; a convolution of width 1 is not depthwise."""
-    return isinstance(module, Convolution) and 1 < module.groups == module.in_channels == module.out_channels
-
-
-def channels_of(module: nn.Module, side: str) -> int:
-    """How many channels a convolution, linear layer or per-channel module has on one side."""
-    if isinstance(module, nn.Linear):
-        return module.in_features if side == "in" else module.out_features
-    names = ("in_channels",) if side == "in" else ("out_channels", "num_features", "num_parameters")
-    return next((int(value) for name in names if isinstance(value := getattr(module, name, None), int)), 0)
 
 
 def build_cost_model(model: nn.Module, units: Sequence[Unit], positions: dict[str, int]) -> CostModel:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch_pruning import ops
 from torch_pruning.dependency import index_mapping
 
-from prune_env.costs import Convolution, channels_of, is_depthwise
-from prune_env.errors import ModelError
-from prune_env.unit import IntArray, Member, Unit
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import ModelError
+from prune_env.common.layers import Convolution, channels_of, is_depthwise
+from prune_env.unit import Member, Unit
 
 Cuttable = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.PReLU)
 

@@ -6,13 +6,14 @@ from math import ceil, lcm
 import numpy as np
 
 from prune_env.budget import Budget
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import BudgetError
 from prune_env.criteria.kernel_scores import KernelScores
-from prune_env.errors import BudgetError
 from prune_env.grouping import Groupable, Grouping, nearest_count, planned
 from prune_env.plan import PlannedGroups
 from prune_env.surgery.groups import GroupSpec, configure_groups
 from prune_env.surgery.unread import channels_read
-from prune_env.unit import IntArray, Unit
+from prune_env.unit import Unit
 from prune_env.walk import Scores, best_channels
 
 RATE_STEP = 1.0 / 64.0

@@ -9,8 +9,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from prune_env.common.errors import UserError
 from prune_env.config import RunConfig
-from prune_env.errors import UserError
 from prune_env.observation import FEATURES, FloatArray
 from prune_env.prepare import load_model, load_splits, make_task
 from prune_env.task import PruningTask

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prune_env.common.errors import EvaluationError
 from prune_env.data import ImageSet
-from prune_env.errors import EvaluationError
 from prune_env.folding import find_fold_pairs
 from prune_env.form import Form
 from prune_env.logits import check_logits

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from prune_env.errors import ExportError
+from prune_env.common.errors import ExportError
 
 CLOSE = 1e-4
 """Largest difference from the network's own outputs, as a share of the largest of these, in float32."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from prune_env.budget import Budget
-from prune_env.errors import BudgetError
-from prune_env.latency import measure_latency
+from prune_env.common.errors import BudgetError
+from prune_env.common.latency import measure_latency
 from prune_env.walk import LayerWalk
 
 MULTIPLES = (1, 4, 8, 16)

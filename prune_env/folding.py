@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prune_env.costs import Convolution
+from prune_env.common.layers import Convolution
 from prune_env.fast_norm import PLAIN, BatchNorm
 
 TOLERANCE = 1e-3

@@ -11,11 +11,11 @@ import torch
 from scipy.stats import spearmanr
 
 from prune_env.budget import Budget
+from prune_env.common.errors import EvaluationError
+from prune_env.common.fingerprint import fingerprint, weights_digest
 from prune_env.config_sections import FormSection
 from prune_env.data import ImageSet
-from prune_env.errors import EvaluationError
 from prune_env.evaluate import Evaluator
-from prune_env.fingerprint import fingerprint, weights_digest
 from prune_env.form import Form
 from prune_env.form_memory import FormChoice, machine_name, recall, remember
 from prune_env.plan import PruningPlan

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from prune_env.files import atomic_write
+from prune_env.common.files import atomic_write
+from prune_env.common.versions import versions
 from prune_env.form import Form
-from prune_env.run import versions
 
 
 @dataclass(frozen=True)

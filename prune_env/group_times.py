@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prune_env.common.latency import measure_latency
+from prune_env.common.modes import in_eval_mode
 from prune_env.grouping import Grouping
-from prune_env.latency import measure_latency
-from prune_env.modes import in_eval_mode
 from prune_env.surgery.groups import GatheredConv2d, possible_groups
 
 FASTER = 0.95

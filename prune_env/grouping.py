@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from prune_env.costs import channels_of
+from prune_env.common.arrays import IntArray
+from prune_env.common.layers import channels_of
 from prune_env.plan import PlannedGroups
 from prune_env.surgery.groups import choose_inputs, possible_groups
 from prune_env.surgery.planned_groups import follows, why_not_groupable
-from prune_env.unit import IntArray, Member, Unit
+from prune_env.unit import Member, Unit
 from prune_env.walk import LayerWalk
 
 ROUNDS = 4

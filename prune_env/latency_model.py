@@ -17,10 +17,10 @@ from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from prune_env.budget import CostForm, over_free_units
-from prune_env.errors import RunError
-from prune_env.latency import now
-from prune_env.modes import in_eval_mode
-from prune_env.unit import IntArray
+from prune_env.common.arrays import IntArray
+from prune_env.common.clock import now
+from prune_env.common.errors import RunError
+from prune_env.common.modes import in_eval_mode
 from prune_env.walk import LayerWalk
 
 NETWORKS = 16

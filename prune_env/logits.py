@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from prune_env.errors import ModelError
-from prune_env.modes import in_eval_mode
+from prune_env.common.errors import ModelError
+from prune_env.common.modes import in_eval_mode
 from prune_env.tracing import does_not_run
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torch import nn
 
 from prune_env.budget import Budget
-from prune_env.costs import Convolution, channels_of
+from prune_env.common.layers import Convolution, channels_of
 from prune_env.sensitivity import LayerEvidence
 from prune_env.unit import Unit
 from prune_env.walk import LayerWalk

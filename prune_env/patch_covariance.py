@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prune_env.errors import EvaluationError
+from prune_env.common.errors import EvaluationError
 
 LARGEST = 8192
 """Weights an output channel (d) up to which second moments, d x d in float64, are held: 0.5 GB a layer [our choice]."""

@@ -15,12 +15,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
-from prune_env.errors import PlanError
-from prune_env.files import atomic_write
-from prune_env.fingerprint import fingerprint as fingerprint
-from prune_env.fingerprint import first_difference as first_difference
-from prune_env.fingerprint import shorten
-from prune_env.unit import IntArray, Unit
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import PlanError
+from prune_env.common.files import atomic_write
+from prune_env.common.fingerprint import fingerprint as fingerprint
+from prune_env.common.fingerprint import first_difference as first_difference
+from prune_env.common.fingerprint import shorten
+from prune_env.unit import Unit
 
 PLAN_VERSION: Literal[1] = 1
 

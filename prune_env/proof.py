@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prune_env.costs import Convolution
-from prune_env.errors import UserError
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import UserError
+from prune_env.common.layers import Convolution
 from prune_env.surgery.channels import kept_channels, slice_network
-from prune_env.unit import IntArray, Unit
+from prune_env.unit import Unit
 
 TOLERANCE = 1e-4
 """Largest difference allowed, relative to the largest value of the tensor compared, in float32."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prune_env.modes import in_eval_mode
+from prune_env.common.modes import in_eval_mode
 
 TOP = 5
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from prune_env.errors import DataError
+from prune_env.common.errors import DataError
 from prune_env.fast_norm import BatchNorm, Measuring, is_plain
 
 

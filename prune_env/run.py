@@ -2,10 +2,8 @@
 
 import errno
 import fcntl
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -14,22 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from prune_env.common.errors import RunError
+from prune_env.common.files import append_record, atomic_write, read_records
+from prune_env.common.versions import versions
 from prune_env.config import RunConfig
-from prune_env.errors import RunError
-from prune_env.files import append_record, atomic_write, read_records
-
-_PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "stable-baselines3", "prune-env")
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that a run's numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from prune_env.costs import Convolution
-from prune_env.errors import EvaluationError
-from prune_env.modes import in_eval_mode
-from prune_env.unit import IntArray, Unit
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import EvaluationError
+from prune_env.common.layers import Convolution
+from prune_env.common.modes import in_eval_mode
+from prune_env.unit import Unit
 from prune_env.walk import LayerWalk
 
 SMALLEST_SIDE = 4

@@ -9,10 +9,11 @@ from functools import cached_property
 from typing import Any, Self
 
 from prune_env.budget import Budget
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import EvaluationError, RunError
 from prune_env.criteria import Subject
 from prune_env.criteria.kernel_scores import KernelScores
 from prune_env.draft import Draft, GroupDraft, RateDraft
-from prune_env.errors import EvaluationError, RunError
 from prune_env.evaluate import Evaluator, GiveUp
 from prune_env.form_memory import FormChoice
 from prune_env.group_times import Times
@@ -22,7 +23,6 @@ from prune_env.observation import Evidence, Observer
 from prune_env.plan import PlannedBudget, PruningPlan
 from prune_env.racing import Race
 from prune_env.sensitivity import SensitivityReport
-from prune_env.unit import IntArray
 from prune_env.walk import LayerWalk, Scores
 from rewards import Outcome, Reward, RewardError
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from prune_env.costs import Convolution, channels_of
+from prune_env.common.errors import ModelError, suggest
+from prune_env.common.layers import Convolution, channels_of
 from prune_env.coupling import has_channels
-from prune_env.errors import ModelError, suggest
 from prune_env.unit import Unit
 
 

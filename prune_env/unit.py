@@ -1,13 +1,8 @@
 """Units: channels that must be cut together, and the places they occupy in the network's modules."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
-Side = Literal["in", "out"]
-IntArray = npt.NDArray[np.int64]
+from prune_env.common.arrays import IntArray, Side
 
 
 @dataclass(frozen=True, eq=False)

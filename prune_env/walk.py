@@ -9,10 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from prune_env.costs import Convolution, CostModel, Metric, build_cost_model
+from prune_env.common.errors import UserError, suggest
+from prune_env.common.fingerprint import fingerprint
+from prune_env.common.layers import Convolution
+from prune_env.costs import CostModel, Metric, build_cost_model
 from prune_env.coupling import find_units
-from prune_env.errors import UserError, suggest
-from prune_env.fingerprint import fingerprint
 from prune_env.plan import PlannedBudget, PlannedCosts, PlannedGroups, PruningPlan, planned_unit
 from prune_env.proof import failing_units
 from prune_env.tracing import LayerShape, copied, observe, protect_named, refuse_unusable_weights

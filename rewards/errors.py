@@ -11,7 +11,7 @@ class RewardError(ValueError):
 def suggest(name: str, known: Iterable[str]) -> str:
     """Offers the nearest known name, and lists them all.
 
-    ``prune_env.errors`` has the same few lines: rewards import nothing of ours, so that a reward can be
+    ``prune_env.common.errors`` has the same few lines: rewards import nothing of ours, so that a reward can be
     written and tried without the library.
     """
     names = sorted(known)

@@ -20,11 +20,11 @@ from rich.table import Table
 
 from agents.ddpg import make_ddpg
 from agents.searches import check_search
+from prune_env.common.errors import EvaluationError
+from prune_env.common.memory import live_megabytes
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
-from prune_env.errors import EvaluationError
-from prune_env.memory import live_megabytes
 from prune_env.plan import PruningPlan
 from prune_env.prepare import load_model, load_splits, make_task
 from prune_env.task import PruningTask, Trial

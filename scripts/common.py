@@ -11,9 +11,9 @@ import torch
 import typer
 from rich.console import Console
 
+from prune_env.common.errors import UserError
+from prune_env.common.memory import keep_freed_memory
 from prune_env.config import RunConfig
-from prune_env.errors import UserError
-from prune_env.memory import keep_freed_memory
 from rewards import RewardError
 
 console = Console(stderr=True)

@@ -12,10 +12,10 @@ from torch.utils.tensorboard import SummaryWriter
 from agents.comparison_figure import Band, comparison_picture
 from agents.figures import figure_png
 from agents.searches import SEARCHES, check_evaluations, check_search
+from prune_env.common.errors import ConfigError, RunError, suggest
+from prune_env.common.files import atomic_write
 from prune_env.config import RunConfig
 from prune_env.data import Splits
-from prune_env.errors import ConfigError, RunError, suggest
-from prune_env.files import atomic_write
 from prune_env.prepare import check_names
 from prune_env.run import RunDirectory
 from prune_env.task import PruningTask

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from rich.box import SIMPLE
 from rich.table import Table
 
-from prune_env.errors import RunError
+from prune_env.common.errors import RunError
 from prune_env.run import RunDirectory
 
 RESAMPLES = 10_000

@@ -11,11 +11,11 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
+from prune_env.common.errors import ConfigError, RunError, UserError, suggest
+from prune_env.common.files import append_record, atomic_write, read_records
 from prune_env.config import RunConfig
 from prune_env.criteria import CRITERIA, known_criteria, score_channels
 from prune_env.data import Splits
-from prune_env.errors import ConfigError, RunError, UserError, suggest
-from prune_env.files import append_record, atomic_write, read_records
 from prune_env.plan import PruningPlan
 from prune_env.prepare import device_of, make_repair
 from prune_env.recover import train

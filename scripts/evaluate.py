@@ -7,8 +7,8 @@ import torch
 import typer
 from torch import nn
 
+from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
-from prune_env.errors import RunError
 from prune_env.evaluate import Evaluator
 from prune_env.models import load_weights
 from prune_env.plan import PruningPlan

@@ -8,8 +8,9 @@ import torch
 import typer
 from torch import nn
 
+from prune_env.common.latency import measure_latency
+from prune_env.data.timing import batch_to_time
 from prune_env.export import EXPORTERS, difference
-from prune_env.latency import batch_to_time, measure_latency
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
 from prune_env.prepare import load_model, load_splits

@@ -9,11 +9,11 @@ from rich.box import SIMPLE
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from prune_env.common.errors import RunError
+from prune_env.common.files import append_record, read_records
 from prune_env.config import RunConfig
 from prune_env.data import Splits
-from prune_env.errors import RunError
 from prune_env.evaluate import measure_accuracy
-from prune_env.files import append_record, read_records
 from prune_env.prepare import device_of
 from prune_env.recover import train
 from prune_env.run import RunDirectory

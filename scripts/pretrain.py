@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from torch import Tensor, nn
 
+from prune_env.common.errors import ConfigError
 from prune_env.data import ImageSet
-from prune_env.errors import ConfigError
 from prune_env.evaluate import measure_accuracy
 from prune_env.models import load_weights
 from prune_env.prepare import device_of, load_model, load_splits

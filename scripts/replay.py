@@ -10,12 +10,12 @@ from torch import nn
 
 from agents.policy import Policy, load_policy
 from prune_env.budget import Budget
+from prune_env.common.errors import BudgetError, PlanError
 from prune_env.config import RunConfig
 from prune_env.config_sections import FormSection
 from prune_env.criteria import score_channels
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
-from prune_env.errors import BudgetError, PlanError
 from prune_env.evaluate import Evaluator
 from prune_env.group_times import Times
 from prune_env.plan import PruningPlan

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, Field, ValidationError
 
 from agents.figures import Tried
-from prune_env.errors import RunError
+from prune_env.common.errors import RunError
 from prune_env.plan import PruningPlan
 from prune_env.run import RunDirectory
 from scripts.searching import read_times

@@ -8,9 +8,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agents.searches import check_evaluations, check_search
 from agents.train import Episode, SearchResult
+from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.data import Splits
-from prune_env.errors import RunError
 from prune_env.prepare import check_names
 from prune_env.run import RunDirectory
 from prune_env.task import PruningTask, Trial

@@ -16,11 +16,11 @@ from zoo import body, chain, conv, random_widths, small_images, traced, unit_of
 
 from prune_env import LayerWalk
 from prune_env.budget import Budget, cost_form
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import BudgetError
 from prune_env.costs import Metric
 from prune_env.data import ArraySource, LabelledArrays, make_splits
-from prune_env.errors import BudgetError
 from prune_env.prepare import make_task
-from prune_env.unit import IntArray
 
 METRICS: tuple[Metric, ...] = ("macs", "params")
 

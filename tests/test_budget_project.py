@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_budget import Case, cases
 
-from prune_env.unit import IntArray
+from prune_env.common.arrays import IntArray
 
 wide = settings(deadline=None, max_examples=120)
 

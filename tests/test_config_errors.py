@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
+from prune_env.common.errors import ConfigError
 from prune_env.config import RunConfig
-from prune_env.errors import ConfigError
 
 LEAST: dict[str, Any] = {"model": {"name": "resnet20"}, "data": {"name": "cifar10"}}
 

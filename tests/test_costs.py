@@ -19,7 +19,7 @@ from zoo import (
 )
 
 from prune_env import LayerWalk
-from prune_env.errors import UserError
+from prune_env.common.errors import UserError
 from prune_env.models import build_model
 
 

@@ -25,8 +25,8 @@ from zoo import (
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.budget import Budget
+from prune_env.common.errors import BudgetError
 from prune_env.draft import Draft, GroupDraft, RateDraft
-from prune_env.errors import BudgetError
 from prune_env.grouping import Grouping
 
 

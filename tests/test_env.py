@@ -29,8 +29,8 @@ from toy import (
 from zoo import Net, conv
 
 from prune_env import LayerWalk, PruningEnv
+from prune_env.common.errors import BudgetError, ConfigError
 from prune_env.data import Splits
-from prune_env.errors import BudgetError, ConfigError
 from prune_env.prepare import make_task
 from prune_env.task import PruningTask
 

@@ -15,8 +15,8 @@ from toy import CLASSES, DIGITS, digits_config, image_set, toy_resnet, toy_task,
 from zoo import counted_macs, counted_params
 
 from prune_env import LayerWalk, PruningEnv
+from prune_env.common.errors import BudgetError, ConfigError, UserError
 from prune_env.criteria.kernel_scores import score_kernels
-from prune_env.errors import BudgetError, ConfigError, UserError
 from prune_env.grouping import Grouping
 from prune_env.prepare import check_names
 from prune_env.task import Groups, PruningTask

@@ -24,8 +24,8 @@ from toy import (
 from zoo import Net, body, conv, imprint, small_images
 
 from prune_env import LayerWalk, PruningPlan
+from prune_env.common.errors import EvaluationError, ModelError
 from prune_env.data import ImageSet
-from prune_env.errors import EvaluationError, ModelError
 from prune_env.evaluate import Evaluator, Measurement, measure_accuracy
 from prune_env.form import Form
 from prune_env.logits import check_output

@@ -13,7 +13,7 @@ from toy import image_set, toy_walk
 from zoo import small_images
 
 from prune_env import LayerWalk
-from prune_env.errors import ExportError
+from prune_env.common.errors import ExportError
 from prune_env.export import EXPORTERS, difference, export_onnx, export_program
 from prune_env.models import build_model
 

@@ -9,9 +9,9 @@ from toy import image_set, toy_resnet, toy_walk
 from zoo import conv, imprint, small_images
 
 from prune_env import LayerWalk, group_times
+from prune_env.common.latency import Latency, measure_latency
 from prune_env.group_times import faster_counts, time_groups
 from prune_env.grouping import Grouping
-from prune_env.latency import Latency, measure_latency
 from prune_env.surgery.groups import GatheredConv2d
 
 

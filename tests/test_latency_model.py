@@ -12,9 +12,9 @@ from zoo import conv, small_images
 
 from prune_env import LayerWalk, latency_model
 from prune_env.budget import Budget
-from prune_env.errors import BudgetError, RunError
+from prune_env.common.errors import BudgetError, RunError
+from prune_env.common.latency import Latency
 from prune_env.fastest_multiple import fastest_multiple
-from prune_env.latency import Latency
 from prune_env.latency_model import LatencyModel, fit_latency
 from rewards import make_reward
 

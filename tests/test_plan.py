@@ -11,8 +11,8 @@ from torch import nn
 from zoo import body, build, chain, conv, imprint, random_plan, small_images, traced
 
 from prune_env import LayerWalk, PruningPlan
-from prune_env.errors import PlanError, PlanMismatchError
-from prune_env.fingerprint import fingerprint, first_difference, shorten
+from prune_env.common.errors import PlanError, PlanMismatchError
+from prune_env.common.fingerprint import fingerprint, first_difference, shorten
 from prune_env.plan import PlannedBudget, PlannedMember
 
 WALK = LayerWalk.trace(chain(), small_images())

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from zoo import chain, small_images
 
 from prune_env import LayerWalk, PruningPlan
-from prune_env.errors import PlanError
+from prune_env.common.errors import PlanError
 
 WALK = LayerWalk.trace(chain(), small_images())
 PLAN = WALK.plan({"0": 5, "3": 4})

@@ -8,12 +8,12 @@ import torch
 from toy import SIDE, digits_config, digits_splits, image_set, random_plans, toy_resnet, toy_task, toy_walk
 
 from prune_env import racing
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import ConfigError
 from prune_env.data import ImageSet
-from prune_env.errors import ConfigError
 from prune_env.prepare import check_names, make_task
 from prune_env.racing import Race
 from prune_env.task import PruningTask, Trial
-from prune_env.unit import IntArray
 from rewards import Outcome, make_reward
 
 DENSE = Outcome(accuracy=0.9, loss=0.3, macs=1000, params=100)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from toy import Watched, image_set, toy_resnet, toy_walk
 from zoo import Net, imprint, randomise
 
-from prune_env.errors import DataError
+from prune_env.common.errors import DataError
 from prune_env.recalibration import BatchNorm, measuring, recalibrate
 
 

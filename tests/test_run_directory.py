@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prune_env.common.errors import RunError
+from prune_env.common.files import atomic_write, read_records
+from prune_env.common.versions import versions
 from prune_env.config import RunConfig
-from prune_env.errors import RunError
-from prune_env.files import atomic_write, read_records
-from prune_env.run import RunDirectory, versions
+from prune_env.run import RunDirectory
 
 CONFIG = RunConfig.from_mapping({"model": {"name": "resnet20"}, "data": {"name": "cifar10"}})
 

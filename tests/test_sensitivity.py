@@ -11,8 +11,8 @@ from toy import digits_config, digits_splits, image_set, spearman, toy_resnet, t
 from zoo import Net, conv, imprint, randomise
 
 from prune_env import LayerWalk, PruningEnv
+from prune_env.common.errors import BudgetError, EvaluationError
 from prune_env.data import ImageSet, load_source
-from prune_env.errors import BudgetError, EvaluationError
 from prune_env.prepare import load_splits, make_task
 from prune_env.sensitivity import (
     LayerEvidence,

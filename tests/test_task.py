@@ -19,7 +19,7 @@ from toy import (
 )
 
 from prune_env import LayerWalk, PruningEnv
-from prune_env.errors import EvaluationError, ModelError
+from prune_env.common.errors import EvaluationError, ModelError
 from prune_env.observation import STATIC
 from prune_env.prepare import device_of, load_model, load_splits, make_task
 from prune_env.task import Trial

@@ -16,8 +16,8 @@ from torch.nn.utils import parametrizations, spectral_norm
 from zoo import CIFAR, MODELS, Net, body, chain, conv, counted_macs, example, small_images, traced, unit_of
 
 from prune_env import LayerWalk
-from prune_env.costs import Convolution
-from prune_env.errors import ModelError, UserError
+from prune_env.common.errors import ModelError, UserError
+from prune_env.common.layers import Convolution
 
 REACH = dict.fromkeys(("resnet50", "vgg16_bn", *CIFAR), 0.85)
 

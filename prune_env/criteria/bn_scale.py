@@ -3,9 +3,9 @@
 import numpy as np
 from torch import nn
 
+from prune_env.common.errors import ConfigError
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
-from prune_env.errors import ConfigError
 from prune_env.unit import Unit
 from prune_env.walk import Scores
 

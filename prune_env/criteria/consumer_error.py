@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from prune_env.costs import is_depthwise
+from prune_env.common.layers import is_depthwise
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
 from prune_env.patch_covariance import PatchMoments, patch_moments, patch_spreads, too_large

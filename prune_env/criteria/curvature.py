@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prune_env.errors import EvaluationError
+from prune_env.common.errors import EvaluationError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """The mean loss, a scalar, of a network's outputs and labels."""

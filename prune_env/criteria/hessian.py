@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import ConfigError
 from prune_env.criteria.curvature import (
     Batches,
     Loss,
@@ -23,8 +25,7 @@ from prune_env.criteria.curvature import (
 )
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
-from prune_env.errors import ConfigError
-from prune_env.unit import IntArray, Unit
+from prune_env.unit import Unit
 from prune_env.walk import Scores
 
 IMAGES_AT_ONCE = 8

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from prune_env.common.errors import ConfigError, UserError, suggest
 from prune_env.criteria.subject import Subject
-from prune_env.errors import ConfigError, UserError, suggest
 from prune_env.walk import Scores
 
 Criterion = Callable[[Subject], Scores]

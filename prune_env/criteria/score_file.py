@@ -10,11 +10,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from prune_env.common.errors import RunError
+from prune_env.common.files import atomic_write
+from prune_env.common.fingerprint import weights_digest
 from prune_env.criteria.registry import criterion_named
 from prune_env.criteria.subject import Subject
-from prune_env.errors import RunError
-from prune_env.files import atomic_write
-from prune_env.fingerprint import weights_digest
 from prune_env.walk import Scores
 
 

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prune_env.common.errors import DataError
 from prune_env.data.source import Indices, Split
-from prune_env.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from prune_env.common.errors import DataError
 from prune_env.data import folder, npz
 from prune_env.data.arrays import ArraySource, LabelledArrays
 from prune_env.data.folder import FolderSource
 from prune_env.data.mosaics import read_mosaics
 from prune_env.data.registry import existing_path, not_found, register_source
-from prune_env.errors import DataError
 
 TEST_DIGITS = 450
 

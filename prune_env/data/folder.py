@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from prune_env.common.errors import DataError
 from prune_env.data.source import Indices, Split
-from prune_env.errors import DataError
 
 # What torchvision's and timm's ImageNet networks were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

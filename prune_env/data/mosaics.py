@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from prune_env.common.errors import DataError
 from prune_env.data.arrays import LabelledArrays
 from prune_env.data.source import Split
-from prune_env.errors import DataError
 
 
 @dataclass(frozen=True)

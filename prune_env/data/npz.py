@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from prune_env.common.errors import DataError
 from prune_env.data.arrays import LabelledArrays
-from prune_env.errors import DataError
 
 LAYOUT = "an .npz file with uint8 train_images, train_labels and test_images, test_labels (or val_*)"
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from prune_env.common.errors import DataError, suggest
 from prune_env.data.source import ImageSource
-from prune_env.errors import DataError, suggest
 
 Loader: TypeAlias = Callable[[Path | None, int | None], ImageSource]
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prune_env.common.errors import DataError
 from prune_env.data.source import ImageSource, Indices, Split
-from prune_env.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)

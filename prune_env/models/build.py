@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from prune_env.errors import ModelError, suggest
+from prune_env.common.errors import ModelError, suggest
 from prune_env.models.imported import build_imported
 from prune_env.models.registry import MODELS
 from prune_env.models.timm_models import PREFIX, build_timm, pretrained_timm

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from prune_env.errors import ModelError
+from prune_env.common.errors import ModelError
 
 
 def build_imported(name: str, arguments: Mapping[str, Any]) -> nn.Module:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from prune_env.errors import ModelError, WeightsError, suggest
+from prune_env.common.errors import ModelError, WeightsError, suggest
 
 PREFIX = "timm/"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from prune_env.errors import ModelError, WeightsError
+from prune_env.common.errors import ModelError, WeightsError
 
 # Auxiliary heads exist for training from scratch only, and would make the output a tuple.
 _WITHOUT_AUXILIARY_HEADS: dict[str, dict[str, Any]] = {

@@ -7,8 +7,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from prune_env.errors import WeightsError
-from prune_env.files import atomic_write
+from prune_env.common.errors import WeightsError
+from prune_env.common.files import atomic_write
 
 # Files written before torch 0.4.1, and many converted ones, lack this counter; no forward pass reads it here.
 _OPTIONAL = ".num_batches_tracked"

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from prune_env.common.errors import DataError
 from prune_env.config_training import FidelitySection, TrainingSection
 from prune_env.data import Splits
-from prune_env.errors import DataError
 from prune_env.recover.batches import Batches
 from prune_env.recover.fastest import Passes, fastest_passes
 from prune_env.recover.loss import training_loss

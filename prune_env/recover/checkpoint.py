@@ -9,7 +9,7 @@ import safetensors.torch
 from safetensors import safe_open
 from torch import Tensor
 
-from prune_env.errors import RunError
+from prune_env.common.errors import RunError
 from prune_env.recover.fastest import Passes
 from prune_env.recover.trainer import Epoch, Trainer
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from prune_env.errors import ConfigError
+from prune_env.common.errors import ConfigError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prune_env.costs import Convolution, channels_of, is_depthwise
-from prune_env.errors import PlanError, PlanMismatchError
-from prune_env.fingerprint import fingerprint, first_difference, shorten
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import PlanError, PlanMismatchError
+from prune_env.common.fingerprint import fingerprint, first_difference, shorten
+from prune_env.common.layers import Convolution, channels_of, is_depthwise
 from prune_env.plan import PlannedGroups, PruningPlan
 from prune_env.surgery.planned_groups import Grouped, check_grouped, into_groups, places_of, put_in_order
 from prune_env.surgery.repair import Repair, Sides
-from prune_env.unit import IntArray
 
 Kept = Mapping[tuple[str, str], IntArray]
 """For each (module, side), some of that module's channels."""

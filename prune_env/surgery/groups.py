@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from prune_env.errors import UserError
-from prune_env.unit import IntArray
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import UserError
 
 SLACK = 1e-9
 """1 / (1 - 2/3) is a hair less than 3 in floating point."""

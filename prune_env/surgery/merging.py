@@ -13,12 +13,13 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
-from prune_env.costs import Convolution, channels_of, is_depthwise
+from prune_env.common.arrays import IntArray
+from prune_env.common.layers import Convolution, channels_of, is_depthwise
 from prune_env.criteria.subject import Subject
 from prune_env.models.shortcut import ZeroPadShortcut
 from prune_env.surgery.channels import sliced_tensors
 from prune_env.surgery.repair import Sides
-from prune_env.unit import IntArray, Unit
+from prune_env.unit import Unit
 from prune_env.walk import LayerWalk
 
 StandIns = Callable[[str, IntArray], IntArray]

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 from torch import nn
 
-from prune_env.costs import channels_of, is_depthwise
-from prune_env.errors import PlanError
-from prune_env.fingerprint import shorten
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import PlanError
+from prune_env.common.fingerprint import shorten
+from prune_env.common.layers import channels_of, is_depthwise
 from prune_env.plan import PlannedGroups, PlannedMember, PruningPlan
 from prune_env.surgery.groups import GatheredConv2d
-from prune_env.unit import IntArray
 
 Grouped = Mapping[str, PlannedGroups]
 Kept = Mapping[tuple[str, str], IntArray]

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from prune_env.unit import IntArray
+from prune_env.common.arrays import IntArray
 
 Sides = Mapping[str, IntArray]
 """For each side of one module that is cut, the channels that stay."""

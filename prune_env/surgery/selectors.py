@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prune_env.common.arrays import IntArray
 from prune_env.surgery.groups import GatheredConv2d, GroupSpec, check_groups
-from prune_env.unit import IntArray
 
 REDUCTION = 16
 """Input channels for each hidden neuron of a selector."""

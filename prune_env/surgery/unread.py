@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from prune_env.costs import is_depthwise
+from prune_env.common.arrays import IntArray
+from prune_env.common.layers import is_depthwise
 from prune_env.plan import PlannedGroups, PlannedUnit, PruningPlan
-from prune_env.unit import IntArray, Member
+from prune_env.unit import Member
 from prune_env.walk import LayerWalk
 
 

@@ -9,9 +9,9 @@ from synthetic import best_keep, loss_at, optimum, real_cost, synthetic_task
 from agents import train_agent
 from agents.rules import GUESSES
 from prune_env import RunConfig
+from prune_env.common.arrays import IntArray
 from prune_env.env import PruningEnv
 from prune_env.task import PruningTask, Trial
-from prune_env.unit import IntArray
 
 EVALUATIONS = 200
 CONSTANTS = np.linspace(-1.0, 1.0, 200, dtype=np.float32)

@@ -9,7 +9,7 @@ from safetensors.torch import save
 from torch import nn
 
 from agents.policy import Policy, load_policy, save_policy
-from prune_env.errors import WeightsError
+from prune_env.common.errors import WeightsError
 from prune_env.observation import FEATURES
 
 COUNT = len(FEATURES)

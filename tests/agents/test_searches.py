@@ -20,7 +20,7 @@ from agents.rules import greedy_widths, power_widths
 from agents.search import Search
 from agents.searches import check_evaluations, check_search
 from prune_env import LayerWalk, PruningEnv, PruningPlan, RunConfig
-from prune_env.errors import ConfigError, RunError, WeightsError
+from prune_env.common.errors import ConfigError, RunError, WeightsError
 from prune_env.observation import FEATURES
 from prune_env.task import PruningTask, Trial
 from rewards import Outcome

@@ -11,8 +11,8 @@ from toy import toy_resnet, toy_walk
 from zoo import Net, body, conv, small_images
 
 from prune_env import LayerWalk
+from prune_env.common.errors import ConfigError, UserError
 from prune_env.criteria import Subject, score_channels
-from prune_env.errors import ConfigError, UserError
 
 
 def gamma(*norms: nn.Module) -> np.ndarray:

@@ -14,6 +14,7 @@ from toy import image_set, toy_resnet, toy_walk
 from zoo import conv, unit_of
 
 from prune_env import LayerWalk
+from prune_env.common.errors import ConfigError
 from prune_env.criteria import Subject, score_channels
 from prune_env.criteria.clusters import (
     FEATURES,
@@ -27,7 +28,6 @@ from prune_env.criteria.clusters import (
 from prune_env.criteria.clusters.filters import compact, standardise
 from prune_env.criteria.clusters.kernels import pooled
 from prune_env.criteria.clusters.nested import rungs
-from prune_env.errors import ConfigError
 
 CRITERIA = ["clusters", "clusters_shared", "clusters_pca", "clusters_raw"]
 

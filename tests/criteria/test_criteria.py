@@ -10,8 +10,8 @@ from toy import toy_walk
 from zoo import body, chain, conv, small_images, traced, unit_of
 
 from prune_env import LayerWalk
+from prune_env.common.errors import ConfigError, UserError
 from prune_env.criteria import Subject, known_criteria, register_criterion, registry, score_channels
-from prune_env.errors import ConfigError, UserError
 from prune_env.walk import Scores
 
 

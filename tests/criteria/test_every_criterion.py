@@ -12,8 +12,8 @@ from toy import ImageSet, image_set, toy_walk
 from zoo import example, traced
 
 from prune_env import LayerWalk
+from prune_env.common.errors import ConfigError, UserError
 from prune_env.criteria import CRITERIA, Subject, known_criteria, score_channels
-from prune_env.errors import ConfigError, UserError
 
 SMALL_ONLY = ("hessian", "hessian_block")
 EVERY = known_criteria()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from toy import image_set, toy_resnet, toy_walk
 
+from prune_env.common.errors import RunError
 from prune_env.criteria import Subject, load_scores, save_scores, score_channels
-from prune_env.errors import RunError
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from toy import COLOURS, image_set, toy_resnet, toy_walk
 from zoo import body, conv, small_images
 
 from prune_env import LayerWalk
+from prune_env.common.errors import ConfigError, EvaluationError, UserError
 from prune_env.criteria import Subject, hessian, lobs, score_channels
 from prune_env.criteria.curvature import channel_quadratics, sampled_labels
 from prune_env.criteria.eigenvalues import layer_eigenvalues, top_eigenvalue
 from prune_env.criteria.fisher import fisher_diagonal
 from prune_env.criteria.hessian import exact_diagonal, hutchinson_diagonal
 from prune_env.data import ImageSet
-from prune_env.errors import ConfigError, EvaluationError, UserError
 from prune_env.patch_covariance import patches, shrunk_inverse_diagonal
 
 LAYERWISE = ("lobs", "lobs_diagonal", "lobs_block")

@@ -11,8 +11,8 @@ from toy import ImageSet, image_set, planted_images, planted_net, toy_walk
 from zoo import Net, body, chain, conv, small_images
 
 from prune_env import LayerWalk
+from prune_env.common.errors import ModelError
 from prune_env.criteria import Subject, score_channels
-from prune_env.errors import ModelError
 
 SMALL = ImageSet(small_images(5, seed=3), torch.tensor([0, 1, 2, 3, 0]))
 

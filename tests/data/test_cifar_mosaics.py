@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prune_env.common.errors import DataError
 from prune_env.data import ArraySource, load_source
-from prune_env.errors import DataError
 
 
 def write_mosaics(folder: Path) -> dict[str, np.ndarray]:

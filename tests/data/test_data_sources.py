@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from prune_env.common.errors import DataError
 from prune_env.data import ArraySource, LabelledArrays, known_sources, load_source
 from prune_env.data.registry import SOURCES, register_source
-from prune_env.errors import DataError
 
 CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prune_env.common.errors import DataError
 from prune_env.data import ArraySource, LabelledArrays, Splits, load_source, make_splits
-from prune_env.errors import DataError
 
 
 def source_with(counts: list[int]) -> ArraySource:

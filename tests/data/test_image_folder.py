@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from prune_env.common.errors import DataError
 from prune_env.data import ImageSource, load_source
-from prune_env.errors import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COLOURS = {"blue": (0, 0, 255), "red": (255, 0, 0)}

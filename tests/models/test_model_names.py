@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from prune_env.errors import ModelError, WeightsError
+from prune_env.common.errors import ModelError, WeightsError
 from prune_env.models import build_model, known_models, register_model
 from prune_env.models.registry import MODELS
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from prune_env.common.errors import WeightsError
 from prune_env.data import ArraySource, load_source
-from prune_env.errors import WeightsError
 from prune_env.models import build_model, load_weights
 
 # Parameters, and MACs of convs and linear layers, at the size that the network is for.

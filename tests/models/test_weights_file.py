@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from prune_env.errors import WeightsError
+from prune_env.common.errors import WeightsError
 from prune_env.models import build_model, load_weights, save_weights
 
 

@@ -10,8 +10,8 @@ from practice import CPU, batches_of, noise_source, part_of, settings_of
 from torch import Tensor
 from toy import WatchedSource
 
+from prune_env.common.errors import ConfigError
 from prune_env.data import Indices, Split
-from prune_env.errors import ConfigError
 from prune_env.recover import Batches, Workers
 
 

@@ -11,7 +11,7 @@ from practice import settings_of, trainer_of
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from prune_env.errors import RunError
+from prune_env.common.errors import RunError
 from prune_env.recover import Epoch, Passes
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
 

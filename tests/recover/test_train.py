@@ -4,9 +4,9 @@ import pytest
 import torch
 from toy import ToyResNet, WatchedSource, digits_splits
 
+from prune_env.common.errors import EvaluationError, UserError
 from prune_env.config_training import PretrainSection
 from prune_env.data import Splits, load_source, make_splits
-from prune_env.errors import EvaluationError, UserError
 from prune_env.recover import train
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ from practice import CPU, batches_of, network, settings_of, trainer_of
 from torch import Tensor, nn
 from toy import ToyResNet, image_set, planted_images
 
+from prune_env.common.errors import EvaluationError
 from prune_env.data import ArraySource, LabelledArrays
-from prune_env.errors import EvaluationError
 from prune_env.recover import Batches, Passes, Trainer, Workers
 from prune_env.surgery.groups import GatheredConv2d
 

@@ -18,7 +18,7 @@ from toy import digits_config, trained_digits
 
 from agents.comparison_figure import Band, comparison_picture
 from prune_env import RunConfig
-from prune_env.errors import ConfigError, RunError
+from prune_env.common.errors import ConfigError, RunError
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
 from scripts.compare import compare

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from toy import digits_config, trained_digits
 
+from prune_env.common.errors import ConfigError, RunError
+from prune_env.common.files import read_records
 from prune_env.criteria import known_criteria
-from prune_env.errors import ConfigError, RunError
-from prune_env.files import read_records
 from prune_env.models import save_weights
 from scripts.compare import compare
 from scripts.criteria import MEASURES, names_of

@@ -12,8 +12,8 @@ import torch
 from toy import digits_config, trained_digits
 
 from prune_env import PruningPlan
+from prune_env.common.errors import ExportError, RunError
 from prune_env.data import load_source
-from prune_env.errors import ExportError, RunError
 from prune_env.models import build_model, load_weights, save_weights
 from prune_env.run import RunDirectory
 from scripts.compare_table import warnings_of
@@ -106,7 +106,7 @@ def test_evaluate_refuses_the_fine_tuning_of_another_plan(run: RunDirectory) -> 
 
 
 def test_where_macs_fell_and_latency_did_not_it_is_said(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
-    from prune_env.latency import Latency
+    from prune_env.common.latency import Latency
     from prune_env.quality import Quality
     from scripts.compare_table import Row
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from toy import digits_config, trained_digits
 
-from prune_env.errors import RunError
-from prune_env.files import read_records
+from prune_env.common.errors import RunError
+from prune_env.common.files import read_records
 from prune_env.models import save_weights
 from scripts.compare import compare
 from scripts.fidelity import summarise

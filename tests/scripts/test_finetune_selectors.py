@@ -18,9 +18,9 @@ from toy import trained_digits
 
 from prune_env import PruningPlan
 from prune_env.budget import Budget
+from prune_env.common.errors import RunError
 from prune_env.data import load_source
 from prune_env.draft import GroupDraft
-from prune_env.errors import RunError
 from prune_env.evaluate import measure_accuracy
 from prune_env.grouping import Grouping
 from prune_env.models import build_model, load_weights

@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy import digits_config
 
-from prune_env.errors import ConfigError
+from prune_env.common.errors import ConfigError
 from prune_env.evaluate import measure_accuracy
 from prune_env.models import build_model
 from prune_env.prepare import load_splits

@@ -15,7 +15,7 @@ from PIL import Image
 from toy import toy_task, toy_walk
 
 from prune_env import RunConfig
-from prune_env.errors import PlanError, RunError
+from prune_env.common.errors import PlanError, RunError
 from prune_env.plan import PruningPlan
 from prune_env.run import RunDirectory
 from scripts.report import report

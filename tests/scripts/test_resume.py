@@ -18,8 +18,8 @@ from toy import digits_config, trained_digits
 
 from agents.searches import SEARCHES
 from prune_env import RunConfig
+from prune_env.common.errors import RunError
 from prune_env.criteria import CRITERIA
-from prune_env.errors import RunError
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
 from prune_env.task import PruningTask

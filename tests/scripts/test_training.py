@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from toy import ToyResNet, digits_config, digits_splits
 
+from prune_env.common.errors import ConfigError, EvaluationError, RunError, UserError
 from prune_env.config_training import FinetuneSection
 from prune_env.data import Splits
-from prune_env.errors import ConfigError, EvaluationError, RunError, UserError
 from prune_env.models import load_weights
 from prune_env.recover import Epoch, Workers, training_loss
 from prune_env.recover import trainer as trainer_module
@@ -215,7 +215,7 @@ def fill_the_disk(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> No
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         really(file)
 
-    monkeypatch.setattr("prune_env.files.os.fsync", fsync)
+    monkeypatch.setattr("prune_env.common.files.os.fsync", fsync)
 
 
 @pytest.mark.parametrize("name", ["checkpoint.safetensors", "weights.safetensors"])

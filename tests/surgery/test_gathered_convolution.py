@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from prune_env.errors import UserError
+from prune_env.common.errors import UserError
 from prune_env.surgery.groups import (
     GatheredConv2d,
     GroupSpec,

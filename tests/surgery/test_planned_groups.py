@@ -25,7 +25,7 @@ from zoo import (
 )
 
 from prune_env import LayerWalk, PruningPlan
-from prune_env.errors import PlanError, UserError
+from prune_env.common.errors import PlanError, UserError
 from prune_env.folding import find_fold_pairs
 from prune_env.plan import PlannedGroups
 from prune_env.surgery.channels import apply_plan

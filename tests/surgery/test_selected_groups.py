@@ -11,7 +11,7 @@ from toy import image_set, toy_resnet, toy_walk
 from zoo import counted_macs, counted_params, imprint
 
 from prune_env import LayerWalk, PruningPlan
-from prune_env.errors import PlanError
+from prune_env.common.errors import PlanError
 from prune_env.plan import PlannedGroups
 from prune_env.surgery.channels import apply_plan
 from prune_env.surgery.groups import GatheredConv2d

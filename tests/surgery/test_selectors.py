@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prune_env.errors import UserError
+from prune_env.common.errors import UserError
 from prune_env.surgery.groups import GroupSpec
 from prune_env.surgery.selectors import GroupPrunedConv2d, straight_through
 

@@ -31,7 +31,7 @@ from zoo import (
 )
 
 from prune_env import LayerWalk, PruningPlan
-from prune_env.costs import Convolution
+from prune_env.common.layers import Convolution
 
 TOLERANCE = 1e-4
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from prune_env.common.arrays import IntArray
 from prune_env.criteria.clusters.features import FEATURES, Features
 from prune_env.criteria.clusters.filters import Filters, FloatArray, live_filters
 from prune_env.criteria.clusters.kmeans import kmeans, select_representatives
 from prune_env.criteria.clusters.nested import nested_order
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
-from prune_env.unit import IntArray
 from prune_env.walk import Scores
 
 

@@ -7,8 +7,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from prune_env.common.arrays import IntArray
 from prune_env.criteria.subject import Subject
-from prune_env.unit import IntArray, Unit
+from prune_env.unit import Unit
 
 FloatArray = npt.NDArray[np.float64]
 

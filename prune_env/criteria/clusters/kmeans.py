@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from prune_env.common.arrays import IntArray
 from prune_env.criteria.clusters.filters import FloatArray
-from prune_env.unit import IntArray
 
 
 class Clusters(NamedTuple):

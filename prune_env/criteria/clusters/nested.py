@@ -9,9 +9,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from prune_env.common.arrays import IntArray
 from prune_env.criteria.clusters.filters import FloatArray
 from prune_env.criteria.clusters.kmeans import kmeans
-from prune_env.unit import IntArray
 
 EVERY_WIDTH = 64
 RUNGS = 24

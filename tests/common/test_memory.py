@@ -5,7 +5,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from prune_env.memory import keep_freed_memory
+from prune_env.common.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 torch.set_num_threads(1)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prune_env.errors import RunError
+from prune_env.common.errors import RunError
 
 
 def atomic_write(path: Path, data: bytes) -> None:

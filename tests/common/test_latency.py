@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from toy import image_set, toy_resnet
 from zoo import imprint
 
-from prune_env.latency import measure_latency
+from prune_env.common.latency import measure_latency
 
 TRIES = 3
 """Limits hold for the least of several tries, because other programs may keep the machine busy."""

@@ -1,6 +1,5 @@
 """Measured latency: seconds of a forward pass, networks taken in turn so that a busy machine hits all alike."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prune_env.data import Splits, load_images
-from prune_env.modes import in_eval_mode
+from prune_env.common.clock import now
+from prune_env.common.modes import in_eval_mode
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,3 @@ def measure_latency(
                 if turn >= warmup:
                     seconds[name].append(took)
     return {name: Latency(*(float(v) for v in np.percentile(times, (50, 25, 75)))) for name, times in seconds.items()}
-
-
-def batch_to_time(
-    splits: Splits, count: int, device: torch.device, layout: torch.memory_format = torch.contiguous_format
-) -> Tensor:
-    """Images to time, [count, C, H, W], repeated where there are fewer; their content does not matter."""
-    images = load_images(splits.source, "train", splits.reward_indices[:count]).images
-    images = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
-    return images.to(device).contiguous(memory_format=layout)
-
-
-def now(device: torch.device) -> float:
-    """Seconds of a clock, once the device has done all that it was given: a GPU works on after a call has returned."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

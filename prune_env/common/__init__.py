@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, files, fingerprints, layer types, clocks. It imports nothing of ours."""
