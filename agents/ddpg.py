@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from agents.demonstrations import Demonstrations
 from agents.exploration import NoiseSchedule, truncated_normal
 from agents.replay import EpisodeReplayBuffer
-from prune_env.config_agent import AgentSection
+from prune_env.config.agent import AgentSection
 from prune_env.observation import STATIC, FloatArray
 
 

@@ -15,7 +15,7 @@ from agents.policy import Policy, policy_of
 from agents.replay import EpisodeReplayBuffer
 from agents.search import More
 from prune_env.config import RunConfig
-from prune_env.config_agent import AgentSection
+from prune_env.config.agent import AgentSection
 from prune_env.env import PruningEnv
 from prune_env.task import PruningTask
 

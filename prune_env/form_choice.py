@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from prune_env.budget import Budget
 from prune_env.common.errors import EvaluationError
 from prune_env.common.fingerprint import fingerprint, weights_digest
-from prune_env.config_sections import FormSection
+from prune_env.config.sections import FormSection
 from prune_env.data import ImageSet
 from prune_env.evaluate import Evaluator
 from prune_env.form import Form

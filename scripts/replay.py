@@ -12,7 +12,7 @@ from agents.policy import Policy, load_policy
 from prune_env.budget import Budget
 from prune_env.common.errors import BudgetError, PlanError
 from prune_env.config import RunConfig
-from prune_env.config_sections import FormSection
+from prune_env.config.sections import FormSection
 from prune_env.criteria import score_channels
 from prune_env.data import Splits
 from prune_env.env import PruningEnv

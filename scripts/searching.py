@@ -17,7 +17,7 @@ from agents.train import Episode, SearchResult, train_agent
 from prune_env.common.errors import RunError
 from prune_env.common.fingerprint import weights_digest
 from prune_env.config import RunConfig
-from prune_env.config_sections import FormSection
+from prune_env.config.sections import FormSection
 from prune_env.criteria import save_scores
 from prune_env.data import Splits
 from prune_env.latency_model import LatencyModel

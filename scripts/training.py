@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from prune_env.common.errors import EvaluationError, RunError
 from prune_env.common.fingerprint import weights_digest
 from prune_env.config import RunConfig
-from prune_env.config_training import TrainingSection
+from prune_env.config.training import TrainingSection
 from prune_env.data import Splits
 from prune_env.form_choice import USUAL_THREADS
 from prune_env.models import save_weights

@@ -13,7 +13,7 @@ from zoo import Net
 
 from prune_env import PruningPlan, form_choice
 from prune_env.budget import Budget
-from prune_env.config_sections import FormSection
+from prune_env.config.sections import FormSection
 from prune_env.criteria import Subject, score_channels
 from prune_env.data import ImageSet
 from prune_env.evaluate import Evaluator

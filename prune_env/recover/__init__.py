@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from prune_env.common.errors import DataError
-from prune_env.config_training import FidelitySection, TrainingSection
+from prune_env.config.training import FidelitySection, TrainingSection
 from prune_env.data import Splits
 from prune_env.recover.batches import Batches
 from prune_env.recover.fastest import Passes, fastest_passes

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prune_env.common.errors import ConfigError
-from prune_env.config_training import TrainingSection
+from prune_env.config.training import TrainingSection
 from prune_env.data import ImageSet, ImageSource, Indices, load_images
 from prune_env.recover.augment import AUGMENTATIONS, DRAWS
 from prune_env.recover.workers import Workers

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.clock import now
-from prune_env.config_training import TrainingSection
+from prune_env.config.training import TrainingSection
 
 ROUNDS = 3
 """Steps of each way of which the fastest counts, after one that does not."""

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prune_env.config_training import FinetuneSection, TrainingSection
+from prune_env.config.training import FinetuneSection, TrainingSection
 
 
 def training_loss(logits: Tensor, labels: Tensor, settings: TrainingSection, teacher: Tensor | None = None) -> Tensor:

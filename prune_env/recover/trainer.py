@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prune_env.common.errors import EvaluationError
-from prune_env.config_training import TrainingSection
+from prune_env.config.training import TrainingSection
 from prune_env.recover.batches import Batches, seed_of
 from prune_env.recover.fastest import Passes
 from prune_env.recover.loss import training_loss

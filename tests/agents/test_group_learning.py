@@ -21,7 +21,7 @@ from agents.rules import GUESSES, guesses
 from agents.train import SearchResult, train_agent
 from prune_env import RunConfig
 from prune_env.common.errors import ConfigError
-from prune_env.config_agent import AgentSection
+from prune_env.config.agent import AgentSection
 from prune_env.criteria.kernel_scores import score_kernels
 from prune_env.env import PruningEnv
 from prune_env.grouping import Grouping

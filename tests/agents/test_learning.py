@@ -12,7 +12,7 @@ from zoo import Net
 from agents.ddpg import make_ddpg
 from agents.train import train_agent
 from prune_env import LayerWalk, RunConfig
-from prune_env.config_agent import AgentSection
+from prune_env.config.agent import AgentSection
 from prune_env.data import ImageSet
 from prune_env.env import PruningEnv
 from prune_env.task import PruningTask

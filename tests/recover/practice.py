@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from toy import CLASSES, COLOURS, SIDE, ToyResNet
 
-from prune_env.config_training import FinetuneSection
+from prune_env.config.training import FinetuneSection
 from prune_env.data import ArraySource, LabelledArrays
 from prune_env.recover import Batches, Passes, Trainer, Workers
 

@@ -5,7 +5,7 @@ import torch
 from practice import settings_of
 from torch import Tensor
 
-from prune_env.config_training import FinetuneSection, PretrainSection, TrainingSection
+from prune_env.config.training import FinetuneSection, PretrainSection, TrainingSection
 from prune_env.recover import training_loss
 
 LABELS = torch.tensor([2, 0, 1, 2, 2, 1])

@@ -11,7 +11,7 @@ from toy import CLASSES, image_set, toy_walk
 from zoo import Net, conv
 
 from prune_env import LayerWalk, PruningPlan
-from prune_env.config_training import FinetuneSection
+from prune_env.config.training import FinetuneSection
 from prune_env.data import ArraySource, LabelledArrays
 from prune_env.plan import PlannedGroups
 from prune_env.recover import Batches, Passes, Trainer, Workers

@@ -5,7 +5,7 @@ import torch
 from toy import ToyResNet, WatchedSource, digits_splits
 
 from prune_env.common.errors import EvaluationError, UserError
-from prune_env.config_training import PretrainSection
+from prune_env.config.training import PretrainSection
 from prune_env.data import Splits, load_source, make_splits
 from prune_env.recover import train
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from toy import ToyResNet, digits_config, digits_splits
 
 from prune_env.common.errors import ConfigError, EvaluationError, RunError, UserError
-from prune_env.config_training import FinetuneSection
+from prune_env.config.training import FinetuneSection
 from prune_env.data import Splits
 from prune_env.models import load_weights
 from prune_env.recover import Epoch, Workers, training_loss

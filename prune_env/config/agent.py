@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt
 
-from prune_env.config_sections import Section
+from prune_env.config.sections import Section
 
 AMC_PRESET: Mapping[str, Any] = MappingProxyType(
     {

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prune_env.config import RunConfig, describe
-from prune_env.config_agent import AMC_PRESET, AgentSection
+from prune_env.config.agent import AMC_PRESET, AgentSection
 
 LEAST: dict[str, Any] = {"model": {"name": "resnet20"}, "data": {"name": "cifar10"}}
 

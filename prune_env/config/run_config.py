@@ -12,10 +12,10 @@ import yaml
 from pydantic import Field, ValidationError
 
 from prune_env.common.errors import ConfigError
-from prune_env.config_agent import AgentSection
-from prune_env.config_errors import describe_problems
-from prune_env.config_load import read_yaml, with_environment, with_overrides, without_references
-from prune_env.config_sections import (
+from prune_env.config.agent import AgentSection
+from prune_env.config.load import read_yaml, with_environment, with_overrides, without_references
+from prune_env.config.problems import describe_problems
+from prune_env.config.sections import (
     BudgetSection,
     CriterionSection,
     DataSection,
@@ -29,7 +29,7 @@ from prune_env.config_sections import (
     Section,
     SensitivitySection,
 )
-from prune_env.config_training import FidelitySection, FinetuneSection, PretrainSection
+from prune_env.config.training import FidelitySection, FinetuneSection, PretrainSection
 
 
 class RunConfig(Section):

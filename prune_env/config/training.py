@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prune_env.config_sections import Section
+from prune_env.config.sections import Section
 
 
 class TrainingSection(Section):
