@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prune_env.batch_norm.folding import find_fold_pairs
+from prune_env.batch_norm.recalibration import recalibrate
 from prune_env.common.errors import EvaluationError
 from prune_env.data import ImageSet
-from prune_env.folding import find_fold_pairs
 from prune_env.form import Form
 from prune_env.logits import check_logits
 from prune_env.plan import PruningPlan
-from prune_env.recalibration import recalibrate
 from prune_env.surgery import Repair, apply_plan
 from prune_env.surgery.selected_groups import apply_with_selectors
 from prune_env.surgery.skeleton import Skeleton

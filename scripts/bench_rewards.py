@@ -13,13 +13,13 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from prune_env.batch_norm.recalibration import measuring
 from prune_env.data import ImageSet
 from prune_env.evaluate import Evaluator, measure_accuracy
 from prune_env.form import Form
 from prune_env.form_choice import part, random_plans
 from prune_env.plan import PruningPlan
 from prune_env.prepare import load_model, load_splits, make_task
-from prune_env.recalibration import measuring
 from prune_env.task import PruningTask
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
 

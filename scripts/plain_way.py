@@ -14,10 +14,10 @@ from typing import Self
 import torch
 from torch import nn
 
+from prune_env.batch_norm.fast_norm import BatchNorm
 from prune_env.coupling import prune_plainly
 from prune_env.data import ImageSet
 from prune_env.evaluate import measure_accuracy
-from prune_env.fast_norm import BatchNorm
 
 BATCH = 256
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from prune_env.batch_norm.folding import FoldPair, find_fold_pairs, fold
 from prune_env.common.arrays import Side
 from prune_env.common.errors import ConfigError
 from prune_env.common.layers import Convolution
 from prune_env.data import ImageSet
-from prune_env.folding import FoldPair, find_fold_pairs, fold
 from prune_env.unit import Member, Unit
 from prune_env.walk import LayerWalk, Scores
 

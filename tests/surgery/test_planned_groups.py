@@ -25,8 +25,8 @@ from zoo import (
 )
 
 from prune_env import LayerWalk, PruningPlan
+from prune_env.batch_norm.folding import find_fold_pairs
 from prune_env.common.errors import PlanError, UserError
-from prune_env.folding import find_fold_pairs
 from prune_env.plan import PlannedGroups
 from prune_env.surgery.channels import apply_plan
 from prune_env.surgery.groups import GatheredConv2d

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from prune_env.folding import find_fold_pairs
+from prune_env.batch_norm.folding import find_fold_pairs
 from prune_env.models import build_model
 from prune_env.surgery.skeleton import Skeleton
 from prune_env.walk import LayerWalk

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from toy import Watched, image_set, toy_resnet, toy_walk
 from zoo import Net, imprint, randomise
 
+from prune_env.batch_norm.recalibration import BatchNorm, measuring, recalibrate
 from prune_env.common.errors import DataError
-from prune_env.recalibration import BatchNorm, measuring, recalibrate
 
 
 class LeakyNorm(nn.BatchNorm2d):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from prune_env.batch_norm.fast_norm import PLAIN, BatchNorm
 from prune_env.common.layers import Convolution
-from prune_env.fast_norm import PLAIN, BatchNorm
 
 TOLERANCE = 1e-3
 """Largest difference allowed between the dense network and its folded form, relative to the largest output."""

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from prune_env.batch_norm.fast_norm import BatchNorm, Measuring, is_plain
 from prune_env.common.errors import DataError
-from prune_env.fast_norm import BatchNorm, Measuring, is_plain
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Tensor], sole_readers: Collection[str] = ()) -> None:
