@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import BudgetError
-from prune_env.costs import Extent, Metric
 from prune_env.walk import LayerWalk
+from prune_env.walk.costs import Extent, Metric
 
 
 @dataclass(frozen=True)

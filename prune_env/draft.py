@@ -13,8 +13,8 @@ from prune_env.grouping import Groupable, Grouping, nearest_count, planned
 from prune_env.plan import PlannedGroups
 from prune_env.surgery.groups import GroupSpec, configure_groups
 from prune_env.surgery.unread import channels_read
-from prune_env.unit import Unit
 from prune_env.walk import Scores, best_channels
+from prune_env.walk.unit import Unit
 
 RATE_STEP = 1.0 / 64.0
 """By how much a pruning rate is raised at a time until the budget is within reach again [our choice]."""

@@ -17,8 +17,8 @@ from prune_env.common.layers import channels_of
 from prune_env.plan import PlannedGroups
 from prune_env.surgery.groups import choose_inputs, possible_groups
 from prune_env.surgery.planned_groups import follows, why_not_groupable
-from prune_env.unit import Member, Unit
 from prune_env.walk import LayerWalk
+from prune_env.walk.unit import Member, Unit
 
 ROUNDS = 4
 """How often filters are assigned to groups and inputs chosen anew, in turn."""

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from prune_env.common.errors import ModelError
 from prune_env.common.modes import in_eval_mode
-from prune_env.tracing import does_not_run
+from prune_env.walk.tracing import does_not_run
 
 
 def check_output(model: nn.Module, image: Tensor, classes: int) -> None:

@@ -7,7 +7,6 @@ tracing.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,7 +20,6 @@ from prune_env.common.files import atomic_write
 from prune_env.common.fingerprint import fingerprint as fingerprint
 from prune_env.common.fingerprint import first_difference as first_difference
 from prune_env.common.fingerprint import shorten
-from prune_env.unit import Unit
 
 PLAN_VERSION: Literal[1] = 1
 
@@ -289,14 +287,6 @@ class PruningPlan(_Frozen):
             return cls.model_validate(document)
         except ValidationError as error:
             raise PlanError(f"{path} is not a valid plan:\n{_problems(error)}") from None
-
-
-def planned_unit(unit: Unit, kept: Sequence[int]) -> PlannedUnit:
-    """The plan's record of a unit of which the given channels stay."""
-    members = [PlannedMember.from_index(member.module, member.side, member.index) for member in unit.members]
-    return PlannedUnit(
-        name=unit.name, channels=unit.channels, kept=sorted(kept), protected=unit.protected, members=members
-    )
 
 
 def _problems(error: ValidationError) -> str:

@@ -22,8 +22,8 @@ from prune_env.common.arrays import IntArray
 from prune_env.common.errors import EvaluationError
 from prune_env.common.layers import Convolution
 from prune_env.common.modes import in_eval_mode
-from prune_env.unit import Unit
 from prune_env.walk import LayerWalk
+from prune_env.walk.unit import Unit
 
 SMALLEST_SIDE = 4
 """Maps with fewer pixels a side carry no evidence: almost any such map has full rank."""

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from prune_env.batch_norm.fast_norm import BatchNorm
-from prune_env.coupling import prune_plainly
 from prune_env.data import ImageSet
 from prune_env.evaluate import measure_accuracy
+from prune_env.walk.coupling import prune_plainly
 
 BATCH = 256
 

@@ -18,9 +18,9 @@ from prune_env import LayerWalk
 from prune_env.budget import Budget, cost_form
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import BudgetError
-from prune_env.costs import Metric
 from prune_env.data import ArraySource, LabelledArrays, make_splits
 from prune_env.prepare import make_task
+from prune_env.walk.costs import Metric
 
 METRICS: tuple[Metric, ...] = ("macs", "params")
 
@@ -271,7 +271,7 @@ class TestCostForm:
 
 
 def real_cost(case: Case, ratios: Mapping[str, float]) -> float:
-    """The cost at widths that need not be whole, from the closed form of `prune_env.costs` without its rounding."""
+    """The cost at widths that need not be whole, from the closed form of `prune_env.walk.costs` without its rounding."""
     model = case.walk.cost_model
     widths = [unit.channels * ratios.get(unit.name, 1.0) for unit in case.walk.units]
     total = 0.0 if case.metric == "macs" else float(model.fixed_params)

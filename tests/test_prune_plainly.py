@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from prune_env.coupling import prune_plainly
 from prune_env.models import build_model
 from prune_env.walk import LayerWalk
+from prune_env.walk.coupling import prune_plainly
 
 STREAMS = dict.fromkeys(("conv1", "layer2.0.conv2", "layer3.0.conv2"), "kept")
 

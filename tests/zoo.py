@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.models import build_model
-from prune_env.unit import Unit
+from prune_env.walk.unit import Unit
 
 TORCHVISION = {
     "resnet18": {},

@@ -6,8 +6,8 @@ from torch import nn
 from prune_env.common.errors import ConfigError
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
-from prune_env.unit import Unit
 from prune_env.walk import Scores
+from prune_env.walk.unit import Unit
 
 
 @register_criterion("bn_scale")

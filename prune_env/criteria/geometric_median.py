@@ -5,8 +5,8 @@ from torch import Tensor
 
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
-from prune_env.unit import Unit
 from prune_env.walk import Scores
+from prune_env.walk.unit import Unit
 
 
 @register_criterion("geometric_median")

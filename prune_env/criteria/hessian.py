@@ -25,8 +25,8 @@ from prune_env.criteria.curvature import (
 )
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
-from prune_env.unit import Unit
 from prune_env.walk import Scores
+from prune_env.walk.unit import Unit
 
 IMAGES_AT_ONCE = 8
 """Images of a graph: few for memory, and because for the same work many probes on few images each vary less."""

@@ -15,8 +15,8 @@ from prune_env.common.arrays import Side
 from prune_env.common.errors import ConfigError
 from prune_env.common.layers import Convolution
 from prune_env.data import ImageSet
-from prune_env.unit import Member, Unit
 from prune_env.walk import LayerWalk, Scores
+from prune_env.walk.unit import Member, Unit
 
 
 @dataclass(frozen=True, eq=False)

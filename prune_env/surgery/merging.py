@@ -19,8 +19,8 @@ from prune_env.criteria.subject import Subject
 from prune_env.models.shortcut import ZeroPadShortcut
 from prune_env.surgery.channels import sliced_tensors
 from prune_env.surgery.repair import Sides
-from prune_env.unit import Unit
 from prune_env.walk import LayerWalk
+from prune_env.walk.unit import Unit
 
 StandIns = Callable[[str, IntArray], IntArray]
 """For a unit's name and the channels that stay: int64 [channels], the kept channel in place of each; its own for one

@@ -20,7 +20,7 @@ from prune_env.plan import PlannedGroups
 from prune_env.surgery.channels import NO_GROUPS, cut_tensors, set_sizes
 from prune_env.surgery.planned_groups import Grouped
 from prune_env.surgery.repair import Repair
-from prune_env.unit import Unit
+from prune_env.walk.unit import Unit
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from torch import nn
 from prune_env.common.arrays import IntArray
 from prune_env.common.layers import is_depthwise
 from prune_env.plan import PlannedGroups, PlannedUnit, PruningPlan
-from prune_env.unit import Member
 from prune_env.walk import LayerWalk
+from prune_env.walk.unit import Member
 
 
 def channels_read(model: nn.Module, members: Sequence[Member], grouped: Mapping[str, PlannedGroups]) -> IntArray | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prune_env.common.arrays import IntArray
 from prune_env.criteria.subject import Subject
-from prune_env.unit import Unit
+from prune_env.walk.unit import Unit
 
 FloatArray = npt.NDArray[np.float64]
 

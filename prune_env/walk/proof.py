@@ -18,7 +18,7 @@ from prune_env.common.arrays import IntArray
 from prune_env.common.errors import UserError
 from prune_env.common.layers import Convolution
 from prune_env.surgery.channels import kept_channels, slice_network
-from prune_env.unit import Unit
+from prune_env.walk.unit import Unit
 
 TOLERANCE = 1e-4
 """Largest difference allowed, relative to the largest value of the tensor compared, in float32."""

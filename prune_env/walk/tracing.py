@@ -10,8 +10,8 @@ from torch.nn.parameter import is_lazy
 
 from prune_env.common.errors import ModelError, suggest
 from prune_env.common.layers import Convolution, channels_of
-from prune_env.coupling import has_channels
-from prune_env.unit import Unit
+from prune_env.walk.coupling import has_channels
+from prune_env.walk.unit import Unit
 
 
 @dataclass(frozen=True)

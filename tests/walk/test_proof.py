@@ -26,9 +26,9 @@ from zoo import (
 )
 
 from prune_env import LayerWalk
-from prune_env.coupling import _without_overlaps
-from prune_env.proof import failing_units
-from prune_env.unit import Member, Unit
+from prune_env.walk.coupling import _without_overlaps
+from prune_env.walk.proof import failing_units
+from prune_env.walk.unit import Member, Unit
 
 TOLERANCE = 1e-4
 

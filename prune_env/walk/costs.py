@@ -14,7 +14,7 @@ from typing import Literal
 from torch import nn
 
 from prune_env.common.layers import Convolution, channels_of, is_depthwise
-from prune_env.unit import Unit
+from prune_env.walk.unit import Unit
 
 Metric = Literal["macs", "params"]
 """Costs that are counted."""

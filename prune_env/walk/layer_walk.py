@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from prune_env.common.errors import UserError, suggest
 from prune_env.common.fingerprint import fingerprint
 from prune_env.common.layers import Convolution
-from prune_env.costs import CostModel, Metric, build_cost_model
-from prune_env.coupling import find_units
-from prune_env.plan import PlannedBudget, PlannedCosts, PlannedGroups, PruningPlan, planned_unit
-from prune_env.proof import failing_units
-from prune_env.tracing import LayerShape, copied, observe, protect_named, refuse_unusable_weights
-from prune_env.unit import Unit
+from prune_env.plan import PlannedBudget, PlannedCosts, PlannedGroups, PruningPlan
+from prune_env.walk.costs import CostModel, Metric, build_cost_model
+from prune_env.walk.coupling import find_units
+from prune_env.walk.planned import planned_unit
+from prune_env.walk.proof import failing_units
+from prune_env.walk.tracing import LayerShape, copied, observe, protect_named, refuse_unusable_weights
+from prune_env.walk.unit import Unit
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
 

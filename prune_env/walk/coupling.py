@@ -1,7 +1,7 @@
 """Which channels are coupled: Torch-Pruning's dependency graph, read into units of our own.
 
 This is the only file that imports torch_pruning, and graph discovery is all that it is used for. What it finds is a
-proposal: `prune_env.proof` cuts every unit and compares before anybody may rely on it.
+proposal: `prune_env.walk.proof` cuts every unit and compares before anybody may rely on it.
 """
 
 import copy
@@ -17,7 +17,7 @@ from torch_pruning.dependency import index_mapping
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import ModelError
 from prune_env.common.layers import Convolution, channels_of, is_depthwise
-from prune_env.unit import Member, Unit
+from prune_env.walk.unit import Member, Unit
 
 Cuttable = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.PReLU)
 

@@ -1,0 +1,16 @@
+"""The plan's record of a unit."""
+
+from collections.abc import Sequence
+
+from prune_env.common.fingerprint import fingerprint as fingerprint
+from prune_env.common.fingerprint import first_difference as first_difference
+from prune_env.plan import PlannedMember, PlannedUnit
+from prune_env.walk.unit import Unit
+
+
+def planned_unit(unit: Unit, kept: Sequence[int]) -> PlannedUnit:
+    """The plan's record of a unit of which the given channels stay."""
+    members = [PlannedMember.from_index(member.module, member.side, member.index) for member in unit.members]
+    return PlannedUnit(
+        name=unit.name, channels=unit.channels, kept=sorted(kept), protected=unit.protected, members=members
+    )
