@@ -1,0 +1,156 @@
+"""The records that a plan is made of."""
+
+from collections import Counter
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from prune_env.common.arrays import IntArray
+from prune_env.common.fingerprint import fingerprint as fingerprint
+from prune_env.common.fingerprint import first_difference as first_difference
+
+
+class Frozen(BaseModel):
+    """What all records share: unknown fields are refused, types are not converted, nothing changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PlannedMember(Frozen):
+    """One side of one module that a unit runs through.
+
+    Unit channel i occupies the module's channels ``start + i * step + j * stride`` for j below ``repeat``, or
+    ``index[i]`` where no such rule holds.
+    """
+
+    module: str
+    side: Literal["in", "out"]
+    start: int = Field(0, ge=0)
+    step: int = Field(1, ge=1)
+    repeat: int = Field(1, ge=1)
+    stride: int = Field(1, ge=1)
+    index: list[list[int]] | None = None
+
+    @classmethod
+    def from_index(cls, module: str, side: Literal["in", "out"], index: IntArray) -> Self:
+        """The shortest form of an index map [channels, r]."""
+        start = int(index[0, 0])
+        step = int(index[1, 0] - start) if len(index) > 1 else 1
+        stride = int(index[0, 1] - start) if index.shape[1] > 1 else 1
+        rule = cls(
+            module=module,
+            side=side,
+            start=start,
+            step=max(step, 1),
+            repeat=index.shape[1],
+            stride=max(stride, 1),
+        )
+        if np.array_equal(rule.channels(len(index)), index):
+            return rule
+        return cls(module=module, side=side, index=index.tolist())
+
+    def channels(self, count: int) -> IntArray:
+        """The index map, int64 [count, r]."""
+        if self.index is not None:
+            return np.asarray(self.index, dtype=np.int64).reshape(count, -1)
+        rows = self.start + self.step * np.arange(count, dtype=np.int64)
+        return rows[:, None] + self.stride * np.arange(self.repeat, dtype=np.int64)[None, :]
+
+    def fits(self, count: int, size: int) -> bool:
+        """Whether the map of ``count`` unit channels stays within a module's ``size``; no large array is made."""
+        if self.index is not None:
+            return all(0 <= place < size for row in self.index for place in row)
+        last = self.start + self.step * (count - 1) + self.stride * (self.repeat - 1)
+        return last < size and count * self.repeat <= size
+
+
+class PlannedUnit(Frozen):
+    """What stays of one unit."""
+
+    name: str
+    channels: int = Field(ge=1)
+    kept: list[int] = Field(min_length=1)
+    protected: str | None = None
+    members: list[PlannedMember] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _kept_channels_exist_once(self) -> Self:
+        repeated = [channel for channel, count in Counter(self.kept).items() if count > 1]
+        if repeated:
+            raise ValueError(f"unit {self.name!r} keeps channel {min(repeated)} more than once; each may be named once")
+        outside = [channel for channel in self.kept if not 0 <= channel < self.channels]
+        if outside:
+            raise ValueError(f"unit {self.name!r} keeps channel {outside[0]}; allowed are 0 to {self.channels - 1}")
+        if self.kept != sorted(self.kept):
+            raise ValueError(f"unit {self.name!r}: kept channels must be in ascending order")
+        for member in self.members:
+            if member.index is not None and (
+                len(member.index) != self.channels
+                or len({len(row) for row in member.index}) != 1
+                or not member.index[0]
+            ):
+                raise ValueError(
+                    f"unit {self.name!r}, member {member.module!r}: index must have {self.channels} equal rows"
+                )
+        return self
+
+
+class PlannedGroups(Frozen):
+    """The groups that one convolution falls into, in the order in which it computes them.
+
+    Attributes:
+        inputs: For each group the input channels that it reads, ascending, as the dense convolution numbers them.
+        filters: For each group its output channels, by the same rule. Where all groups' are not ascending in a row,
+            the unit that the convolution writes is put into their order, and all that reads it follows.
+    """
+
+    inputs: list[list[int]] = Field(min_length=1)
+    filters: list[list[int]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _groups_are_alike(self) -> Self:
+        if len(self.inputs) != len(self.filters):
+            raise ValueError(f"inputs are given for {len(self.inputs)} groups and filters for {len(self.filters)}")
+        for what, lists in (("inputs", self.inputs), ("filters", self.filters)):
+            for number, channels in enumerate(lists):
+                if channels != sorted(set(channels)) or not channels or channels[0] < 0:
+                    raise ValueError(f"group {number}: {what} must be channels in ascending order, each once")
+                if len(channels) != len(lists[0]):
+                    raise ValueError(f"group {number} has {len(channels)} {what}, and group 0 {len(lists[0])}")
+        repeated = [channel for channel, times in Counter(self.order).items() if times > 1]
+        if repeated:
+            raise ValueError(f"output channel {min(repeated)} is in more than one group")
+        return self
+
+    @property
+    def order(self) -> list[int]:
+        """All output channels as the groups follow each other."""
+        return [channel for filters in self.filters for channel in filters]
+
+
+class PlannedBudget(Frozen):
+    """The budget that the plan was made for and what it reaches, as shares of the dense cost."""
+
+    metric: Literal["macs", "params", "latency"]
+    keep: float = Field(gt=0, le=1)
+    achieved: float = Field(ge=0, le=1)
+
+
+class PlannedCosts(Frozen):
+    """Costs for one image, dense and pruned; MACs are multiply-adds of convolution and linear layers."""
+
+    dense_macs: int = Field(ge=1)
+    macs: int = Field(ge=1)
+    dense_params: int = Field(ge=1)
+    params: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _nothing_grows(self) -> Self:
+        for name, pruned, dense in (
+            ("macs", self.macs, self.dense_macs),
+            ("params", self.params, self.dense_params),
+        ):
+            if pruned > dense:
+                raise ValueError(f"{name} is {pruned}; allowed are 1 to dense_{name}, which is {dense}")
+        return self
