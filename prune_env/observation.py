@@ -14,7 +14,7 @@ from torch import nn
 
 from prune_env.budget import Budget
 from prune_env.common.layers import Convolution, channels_of
-from prune_env.sensitivity import LayerEvidence
+from prune_env.protection.sensitivity import LayerEvidence
 from prune_env.walk import LayerWalk
 from prune_env.walk.unit import Unit
 

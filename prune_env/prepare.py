@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.budget import Budget
+from prune_env.budget.latency_model import LatencyModel, fit_latency
+from prune_env.budget.width_multiple import fastest_multiple
 from prune_env.common.errors import ConfigError, ModelError
 from prune_env.config import RunConfig
 from prune_env.criteria import Subject, criterion_named, load_scores, score_channels
@@ -16,17 +18,16 @@ from prune_env.criteria.kernel_scores import score_kernels
 from prune_env.data import ImageSet, Splits, load_images, load_source, make_splits
 from prune_env.data.timing import batch_to_time
 from prune_env.evaluate import Evaluator
-from prune_env.fastest_multiple import fastest_multiple
 from prune_env.form import Form
 from prune_env.form_choice import FormChooser
 from prune_env.group_times import Times, faster_counts, time_groups
 from prune_env.grouping import Grouping
-from prune_env.latency_model import LatencyModel, fit_latency
 from prune_env.logits import check_output
 from prune_env.models import build_model
 from prune_env.plan import PruningPlan
+from prune_env.protection.feature_ranks import feature_map_ranks
+from prune_env.protection.sensitivity import SensitivityReport, find_sensitive_layers
 from prune_env.recover import train
-from prune_env.sensitivity import SensitivityReport, feature_map_ranks, find_sensitive_layers
 from prune_env.surgery import Repair
 from prune_env.surgery.least_squares import LeastSquares
 from prune_env.surgery.merging import Merging, similar_filters

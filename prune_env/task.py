@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from prune_env.budget import Budget
+from prune_env.budget.latency_model import LatencyModel
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import EvaluationError, RunError
 from prune_env.criteria import Subject
@@ -18,11 +19,10 @@ from prune_env.evaluate import Evaluator, GiveUp
 from prune_env.form_memory import FormChoice
 from prune_env.group_times import Times
 from prune_env.grouping import Grouping
-from prune_env.latency_model import LatencyModel
 from prune_env.observation import Evidence, Observer
 from prune_env.plan import PlannedBudget, PruningPlan
+from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.racing import Race
-from prune_env.sensitivity import SensitivityReport
 from prune_env.walk import LayerWalk, Scores
 from rewards import Outcome, Reward, RewardError
 

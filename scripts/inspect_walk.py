@@ -7,7 +7,7 @@ import torch
 from rich.table import Table
 
 from prune_env.prepare import load_model, load_splits, make_task
-from prune_env.sensitivity import LayerEvidence
+from prune_env.protection.sensitivity import LayerEvidence
 from prune_env.task import PruningTask
 from prune_env.walk.unit import Unit
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results

@@ -72,7 +72,7 @@ class Summary(BaseModel):
 
 
 class Evidence(BaseModel):
-    """The evidence for one layer, as `prune_env.sensitivity.LayerEvidence`."""
+    """The evidence for one layer, as `prune_env.protection.sensitivity.LayerEvidence`."""
 
     layer: str
     unit: str
@@ -84,7 +84,7 @@ class Evidence(BaseModel):
 
 
 class Sensitivity(BaseModel):
-    """``sensitivity.json``, as `prune_env.sensitivity.SensitivityReport`."""
+    """``sensitivity.json``, as `prune_env.protection.sensitivity.SensitivityReport`."""
 
     layers: list[Evidence]
     sensitive: dict[str, str]

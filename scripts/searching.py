@@ -14,13 +14,13 @@ from agents.board import BoardListener
 from agents.policy import save_policy
 from agents.search import Search
 from agents.train import Episode, SearchResult, train_agent
+from prune_env.budget.latency_model import LatencyModel
 from prune_env.common.errors import RunError
 from prune_env.common.fingerprint import weights_digest
 from prune_env.config import RunConfig
 from prune_env.config.sections import FormSection
 from prune_env.criteria import save_scores
 from prune_env.data import Splits
-from prune_env.latency_model import LatencyModel
 from prune_env.models import save_weights
 from prune_env.prepare import load_model, load_splits, make_task
 from prune_env.run import RunDirectory

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from prune_env.criteria.registry import register_criterion
 from prune_env.criteria.subject import Subject
-from prune_env.sensitivity import feature_map_ranks
+from prune_env.protection.feature_ranks import feature_map_ranks
 from prune_env.walk import Scores
 
 Floats = npt.NDArray[np.float64]

@@ -14,7 +14,8 @@ from toy import image_set
 from zoo import conv
 
 from prune_env import LayerWalk, PruningPlan
-from prune_env.budget import Budget, CostForm
+from prune_env.budget import Budget
+from prune_env.budget.cost_form.cost_form import CostForm
 from prune_env.criteria import Subject, score_channels
 from prune_env.task import PruningTask
 from rewards import Outcome, make_reward

@@ -9,7 +9,7 @@ from zoo import body, conv, small_images
 
 from prune_env import LayerWalk
 from prune_env.criteria import Subject, score_channels
-from prune_env.sensitivity import feature_map_ranks
+from prune_env.protection.feature_ranks import feature_map_ranks
 
 SIDE = 8
 

@@ -8,7 +8,7 @@ import pytest
 from toy import digits_config, trained_digits
 
 from prune_env import PruningPlan, RunConfig
-from prune_env.latency_model import LatencyModel
+from prune_env.budget.latency_model import LatencyModel
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
 from scripts.compare import compare

@@ -14,13 +14,8 @@ from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import BudgetError, EvaluationError
 from prune_env.data import ImageSet, load_source
 from prune_env.prepare import load_splits, make_task
-from prune_env.sensitivity import (
-    LayerEvidence,
-    LayerRanks,
-    SensitivityReport,
-    feature_map_ranks,
-    find_sensitive_layers,
-)
+from prune_env.protection.feature_ranks import LayerRanks, feature_map_ranks
+from prune_env.protection.sensitivity import LayerEvidence, SensitivityReport, find_sensitive_layers
 
 CHANNELS = 8
 

@@ -15,7 +15,8 @@ from toy import Watched, digits_config, image_set, toy_walk
 from zoo import body, chain, conv, random_widths, small_images, traced, unit_of
 
 from prune_env import LayerWalk
-from prune_env.budget import Budget, cost_form
+from prune_env.budget import Budget
+from prune_env.budget.cost_form.cost_form import cost_form
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import BudgetError
 from prune_env.data import ArraySource, LabelledArrays, make_splits

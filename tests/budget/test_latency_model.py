@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from toy import image_set, toy_task, toy_walk
 from zoo import conv, small_images
 
-from prune_env import LayerWalk, latency_model
-from prune_env.budget import Budget
+from prune_env import LayerWalk
+from prune_env.budget import Budget, latency_model
+from prune_env.budget.latency_model import LatencyModel, fit_latency
+from prune_env.budget.width_multiple import fastest_multiple
 from prune_env.common.errors import BudgetError, RunError
 from prune_env.common.latency import Latency
-from prune_env.fastest_multiple import fastest_multiple
-from prune_env.latency_model import LatencyModel, fit_latency
 from rewards import make_reward
 
 BATCH = image_set(4).images
@@ -143,7 +143,7 @@ class TestTheFastestMultiple:
             seconds = {name: 1.0 + penalty * count for name, count in odd.items()}
             return {name: Latency(value, value, value) for name, value in seconds.items()}
 
-        monkeypatch.setattr("prune_env.fastest_multiple.measure_latency", timed)
+        monkeypatch.setattr("prune_env.budget.width_multiple.measure_latency", timed)
         walk = toy_walk()
         return fastest_multiple(walk, lambda m: Budget(walk, "macs", 0.5, 0.1, m), BATCH, 0).round_to
 
@@ -160,6 +160,7 @@ class TestTheFastestMultiple:
             return Budget(toy_walk(), "macs", 0.5)
 
         monkeypatch.setattr(
-            "prune_env.fastest_multiple.measure_latency", lambda models, _: {name: Latency(1, 1, 1) for name in models}
+            "prune_env.budget.width_multiple.measure_latency",
+            lambda models, _: {name: Latency(1, 1, 1) for name in models},
         )
         assert fastest_multiple(toy_walk(), of, BATCH, 0).round_to == 1

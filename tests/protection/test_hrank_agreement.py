@@ -4,7 +4,8 @@ import pytest
 
 from prune_env.config import RunConfig
 from prune_env.prepare import load_model, load_splits, trace
-from prune_env.sensitivity import feature_map_ranks, find_sensitive_layers
+from prune_env.protection.feature_ranks import feature_map_ranks
+from prune_env.protection.sensitivity import find_sensitive_layers
 
 HRANK = [18, 44, 46, 48, 50, 52, 54]
 """The convolutions, counted from 1, in which HRank's published ranks are low for more than half of the filters."""

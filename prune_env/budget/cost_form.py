@@ -1,0 +1,112 @@
+"""A metric as one formula over the free units' widths, in exact integers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from prune_env.common.arrays import IntArray
+from prune_env.walk import LayerWalk
+from prune_env.walk.costs import Extent, Metric
+
+
+@dataclass(frozen=True)
+class CostForm:
+    """A metric as one formula over the free units' widths w, every number an exact integer.
+
+    cost(w) = constant + linear . w + sum over layers of (fixed_in + inputs w)(fixed_out + outputs w)
+
+    Attributes:
+        constant: Cost of what no free unit touches.
+        linear: int64 [units]; depthwise layers, biases, batch norms.
+        fixed_in: int64 [layers]; the layer's scale times the input channels of one group that always stay.
+        inputs: int64 [layers, units]; the same for each channel of a unit.
+        fixed_out: int64 [layers].
+        outputs: int64 [layers, units].
+        names: The layers.
+        scales: int64 [layers]; what one input and one output channel of the layer cost together.
+    """
+
+    constant: int
+    linear: IntArray
+    fixed_in: IntArray
+    inputs: IntArray
+    fixed_out: IntArray
+    outputs: IntArray
+    names: tuple[str, ...]
+    scales: IntArray
+
+    def reading(self, reads: Mapping[str, int]) -> "CostForm":
+        """The formula where each output of some layers reads a number of inputs that no width changes.
+
+        Args:
+            reads: Input channels that each group of a layer reads, by its name.
+        """
+        fixed_in, inputs = self.fixed_in.copy(), self.inputs.copy()
+        for name, count in reads.items():
+            row = self.names.index(name)
+            fixed_in[row], inputs[row] = self.scales[row] * count, 0
+        return replace(self, fixed_in=fixed_in, inputs=inputs)
+
+    def cost(self, widths: IntArray) -> int:
+        """The metric at the given widths [units]."""
+        products = (self.fixed_in + self.inputs @ widths) @ (self.fixed_out + self.outputs @ widths)
+        return int(self.constant + self.linear @ widths + products)
+
+    def along(self, start: IntArray, direction: IntArray) -> tuple[int, int, int]:
+        """Coefficients (a, b, c) of cost(start + x * direction) = a x^2 + b x + c."""
+        in_start, in_step = self.fixed_in + self.inputs @ start, self.inputs @ direction
+        out_start, out_step = self.fixed_out + self.outputs @ start, self.outputs @ direction
+        square = int(in_step @ out_step)
+        slope = int(self.linear @ direction + in_step @ out_start + in_start @ out_step)
+        return square, slope, int(self.constant + self.linear @ start + in_start @ out_start)
+
+
+def over_free_units(walk: LayerWalk, extent: Extent) -> tuple[int, IntArray]:
+    """Channels that no free unit changes, and how many go with each channel of each free unit, int64 [units]."""
+    columns = {number: column for column, number in enumerate(i for i, unit in enumerate(walk.units) if unit.free)}
+    fixed, vector = extent.fixed, np.zeros(len(columns), dtype=np.int64)
+    for unit, repeat in extent.parts:
+        if unit in columns:
+            vector[columns[unit]] += repeat
+        else:
+            fixed += repeat * walk.units[unit].channels
+    return fixed, vector
+
+
+def cost_form(walk: LayerWalk, metric: Metric) -> CostForm:
+    """The metric's formula over the free units of a walk."""
+    count = len(walk.free)
+    model = walk.cost_model
+    macs = metric == "macs"
+    constant, linear = 0 if macs else model.fixed_params, np.zeros(count, dtype=np.int64)
+    rows: list[tuple[int, IntArray, int, IntArray]] = []
+    names, scales = [], []
+
+    for layer in model.layers:
+        scale = layer.kernel * (layer.positions if macs else 1)
+        fixed_out, outputs = over_free_units(walk, layer.outputs)
+        if layer.depthwise:
+            constant, linear = constant + scale * fixed_out, linear + scale * outputs
+        else:
+            # Cut slots leave every group alike, so the inputs of one group are a whole number at any width.
+            fixed_in, inputs = over_free_units(walk, layer.inputs)
+            rows.append((scale * fixed_in // layer.groups, scale * inputs // layer.groups, fixed_out, outputs))
+            names.append(layer.name)
+            scales.append(scale)
+        if layer.bias and not macs:
+            constant, linear = constant + fixed_out, linear + outputs
+    for vector in () if macs else model.vectors:
+        fixed, places = over_free_units(walk, vector.extent)
+        constant, linear = constant + vector.per_channel * fixed, linear + vector.per_channel * places
+    fixed_ins, inputs_rows, fixed_outs, outputs_rows = zip(*rows, strict=True)
+    return CostForm(
+        constant,
+        linear,
+        np.array(fixed_ins, dtype=np.int64),
+        np.stack(inputs_rows),
+        np.array(fixed_outs, dtype=np.int64),
+        np.stack(outputs_rows),
+        tuple(names),
+        np.array(scales, dtype=np.int64),
+    )
