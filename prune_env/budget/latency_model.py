@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from prune_env.budget.cost_form.cost_form import CostForm, over_free_units
+from prune_env.budget.cost_form import CostForm, over_free_units
 from prune_env.common.arrays import IntArray
 from prune_env.common.clock import now
 from prune_env.common.errors import RunError
