@@ -15,6 +15,7 @@ from prune_env.criteria import (
     random_order,
     taylor,
 )
+from prune_env.criteria.context import Subject
 from prune_env.criteria.registry import (
     CRITERIA,
     Criterion,
@@ -24,7 +25,6 @@ from prune_env.criteria.registry import (
     score_channels,
 )
 from prune_env.criteria.score_file import load_scores, save_scores
-from prune_env.criteria.subject import Subject
 
 __all__ = [
     "CRITERIA",

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from prune_env.criteria.context import Subject
+from prune_env.criteria.patch_covariance import watch
 from prune_env.criteria.registry import register_criterion
-from prune_env.criteria.subject import Subject
-from prune_env.patch_covariance import watch
 from prune_env.walk import Scores
 
 

@@ -4,8 +4,8 @@ import numpy as np
 from torch import nn
 
 from prune_env.common.errors import ConfigError
+from prune_env.criteria.context import Subject
 from prune_env.criteria.registry import register_criterion
-from prune_env.criteria.subject import Subject
 from prune_env.walk import Scores
 from prune_env.walk.unit import Unit
 

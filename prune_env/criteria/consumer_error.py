@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.layers import is_depthwise
+from prune_env.criteria.context import Subject
+from prune_env.criteria.patch_covariance import PatchMoments, patch_moments, patch_spreads, too_large
 from prune_env.criteria.registry import register_criterion
-from prune_env.criteria.subject import Subject
-from prune_env.patch_covariance import PatchMoments, patch_moments, patch_spreads, too_large
 from prune_env.walk import Scores
 from prune_env.walk.unit import Member, Unit
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from prune_env.common.errors import EvaluationError
+from prune_env.criteria.context import Subject
 from prune_env.criteria.curvature import gradient_graph, hessian_product
 from prune_env.criteria.hessian import written_rows
-from prune_env.criteria.subject import Subject
 from prune_env.walk.unit import Unit
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from prune_env.criteria.context import Subject
 from prune_env.criteria.registry import register_criterion
-from prune_env.criteria.subject import Subject
 from prune_env.protection.feature_ranks import feature_map_ranks
 from prune_env.walk import Scores
 

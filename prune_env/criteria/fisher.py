@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prune_env.criteria.context import Subject
 from prune_env.criteria.curvature import Batches, Loss, Weights, channel_quadratics, image_gradients
 from prune_env.criteria.registry import register_criterion
-from prune_env.criteria.subject import Subject
 from prune_env.walk import Scores
 
 

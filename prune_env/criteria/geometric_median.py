@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from prune_env.criteria.context import Subject
 from prune_env.criteria.registry import register_criterion
-from prune_env.criteria.subject import Subject
 from prune_env.walk import Scores
 from prune_env.walk.unit import Unit
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import ConfigError
+from prune_env.criteria.context import Subject
 from prune_env.criteria.curvature import (
     Batches,
     Loss,
@@ -24,7 +25,6 @@ from prune_env.criteria.curvature import (
     hessian_product,
 )
 from prune_env.criteria.registry import register_criterion
-from prune_env.criteria.subject import Subject
 from prune_env.walk import Scores
 from prune_env.walk.unit import Unit
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from prune_env.criteria.subject import Subject
-from prune_env.patch_covariance import AT_ONCE, patches, watch
+from prune_env.criteria.context import Subject
+from prune_env.criteria.patch_covariance import AT_ONCE, patches, watch
 
 KernelCriterion = Literal["norm", "second_order"]
 KernelScores = dict[str, npt.NDArray[np.float64]]

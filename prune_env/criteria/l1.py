@@ -1,7 +1,7 @@
 """L1 norm: a channel is worth the sum of the absolute weights that produce it (Li et al., ICLR 2017)."""
 
+from prune_env.criteria.context import Subject
 from prune_env.criteria.registry import register_criterion
-from prune_env.criteria.subject import Subject
 from prune_env.walk import Scores
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from prune_env.criteria.context import Subject
 from prune_env.criteria.registry import register_criterion
-from prune_env.criteria.subject import Subject
 from prune_env.walk import Scores
 
 

@@ -16,10 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.errors import ConfigError, EvaluationError
+from prune_env.criteria.context import Subject
 from prune_env.criteria.curvature import channel_quadratics
+from prune_env.criteria.patch_covariance import (
+    LARGEST,
+    patch_moments,
+    patches,
+    shrunk_inverse_diagonal,
+    too_large,
+    watch,
+)
 from prune_env.criteria.registry import register_criterion
-from prune_env.criteria.subject import Subject
-from prune_env.patch_covariance import LARGEST, patch_moments, patches, shrunk_inverse_diagonal, too_large, watch
 from prune_env.walk import Scores
 
 SHRINKAGE = 0.01

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from prune_env.common.errors import ConfigError, UserError, suggest
-from prune_env.criteria.subject import Subject
+from prune_env.criteria.context import Subject
 from prune_env.walk import Scores
 
 Criterion = Callable[[Subject], Scores]

@@ -13,8 +13,8 @@ import safetensors.numpy
 from prune_env.common.errors import RunError
 from prune_env.common.files import atomic_write
 from prune_env.common.fingerprint import weights_digest
+from prune_env.criteria.context import Subject
 from prune_env.criteria.registry import criterion_named
-from prune_env.criteria.subject import Subject
 from prune_env.walk import Scores
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prune_env.criteria.context import Subject
 from prune_env.criteria.registry import register_criterion
-from prune_env.criteria.subject import Subject
 from prune_env.logits import check_output
 from prune_env.walk import Scores
 

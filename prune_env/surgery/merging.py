@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.layers import Convolution, channels_of, is_depthwise
-from prune_env.criteria.subject import Subject
+from prune_env.criteria.context import Subject
 from prune_env.models.shortcut import ZeroPadShortcut
 from prune_env.surgery.channels import sliced_tensors
 from prune_env.surgery.repair import Sides

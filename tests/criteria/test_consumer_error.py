@@ -10,7 +10,7 @@ from zoo import body, conv
 from prune_env import LayerWalk
 from prune_env.criteria import Subject, consumer_error, score_channels
 from prune_env.criteria.consumer_error import joint_errors, lone_errors, removal_order
-from prune_env.patch_covariance import patch_moments, patch_spreads, patches
+from prune_env.criteria.patch_covariance import patch_moments, patch_spreads, patches
 
 
 def data(count: int = 32):

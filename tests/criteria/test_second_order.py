@@ -16,8 +16,8 @@ from prune_env.criteria.curvature import channel_quadratics, sampled_labels
 from prune_env.criteria.eigenvalues import layer_eigenvalues, top_eigenvalue
 from prune_env.criteria.fisher import fisher_diagonal
 from prune_env.criteria.hessian import exact_diagonal, hutchinson_diagonal
+from prune_env.criteria.patch_covariance import patches, shrunk_inverse_diagonal
 from prune_env.data import ImageSet
-from prune_env.patch_covariance import patches, shrunk_inverse_diagonal
 
 LAYERWISE = ("lobs", "lobs_diagonal", "lobs_block")
 FISHERS = ("fisher", "empirical_fisher", "fisher_block")

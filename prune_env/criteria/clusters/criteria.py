@@ -9,8 +9,8 @@ from prune_env.criteria.clusters.features import FEATURES, Features
 from prune_env.criteria.clusters.filters import Filters, FloatArray, live_filters
 from prune_env.criteria.clusters.kmeans import kmeans, select_representatives
 from prune_env.criteria.clusters.nested import nested_order
+from prune_env.criteria.context import Subject
 from prune_env.criteria.registry import register_criterion
-from prune_env.criteria.subject import Subject
 from prune_env.walk import Scores
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prune_env.common.arrays import IntArray
-from prune_env.criteria.subject import Subject
+from prune_env.criteria.context import Subject
 from prune_env.walk.unit import Unit
 
 FloatArray = npt.NDArray[np.float64]
