@@ -14,14 +14,14 @@ from prune_env.budget.width_multiple import fastest_multiple
 from prune_env.common.errors import ConfigError, ModelError
 from prune_env.config import RunConfig
 from prune_env.criteria import Subject, criterion_named, load_scores, score_channels
-from prune_env.criteria.kernel_scores import score_kernels
 from prune_env.data import ImageSet, Splits, load_images, load_source, make_splits
 from prune_env.data.timing import batch_to_time
 from prune_env.evaluate import Evaluator
 from prune_env.form import Form
 from prune_env.form_choice import FormChooser
-from prune_env.group_times import Times, faster_counts, time_groups
-from prune_env.grouping import Grouping
+from prune_env.granularity.group.grouping import Grouping
+from prune_env.granularity.group.kernel_scores import score_kernels
+from prune_env.granularity.group.times import Times, faster_counts, time_groups
 from prune_env.logits import check_output
 from prune_env.models import build_model
 from prune_env.plan import PruningPlan

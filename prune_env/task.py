@@ -13,12 +13,14 @@ from prune_env.budget.latency_model import LatencyModel
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import EvaluationError, RunError
 from prune_env.criteria import Subject
-from prune_env.criteria.kernel_scores import KernelScores
-from prune_env.draft import Draft, GroupDraft, RateDraft
 from prune_env.evaluate import Evaluator, GiveUp
 from prune_env.form_memory import FormChoice
-from prune_env.group_times import Times
-from prune_env.grouping import Grouping
+from prune_env.granularity.channel import Draft
+from prune_env.granularity.group.builder import GroupDraft
+from prune_env.granularity.group.grouping import Grouping
+from prune_env.granularity.group.kernel_scores import KernelScores
+from prune_env.granularity.group.pruning_rate import RateDraft
+from prune_env.granularity.group.times import Times
 from prune_env.observation import Evidence, Observer
 from prune_env.plan import PlannedBudget, PruningPlan
 from prune_env.protection.sensitivity import SensitivityReport

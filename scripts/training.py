@@ -18,11 +18,11 @@ from prune_env.config import RunConfig
 from prune_env.config.training import TrainingSection
 from prune_env.data import Splits
 from prune_env.form_choice import USUAL_THREADS
+from prune_env.granularity.group.selection import selectors_of
 from prune_env.models import save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Batches, Epoch, Passes, Trainer, fastest_passes, training_loss
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
-from prune_env.recover.selection import selectors_of
 from prune_env.recover.workers import Workers
 from prune_env.run import RunDirectory
 from scripts.common import console

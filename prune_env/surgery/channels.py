@@ -12,8 +12,8 @@ from prune_env.common.arrays import IntArray
 from prune_env.common.errors import PlanError, PlanMismatchError
 from prune_env.common.fingerprint import fingerprint, first_difference, shorten
 from prune_env.common.layers import Convolution, channels_of, is_depthwise
+from prune_env.granularity.group.planned_groups import Grouped, check_grouped, into_groups, places_of, put_in_order
 from prune_env.plan import PlannedGroups, PruningPlan
-from prune_env.surgery.planned_groups import Grouped, check_grouped, into_groups, places_of, put_in_order
 from prune_env.surgery.repair import Repair, Sides
 
 Kept = Mapping[tuple[str, str], IntArray]

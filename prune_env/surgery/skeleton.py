@@ -16,9 +16,9 @@ from prune_env.batch_norm.fast_norm import BatchNorm, Overwriting, is_plain
 from prune_env.batch_norm.folding import FoldPair, fold_into
 from prune_env.common.arrays import IntArray
 from prune_env.common.layers import Convolution, channels_of
+from prune_env.granularity.group.planned_groups import Grouped
 from prune_env.plan import PlannedGroups
 from prune_env.surgery.channels import NO_GROUPS, cut_tensors, set_sizes
-from prune_env.surgery.planned_groups import Grouped
 from prune_env.surgery.repair import Repair
 from prune_env.walk.unit import Unit
 

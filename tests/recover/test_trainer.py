@@ -9,8 +9,8 @@ from toy import ToyResNet, image_set, planted_images
 
 from prune_env.common.errors import EvaluationError
 from prune_env.data import ArraySource, LabelledArrays
+from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.recover import Batches, Passes, Trainer, Workers
-from prune_env.surgery.groups import GatheredConv2d
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

@@ -21,8 +21,8 @@ from agents.policy import load_policy
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget import Budget
 from prune_env.common.errors import ConfigError, PlanError, RunError
-from prune_env.draft import RateDraft
-from prune_env.grouping import Grouping
+from prune_env.granularity.group.grouping import Grouping
+from prune_env.granularity.group.pruning_rate import RateDraft
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
 from prune_env.task import PruningTask

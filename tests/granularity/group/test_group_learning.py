@@ -22,9 +22,9 @@ from agents.train import SearchResult, train_agent
 from prune_env import RunConfig
 from prune_env.common.errors import ConfigError
 from prune_env.config.agent import AgentSection
-from prune_env.criteria.kernel_scores import score_kernels
 from prune_env.env import PruningEnv
-from prune_env.grouping import Grouping
+from prune_env.granularity.group.grouping import Grouping
+from prune_env.granularity.group.kernel_scores import score_kernels
 from prune_env.observation import FEATURES, FloatArray
 from prune_env.task import Groups, PruningTask, Trial
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.errors import UserError
-from prune_env.surgery.groups import GroupSpec
-from prune_env.surgery.selectors import GroupPrunedConv2d, straight_through
+from prune_env.granularity.group.gathered import GroupSpec
+from prune_env.granularity.group.selectors import GroupPrunedConv2d, straight_through
 
 SPEC = GroupSpec(4, 3)
 

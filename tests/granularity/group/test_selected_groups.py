@@ -12,13 +12,13 @@ from zoo import counted_macs, counted_params, imprint
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.common.errors import PlanError
+from prune_env.granularity.group.gathered import GatheredConv2d
+from prune_env.granularity.group.selected_groups import apply_with_selectors, without_selectors
+from prune_env.granularity.group.selectors import GroupPrunedConv2d
+from prune_env.granularity.group.unread import without_unread
 from prune_env.plan import PlannedGroups
 from prune_env.surgery.channels import apply_plan
-from prune_env.surgery.groups import GatheredConv2d
 from prune_env.surgery.least_squares import LeastSquares
-from prune_env.surgery.selected_groups import apply_with_selectors, without_selectors
-from prune_env.surgery.selectors import GroupPrunedConv2d
-from prune_env.surgery.unread import without_unread
 
 GROUPS = {"down": 2, "up": 4, "mid": 3, "out": 2}
 READS = {"down": 4, "up": 3, "mid": 5, "out": 6}

@@ -13,11 +13,11 @@ from zoo import Net, conv
 from prune_env import LayerWalk, PruningPlan
 from prune_env.config.training import FinetuneSection
 from prune_env.data import ArraySource, LabelledArrays
+from prune_env.granularity.group.selected_groups import apply_with_selectors, without_selectors
+from prune_env.granularity.group.selection import selectors_of
+from prune_env.granularity.group.selectors import RAMP, GroupPrunedConv2d
 from prune_env.plan import PlannedGroups
 from prune_env.recover import Batches, Passes, Trainer, Workers
-from prune_env.recover.selection import selectors_of
-from prune_env.surgery.selected_groups import apply_with_selectors, without_selectors
-from prune_env.surgery.selectors import RAMP, GroupPrunedConv2d
 
 FROZEN = ceil(20 * RAMP[1])
 """The first of the 20 steps of four epochs in which the choice stays."""

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from prune_env.granularity.group.selectors import RAMP, GroupPrunedConv2d
 from prune_env.recover.workers import Workers
-from prune_env.surgery.selectors import RAMP, GroupPrunedConv2d
 
 
 class Selection:

@@ -9,7 +9,7 @@ from torch import nn
 from toy import toy_walk
 from zoo import traced
 
-from prune_env.grouping import Grouping, nearest_count, share_out
+from prune_env.granularity.group.grouping import Grouping, nearest_count, share_out
 
 
 def names(grouping: Grouping) -> list[list[str]]:

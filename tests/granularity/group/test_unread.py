@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from zoo import Net, body, conv, counted_macs, counted_params, randomise, small_images
 
 from prune_env import LayerWalk, PruningPlan
+from prune_env.granularity.group.unread import without_unread
 from prune_env.plan import PlannedGroups
-from prune_env.surgery.unread import without_unread
 
 Lists = Sequence[Sequence[int]]
 HALVES = ((0, 1, 2, 3), (4, 5, 6, 7))

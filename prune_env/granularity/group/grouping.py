@@ -14,9 +14,9 @@ from scipy.optimize import linear_sum_assignment
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.layers import channels_of
+from prune_env.granularity.group.gathered import choose_inputs, possible_groups
+from prune_env.granularity.group.planned_groups import follows, why_not_groupable
 from prune_env.plan import PlannedGroups
-from prune_env.surgery.groups import choose_inputs, possible_groups
-from prune_env.surgery.planned_groups import follows, why_not_groupable
 from prune_env.walk import LayerWalk
 from prune_env.walk.unit import Member, Unit
 

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from toy import image_set, toy_resnet, toy_walk
 from zoo import conv, imprint, small_images
 
-from prune_env import LayerWalk, group_times
+from prune_env import LayerWalk
 from prune_env.common.latency import Latency, measure_latency
-from prune_env.group_times import faster_counts, time_groups
-from prune_env.grouping import Grouping
-from prune_env.surgery.groups import GatheredConv2d
+from prune_env.granularity.group import times as group_times
+from prune_env.granularity.group.gathered import GatheredConv2d
+from prune_env.granularity.group.grouping import Grouping
+from prune_env.granularity.group.times import faster_counts, time_groups
 
 
 class Watch:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
-from prune_env.surgery.groups import GatheredConv2d, GroupSpec, check_groups
+from prune_env.granularity.group.gathered import GatheredConv2d, GroupSpec, check_groups
 
 REDUCTION = 16
 """Input channels for each hidden neuron of a selector."""

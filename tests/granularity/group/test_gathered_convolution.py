@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from prune_env.common.errors import UserError
-from prune_env.surgery.groups import (
+from prune_env.granularity.group.gathered import (
     GatheredConv2d,
     GroupSpec,
     choose_inputs,

@@ -26,8 +26,10 @@ from zoo import (
 from prune_env import LayerWalk, PruningPlan
 from prune_env.budget import Budget
 from prune_env.common.errors import BudgetError
-from prune_env.draft import Draft, GroupDraft, RateDraft
-from prune_env.grouping import Grouping
+from prune_env.granularity.channel import Draft
+from prune_env.granularity.group.builder import GroupDraft
+from prune_env.granularity.group.grouping import Grouping
+from prune_env.granularity.group.pruning_rate import RateDraft
 
 
 def kernels_of(grouping: Grouping, seed: int = 0) -> dict[str, np.ndarray]:

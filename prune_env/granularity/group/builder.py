@@ -1,80 +1,20 @@
 """Drafts: plans in the making, one free unit decided after the other, such that the finished plan meets the budget."""
 
 from collections.abc import Mapping
-from math import ceil, lcm
+from math import lcm
 
 import numpy as np
 
 from prune_env.budget import Budget
 from prune_env.common.arrays import IntArray
-from prune_env.common.errors import BudgetError
-from prune_env.criteria.kernel_scores import KernelScores
-from prune_env.grouping import Groupable, Grouping, nearest_count, planned
+from prune_env.granularity.channel import Draft
+from prune_env.granularity.group.gathered import GroupSpec
+from prune_env.granularity.group.grouping import Groupable, Grouping, nearest_count, planned
+from prune_env.granularity.group.kernel_scores import KernelScores
+from prune_env.granularity.group.unread import channels_read
 from prune_env.plan import PlannedGroups
-from prune_env.surgery.groups import GroupSpec, configure_groups
-from prune_env.surgery.unread import channels_read
 from prune_env.walk import Scores, best_channels
 from prune_env.walk.unit import Unit
-
-RATE_STEP = 1.0 / 64.0
-"""By how much a pruning rate is raised at a time until the budget is within reach again [our choice]."""
-
-
-class Draft:
-    """Widths of units, decided in forward order.
-
-    Args:
-        budget: What the finished plan must meet.
-
-    Attributes:
-        budget: The budget, given what is decided.
-        number: The free unit that is to be decided; how many there are at the end.
-        widths: int64 [free units]: those decided, and the least of the others.
-        previous: The keep ratio of the unit that was decided last; 1 before.
-    """
-
-    def __init__(self, budget: Budget) -> None:
-        self.budget = budget
-        self.number = 0
-        self.widths: IntArray = budget.least.copy()
-        self.previous = 1.0
-        self._undecided: IntArray = np.ones_like(self.widths)
-
-    @property
-    def finished(self) -> bool:
-        """Whether every unit is decided."""
-        return self.number == len(self.budget.units)
-
-    @property
-    def even(self) -> float:
-        """The keep ratio that, given to all undecided units alike, would spend the rest of the budget, in [0, 1]."""
-        return self.budget.even_ratio(self.widths, self._undecided)
-
-    @property
-    def reduced(self) -> float:
-        """The share of the dense cost that is gone when all undecided units stay whole, in [0, 1]."""
-        widths = np.where(self._undecided == 1, self.budget.channels, self.widths)
-        return 1.0 - self.budget.form.cost(widths) / self.budget.dense
-
-    @property
-    def share(self) -> float:
-        """The share of the dense cost that the draft has."""
-        return min(1.0, self.budget.form.cost(self.widths) / self.budget.dense)
-
-    def groups_of(self, number: int) -> dict[str, int]:  # noqa: ARG002  (here nothing falls into groups)
-        """The group counts of the convolutions that were decided with a unit, by name."""
-        return {}
-
-    def decide(self, keep: float, groups: float = 1.0) -> None:  # noqa: ARG002  (here nothing falls into groups)
-        """Decides the next unit: the allowed width nearest to a keep ratio, or as much as the budget leaves."""
-        wanted = self.budget.allowed(self.number, keep * int(self.budget.channels[self.number]))
-        self._close(min(wanted, self.budget.cap(self.number, self.widths)))
-
-    def _close(self, width: int) -> None:
-        self.widths[self.number] = width
-        self._undecided[self.number] = 0
-        self.previous = width / int(self.budget.channels[self.number])
-        self.number += 1
 
 
 class GroupDraft(Draft):
@@ -203,74 +143,3 @@ class GroupDraft(Draft):
         for found in writers:
             if found.name in self.grouped:
                 self._group(found)
-
-
-class RateDraft(GroupDraft):
-    """AGSPRL's mode: what is decided of a unit is the kernel pruning rate of the convolutions decided with it.
-
-    How many groups each has, and how many inputs each group reads, follows (`configure_groups`); units are only cut
-    where no group reads them.
-
-    Args:
-        budget: As `Draft`.
-        grouping: As `GroupDraft`.
-        scores: As `GroupDraft`.
-        kernels: As `GroupDraft`.
-        least: Least share of a convolution's kernels that stays, in (0, 1].
-
-    Raises:
-        BudgetError: If the budget cannot be met by rates alone.
-    """
-
-    def __init__(self, budget: Budget, grouping: Grouping, scores: Scores, kernels: KernelScores, least: float) -> None:
-        super().__init__(budget, grouping, scores, kernels)
-        self.widths = budget.channels.copy()
-        self.least = least
-        for found in grouping.convolutions:
-            self._specs[found.name] = self._configured(found, least)
-        self.budget = self._reading({})
-        # Rounded up, so that the number in the message is itself in reach.
-        lowest = ceil(self.budget.form.cost(self.widths) / budget.dense * 1e4) / 1e4
-        if self.budget.form.cost(self.widths) > budget.limit:
-            raise BudgetError(
-                f"budget.keep: {budget.keep} of the dense {budget.metric} given, but with every convolution that may "
-                f"fall into groups at its highest pruning rate, {1 - least:.3f}, {lowest:.4f} remain. "
-                f"Reachable are {lowest:.4f} to 1. Raise budget.keep, lower env.min_keep, or protect fewer units "
-                "(env.protect, sensitivity.*)."
-            )
-
-    @property
-    def even(self) -> float:
-        """The share of kernels that, left to all undecided convolutions alike, would spend the rest of the budget."""
-        low, high = self.budget.form.cost(self.widths), self._cost_undecided_whole()
-        if high <= self.budget.limit:
-            return 1.0
-        return self.least + (1.0 - self.least) * max(0.0, (self.budget.limit - low) / (high - low))
-
-    @property
-    def reduced(self) -> float:
-        """As `Draft.reduced`; undecided convolutions are whole, too."""
-        return 1.0 - self._cost_undecided_whole() / self.budget.dense
-
-    def _cost_undecided_whole(self) -> int:
-        undecided = [found for step in self.grouping.by_step[self.number :] for found in step]
-        whole = {found.name: GroupSpec(1, len(self.grouping.kept(found, "in", self.kept))) for found in undecided}
-        return self._reading(whole).form.cost(self.widths)
-
-    def decide(self, keep: float, groups: float = 1.0) -> None:  # noqa: ARG002  (they follow)
-        """Decides the next unit: the share of the kernels of its convolutions that stays, one less the pruning rate."""
-        unit = self.budget.units[self.number]
-        keep = min(1.0, max(self.least, keep))
-        while True:
-            specs = {found.name: self._configured(found, keep) for found in self.grouping.by_step[self.number]}
-            if keep <= self.least or self._fits(specs, int(self.widths[self.number])):
-                break
-            keep = max(self.least, keep - RATE_STEP)
-        self._settle(specs, len(self.kept[unit.name]))
-        self.previous = keep
-
-    def _configured(self, found: Groupable, keep: float) -> GroupSpec:
-        return configure_groups(*self._sizes(found, {}), 1.0 - keep, counts=found.counts)
-
-    def _reading(self, specs: Mapping[str, GroupSpec]) -> Budget:
-        return self._whole.reading({name: spec.inputs for name, spec in {**self._specs, **specs}.items()})

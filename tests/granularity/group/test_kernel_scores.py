@@ -11,7 +11,7 @@ from zoo import Net, body, conv, small_images
 
 from prune_env import LayerWalk
 from prune_env.criteria import Subject
-from prune_env.criteria.kernel_scores import KernelCriterion, KernelScores, score_kernels
+from prune_env.granularity.group.kernel_scores import KernelCriterion, KernelScores, score_kernels
 
 KINDS: tuple[KernelCriterion, ...] = ("norm", "second_order")
 

@@ -9,8 +9,8 @@ from prune_env.common.arrays import IntArray
 from prune_env.common.errors import PlanError
 from prune_env.common.fingerprint import shorten
 from prune_env.common.layers import channels_of, is_depthwise
+from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.plan import PlannedGroups, PlannedMember, PruningPlan
-from prune_env.surgery.groups import GatheredConv2d
 
 Grouped = Mapping[str, PlannedGroups]
 Kept = Mapping[tuple[str, str], IntArray]

@@ -5,13 +5,13 @@ import copy
 import numpy as np
 from torch import nn
 
+from prune_env.granularity.group.gathered import GroupSpec
+from prune_env.granularity.group.planned_groups import into_groups, kept_side, places_of, replaced
+from prune_env.granularity.group.selectors import GroupPrunedConv2d
+from prune_env.granularity.group.unread import without_unread
 from prune_env.plan import PlannedGroups, PruningPlan
 from prune_env.surgery.channels import slice_network, staying
-from prune_env.surgery.groups import GroupSpec
-from prune_env.surgery.planned_groups import into_groups, kept_side, places_of, replaced
 from prune_env.surgery.repair import Repair
-from prune_env.surgery.selectors import GroupPrunedConv2d
-from prune_env.surgery.unread import without_unread
 from prune_env.walk import LayerWalk
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from prune_env.common.latency import measure_latency
 from prune_env.common.modes import in_eval_mode
-from prune_env.grouping import Grouping
-from prune_env.surgery.groups import GatheredConv2d, possible_groups
+from prune_env.granularity.group.gathered import GatheredConv2d, possible_groups
+from prune_env.granularity.group.grouping import Grouping
 
 FASTER = 0.95
 """A group count counts as faster if it takes at most this share of the time of the whole convolution [our choice]."""

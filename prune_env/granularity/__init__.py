@@ -1,0 +1,1 @@
+"""Granularities: what shape is cut."""
