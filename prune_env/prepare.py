@@ -28,9 +28,9 @@ from prune_env.plan import PruningPlan
 from prune_env.protection.feature_ranks import feature_map_ranks
 from prune_env.protection.sensitivity import SensitivityReport, find_sensitive_layers
 from prune_env.recover import train
+from prune_env.repair.least_squares import LeastSquares
+from prune_env.repair.merging import Merging, similar_filters
 from prune_env.surgery import Repair
-from prune_env.surgery.least_squares import LeastSquares
-from prune_env.surgery.merging import Merging, similar_filters
 from prune_env.task import Groups, PruningTask
 from prune_env.walk import LayerWalk
 from rewards import make_reward

@@ -29,8 +29,8 @@ from prune_env.batch_norm.folding import find_fold_pairs
 from prune_env.common.errors import PlanError, UserError
 from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.plan import PlannedGroups
+from prune_env.repair.least_squares import LeastSquares
 from prune_env.surgery.channels import apply_plan
-from prune_env.surgery.least_squares import LeastSquares
 from prune_env.surgery.skeleton import Skeleton
 
 Lists = list[list[int]]

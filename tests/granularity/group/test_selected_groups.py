@@ -17,8 +17,8 @@ from prune_env.granularity.group.selected_groups import apply_with_selectors, wi
 from prune_env.granularity.group.selectors import GroupPrunedConv2d
 from prune_env.granularity.group.unread import without_unread
 from prune_env.plan import PlannedGroups
+from prune_env.repair.least_squares import LeastSquares
 from prune_env.surgery.channels import apply_plan
-from prune_env.surgery.least_squares import LeastSquares
 
 GROUPS = {"down": 2, "up": 4, "mid": 3, "out": 2}
 READS = {"down": 4, "up": 3, "mid": 5, "out": 6}

@@ -12,8 +12,8 @@ from prune_env.criteria.patch_covariance import patches
 from prune_env.evaluate import Evaluator
 from prune_env.form import Form
 from prune_env.prepare import load_splits, make_repair
+from prune_env.repair.least_squares import LeastSquares
 from prune_env.surgery.channels import apply_plan
-from prune_env.surgery.least_squares import LeastSquares
 
 TINY = 1e-5
 

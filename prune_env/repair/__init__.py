@@ -1,0 +1,1 @@
+"""Repairs: what makes up for a cut without training."""
