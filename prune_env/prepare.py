@@ -16,9 +16,9 @@ from prune_env.config import RunConfig
 from prune_env.criteria import Subject, criterion_named, load_scores, score_channels
 from prune_env.data import ImageSet, Splits, load_images, load_source, make_splits
 from prune_env.data.timing import batch_to_time
-from prune_env.evaluate import Evaluator
-from prune_env.form import Form
-from prune_env.form_choice import FormChooser
+from prune_env.evaluation.evaluator import Evaluator
+from prune_env.evaluation.execution import Form
+from prune_env.evaluation.execution_choice import FormChooser
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.kernel_scores import score_kernels
 from prune_env.granularity.group.times import Times, faster_counts, time_groups

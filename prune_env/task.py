@@ -13,8 +13,9 @@ from prune_env.budget.latency_model import LatencyModel
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import EvaluationError, RunError
 from prune_env.criteria import Subject
-from prune_env.evaluate import Evaluator, GiveUp
-from prune_env.form_memory import FormChoice
+from prune_env.evaluation.evaluator import Evaluator, GiveUp
+from prune_env.evaluation.execution_memory import FormChoice
+from prune_env.evaluation.racing import Race
 from prune_env.granularity.channel import Draft
 from prune_env.granularity.group.builder import GroupDraft
 from prune_env.granularity.group.grouping import Grouping
@@ -24,7 +25,6 @@ from prune_env.granularity.group.times import Times
 from prune_env.observation import Evidence, Observer
 from prune_env.plan import PlannedBudget, PruningPlan
 from prune_env.protection.sensitivity import SensitivityReport
-from prune_env.racing import Race
 from prune_env.walk import LayerWalk, Scores
 from rewards import Outcome, Reward, RewardError
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prune_env.common.latency import Latency, measure_latency
 from prune_env.data import Splits
 from prune_env.data.timing import batch_to_time
-from prune_env.evaluate import Evaluator
+from prune_env.evaluation.evaluator import Evaluator
 from prune_env.models import weights_bytes
 from prune_env.plan import PlannedCosts, PruningPlan
 from prune_env.quality import Quality, measure_quality

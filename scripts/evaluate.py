@@ -9,7 +9,7 @@ from torch import nn
 
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
-from prune_env.evaluate import Evaluator
+from prune_env.evaluation.evaluator import Evaluator
 from prune_env.models import load_weights
 from prune_env.plan import PruningPlan
 from prune_env.prepare import load_model, load_splits

@@ -16,7 +16,7 @@ from torch import nn
 
 from prune_env.batch_norm.fast_norm import BatchNorm
 from prune_env.data import ImageSet
-from prune_env.evaluate import measure_accuracy
+from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.walk.coupling import prune_plainly
 
 BATCH = 256

@@ -16,7 +16,7 @@ from prune_env.config.sections import FormSection
 from prune_env.criteria import score_channels
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
-from prune_env.evaluate import Evaluator
+from prune_env.evaluation.evaluator import Evaluator
 from prune_env.granularity.group.times import Times
 from prune_env.plan import PruningPlan
 from prune_env.prepare import (

@@ -17,7 +17,7 @@ from prune_env.common.fingerprint import weights_digest
 from prune_env.config import RunConfig
 from prune_env.config.training import TrainingSection
 from prune_env.data import Splits
-from prune_env.form_choice import USUAL_THREADS
+from prune_env.evaluation.execution_choice import USUAL_THREADS
 from prune_env.granularity.group.selection import selectors_of
 from prune_env.models import save_weights
 from prune_env.plan import PruningPlan

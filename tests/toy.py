@@ -14,8 +14,8 @@ from prune_env.budget import Budget
 from prune_env.budget.latency_model import LatencyModel
 from prune_env.criteria import Subject, score_channels
 from prune_env.data import ImageSet, ImageSource, Indices, Split, Splits
-from prune_env.evaluate import Evaluator
-from prune_env.form import Form
+from prune_env.evaluation.evaluator import Evaluator
+from prune_env.evaluation.execution import Form
 from prune_env.prepare import load_model, load_splits
 from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.task import PruningTask

@@ -8,8 +8,8 @@ from torch import nn
 from prune_env.common.errors import DataError
 from prune_env.config.training import FidelitySection, TrainingSection
 from prune_env.data import Splits
+from prune_env.evaluation.training_passes import Passes, fastest_passes
 from prune_env.recover.batches import Batches
-from prune_env.recover.fastest import Passes, fastest_passes
 from prune_env.recover.loss import training_loss
 from prune_env.recover.trainer import Epoch, Trainer
 from prune_env.recover.workers import Workers

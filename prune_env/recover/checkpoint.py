@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from prune_env.common.errors import RunError
-from prune_env.recover.fastest import Passes
+from prune_env.evaluation.training_passes import Passes
 from prune_env.recover.trainer import Epoch, Trainer
 
 

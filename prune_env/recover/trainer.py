@@ -12,9 +12,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prune_env.common.errors import EvaluationError
 from prune_env.config.training import TrainingSection
+from prune_env.evaluation.training_passes import Passes
 from prune_env.granularity.group.selection import Selection
 from prune_env.recover.batches import Batches, seed_of
-from prune_env.recover.fastest import Passes
 from prune_env.recover.loss import training_loss
 from prune_env.recover.workers import Workers
 

@@ -12,9 +12,9 @@ from zoo import body, build, chain, conv, example, outputs, relative_difference,
 from prune_env import LayerWalk, PruningPlan
 from prune_env.criteria import Subject
 from prune_env.criteria.clusters import score_widths
+from prune_env.evaluation.reshapable import Skeleton
 from prune_env.repair.merging import Merging, merged_inputs, similar_filters
 from prune_env.surgery.channels import apply_plan
-from prune_env.surgery.skeleton import Skeleton
 
 EXACT = 1e-5
 

@@ -8,7 +8,7 @@ from test_cli import cli, digits, in_one_line  # noqa: F401  (cli is a fixture)
 from toy import image_set, toy_resnet, toy_task, toy_walk
 
 from prune_env.data import ImageSet
-from prune_env.form import Form
+from prune_env.evaluation.execution import Form
 from scripts.bench_rewards import OnePass
 
 GIVEN = ["form.layout=channels_last", "form.dtype=float32", "form.folded=true", "form.batch=64"]

@@ -20,7 +20,7 @@ from prune_env import PruningPlan
 from prune_env.budget import Budget
 from prune_env.common.errors import RunError
 from prune_env.data import load_source
-from prune_env.evaluate import measure_accuracy
+from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.granularity.group.builder import GroupDraft
 from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.granularity.group.grouping import Grouping

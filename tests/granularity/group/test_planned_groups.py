@@ -27,11 +27,11 @@ from zoo import (
 from prune_env import LayerWalk, PruningPlan
 from prune_env.batch_norm.folding import find_fold_pairs
 from prune_env.common.errors import PlanError, UserError
+from prune_env.evaluation.reshapable import Skeleton
 from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.plan import PlannedGroups
 from prune_env.repair.least_squares import LeastSquares
 from prune_env.surgery.channels import apply_plan
-from prune_env.surgery.skeleton import Skeleton
 
 Lists = list[list[int]]
 

@@ -15,9 +15,9 @@ from prune_env.common.errors import EvaluationError
 from prune_env.common.fingerprint import fingerprint, weights_digest
 from prune_env.config.sections import FormSection
 from prune_env.data import ImageSet
-from prune_env.evaluate import Evaluator
-from prune_env.form import Form
-from prune_env.form_memory import FormChoice, machine_name, recall, remember
+from prune_env.evaluation.evaluator import Evaluator
+from prune_env.evaluation.execution import Form
+from prune_env.evaluation.execution_memory import FormChoice, machine_name, recall, remember
 from prune_env.plan import PruningPlan
 from prune_env.surgery import Repair
 from prune_env.walk import LayerWalk, Scores

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scipy.stats import hypergeom
 
-from prune_env.evaluate import GiveUp
+from prune_env.evaluation.evaluator import GiveUp
 from rewards import Outcome, Reward
 
 CONFIDENCE = 0.99

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from toy import digits_config, digits_splits, image_set, toy_resnet, toy_walk, trained_digits
 from zoo import Net
 
-from prune_env import PruningPlan, form_choice
+from prune_env import PruningPlan
 from prune_env.budget import Budget
 from prune_env.config.sections import FormSection
 from prune_env.criteria import Subject, score_channels
 from prune_env.data import ImageSet
-from prune_env.evaluate import Evaluator
-from prune_env.form import Form
-from prune_env.form_choice import LONG_SEARCH, FormChooser, run_with_threads
+from prune_env.evaluation import execution_choice as form_choice
+from prune_env.evaluation.evaluator import Evaluator
+from prune_env.evaluation.execution import Form
+from prune_env.evaluation.execution_choice import LONG_SEARCH, FormChooser, run_with_threads
 from prune_env.prepare import make_task
 
 GIVEN = "form={layout: contiguous, dtype: float32, folded: false, batch: 32, threads: 1}"

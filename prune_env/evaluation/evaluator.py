@@ -17,12 +17,12 @@ from prune_env.batch_norm.folding import find_fold_pairs
 from prune_env.batch_norm.recalibration import recalibrate
 from prune_env.common.errors import EvaluationError
 from prune_env.data import ImageSet
-from prune_env.form import Form
+from prune_env.evaluation.execution import Form
+from prune_env.evaluation.reshapable import Skeleton
 from prune_env.granularity.group.selected_groups import apply_with_selectors
 from prune_env.logits import check_logits
 from prune_env.plan import PruningPlan
 from prune_env.surgery import Repair, apply_plan
-from prune_env.surgery.skeleton import Skeleton
 from prune_env.walk import LayerWalk
 from rewards import Outcome
 

@@ -9,8 +9,8 @@ from practice import network, settings_of
 from torch import Tensor, nn
 from toy import image_set
 
+from prune_env.evaluation import training_passes as fastest_module
 from prune_env.recover import Passes, fastest_passes
-from prune_env.recover import fastest as fastest_module
 
 CONTIGUOUS, LAST = "contiguous", "channels_last"
 

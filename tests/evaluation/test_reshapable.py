@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from prune_env.batch_norm.folding import find_fold_pairs
+from prune_env.evaluation.reshapable import Skeleton
 from prune_env.models import build_model
-from prune_env.surgery.skeleton import Skeleton
 from prune_env.walk import LayerWalk
 
 NETWORKS = {"cifar_resnet20": 32, "mobilenet_v2": 64, "regnet_y_400mf": 64, "densenet121": 64, "squeezenet1_1": 64}

@@ -14,7 +14,7 @@ import torch
 
 from prune_env.common.files import atomic_write
 from prune_env.common.versions import versions
-from prune_env.form import Form
+from prune_env.evaluation.execution import Form
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from toy import SIDE, digits_config, digits_splits, image_set, random_plans, toy_resnet, toy_task, toy_walk
 
-from prune_env import racing
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import ConfigError
 from prune_env.data import ImageSet
+from prune_env.evaluation import racing
+from prune_env.evaluation.racing import Race
 from prune_env.prepare import check_names, make_task
-from prune_env.racing import Race
 from prune_env.task import PruningTask, Trial
 from rewards import Outcome, make_reward
 
