@@ -10,7 +10,7 @@ from agents.rules import EXPONENTS, POWERS, eigenvalue_widths, greedy_widths, po
 from agents.search import More
 from prune_env.common.arrays import IntArray
 from prune_env.config import RunConfig
-from prune_env.task import PruningTask
+from prune_env.env.problem import PruningTask
 
 
 class Listed(ABC):

@@ -15,7 +15,8 @@ from agents.figures import Tried, accuracy_against_macs, group_count_heat_map, k
 from agents.search import Search
 from agents.train import Episode
 from prune_env.config import RunConfig
-from prune_env.task import PruningTask, Trial
+from prune_env.env.problem import PruningTask
+from prune_env.env.trial import Trial
 from rewards import Outcome
 
 EPISODES_PER_PICTURE = 25

@@ -21,7 +21,7 @@ from agents.demonstrations import Demonstrations
 from agents.exploration import NoiseSchedule, truncated_normal
 from agents.replay import EpisodeReplayBuffer
 from prune_env.config.agent import AgentSection
-from prune_env.observation import STATIC, FloatArray
+from prune_env.env.observation import STATIC, FloatArray
 
 
 class PruningTD3(TD3):

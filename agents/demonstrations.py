@@ -8,8 +8,8 @@ import numpy.typing as npt
 from agents.rules import GUESSES, guesses
 from prune_env.budget import Budget
 from prune_env.env import PruningEnv
-from prune_env.observation import FloatArray
-from prune_env.task import PruningTask
+from prune_env.env.observation import FloatArray
+from prune_env.env.problem import PruningTask
 
 COUNTS = (2, 4, 8)
 """Group counts that an agent is shown, in plans of one keep ratio, as far as the budget needs them [our choice]."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from prune_env.observation import FloatArray
+from prune_env.env.observation import FloatArray
 
 
 @dataclass(frozen=True)

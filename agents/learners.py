@@ -17,7 +17,7 @@ from agents.search import More
 from prune_env.config import RunConfig
 from prune_env.config.agent import AgentSection
 from prune_env.env import PruningEnv
-from prune_env.task import PruningTask
+from prune_env.env.problem import PruningTask
 
 PPO_EPISODES = 8
 """Episodes that PPO collects between two updates [our choice]."""

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from agents.rules import guesses
 from agents.search import More
 from prune_env.config import RunConfig
-from prune_env.task import PruningTask
+from prune_env.env.problem import PruningTask
 
 SIGMA = 0.3
 """CMA-ES's first standard deviation of the widths' logarithms."""

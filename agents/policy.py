@@ -18,8 +18,8 @@ from prune_env.common.errors import ConfigError, WeightsError
 from prune_env.common.files import atomic_write
 from prune_env.common.fingerprint import shorten
 from prune_env.env import PruningEnv
-from prune_env.observation import FEATURES, FloatArray
-from prune_env.task import Trial
+from prune_env.env.observation import FEATURES, FloatArray
+from prune_env.env.trial import Trial
 
 POLICY_VERSION = 1
 METADATA = "prune_env.policy"

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from prune_env.common.arrays import IntArray
 from prune_env.criteria.eigenvalues import layer_eigenvalues
-from prune_env.task import PruningTask
+from prune_env.env.problem import PruningTask
 
 LEAST_RISE = 1e-4
 """A loss that rises by less, in nats, is taken to rise by this much: it is within the noise of the reward set."""

@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol
 
 from agents.policy import Policy
 from prune_env.config import RunConfig
-from prune_env.task import PruningTask
+from prune_env.env.problem import PruningTask
 
 More = Callable[[], bool]
 """Whether another trial may be made."""

@@ -10,7 +10,7 @@ from agents.optimisers import CmaEs, CmaFromRules, Tpe
 from agents.search import Search
 from prune_env.common.errors import ConfigError, suggest
 from prune_env.config import RunConfig
-from prune_env.task import PruningTask
+from prune_env.env.problem import PruningTask
 
 SEARCHES: Mapping[str, type[Search]] = MappingProxyType(
     {

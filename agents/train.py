@@ -8,7 +8,8 @@ from agents.policy import Policy
 from agents.search import Search
 from agents.searches import SEARCHES, check_evaluations, check_search
 from prune_env.config import RunConfig
-from prune_env.task import PruningTask, Trial
+from prune_env.env.problem import PruningTask
+from prune_env.env.trial import Trial
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from prune_env.common.memory import live_megabytes
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
+from prune_env.env.builders import load_model, load_splits, make_task
+from prune_env.env.problem import PruningTask
+from prune_env.env.trial import Trial
 from prune_env.plan import PruningPlan
-from prune_env.prepare import load_model, load_splits, make_task
-from prune_env.task import PruningTask, Trial
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
 from scripts.plain_way import PlainWay
 

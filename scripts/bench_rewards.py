@@ -15,12 +15,12 @@ from scipy.stats import spearmanr
 
 from prune_env.batch_norm.recalibration import measuring
 from prune_env.data import ImageSet
+from prune_env.env.builders import load_model, load_splits, make_task
+from prune_env.env.problem import PruningTask
 from prune_env.evaluation.evaluator import Evaluator, measure_accuracy
 from prune_env.evaluation.execution import Form
 from prune_env.evaluation.execution_choice import part, random_plans
 from prune_env.plan import PruningPlan
-from prune_env.prepare import load_model, load_splits, make_task
-from prune_env.task import PruningTask
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
 
 BEST = 10

@@ -16,9 +16,9 @@ from prune_env.common.errors import ConfigError, RunError, suggest
 from prune_env.common.files import atomic_write
 from prune_env.config import RunConfig
 from prune_env.data import Splits
-from prune_env.prepare import check_names
+from prune_env.env.builders import check_names
+from prune_env.env.problem import PruningTask
 from prune_env.run import RunDirectory
-from prune_env.task import PruningTask
 from scripts.common import (
     AsJson,
     ConfigArgument,

@@ -16,12 +16,12 @@ from prune_env.common.files import append_record, atomic_write, read_records
 from prune_env.config import RunConfig
 from prune_env.criteria import CRITERIA, known_criteria, score_channels
 from prune_env.data import Splits
+from prune_env.env.builders import device_of, make_repair
+from prune_env.env.problem import PruningTask
 from prune_env.plan import PruningPlan
-from prune_env.prepare import device_of, make_repair
 from prune_env.recover import train
 from prune_env.run import RunDirectory
 from prune_env.surgery import Repair
-from prune_env.task import PruningTask
 from scripts.common import between_commas, console, print_json, results, to_json
 from scripts.comparison import Interval
 from scripts.searching import check_same_start, differing_settings, prepare, settings_of, start_run

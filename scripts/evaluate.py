@@ -9,10 +9,10 @@ from torch import nn
 
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
+from prune_env.env.builders import load_model, load_splits
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.models import load_weights
 from prune_env.plan import PruningPlan
-from prune_env.prepare import load_model, load_splits
 from prune_env.run import RunDirectory
 from scripts.common import AsJson, Overrides, console, print_json, read_config, results, run_command, run_directory_of
 from scripts.compare_table import compare_networks, render, warnings_of

@@ -13,11 +13,11 @@ from prune_env.common.errors import RunError
 from prune_env.common.files import append_record, read_records
 from prune_env.config import RunConfig
 from prune_env.data import Splits
+from prune_env.env.builders import device_of
+from prune_env.env.problem import PruningTask
 from prune_env.evaluation.evaluator import measure_accuracy
-from prune_env.prepare import device_of
 from prune_env.recover import train
 from prune_env.run import RunDirectory
-from prune_env.task import PruningTask
 from scripts.common import console, print_json, results
 from scripts.compare_table import test_batches
 from scripts.searching import check_same_start, differing_settings, prepare, settings_of, start_run

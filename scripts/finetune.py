@@ -11,11 +11,11 @@ from torch import nn
 
 from prune_env.common.errors import ConfigError, RunError
 from prune_env.config import RunConfig
+from prune_env.env.builders import device_of, load_model, load_splits
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.granularity.group.selected_groups import apply_with_selectors, without_selectors
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
-from prune_env.prepare import device_of, load_model, load_splits
 from prune_env.recover import Epoch, Passes
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.run import RunDirectory

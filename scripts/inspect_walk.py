@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from prune_env.prepare import load_model, load_splits, make_task
+from prune_env.env.builders import load_model, load_splits, make_task
+from prune_env.env.problem import PruningTask
 from prune_env.protection.sensitivity import LayerEvidence
-from prune_env.task import PruningTask
 from prune_env.walk.unit import Unit
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
 

@@ -16,10 +16,7 @@ from prune_env.config.sections import FormSection
 from prune_env.criteria import score_channels
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
-from prune_env.evaluation.evaluator import Evaluator
-from prune_env.granularity.group.times import Times
-from prune_env.plan import PruningPlan
-from prune_env.prepare import (
+from prune_env.env.builders import (
     check_names,
     load_model,
     load_splits,
@@ -29,6 +26,9 @@ from prune_env.prepare import (
     trace,
     usual_form,
 )
+from prune_env.evaluation.evaluator import Evaluator
+from prune_env.granularity.group.times import Times
+from prune_env.plan import PruningPlan
 from prune_env.walk import LayerWalk
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results, run_command
 from scripts.compare_table import compare_plans, render

@@ -21,10 +21,11 @@ from prune_env.config import RunConfig
 from prune_env.config.sections import FormSection
 from prune_env.criteria import save_scores
 from prune_env.data import Splits
+from prune_env.env.builders import load_model, load_splits, make_task
+from prune_env.env.problem import PruningTask
+from prune_env.env.trial import Trial
 from prune_env.models import save_weights
-from prune_env.prepare import load_model, load_splits, make_task
 from prune_env.run import RunDirectory
-from prune_env.task import PruningTask, Trial
 from scripts.common import console, read_config
 from scripts.compare_table import Row
 

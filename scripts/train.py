@@ -11,9 +11,10 @@ from agents.train import Episode, SearchResult
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.data import Splits
-from prune_env.prepare import check_names
+from prune_env.env.builders import check_names
+from prune_env.env.problem import PruningTask
+from prune_env.env.trial import Trial
 from prune_env.run import RunDirectory
-from prune_env.task import PruningTask, Trial
 from scripts.common import (
     AsJson,
     Overrides,

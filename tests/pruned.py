@@ -5,8 +5,8 @@ from pathlib import Path
 from toy import digits_config, digits_splits, trained_digits
 
 from prune_env import RunConfig
+from prune_env.env.builders import trace
 from prune_env.models import save_weights
-from prune_env.prepare import trace
 from prune_env.run import RunDirectory
 
 QUICK = (

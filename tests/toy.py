@@ -14,11 +14,11 @@ from prune_env.budget import Budget
 from prune_env.budget.latency_model import LatencyModel
 from prune_env.criteria import Subject, score_channels
 from prune_env.data import ImageSet, ImageSource, Indices, Split, Splits
+from prune_env.env.builders import load_model, load_splits
+from prune_env.env.problem import PruningTask
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import Form
-from prune_env.prepare import load_model, load_splits
 from prune_env.protection.sensitivity import SensitivityReport
-from prune_env.task import PruningTask
 from prune_env.walk.costs import Metric
 from rewards import Reward, make_reward
 

@@ -17,7 +17,7 @@ from synthetic import optimum, synthetic_task
 from agents import train_agent
 from agents.ddpg import PruningDDPG
 from prune_env import RunConfig
-from prune_env.observation import DYNAMIC, FEATURES, Observer
+from prune_env.env.observation import DYNAMIC, FEATURES, Observer
 from scripts.comparison import Interval
 
 SEEDS = range(5)

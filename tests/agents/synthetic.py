@@ -17,7 +17,7 @@ from prune_env import LayerWalk, PruningPlan
 from prune_env.budget import Budget
 from prune_env.budget.cost_form.cost_form import CostForm
 from prune_env.criteria import Subject, score_channels
-from prune_env.task import PruningTask
+from prune_env.env.problem import PruningTask
 from rewards import Outcome, make_reward
 
 STAGES = (24, 40, 64, 96)

@@ -11,7 +11,8 @@ from agents.rules import GUESSES
 from prune_env import RunConfig
 from prune_env.common.arrays import IntArray
 from prune_env.env import PruningEnv
-from prune_env.task import PruningTask, Trial
+from prune_env.env.problem import PruningTask
+from prune_env.env.trial import Trial
 
 EVALUATIONS = 200
 CONSTANTS = np.linspace(-1.0, 1.0, 200, dtype=np.float32)

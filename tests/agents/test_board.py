@@ -16,7 +16,7 @@ from toy import image_set, toy_task, toy_walk
 from agents.board import BoardListener
 from agents.train import Episode, train_agent
 from prune_env import RunConfig
-from prune_env.task import PruningTask
+from prune_env.env.problem import PruningTask
 
 CONFIG = RunConfig.from_mapping(
     {

@@ -7,7 +7,7 @@ from gymnasium import spaces
 from agents.ddpg import make_ddpg
 from agents.replay import EpisodeReplayBuffer
 from prune_env.config.agent import AMC_PRESET, AgentSection
-from prune_env.observation import FEATURES, STATIC
+from prune_env.env.observation import FEATURES, STATIC
 
 TARGET = 0.37
 

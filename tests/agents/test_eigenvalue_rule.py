@@ -8,7 +8,7 @@ from toy import toy_task, toy_walk
 
 from agents import rules
 from agents.rules import eigenvalue_widths
-from prune_env.task import PruningTask
+from prune_env.env.problem import PruningTask
 
 
 def task_of(keep: float = 0.5) -> PruningTask:

@@ -15,7 +15,7 @@ from prune_env import LayerWalk, RunConfig
 from prune_env.config.agent import AgentSection
 from prune_env.data import ImageSet
 from prune_env.env import PruningEnv
-from prune_env.task import PruningTask
+from prune_env.env.problem import PruningTask
 
 SEEDS = [0, 1, 2]
 TARGET = 0.37

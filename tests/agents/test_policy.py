@@ -10,7 +10,7 @@ from torch import nn
 
 from agents.policy import Policy, load_policy, save_policy
 from prune_env.common.errors import WeightsError
-from prune_env.observation import FEATURES
+from prune_env.env.observation import FEATURES
 
 COUNT = len(FEATURES)
 

@@ -21,8 +21,9 @@ from agents.search import Search
 from agents.searches import check_evaluations, check_search
 from prune_env import LayerWalk, PruningEnv, PruningPlan, RunConfig
 from prune_env.common.errors import ConfigError, RunError, WeightsError
-from prune_env.observation import FEATURES
-from prune_env.task import PruningTask, Trial
+from prune_env.env.observation import FEATURES
+from prune_env.env.problem import PruningTask
+from prune_env.env.trial import Trial
 from rewards import Outcome
 
 PROBES = 4

@@ -20,7 +20,7 @@ from prune_env.budget.cost_form.cost_form import cost_form
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import BudgetError
 from prune_env.data import ArraySource, LabelledArrays, make_splits
-from prune_env.prepare import make_task
+from prune_env.env.builders import make_task
 from prune_env.walk.costs import Metric
 
 METRICS: tuple[Metric, ...] = ("macs", "params")

@@ -27,10 +27,10 @@ from prune_env import LayerWalk, PruningPlan
 from prune_env.batch_norm.recalibration import BatchNorm
 from prune_env.common.errors import EvaluationError, ModelError
 from prune_env.data import ImageSet
+from prune_env.env.builders import load_splits, make_task
 from prune_env.evaluation.evaluator import Evaluator, Measurement, measure_accuracy
 from prune_env.evaluation.execution import Form
 from prune_env.logits import check_output
-from prune_env.prepare import load_splits, make_task
 
 HALF = {"stem": 4, "down": 6, "up": 8, "mid": 12}
 

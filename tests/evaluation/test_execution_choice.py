@@ -16,11 +16,11 @@ from prune_env.budget import Budget
 from prune_env.config.sections import FormSection
 from prune_env.criteria import Subject, score_channels
 from prune_env.data import ImageSet
+from prune_env.env.builders import make_task
 from prune_env.evaluation import execution_choice as form_choice
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import Form
 from prune_env.evaluation.execution_choice import LONG_SEARCH, FormChooser, run_with_threads
-from prune_env.prepare import make_task
 
 GIVEN = "form={layout: contiguous, dtype: float32, folded: false, batch: 32, threads: 1}"
 OPEN = FormSection()

@@ -10,10 +10,11 @@ from toy import SIDE, digits_config, digits_splits, image_set, random_plans, toy
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import ConfigError
 from prune_env.data import ImageSet
+from prune_env.env.builders import check_names, make_task
+from prune_env.env.problem import PruningTask
+from prune_env.env.trial import Trial
 from prune_env.evaluation import racing
 from prune_env.evaluation.racing import Race
-from prune_env.prepare import check_names, make_task
-from prune_env.task import PruningTask, Trial
 from rewards import Outcome, make_reward
 
 DENSE = Outcome(accuracy=0.9, loss=0.3, macs=1000, params=100)

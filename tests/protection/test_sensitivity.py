@@ -13,7 +13,7 @@ from zoo import Net, conv, imprint, randomise
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import BudgetError, EvaluationError
 from prune_env.data import ImageSet, load_source
-from prune_env.prepare import load_splits, make_task
+from prune_env.env.builders import load_splits, make_task
 from prune_env.protection.feature_ranks import LayerRanks, feature_map_ranks
 from prune_env.protection.sensitivity import LayerEvidence, SensitivityReport, find_sensitive_layers
 

@@ -24,9 +24,9 @@ from toy import WatchedSource
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.data import Splits
+from prune_env.env.builders import load_splits
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.models import build_model, load_weights
-from prune_env.prepare import load_splits
 from prune_env.recover import Epoch, Trainer
 from prune_env.run import RunDirectory
 from scripts.finetune import finetune

@@ -20,13 +20,13 @@ from prune_env import PruningPlan
 from prune_env.budget import Budget
 from prune_env.common.errors import RunError
 from prune_env.data import load_source
+from prune_env.env.builders import load_splits, trace
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.granularity.group.builder import GroupDraft
 from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.selectors import RAMP
 from prune_env.models import build_model, load_weights
-from prune_env.prepare import load_splits, trace
 from prune_env.recover import Epoch, Trainer
 from prune_env.run import RunDirectory
 from scripts.evaluate import evaluate

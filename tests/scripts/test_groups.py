@@ -21,11 +21,11 @@ from agents.policy import load_policy
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget import Budget
 from prune_env.common.errors import ConfigError, PlanError, RunError
+from prune_env.env.problem import PruningTask
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.pruning_rate import RateDraft
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
-from prune_env.task import PruningTask
 from scripts.inspect_walk import inspect_walk
 from scripts.replay import replay
 from scripts.searching import prepare, search_into, settings_of, start_run
@@ -130,7 +130,7 @@ def times_of(grouping: Grouping, _: object) -> dict[str, dict[int, float]]:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands run on that machine."""
-    monkeypatch.setattr("prune_env.prepare.time_groups", times_of)
+    monkeypatch.setattr("prune_env.env.builders.time_groups", times_of)
 
 
 def test_inspect_gives_times_allowed_counts_and_what_stays_whole(config: Path, told: Callable[[], Any]) -> None:
@@ -314,10 +314,10 @@ def test_a_run_that_is_taken_up_goes_by_the_times_that_it_has_measured(
         raise AssertionError("timed again")
 
     settings = RunConfig.load(config, [GROUPED, "env.only_faster_groups=true"])
-    monkeypatch.setattr("prune_env.prepare.time_groups", times_of)
+    monkeypatch.setattr("prune_env.env.builders.time_groups", times_of)
     splits, task = prepare(settings)
     whole = search_on(start_run(tmp_path / "whole", settings, splits, task), task, settings)
-    monkeypatch.setattr("prune_env.prepare.time_groups", refuse)
+    monkeypatch.setattr("prune_env.env.builders.time_groups", refuse)
     run = interrupted(whole, tmp_path / "run", 7)
     train(resume=run.root)
     assert untimed(run) == untimed(whole)

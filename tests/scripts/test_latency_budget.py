@@ -67,8 +67,8 @@ def test_a_run_is_taken_up_with_the_formula_that_it_was_started_with(
     def measured_again(*_: object) -> None:
         pytest.fail("the formula was fitted anew")
 
-    monkeypatch.setattr("prune_env.prepare.fit_latency", measured_again)
-    monkeypatch.setattr("prune_env.prepare.fastest_multiple", measured_again)
+    monkeypatch.setattr("prune_env.env.builders.fit_latency", measured_again)
+    monkeypatch.setattr("prune_env.env.builders.fastest_multiple", measured_again)
     train(resume=root)
     assert again.plan.read_bytes() == finished.plan.read_bytes()
     told = [[{**row, "seconds": 0} for row in run.evaluations()] for run in (again, finished)]

@@ -11,9 +11,9 @@ import torch
 from toy import digits_config
 
 from prune_env.common.errors import ConfigError
+from prune_env.env.builders import load_splits
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.models import build_model
-from prune_env.prepare import load_splits
 from prune_env.recover import Epoch, Trainer, Workers
 from scripts.pretrain import pretrain
 from scripts.training import TrainingFolder

@@ -20,9 +20,9 @@ from agents.searches import SEARCHES
 from prune_env import RunConfig
 from prune_env.common.errors import RunError
 from prune_env.criteria import CRITERIA
+from prune_env.env.problem import PruningTask
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
-from prune_env.task import PruningTask
 from scripts.searching import prepare, search_into
 from scripts.train import train
 

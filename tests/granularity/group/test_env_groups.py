@@ -16,10 +16,10 @@ from zoo import counted_macs, counted_params
 
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import BudgetError, ConfigError, UserError
+from prune_env.env.builders import check_names
+from prune_env.env.problem import Groups, PruningTask
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.kernel_scores import score_kernels
-from prune_env.prepare import check_names
-from prune_env.task import Groups, PruningTask
 
 STEPS = {"stem": [], "down": ["down"], "up": ["up", "project"], "mid": ["mid", "out"]}
 """Which convolutions are decided with which unit of the toy network."""

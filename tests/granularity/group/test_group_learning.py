@@ -23,10 +23,11 @@ from prune_env import RunConfig
 from prune_env.common.errors import ConfigError
 from prune_env.config.agent import AgentSection
 from prune_env.env import PruningEnv
+from prune_env.env.observation import FEATURES, FloatArray
+from prune_env.env.problem import Groups, PruningTask
+from prune_env.env.trial import Trial
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.kernel_scores import score_kernels
-from prune_env.observation import FEATURES, FloatArray
-from prune_env.task import Groups, PruningTask, Trial
 
 LEARNERS = ("ddpg", "td3", "sac", "ppo")
 EPISODES = 24

@@ -16,6 +16,7 @@ from prune_env.config import RunConfig
 from prune_env.criteria import Subject, criterion_named, load_scores, score_channels
 from prune_env.data import ImageSet, Splits, load_images, load_source, make_splits
 from prune_env.data.timing import batch_to_time
+from prune_env.env.problem import Groups, PruningTask
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import Form
 from prune_env.evaluation.execution_choice import FormChooser
@@ -31,7 +32,6 @@ from prune_env.recover import train
 from prune_env.repair.least_squares import LeastSquares
 from prune_env.repair.merging import Merging, similar_filters
 from prune_env.surgery import Repair
-from prune_env.task import Groups, PruningTask
 from prune_env.walk import LayerWalk
 from rewards import make_reward
 

@@ -14,9 +14,9 @@ from zoo import Net, body, conv, small_images, traced
 
 from prune_env import LayerWalk, PruningEnv
 from prune_env.budget import Budget
-from prune_env.observation import DYNAMIC, FEATURES, STATIC, Evidence, FloatArray, Observer
+from prune_env.env.observation import DYNAMIC, FEATURES, STATIC, Evidence, FloatArray, Observer
+from prune_env.env.problem import PruningTask
 from prune_env.protection.sensitivity import LayerEvidence
-from prune_env.task import PruningTask
 
 UNITS = ("stem", "down", "up", "mid")
 

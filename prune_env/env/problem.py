@@ -1,7 +1,5 @@
 """The task: one network, one budget, and all that a search needs to try widths and hear what they are worth."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +11,8 @@ from prune_env.budget.latency_model import LatencyModel
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import EvaluationError, RunError
 from prune_env.criteria import Subject
+from prune_env.env.observation import Evidence, Observer
+from prune_env.env.trial import Trial, _groups_of
 from prune_env.evaluation.evaluator import Evaluator, GiveUp
 from prune_env.evaluation.execution_memory import FormChoice
 from prune_env.evaluation.racing import Race
@@ -22,54 +22,10 @@ from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.kernel_scores import KernelScores
 from prune_env.granularity.group.pruning_rate import RateDraft
 from prune_env.granularity.group.times import Times
-from prune_env.observation import Evidence, Observer
 from prune_env.plan import PlannedBudget, PruningPlan
 from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.walk import LayerWalk, Scores
 from rewards import Outcome, Reward, RewardError
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One set of widths tried; two trials are equal if the same plan came to the same, whenever that was.
-
-    Attributes:
-        number: How many trials came before it in this task.
-        kind: Who proposed it: ``probe`` for the evidence, ``uniform``, or the search's name.
-        plan: The plan.
-        outcome: What was measured.
-        reward: What it is worth.
-        cached: Whether the same plan had been measured before.
-        seconds: Wall-clock seconds that it took.
-        recalled: Whether its outcome is an interrupted run's, and was not measured again.
-    """
-
-    number: int = field(compare=False)
-    kind: str
-    plan: PruningPlan
-    outcome: Outcome
-    reward: float
-    cached: bool = field(compare=False)
-    seconds: float = field(compare=False)
-    recalled: bool = field(compare=False, default=False)
-
-    def as_record(self) -> dict[str, Any]:
-        """One line of a run's ``evaluations.jsonl``; protected units are left out."""
-        return {
-            "number": self.number,
-            "kind": self.kind,
-            "reward": self.reward,
-            "accuracy": self.outcome.accuracy,
-            "loss": self.outcome.loss,
-            "macs": self.outcome.macs,
-            "params": self.outcome.params,
-            "latency": self.outcome.latency,
-            "cached": self.cached,
-            "images": self.outcome.images,
-            "seconds": round(self.seconds, 4),
-            "widths": {unit.name: len(unit.kept) for unit in self.plan.units if unit.protected is None},
-            **(_groups_of(self.plan) if self.plan.grouped else {}),
-        }
 
 
 @dataclass(frozen=True)
@@ -303,15 +259,6 @@ class PruningTask:
             widths[number] = self.budget.allowed(number, (self.probe_keep or 0.0) * unit.channels)
             rises[unit.name] = self.attempt(widths, "probe").outcome.loss - self.baseline.loss
         return rises
-
-
-def _groups_of(plan: PruningPlan) -> dict[str, Any]:
-    """A plan's groups as a record has them: how many, how many inputs each reads, and a digest of which."""
-    if not plan.grouped:
-        return {"groups": None, "reads": None, "inputs": None}
-    listed = [(name, one.inputs, one.filters) for name, one in sorted(plan.grouped.items())]
-    digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
-    return {"groups": plan.groups, "reads": plan.reads, "inputs": digest}
 
 
 def _told(widths: Mapping[str, int], groups: Mapping[str, Any]) -> str:

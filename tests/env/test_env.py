@@ -31,8 +31,8 @@ from zoo import Net, conv
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import BudgetError, ConfigError
 from prune_env.data import Splits
-from prune_env.prepare import make_task
-from prune_env.task import PruningTask
+from prune_env.env.builders import make_task
+from prune_env.env.problem import PruningTask
 
 FULL = {"stem": 8, "down": 12, "up": 16, "mid": 24, "fc": CLASSES}
 

@@ -11,16 +11,16 @@ from gymnasium import spaces
 
 from prune_env.common.errors import UserError
 from prune_env.config import RunConfig
-from prune_env.observation import FEATURES, FloatArray
-from prune_env.prepare import load_model, load_splits, make_task
-from prune_env.task import PruningTask
+from prune_env.env.builders import load_model, load_splits, make_task
+from prune_env.env.observation import FEATURES, FloatArray
+from prune_env.env.problem import PruningTask
 
 
 class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
     """Walks the free units of a network; the action says how much of each stays.
 
     Observation: ``Box(-1, 1, (16,))``, the features of the unit that the next action is for
-    (`prune_env.observation.FEATURES`). Action: ``Box(-1, 1, (1,))``. With ``env.action: ratio`` it is the keep ratio,
+    (`prune_env.env.observation.FEATURES`). Action: ``Box(-1, 1, (1,))``. With ``env.action: ratio`` it is the keep ratio,
     -1 being the least and 1 everything. With ``env.action: share`` [our choice] it multiplies the ratio that would
     spend the rest of the budget evenly, by exp(-1) to exp(1), so that 0 everywhere is the uniform plan. Widths are
     rounded, then clipped so that the finished plan meets the budget.

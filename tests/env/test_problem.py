@@ -20,9 +20,9 @@ from toy import (
 
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import EvaluationError, ModelError
-from prune_env.observation import STATIC
-from prune_env.prepare import device_of, load_model, load_splits, make_task
-from prune_env.task import Trial
+from prune_env.env.builders import device_of, load_model, load_splits, make_task
+from prune_env.env.observation import STATIC
+from prune_env.env.trial import Trial
 from rewards import Outcome, RewardError, make_reward
 
 
