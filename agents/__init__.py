@@ -1,9 +1,10 @@
 """Agents: reinforcement learners and the searches that they must beat, and the policies that they leave behind."""
 
 from agents.ddpg import PruningDDPG, make_ddpg
-from agents.policy import Policy, load_policy, save_policy
 from agents.searches import SEARCHES
-from agents.train import SearchResult, train_agent
+from prune_env.search.episode import SearchResult
+from prune_env.search.loop import train_agent
+from prune_env.search.policy import Policy, load_policy, save_policy
 
 __all__ = [
     "SEARCHES",

@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 
 from agents.rules import EXPONENTS, POWERS, eigenvalue_widths, greedy_widths, power_widths
-from agents.search import More
 from prune_env.common.arrays import IntArray
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningTask
+from prune_env.search.base import More
 
 
 class Listed(ABC):

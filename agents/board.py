@@ -12,11 +12,11 @@ from torch.utils.tensorboard.summary import hparams
 
 from agents.figure_style import figure_pixels
 from agents.figures import Tried, accuracy_against_macs, group_count_heat_map, keep_ratio_heat_map
-from agents.search import Search
-from agents.train import Episode
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningTask
 from prune_env.env.trial import Trial
+from prune_env.search.base import Search
+from prune_env.search.episode import Episode
 from rewards import Outcome
 
 EPISODES_PER_PICTURE = 25
@@ -28,7 +28,7 @@ _NO_HYPERPARAMETERS = ("run", "data.path", "model.weights", "env.protect")
 
 
 class BoardListener:
-    """Writes a search to TensorBoard; give it to `agents.train.train_agent` as a listener.
+    """Writes a search to TensorBoard; give it to `prune_env.search.loop.train_agent` as a listener.
 
     Scalars of each episode: ``search/reward``, ``search/best_reward``, ``search/accuracy``, ``search/macs_share``,
     ``search/params_share``, ``keep_ratio/UNIT`` for every free unit, ``groups/CONVOLUTION`` for every one that may fall

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from agents.demonstrations import Demonstrations
 from agents.exploration import NoiseSchedule, truncated_normal
-from agents.replay import EpisodeReplayBuffer
+from agents.replay_buffer import EpisodeReplayBuffer
 from prune_env.config.agent import AgentSection
 from prune_env.env.observation import STATIC, FloatArray
 

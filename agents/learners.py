@@ -11,13 +11,13 @@ from torch import nn
 
 from agents.ddpg import PruningTD3, make_ddpg, make_td3
 from agents.demonstrations import Demonstrations
-from agents.policy import Policy, policy_of
-from agents.replay import EpisodeReplayBuffer
-from agents.search import More
+from agents.replay_buffer import EpisodeReplayBuffer
 from prune_env.config import RunConfig
 from prune_env.config.agent import AgentSection
 from prune_env.env import PruningEnv
 from prune_env.env.problem import PruningTask
+from prune_env.search.base import More
+from prune_env.search.policy import Policy, policy_of
 
 PPO_EPISODES = 8
 """Episodes that PPO collects between two updates [our choice]."""

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.rules import guesses
-from agents.search import More
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningTask
+from prune_env.search.base import More
 
 SIGMA = 0.3
 """CMA-ES's first standard deviation of the widths' logarithms."""

@@ -7,10 +7,10 @@ from agents.baselines import EigenvalueRule, Greedy, PowerRule, Random, Uniform
 from agents.demonstrations import how_many
 from agents.learners import DdpgSearch, PpoSearch, SacSearch, Td3Search
 from agents.optimisers import CmaEs, CmaFromRules, Tpe
-from agents.search import Search
 from prune_env.common.errors import ConfigError, suggest
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningTask
+from prune_env.search.base import Search
 
 SEARCHES: Mapping[str, type[Search]] = MappingProxyType(
     {

@@ -8,7 +8,6 @@ import numpy as np
 import typer
 from torch import nn
 
-from agents.policy import Policy, load_policy
 from prune_env.budget import Budget
 from prune_env.common.errors import BudgetError, PlanError
 from prune_env.config import RunConfig
@@ -29,6 +28,7 @@ from prune_env.env.builders import (
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.granularity.group.times import Times
 from prune_env.plan import PruningPlan
+from prune_env.search.policy import Policy, load_policy
 from prune_env.walk import LayerWalk
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results, run_command
 from scripts.compare_table import compare_plans, render

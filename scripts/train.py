@@ -7,7 +7,6 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agents.searches import check_evaluations, check_search
-from agents.train import Episode, SearchResult
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.data import Splits
@@ -15,6 +14,7 @@ from prune_env.env.builders import check_names
 from prune_env.env.problem import PruningTask
 from prune_env.env.trial import Trial
 from prune_env.run import RunDirectory
+from prune_env.search.episode import Episode, SearchResult
 from scripts.common import (
     AsJson,
     Overrides,

@@ -14,9 +14,10 @@ from torch import nn
 from toy import image_set, toy_task, toy_walk
 
 from agents.board import BoardListener
-from agents.train import Episode, train_agent
 from prune_env import RunConfig
 from prune_env.env.problem import PruningTask
+from prune_env.search.episode import Episode
+from prune_env.search.loop import train_agent
 
 CONFIG = RunConfig.from_mapping(
     {

@@ -5,7 +5,7 @@ import torch
 from gymnasium import spaces
 
 from agents.ddpg import make_ddpg
-from agents.replay import EpisodeReplayBuffer
+from agents.replay_buffer import EpisodeReplayBuffer
 from prune_env.config.agent import AMC_PRESET, AgentSection
 from prune_env.env.observation import FEATURES, STATIC
 

@@ -10,12 +10,12 @@ from toy import toy_task
 from zoo import Net
 
 from agents.ddpg import make_ddpg
-from agents.train import train_agent
 from prune_env import LayerWalk, RunConfig
 from prune_env.config.agent import AgentSection
 from prune_env.data import ImageSet
 from prune_env.env import PruningEnv
 from prune_env.env.problem import PruningTask
+from prune_env.search.loop import train_agent
 
 SEEDS = [0, 1, 2]
 TARGET = 0.37

@@ -15,15 +15,15 @@ from toy import toy_task, toy_walk
 
 from agents import SEARCHES, Policy, load_policy, save_policy, train_agent
 from agents.baselines import EXPONENTS, POWERS
-from agents.policy import policy_of
 from agents.rules import greedy_widths, power_widths
-from agents.search import Search
 from agents.searches import check_evaluations, check_search
 from prune_env import LayerWalk, PruningEnv, PruningPlan, RunConfig
 from prune_env.common.errors import ConfigError, RunError, WeightsError
 from prune_env.env.observation import FEATURES
 from prune_env.env.problem import PruningTask
 from prune_env.env.trial import Trial
+from prune_env.search.base import Search
+from prune_env.search.policy import policy_of
 from rewards import Outcome
 
 PROBES = 4

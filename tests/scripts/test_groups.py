@@ -17,7 +17,6 @@ from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy import digits_config, trained_digits
 
-from agents.policy import load_policy
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget import Budget
 from prune_env.common.errors import ConfigError, PlanError, RunError
@@ -26,6 +25,7 @@ from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.pruning_rate import RateDraft
 from prune_env.models import save_weights
 from prune_env.run import RunDirectory
+from prune_env.search.policy import load_policy
 from scripts.inspect_walk import inspect_walk
 from scripts.replay import replay
 from scripts.searching import prepare, search_into, settings_of, start_run

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol
 
-from agents.policy import Policy
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningTask
+from prune_env.search.policy import Policy
 
 More = Callable[[], bool]
 """Whether another trial may be made."""

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from agents.policy import Policy, load_policy, save_policy
 from prune_env.common.errors import WeightsError
 from prune_env.env.observation import FEATURES
+from prune_env.search.policy import Policy, load_policy, save_policy
 
 COUNT = len(FEATURES)
 
