@@ -9,8 +9,6 @@ import numpy as np
 import typer
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.comparison_figure import Band, comparison_picture
-from agents.figures import figure_png
 from agents.searches import SEARCHES, check_evaluations, check_search
 from prune_env.common.errors import ConfigError, RunError, suggest
 from prune_env.common.files import atomic_write
@@ -18,7 +16,21 @@ from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.builders import check_names
 from prune_env.env.problem import PruningTask
-from prune_env.run import RunDirectory
+from prune_env.report.comparison_figure import Band, comparison_picture
+from prune_env.report.figures import figure_png
+from prune_env.report.network_table import Row, compare_plans
+from prune_env.report.page import write_report
+from prune_env.report.search_comparison import Outcome, as_record, bands, best_so_far, render
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.searching import (
+    check_same_start,
+    differing_settings,
+    prepare,
+    search_into,
+    settings_of,
+    start_run,
+    summary_of,
+)
 from scripts.common import (
     AsJson,
     ConfigArgument,
@@ -32,20 +44,8 @@ from scripts.common import (
     run_directory_of,
     to_json,
 )
-from scripts.compare_table import Row, compare_plans
-from scripts.comparison import Outcome, as_record, bands, best_so_far, render
 from scripts.criteria import measure_criteria, names_of
 from scripts.fidelity import measure_fidelity
-from scripts.report_page import write_report
-from scripts.searching import (
-    check_same_start,
-    differing_settings,
-    prepare,
-    search_into,
-    settings_of,
-    start_run,
-    summary_of,
-)
 
 DEFAULT = "uniform,random,greedy,power,eigenvalue,cma,cma_from_rules,tpe,ddpg"
 

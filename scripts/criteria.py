@@ -20,11 +20,11 @@ from prune_env.env.builders import device_of, make_repair
 from prune_env.env.problem import PruningTask
 from prune_env.plan import PruningPlan
 from prune_env.recover import train
-from prune_env.run import RunDirectory
+from prune_env.report.search_comparison import Interval
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.searching import check_same_start, differing_settings, prepare, settings_of, start_run
 from prune_env.surgery import Repair
 from scripts.common import between_commas, console, print_json, results, to_json
-from scripts.comparison import Interval
-from scripts.searching import check_same_start, differing_settings, prepare, settings_of, start_run
 
 Record = dict[str, Any]
 

@@ -13,12 +13,12 @@ from prune_env.env.builders import load_model, load_splits
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.models import load_weights
 from prune_env.plan import PruningPlan
-from prune_env.run import RunDirectory
+from prune_env.report.network_table import compare_networks, render, warnings_of
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.searching import settings_of
+from prune_env.runs.training import TrainingFolder
 from scripts.common import AsJson, Overrides, console, print_json, read_config, results, run_command, run_directory_of
-from scripts.compare_table import compare_networks, render, warnings_of
 from scripts.replay import fit_plan, rivals
-from scripts.searching import settings_of
-from scripts.training import TrainingFolder
 
 Target = Annotated[
     Path, typer.Argument(help="A run directory, or the YAML file that the run was started with (its run is looked up).")

@@ -11,15 +11,15 @@ from torch import nn
 from prune_env.common.latency import measure_latency
 from prune_env.data.timing import batch_to_time
 from prune_env.env.builders import load_model, load_splits
-from prune_env.export import EXPORTERS, difference
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
-from prune_env.run import RunDirectory
+from prune_env.report.network_table import LATENCY_BATCH
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.export import EXPORTERS, difference
+from prune_env.runs.searching import settings_of
 from scripts.common import AsJson, Overrides, console, print_json, results, run_command
-from scripts.compare_table import LATENCY_BATCH
 from scripts.evaluate import stages
 from scripts.replay import fit_plan
-from scripts.searching import settings_of
 
 
 class Target(StrEnum):

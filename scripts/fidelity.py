@@ -17,10 +17,10 @@ from prune_env.env.builders import device_of
 from prune_env.env.problem import PruningTask
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.recover import train
-from prune_env.run import RunDirectory
+from prune_env.report.network_table import test_batches
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.searching import check_same_start, differing_settings, prepare, settings_of, start_run
 from scripts.common import console, print_json, results
-from scripts.compare_table import test_batches
-from scripts.searching import check_same_start, differing_settings, prepare, settings_of, start_run
 
 RESAMPLES = 1_000
 """Bootstrap samples of the plans."""

@@ -18,12 +18,10 @@ from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Epoch, Passes
 from prune_env.recover.workers import AcceleratedWorkers, Workers
-from prune_env.run import RunDirectory
-from scripts.common import AsJson, Overrides, console, print_json, results, run_command
-from scripts.compare_table import Row, compare_networks, render
-from scripts.replay import fit_plan
-from scripts.searching import settings_of
-from scripts.training import (
+from prune_env.report.network_table import Row, compare_networks, render
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.searching import settings_of
+from prune_env.runs.training import (
     TrainingFolder,
     check_same_data,
     epoch_to_keep,
@@ -33,6 +31,8 @@ from scripts.training import (
     train_into,
     training_images,
 )
+from scripts.common import AsJson, Overrides, console, print_json, results, run_command
+from scripts.replay import fit_plan
 
 Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]
 Name = Annotated[str, typer.Option(help="Folder within the run that the training is kept in.")]

@@ -13,9 +13,9 @@ from prune_env.env.builders import device_of, load_model, load_splits
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.models import load_weights
 from prune_env.recover.workers import AcceleratedWorkers, Workers
-from prune_env.run import RunDirectory
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.training import check_same_data, set_threads, start_training, take_up, train_into, training_images
 from scripts.common import AsJson, Overrides, print_json, read_config, results, run_command, run_directory_of
-from scripts.training import check_same_data, set_threads, start_training, take_up, train_into, training_images
 
 BATCH = 256
 """Images a forward pass where the network is measured."""

@@ -28,10 +28,10 @@ from prune_env.env.builders import (
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.granularity.group.times import Times
 from prune_env.plan import PruningPlan
+from prune_env.report.network_table import compare_plans, render
 from prune_env.search.policy import Policy, load_policy
 from prune_env.walk import LayerWalk
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results, run_command
-from scripts.compare_table import compare_plans, render
 
 Source = Annotated[Path, typer.Argument(help="A plan.json, a policy.safetensors, or a run directory (its plan).")]
 

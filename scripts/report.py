@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from prune_env.run import RunDirectory
+from prune_env.report.page import write_report
+from prune_env.runs.directory import RunDirectory
 from scripts.common import run_command
-from scripts.report_page import write_report
 
 RunArgument = Annotated[Path, typer.Argument(help="The folder of a finished run, for example runs/digits.")]
 

@@ -13,7 +13,10 @@ from prune_env.data import Splits
 from prune_env.env.builders import check_names
 from prune_env.env.problem import PruningTask
 from prune_env.env.trial import Trial
-from prune_env.run import RunDirectory
+from prune_env.report.network_table import compare_plans, render, warnings_of
+from prune_env.report.page import write_report
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.searching import check_same_start, prepare, search_into, settings_of, start_run, summary_of
 from prune_env.search.episode import Episode, SearchResult
 from scripts.common import (
     AsJson,
@@ -25,9 +28,6 @@ from scripts.common import (
     run_command,
     run_directory_of,
 )
-from scripts.compare_table import compare_plans, render, warnings_of
-from scripts.report_page import write_report
-from scripts.searching import check_same_start, prepare, search_into, settings_of, start_run, summary_of
 
 Config = Annotated[
     Path | None, typer.Argument(help="A YAML file of settings, for example configs/digits.yaml.", show_default=False)

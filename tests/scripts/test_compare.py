@@ -16,15 +16,15 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy import digits_config, trained_digits
 
-from agents.comparison_figure import Band, comparison_picture
 from prune_env import RunConfig
 from prune_env.common.errors import ConfigError, RunError
 from prune_env.models import save_weights
-from prune_env.run import RunDirectory
+from prune_env.report.comparison_figure import Band, comparison_picture
+from prune_env.report.run_record import read_run
+from prune_env.report.search_comparison import Interval, Outcome, as_record, bands, best_so_far, render, wins
+from prune_env.runs.directory import RunDirectory
 from scripts.compare import compare
-from scripts.comparison import Interval, Outcome, as_record, bands, best_so_far, render, wins
 from scripts.report import report
-from scripts.report_data import read_run
 
 SEARCHES = ["uniform", "random", "power", "cma", "tpe", "ddpg"]
 EVALUATIONS = 20

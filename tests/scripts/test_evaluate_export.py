@@ -15,8 +15,8 @@ from prune_env import PruningPlan
 from prune_env.common.errors import ExportError, RunError
 from prune_env.data import load_source
 from prune_env.models import build_model, load_weights, save_weights
-from prune_env.run import RunDirectory
-from scripts.compare_table import warnings_of
+from prune_env.report.network_table import warnings_of
+from prune_env.runs.directory import RunDirectory
 from scripts.evaluate import evaluate
 from scripts.export import Target, export
 from scripts.finetune import finetune
@@ -108,7 +108,7 @@ def test_evaluate_refuses_the_fine_tuning_of_another_plan(run: RunDirectory) -> 
 def test_where_macs_fell_and_latency_did_not_it_is_said(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     from prune_env.common.latency import Latency
     from prune_env.quality import Quality
-    from scripts.compare_table import Row
+    from prune_env.report.network_table import Row
 
     def row(name: str, macs: int, seconds: float | None) -> Row:
         latency = None if seconds is None else Latency(seconds, seconds, seconds)
@@ -152,7 +152,7 @@ def test_what_is_not_fine_tuned_is_exported_as_recalibrated(run: RunDirectory, t
 
 
 def test_an_export_that_fails_leaves_nothing(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prune_env.export.CLOSE", -1.0)
+    monkeypatch.setattr("prune_env.runs.export.CLOSE", -1.0)
     with pytest.raises(ExportError, match="It is not written"):
         export(run.root, to=Target.TORCH_EXPORT)
     assert not [path for path in run.root.iterdir() if "export" in path.name or path.suffix == ".part"]

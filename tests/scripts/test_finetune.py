@@ -28,9 +28,9 @@ from prune_env.env.builders import load_splits
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.models import build_model, load_weights
 from prune_env.recover import Epoch, Trainer
-from prune_env.run import RunDirectory
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.training import TrainingFolder, epoch_to_keep, train_into, training_images
 from scripts.finetune import finetune
-from scripts.training import TrainingFolder, epoch_to_keep, train_into, training_images
 
 CHILDREN = multiprocessing.get_context("forkserver")
 """Children that have torch already, so that they start in milliseconds."""

@@ -28,11 +28,11 @@ from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.selectors import RAMP
 from prune_env.models import build_model, load_weights
 from prune_env.recover import Epoch, Trainer
-from prune_env.run import RunDirectory
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.training import TrainingFolder, epoch_to_keep
 from scripts.evaluate import evaluate
 from scripts.export import Target, export
 from scripts.finetune import finetune
-from scripts.training import TrainingFolder, epoch_to_keep
 
 EPOCHS = 4
 SELECT = ("finetune.selectors=true", f"finetune.epochs={EPOCHS}")

@@ -24,11 +24,11 @@ from prune_env.env.problem import PruningTask
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.pruning_rate import RateDraft
 from prune_env.models import save_weights
-from prune_env.run import RunDirectory
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.searching import prepare, search_into, settings_of, start_run
 from prune_env.search.policy import load_policy
 from scripts.inspect_walk import inspect_walk
 from scripts.replay import replay
-from scripts.searching import prepare, search_into, settings_of, start_run
 from scripts.train import train
 
 EVALUATIONS = 14

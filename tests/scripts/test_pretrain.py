@@ -15,8 +15,8 @@ from prune_env.env.builders import load_splits
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.models import build_model
 from prune_env.recover import Epoch, Trainer, Workers
+from prune_env.runs.training import TrainingFolder
 from scripts.pretrain import pretrain
-from scripts.training import TrainingFolder
 
 SETTINGS = (
     "pretrain.epochs=3",

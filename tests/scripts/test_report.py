@@ -17,10 +17,10 @@ from toy import toy_task, toy_walk
 from prune_env import RunConfig
 from prune_env.common.errors import PlanError, RunError
 from prune_env.plan import PruningPlan
-from prune_env.run import RunDirectory
+from prune_env.report.page import verdicts, write_report
+from prune_env.report.run_record import Summary, read_run
+from prune_env.runs.directory import RunDirectory
 from scripts.report import report
-from scripts.report_data import Summary, read_run
-from scripts.report_page import verdicts, write_report
 
 EVIL = "<script>alert('x')</script>"
 CONFIG = RunConfig.from_mapping({"model": {"name": f"toy {EVIL}"}, "data": {"name": "noise"}})
@@ -116,7 +116,7 @@ def finished(task, tmp_path_factory) -> RunDirectory:
 @pytest.fixture
 def run(finished, tmp_path, monkeypatch) -> RunDirectory:
     """A finished run to change, without the time that drawing takes."""
-    monkeypatch.setattr("scripts.report_page.figure_png", lambda _: b"picture")
+    monkeypatch.setattr("prune_env.report.page.figure_png", lambda _: b"picture")
     shutil.copytree(finished.root, tmp_path / "run")
     return RunDirectory.open(tmp_path / "run")
 

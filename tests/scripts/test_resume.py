@@ -22,8 +22,8 @@ from prune_env.common.errors import RunError
 from prune_env.criteria import CRITERIA
 from prune_env.env.problem import PruningTask
 from prune_env.models import save_weights
-from prune_env.run import RunDirectory
-from scripts.searching import prepare, search_into
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.searching import prepare, search_into
 from scripts.train import train
 
 EVALUATIONS = 48

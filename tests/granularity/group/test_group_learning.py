@@ -15,7 +15,6 @@ from toy import toy_task
 
 from agents.ddpg import make_ddpg
 from agents.demonstrations import Demonstrations
-from agents.figures import figure_png, group_count_heat_map
 from agents.rules import GUESSES, guesses
 from prune_env import RunConfig
 from prune_env.common.errors import ConfigError
@@ -26,6 +25,7 @@ from prune_env.env.problem import Groups, PruningTask
 from prune_env.env.trial import Trial
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.kernel_scores import score_kernels
+from prune_env.report.figures import figure_png, group_count_heat_map
 from prune_env.search.episode import SearchResult
 from prune_env.search.loop import train_agent
 from prune_env.search.policy import load_policy, save_policy

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from agents.figures import (
+from prune_env.report import html
+from prune_env.report.figures import (
     accuracy_against_macs,
     figure_png,
     group_count_heat_map,
@@ -11,9 +12,8 @@ from agents.figures import (
     result_picture,
     reward_curve,
 )
-from prune_env.run import RunDirectory
-from scripts import report_html as html
-from scripts.report_data import Row, RunRecord, Sensitivity, Summary, read_run
+from prune_env.report.run_record import Row, RunRecord, Sensitivity, Summary, read_run
+from prune_env.runs.directory import RunDirectory
 
 
 def write_report(run: RunDirectory) -> Path:

@@ -19,7 +19,7 @@ from prune_env.data import Splits
 from prune_env.models import load_weights
 from prune_env.recover import Epoch, Workers, training_loss
 from prune_env.recover import trainer as trainer_module
-from scripts.training import TrainingFolder, Validate, start_training, take_up, train_into, training_images
+from prune_env.runs.training import TrainingFolder, Validate, start_training, take_up, train_into, training_images
 
 WORKERS = Workers(torch.device("cpu"))
 SETTINGS = FinetuneSection(epochs=4, batch_size=16, layout="contiguous", dtype="float32", average=0.1)
@@ -109,7 +109,7 @@ def test_all_but_the_reward_and_the_test_set_is_learned_from(
             given.append(indices.tolist())
             super().__init__(source, indices, *others)
 
-    monkeypatch.setattr("scripts.training.Batches", Noting)
+    monkeypatch.setattr("prune_env.runs.training.Batches", Noting)
     run(folder, splits, Told(*[0.5] * 4))
     assert given == [sorted([*splits.train_indices.tolist(), *splits.calibration_indices.tolist()])]
 
@@ -159,7 +159,7 @@ def test_the_kind_of_passes_is_measured_once_and_kept(
         measured.append(None)
         return trainer_module.Passes("channels_last", "float32")
 
-    monkeypatch.setattr("scripts.training.fastest_passes", fastest)
+    monkeypatch.setattr("prune_env.runs.training.fastest_passes", fastest)
     with pytest.raises(KeyboardInterrupt):
         run(folder, splits, interrupt_after(2), layout=None)
     run(folder, splits, Told(0.5, 0.5), layout=None)

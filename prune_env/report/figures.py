@@ -11,9 +11,9 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agents import figure_style as style
-from agents.figure_style import figure_png as figure_png
 from prune_env.plan import PruningPlan
+from prune_env.report import figure_style as style
+from prune_env.report.figure_style import figure_png as figure_png
 
 NOT_A_SEARCH = ("probe", "uniform", "dense")
 """Kinds of trials that no search proposed; they are no episodes."""

@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from prune_env.common.errors import RunError
-from prune_env.run import RunDirectory
+from prune_env.runs.directory import RunDirectory
 
 RESAMPLES = 10_000
 """Bootstrap samples of the seeds."""

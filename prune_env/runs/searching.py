@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from agents.board import BoardListener
 from prune_env.budget.latency_model import LatencyModel
 from prune_env.common.errors import RunError
 from prune_env.common.fingerprint import weights_digest
@@ -22,13 +21,14 @@ from prune_env.env.builders import load_model, load_splits, make_task
 from prune_env.env.problem import PruningTask
 from prune_env.env.trial import Trial
 from prune_env.models import save_weights
-from prune_env.run import RunDirectory
+from prune_env.report.board import BoardListener
+from prune_env.report.network_table import Row
+from prune_env.runs.directory import RunDirectory
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode, SearchResult
 from prune_env.search.loop import train_agent
 from prune_env.search.policy import save_policy
 from scripts.common import console, read_config
-from scripts.compare_table import Row
 
 OnTrial = Callable[[Trial], None]
 OnEpisode = Callable[[Episode], None]

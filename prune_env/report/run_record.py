@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field, ValidationError
 
-from agents.figures import Tried
 from prune_env.common.errors import RunError
 from prune_env.plan import PruningPlan
-from prune_env.run import RunDirectory
-from scripts.searching import read_times
+from prune_env.report.figures import Tried
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.searching import read_times
 
 
 class Quartiles(BaseModel):

@@ -10,11 +10,11 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from agents.figure_style import figure_pixels
-from agents.figures import Tried, accuracy_against_macs, group_count_heat_map, keep_ratio_heat_map
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningTask
 from prune_env.env.trial import Trial
+from prune_env.report.figure_style import figure_pixels
+from prune_env.report.figures import Tried, accuracy_against_macs, group_count_heat_map, keep_ratio_heat_map
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode
 from rewards import Outcome

@@ -13,9 +13,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import nn
 from toy import image_set, toy_task, toy_walk
 
-from agents.board import BoardListener
 from prune_env import RunConfig
 from prune_env.env.problem import PruningTask
+from prune_env.report.board import BoardListener
 from prune_env.search.episode import Episode
 from prune_env.search.loop import train_agent
 

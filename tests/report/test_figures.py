@@ -11,8 +11,9 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from PIL import Image
 
-from agents.figure_style import figure_pixels, labelled, looks_of, short_name
-from agents.figures import (
+from prune_env.plan import PlannedCosts, PlannedMember, PlannedUnit, PruningPlan
+from prune_env.report.figure_style import figure_pixels, labelled, looks_of, short_name
+from prune_env.report.figures import (
     Tried,
     accuracy_against_macs,
     figure_png,
@@ -21,7 +22,6 @@ from agents.figures import (
     result_picture,
     reward_curve,
 )
-from prune_env.plan import PlannedCosts, PlannedMember, PlannedUnit, PruningPlan
 
 
 def made_plan(widths: Mapping[str, int], channels: int = 16, protected: Mapping[str, str] | None = None) -> PruningPlan:

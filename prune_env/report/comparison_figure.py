@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from agents import figure_style as style
+from prune_env.report import figure_style as style
 
 _LINES = {
     "ddpg": (style.BLUE, "-"),

@@ -24,7 +24,7 @@ from prune_env.plan import PruningPlan
 from prune_env.recover import Batches, Epoch, Passes, Trainer, fastest_passes, training_loss
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
 from prune_env.recover.workers import Workers
-from prune_env.run import RunDirectory
+from prune_env.runs.directory import RunDirectory
 from scripts.common import console
 
 Validate = Callable[[nn.Module], float]

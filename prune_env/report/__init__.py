@@ -1,0 +1,1 @@
+"""Reports: figures, TensorBoard, the page of a run, and tables of comparisons."""

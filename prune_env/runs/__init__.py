@@ -1,0 +1,1 @@
+"""Runs: the folder of one run, a search into it, a training into it."""
