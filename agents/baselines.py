@@ -9,8 +9,8 @@ import numpy as np
 from agents.rules import EXPONENTS, POWERS, eigenvalue_widths, greedy_widths, power_widths
 from prune_env.common.arrays import IntArray
 from prune_env.config import RunConfig
-from prune_env.env.problem import PruningTask
-from prune_env.search.base import More
+from prune_env.env.problem import PruningProblem
+from prune_env.search.base import HasBudget
 
 
 class Listed(ABC):
@@ -20,16 +20,16 @@ class Listed(ABC):
     policy: ClassVar[None] = None
     scalars: ClassVar[Mapping[str, float]] = {}
 
-    def __init__(self, task: PruningTask, config: RunConfig) -> None:
-        self.task = task
+    def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
+        self.problem = problem
         self.config = config
 
-    def run(self, more: More) -> None:
+    def run(self, has_budget: HasBudget) -> None:
         """Tries the proposals in turn."""
         for widths in self.proposals():
-            if not more():
+            if not has_budget():
                 break
-            self.task.attempt(widths, self.config.agent.name)
+            self.problem.attempt(widths, self.config.agent.name)
 
     @abstractmethod
     def proposals(self) -> Iterator[IntArray]:
@@ -41,7 +41,7 @@ class Uniform(Listed):
 
     def proposals(self) -> Iterator[IntArray]:
         """The plan."""
-        yield self.task.budget.uniform()
+        yield self.problem.budget.uniform()
 
 
 class Random(Listed):
@@ -51,7 +51,7 @@ class Random(Listed):
         """One plan after the other."""
         generator = np.random.default_rng(self.config.seed)
         while True:
-            yield self.task.budget.random(generator)
+            yield self.problem.budget.random(generator)
 
 
 class PowerRule(Listed):
@@ -61,7 +61,7 @@ class PowerRule(Listed):
 
     def proposals(self) -> Iterator[IntArray]:
         """The plans, weakest power first."""
-        return (power_widths(self.task, exponent) for exponent in EXPONENTS)
+        return (power_widths(self.problem, exponent) for exponent in EXPONENTS)
 
 
 class Greedy(Listed):
@@ -71,7 +71,7 @@ class Greedy(Listed):
 
     def proposals(self) -> Iterator[IntArray]:
         """The plans, flattest loss first."""
-        return (greedy_widths(self.task, power) for power in POWERS)
+        return (greedy_widths(self.problem, power) for power in POWERS)
 
 
 class EigenvalueRule(Listed):
@@ -79,4 +79,4 @@ class EigenvalueRule(Listed):
 
     def proposals(self) -> Iterator[IntArray]:
         """The plan."""
-        yield eigenvalue_widths(self.task)
+        yield eigenvalue_widths(self.problem)

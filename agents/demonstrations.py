@@ -5,11 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from agents.rules import GUESSES, guesses
+from agents.rules import RULE_PLANS, rule_plans
 from prune_env.budget import Budget
 from prune_env.env import PruningEnv
 from prune_env.env.observation import FloatArray
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 
 COUNTS = (2, 4, 8)
 """Group counts that an agent is shown, in plans of one keep ratio, as far as the budget needs them [our choice]."""
@@ -29,48 +29,50 @@ class Shown(NamedTuple):
     groups: int = 1
 
 
-def how_many(task: PruningTask, episodes: int, action: str) -> int:
+def how_many(problem: PruningProblem, episodes: int, action: str) -> int:
     """Plans that an agent is shown: half of the episodes at most, so that it also acts; none without probes."""
-    if task.probe_keep is None:
+    if problem.probe_keep is None:
         return 0
-    return min(GUESSES + len(_counts(task, action)), episodes // 2)
+    return min(RULE_PLANS + len(_counts(problem, action)), episodes // 2)
 
 
-def shown_plans(task: PruningTask, action: str) -> list[Shown]:
+def shown_plans(problem: PruningProblem, action: str) -> list[Shown]:
     """The plans that an agent is shown, all within the budget.
 
     Those of the rules; where rates are decided, with the rules' proportions of units; where group counts are, also
     plans of one keep ratio with all convolutions in as many groups, as wide as these allow.
 
     Args:
-        task: The task; its units are probed if they were not yet.
+        problem: The problem; its units are probed if they were not yet.
         action: What an action means, as ``env.action``.
     """
-    ratios = [widths / task.budget.channels for widths in guesses(task)]
+    ratios = [widths / problem.budget.channels for widths in rule_plans(problem)]
     if action == "pruning_rate":
-        return [_at_budget(task, action, keep, 1) for keep in ratios]
-    even = np.ones(len(task.budget.units))
-    return [Shown(keep) for keep in ratios] + [_at_budget(task, action, even, count) for count in _counts(task, action)]
+        return [_at_budget(problem, action, keep, 1) for keep in ratios]
+    even = np.ones(len(problem.budget.units))
+    return [Shown(keep) for keep in ratios] + [
+        _at_budget(problem, action, even, count) for count in _counts(problem, action)
+    ]
 
 
-def _counts(task: PruningTask, action: str) -> list[int]:
-    if task.groups is None or action == "pruning_rate":
+def _counts(problem: PruningProblem, action: str) -> list[int]:
+    if problem.groups is None or action == "pruning_rate":
         return []
     # With more groups than that even the widest network would leave some of the budget unspent.
-    return [count for count in COUNTS if count <= min(task.groups.grouping.most, 1.0 / task.budget.keep)]
+    return [count for count in COUNTS if count <= min(problem.groups.grouping.most, 1.0 / problem.budget.keep)]
 
 
-def _at_budget(task: PruningTask, action: str, proportions: npt.NDArray[np.float64], groups: int) -> Shown:
+def _at_budget(problem: PruningProblem, action: str, proportions: npt.NDArray[np.float64], groups: int) -> Shown:
     """What is asked in these proportions, all more or less alike until the budget is spent."""
-    budget = task.budget
+    budget = problem.budget
     assert budget.metric != "latency"  # which knows no groups
-    boundless = Budget(task.walk, budget.metric, 1.0, task.min_keep, budget.round_to)
+    boundless = Budget(problem.walk, budget.metric, 1.0, problem.min_keep, budget.round_to)
 
     def share(factor: float) -> float:
-        draft = task.draft(action, boundless)
+        builder = problem.builder(action, boundless)
         for keep in proportions:
-            draft.decide(min(1.0, factor * float(keep)), groups)
-        return draft.share
+            builder.decide(min(1.0, factor * float(keep)), groups)
+        return builder.share
 
     low, high = 0.0, 1.0 / float(proportions.min())
     for _ in range(HALVINGS):
@@ -83,7 +85,7 @@ class Demonstrations:
     """Actions that make given plans, episode after episode; the rest is the agent's.
 
     Args:
-        env: The environment, whose task knows how far the loss rises with each unit; without that nothing is shown.
+        env: The environment, whose problem knows how far the loss rises with each unit; without that nothing is shown.
         episodes: How many the search has.
     """
 
@@ -93,13 +95,13 @@ class Demonstrations:
         self._plans: list[Shown] | None = None
 
     def __len__(self) -> int:
-        return how_many(self.env.task, self.episodes, self.env.action)
+        return how_many(self.env.problem, self.episodes, self.env.action)
 
     def action(self, episode: int) -> FloatArray | None:
         """The action for the unit that the environment is at; None in an episode that is the agent's."""
         if episode >= len(self):
             return None
         if self._plans is None:
-            self._plans = shown_plans(self.env.task, self.env.action)
+            self._plans = shown_plans(self.env.problem, self.env.action)
         plan = self._plans[episode]
         return self.env.action_for(float(plan.keep[self.env.number]), plan.groups)

@@ -1,4 +1,4 @@
-"""Reinforcement learners as searches: DDPG and its relatives from Stable-Baselines3, on the task's environment."""
+"""Reinforcement learners as searches: DDPG and its relatives from Stable-Baselines3, on the problem's environment."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from agents.replay_buffer import EpisodeReplayBuffer
 from prune_env.config import RunConfig
 from prune_env.config.agent import AgentSection
 from prune_env.env import PruningEnv
-from prune_env.env.problem import PruningTask
-from prune_env.search.base import More
+from prune_env.env.problem import PruningProblem
+from prune_env.search.base import HasBudget
 from prune_env.search.policy import Policy, policy_of
 
 PPO_EPISODES = 8
@@ -28,21 +28,21 @@ class Learner(ABC):
 
     probes: ClassVar[bool] = True
 
-    def __init__(self, task: PruningTask, config: RunConfig) -> None:
-        self.steps = len(task.budget.units)
+    def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
+        self.steps = len(problem.budget.units)
         self.evaluations = config.search.evaluations
-        self.episodes = self.evaluations - task.probes
-        self.env = PruningEnv(task=task, action=config.env.action, kind=config.agent.name)
+        self.episodes = self.evaluations - problem.probes
+        self.env = PruningEnv(problem=problem, action=config.env.action, proposed_by=config.agent.name)
         self.agent = self._make(self.env, config.agent.with_preset(), config.seed)
 
     @abstractmethod
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> BaseAlgorithm:
         """The agent, not yet trained."""
 
-    def run(self, more: More) -> None:
+    def run(self, has_budget: HasBudget) -> None:
         """Learns from episode after episode."""
         # The callback ends it, whether or not the units were probed before.
-        self.agent.learn(self.evaluations * self.steps, callback=_Until(more), log_interval=None)  # type: ignore[arg-type]
+        self.agent.learn(self.evaluations * self.steps, callback=_Until(has_budget), log_interval=None)  # type: ignore[arg-type]
 
     @property
     def policy(self) -> Policy:
@@ -62,12 +62,12 @@ class Learner(ABC):
 
 
 class _Until(BaseCallback):
-    def __init__(self, more: More) -> None:
+    def __init__(self, has_budget: HasBudget) -> None:
         super().__init__()
-        self.more = more
+        self.has_budget = has_budget
 
     def _on_step(self) -> bool:
-        return self.more()
+        return self.has_budget()
 
 
 class _Shown(Learner):

@@ -6,10 +6,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from agents.rules import guesses
+from agents.rules import rule_plans
 from prune_env.config import RunConfig
-from prune_env.env.problem import PruningTask
-from prune_env.search.base import More
+from prune_env.env.problem import PruningProblem
+from prune_env.search.base import HasBudget
 
 SIGMA = 0.3
 """CMA-ES's first standard deviation of the widths' logarithms."""
@@ -24,24 +24,24 @@ class _Optimiser:
     probes: ClassVar[bool] = False
     policy: ClassVar[None] = None
 
-    def __init__(self, task: PruningTask, config: RunConfig) -> None:
-        self.task = task
+    def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
+        self.problem = problem
         self.config = config
 
     def _cost(self, logarithms: npt.ArrayLike) -> float:
         """What is minimised, at widths exp(logarithms) times the channels, [free units], made to meet the budget."""
-        budget = self.task.budget
+        budget = self.problem.budget
         widths = budget.project(budget.channels * np.exp(logarithms))
-        trial = self.task.attempt(widths, self.config.agent.name)
+        trial = self.problem.attempt(widths, self.config.agent.name)
         return trial.outcome.loss if self.config.reward.name == "error" else -trial.reward
 
 
 class CmaEs(_Optimiser):
     """CMA-ES (Hansen and Ostermeier, 2001) by the ``cma`` package, from the uniform plan on."""
 
-    def __init__(self, task: PruningTask, config: RunConfig) -> None:
-        super().__init__(task, config)
-        self._start_at(np.zeros(len(task.budget.units)))
+    def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
+        super().__init__(problem, config)
+        self._start_at(np.zeros(len(problem.budget.units)))
 
     def _start_at(self, logarithms: npt.NDArray[np.float64]) -> None:
         import cma  # takes a second
@@ -50,13 +50,13 @@ class CmaEs(_Optimiser):
         options = {"seed": self.config.seed % (2**32 - 1) + 1, "verbose": -9}
         self._strategy = cma.CMAEvolutionStrategy(logarithms, SIGMA, options)
 
-    def run(self, more: More) -> None:
+    def run(self, has_budget: HasBudget) -> None:
         """Tries generation after generation."""
         while True:
             candidates = self._strategy.ask()
             losses = []
             for candidate in candidates:
-                if not more():
+                if not has_budget():
                     return
                 losses.append(self._cost(candidate))
             self._strategy.tell(candidates, losses)
@@ -72,16 +72,16 @@ class CmaFromRules(CmaEs):
 
     probes: ClassVar[bool] = True
 
-    def run(self, more: More) -> None:
+    def run(self, has_budget: HasBudget) -> None:
         """Tries the plans of the rules, then generation after generation around the best of them."""
-        starts = [np.log(widths / self.task.budget.channels) for widths in guesses(self.task)]
+        starts = [np.log(widths / self.problem.budget.channels) for widths in rule_plans(self.problem)]
         losses = []
         for start in starts:
-            if not more():
+            if not has_budget():
                 return
             losses.append(self._cost(start))
         self._start_at(starts[int(np.argmin(losses))])
-        super().run(more)
+        super().run(has_budget)
 
 
 class Tpe(_Optimiser):
@@ -89,13 +89,15 @@ class Tpe(_Optimiser):
 
     scalars: ClassVar[Mapping[str, float]] = {}
 
-    def run(self, more: More) -> None:
+    def run(self, has_budget: HasBudget) -> None:
         """Tries proposal after proposal."""
         import optuna  # takes a second
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(seed=self.config.seed, multivariate=True)
         study = optuna.create_study(sampler=sampler)
-        while more():
+        while has_budget():
             trial = study.ask()
-            study.tell(trial, self._cost([trial.suggest_float(u.name, -REACH, REACH) for u in self.task.budget.units]))
+            study.tell(
+                trial, self._cost([trial.suggest_float(u.name, -REACH, REACH) for u in self.problem.budget.units])
+            )

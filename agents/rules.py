@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from prune_env.common.arrays import IntArray
 from prune_env.criteria.eigenvalues import layer_eigenvalues
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 
 LEAST_RISE = 1e-4
 """A loss that rises by less, in nats, is taken to rise by this much: it is within the noise of the reward set."""
@@ -22,8 +22,8 @@ LEAST_EIGENVALUE = 1e-12
 MOST_STRENGTH = 100.0
 """With it all but the most curved units are at their least."""
 
-GUESSES = len(POWERS) + len(EXPONENTS) + 1
-"""Plans that `guesses` gives."""
+RULE_PLANS = len(POWERS) + len(EXPONENTS) + 1
+"""Plans that `rule_plans` gives."""
 
 HALVINGS = 50
 
@@ -31,51 +31,51 @@ STRIDE = 64
 """The greedy rule cuts a unit by this part of its channels at a time [our choice]."""
 
 
-def guesses(task: PruningTask) -> list[IntArray]:
+def rule_plans(problem: PruningProblem) -> list[IntArray]:
     """The plans of the greedy rule, of the power rule, and the uniform one: the best come first as a rule.
 
     Args:
-        task: The task; its units are probed if they were not yet.
+        problem: The problem; its units are probed if they were not yet.
 
     Returns:
-        `GUESSES` widths, int64 [free units] each.
+        `RULE_PLANS` widths, int64 [free units] each.
     """
-    greedy = [greedy_widths(task, power) for power in POWERS]
-    power = [power_widths(task, exponent) for exponent in EXPONENTS]
-    return [*greedy, *power, task.budget.uniform()]
+    greedy = [greedy_widths(problem, power) for power in POWERS]
+    power = [power_widths(problem, exponent) for exponent in EXPONENTS]
+    return [*greedy, *power, problem.budget.uniform()]
 
 
-def power_widths(task: PruningTask, exponent: float) -> IntArray:
+def power_widths(problem: PruningProblem, exponent: float) -> IntArray:
     """Keep ratios in proportion to a power of the unit's sensitivity, at the budget [our choice].
 
     Args:
-        task: The task; its units are probed if they were not yet.
+        problem: The problem; its units are probed if they were not yet.
         exponent: 0 gives the uniform plan.
 
     Returns:
         Widths, int64 [free units].
     """
-    return task.budget.project(task.budget.channels * _rises(task) ** exponent)
+    return problem.budget.project(problem.budget.channels * _rises(problem) ** exponent)
 
 
-def greedy_widths(task: PruningTask, power: float) -> IntArray:
+def greedy_widths(problem: PruningProblem, power: float) -> IntArray:
     """From the dense widths down, always where the loss is expected to rise least for the cost that is saved.
 
     At keep ratio k a unit's loss is taken to have risen by s (k^-power - 1), with s such that this is what the probe
     has shown at the probe's ratio [our choice].
 
     Args:
-        task: The task; its units are probed if they were not yet.
+        problem: The problem; its units are probed if they were not yet.
         power: How steeply the loss rises, above 0.
 
     Returns:
         Widths, int64 [free units].
     """
-    budget = task.budget
-    assert task.probe_keep is not None
-    probed = [budget.allowed(i, task.probe_keep * channels) for i, channels in enumerate(budget.channels)]
+    budget = problem.budget
+    assert problem.probe_keep is not None
+    probed = [budget.allowed(i, problem.probe_keep * channels) for i, channels in enumerate(budget.channels)]
     # A unit that cannot be cut to less than all of it has no price.
-    scale = _rises(task) / np.maximum((probed / budget.channels) ** -power - 1.0, 1e-12)
+    scale = _rises(problem) / np.maximum((probed / budget.channels) ** -power - 1.0, 1e-12)
     stride = np.maximum(budget.round_to, budget.channels // STRIDE)
     widths, cost = budget.channels.copy(), budget.dense
     while cost > budget.limit:
@@ -89,7 +89,7 @@ def greedy_widths(task: PruningTask, power: float) -> IntArray:
     return widths
 
 
-def eigenvalue_widths(task: PruningTask) -> IntArray:
+def eigenvalue_widths(problem: PruningProblem) -> IntArray:
     """The less curved the loss is in a unit's weights, the more is cut (system D).
 
     Known from Yang and Liu (Neurocomputing 2022): rates by layer follow from the Hessian's eigenvalues. The formula is
@@ -97,13 +97,13 @@ def eigenvalue_widths(task: PruningTask) -> IntArray:
     is as small as the budget allows.
 
     Args:
-        task: The task; the eigenvalues are computed on its subject's images.
+        problem: The problem; the eigenvalues are computed on its subject's images.
 
     Returns:
         Widths, int64 [free units].
     """
-    budget = task.budget
-    found = layer_eigenvalues(task.subject)
+    budget = problem.budget
+    found = layer_eigenvalues(problem.context)
     logs = np.log([max(found[unit.name], LEAST_EIGENVALUE) for unit in budget.units])
     span = logs.max() - logs.min()
     cut = 1.0 - (logs - logs.min()) / span if span > 0 else np.ones(len(logs))
@@ -131,6 +131,6 @@ def _with(widths: IntArray, number: int, width: int) -> IntArray:
     return changed
 
 
-def _rises(task: PruningTask) -> npt.NDArray[np.float64]:
+def _rises(problem: PruningProblem) -> npt.NDArray[np.float64]:
     """How far the loss rises by free unit, in nats."""
-    return np.array([max(task.loss_rises[unit.name], LEAST_RISE) for unit in task.budget.units])
+    return np.array([max(problem.loss_rises[unit.name], LEAST_RISE) for unit in problem.budget.units])

@@ -9,7 +9,7 @@ from agents.learners import DdpgSearch, PpoSearch, SacSearch, Td3Search
 from agents.optimisers import CmaEs, CmaFromRules, Tpe
 from prune_env.common.errors import ConfigError, suggest
 from prune_env.config import RunConfig
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.search.base import Search
 
 SEARCHES: Mapping[str, type[Search]] = MappingProxyType(
@@ -47,13 +47,13 @@ def check_search(config: RunConfig) -> None:
         )
 
 
-def check_evaluations(task: PruningTask, config: RunConfig) -> None:
+def check_evaluations(problem: PruningProblem, config: RunConfig) -> None:
     """Refuses a search that its own probes, or the warm-up given to its agent, would use up.
 
     Raises:
         ConfigError: If the evaluations do not suffice.
     """
-    probes = task.probes if SEARCHES[config.agent.name].probes else 0
+    probes = problem.probes if SEARCHES[config.agent.name].probes else 0
     given, episodes = config.search.evaluations, config.search.evaluations - probes
     if episodes < 1:
         raise ConfigError(
@@ -63,7 +63,7 @@ def check_evaluations(task: PruningTask, config: RunConfig) -> None:
     agent = config.agent.with_preset()
     warmup = agent.warmup_episodes if agent.name in ("ddpg", "td3", "sac") else None
     shows = agent.name != "sac" and agent.demonstrations
-    left = episodes - (how_many(task, episodes, config.env.action) if shows else 0)
+    left = episodes - (how_many(problem, episodes, config.env.action) if shows else 0)
     if warmup is not None and warmup >= left:
         raise ConfigError(
             f"agent.warmup_episodes: {warmup} given, but there are only {left} episodes for it, so that the agent "

@@ -25,8 +25,8 @@ from prune_env.common.memory import live_megabytes
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
-from prune_env.env.builders import load_model, load_splits, make_task
-from prune_env.env.problem import PruningTask
+from prune_env.env.builders import load_model, load_splits, make_problem
+from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.plan import PruningPlan
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
@@ -56,11 +56,11 @@ def bench_episode(
     settings = settings.model_copy(update={"search": settings.search.model_copy(update={"racing": False})})
     with console.status("loading") as status:
         splits = load_splits(settings)
-        task = make_task(settings, splits, load_model(settings, splits), status.update)
+        problem = make_problem(settings, splits, load_model(settings, splits), status.update)
         status.update("the agent's first episodes")
-        bench = _Bench(settings, splits, task, 2 * rounds + SETTLING + episodes)
+        bench = _Bench(settings, splits, problem, 2 * rounds + SETTLING + episodes)
     start = resident_megabytes()
-    with PlainWay(task.walk.model, splits.reward(), splits.calibration(), task.evaluator.device) as plain:
+    with PlainWay(problem.walk.model, splits.reward(), splits.calibration(), problem.evaluator.device) as plain:
         for _ in track(range(rounds), "timing", console=console):
             bench.round(plain)
     for _ in track(range(SETTLING if episodes else 0), "letting memory settle", console=console):
@@ -76,7 +76,7 @@ def bench_episode(
         "rss_growth_mb": resident_megabytes() - settled if episodes else None,
         "live_growth_mb": grown - live if episodes and live is not None and grown is not None else None,
         "rss_episodes": episodes,
-        "cache_hits": task.evaluator.hits,
+        "cache_hits": problem.evaluator.hits,
     }
     if as_json:
         print_json(record)
@@ -102,22 +102,22 @@ def resident_megabytes() -> float:
 
 
 class _Bench:
-    """One task with its agent, and what each plan took."""
+    """One problem with its agent, and what each plan took."""
 
-    def __init__(self, settings: RunConfig, splits: Splits, task: PruningTask, episodes: int) -> None:
-        self.task = task
+    def __init__(self, settings: RunConfig, splits: Splits, problem: PruningProblem, episodes: int) -> None:
+        self.problem = problem
         self.action = settings.env.action
         self.calibration_images = len(splits.calibration_indices)
         self.seconds: dict[str, list[float]] = {}
         self.plain_fails: str | None = None
         self._trial: Trial | None = None
         self._update = 0.0
-        env = PruningEnv(task=task, action=self.action)
-        assert task.observer  # the probes come first, as in a search
-        task.listeners.append(self._hear)
+        env = PruningEnv(problem=problem, action=self.action)
+        assert problem.observer  # the probes come first, as in a search
+        problem.listeners.append(self._hear)
         # Learning from the second episode on, as it does for nearly all of a search.
         section = settings.agent.with_preset().model_copy(update={"warmup_episodes": 1})
-        self._steps = len(task.budget.units)
+        self._steps = len(problem.budget.units)
         self.agent = make_ddpg(env, section, self._steps, episodes + 2, settings.seed)
         self._learn = self.agent.train
         self.agent.train = self._timed_update  # type: ignore[method-assign]
@@ -137,7 +137,7 @@ class _Bench:
         """An episode, and then its plan again: run bare, and cut and run the plain way."""
         self.episode()  # as in a search, an episode comes after an episode
         whole = self.episode()
-        trial, evaluator = self._trial, self.task.evaluator
+        trial, evaluator = self._trial, self.problem.evaluator
         assert trial is not None
         if trial.cached:
             return
@@ -163,7 +163,7 @@ class _Bench:
 
     def _step(self) -> float:
         """Median seconds of a step that is not an episode's last."""
-        env = PruningEnv(task=self.task, action=self.action)
+        env = PruningEnv(problem=self.problem, action=self.action)
         env.reset()
         actions = (
             np.random.default_rng(0).uniform(-1, 1, (self._steps, *(env.action_space.shape or ()))).astype(np.float32)
@@ -172,7 +172,7 @@ class _Bench:
 
     def _bare(self) -> None:
         """The network that the evaluator has in shape, over both sets, and nothing else."""
-        evaluator = self.task.evaluator
+        evaluator = self.problem.evaluator
         with torch.no_grad(), evaluator.form.computing(evaluator.device):
             for images, _ in (*evaluator.calibration, *evaluator.reward):
                 output = evaluator.network(images)
@@ -181,7 +181,7 @@ class _Bench:
     def _removed(self, plan: PruningPlan) -> dict[str, list[int]]:
         """The output channels that a plan cuts, by the layer that a unit is named after."""
         removed: dict[str, list[int]] = {}
-        for unit in self.task.budget.units:
+        for unit in self.problem.budget.units:
             gone = np.setdiff1d(np.arange(unit.channels), plan.kept[unit.name])
             own = next(member for member in unit.members if (member.module, member.side) == (unit.name, "out"))
             if len(gone):
@@ -205,10 +205,10 @@ class _Bench:
             for key in ("evaluation", "episode")
         }
         plain = self.seconds.get("plain")
-        evaluator, choice = self.task.evaluator, self.task.form_choice
+        evaluator, choice = self.problem.evaluator, self.problem.execution_choice
         assert choice is not None
         return {
-            "model": self.task.provenance["model"],
+            "model": self.problem.provenance["model"],
             "units": self._steps,
             "images": [evaluator.images, self.calibration_images],
             "plans": len(self.seconds["limit"]),

@@ -15,10 +15,10 @@ from scipy.stats import spearmanr
 
 from prune_env.batch_norm.recalibration import measuring
 from prune_env.data import ImageSet
-from prune_env.env.builders import load_model, load_splits, make_task
-from prune_env.env.problem import PruningTask
+from prune_env.env.builders import load_model, load_splits, make_problem
+from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator, measure_accuracy
-from prune_env.evaluation.execution import Form
+from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.evaluation.execution_choice import part, random_plans
 from prune_env.plan import PruningPlan
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
@@ -52,9 +52,9 @@ def bench_rewards(
     settings = read_config(config, overrides)
     with console.status("loading") as status:
         splits = load_splits(settings)
-        task = make_task(settings, splits, load_model(settings, splits), status.update)
-        variants = list(_variants(task, splits.reward(), splits.calibration()))
-    tried = random_plans(task.walk, task.budget, task.scores, plans)
+        problem = make_problem(settings, splits, load_model(settings, splits), status.update)
+        variants = list(_variants(problem, splits.reward(), splits.calibration()))
+    tried = random_plans(problem.walk, problem.budget, problem.scores, plans)
     for plan in track(tried, "rewarding", total=plans, console=console):
         for variant in variants:
             variant.measure(plan)
@@ -65,13 +65,13 @@ def bench_rewards(
         results.print(_render(rows, plans))
 
 
-def _variants(task: PruningTask, reward: ImageSet, calibration: ImageSet) -> Iterator[Variant]:
+def _variants(problem: PruningProblem, reward: ImageSet, calibration: ImageSet) -> Iterator[Variant]:
     """The whole reward first."""
-    exact = replace(task.evaluator.form, dtype="float32")
-    device = task.evaluator.device
+    exact = replace(problem.evaluator.form, dtype="float32")
+    device = problem.evaluator.device
 
-    def plain(name: str, rewarded: int, calibrated: int, form: Form = exact) -> Variant:
-        evaluator = Evaluator(task.walk, part(reward, rewarded), part(calibration, calibrated), form, device)
+    def plain(name: str, rewarded: int, calibrated: int, form: ExecutionSettings = exact) -> Variant:
+        evaluator = Evaluator(problem.walk, part(reward, rewarded), part(calibration, calibrated), form, device)
         return Variant(name, lambda plan: evaluator.run(plan).accuracy)
 
     whole, every = len(reward), len(calibration)
@@ -81,15 +81,15 @@ def _variants(task: PruningTask, reward: ImageSet, calibration: ImageSet) -> Ite
         yield plain(f"{fewer} calibration images", whole, fewer)
     for fewer in dict.fromkeys(max(1, whole // share) for share in (2, 4)):
         yield plain(f"{fewer} reward images", fewer, every)
-    yield Variant("one pass: the reward batches' own statistics", OnePass(task, reward, exact).accuracy_of)
+    yield Variant("one pass: the reward batches' own statistics", OnePass(problem, reward, exact).accuracy_of)
 
 
 class OnePass:
     """One pass over the reward set that normalises each batch with its own statistics; no calibration set."""
 
-    def __init__(self, task: PruningTask, reward: ImageSet, form: Form) -> None:
+    def __init__(self, problem: PruningProblem, reward: ImageSet, form: ExecutionSettings) -> None:
         few = part(reward, 2)  # no calibration set is read
-        self.evaluator = Evaluator(task.walk, reward, few, form, task.evaluator.device)
+        self.evaluator = Evaluator(problem.walk, reward, few, form, problem.evaluator.device)
 
     def accuracy_of(self, plan: PruningPlan) -> float:
         """The plan's accuracy."""

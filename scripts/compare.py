@@ -1,4 +1,4 @@
-"""`prune-env compare`: the same task for several searches and seeds, side by side."""
+"""`prune-env compare`: the same problem for several searches and seeds, side by side."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from prune_env.common.files import atomic_write
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.builders import check_names
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.report.comparison_figure import Band, comparison_picture
 from prune_env.report.figures import figure_png
-from prune_env.report.network_table import Row, compare_plans
+from prune_env.report.network_table import NetworkRow, compare_plans
 from prune_env.report.page import write_report
-from prune_env.report.search_comparison import Outcome, as_record, bands, best_so_far, render
+from prune_env.report.search_comparison import SeedResult, as_record, bands, best_so_far, render
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.searching import (
     check_same_start,
@@ -72,7 +72,7 @@ def compare(
     criteria: Criteria = None,
     as_json: AsJson = False,
 ) -> None:
-    """Runs several searches on the same task, seed by seed; what an interrupted comparison holds is not done again."""
+    """Runs several searches on the same problem, seed by seed; finished runs of an interrupted comparison are kept."""
     settings = read_config(config, overrides)
     if evaluations is not None:
         section = settings.search.model_copy(update={"evaluations": evaluations})
@@ -144,7 +144,7 @@ class _Comparison:
         self.names = names
         whole = settings.search.evaluations
         self.milestones = sorted({math.ceil(whole / 3), whole})
-        self.outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
+        self.outcomes: dict[str, list[SeedResult]] = {name: [] for name in names}
 
     def run(self, seed: int) -> None:
         """Does what is missing of a seed, and reads what there is."""
@@ -156,12 +156,12 @@ class _Comparison:
             # The form and the weights of a run that was started are everyone's, whichever search's it is.
             earlier = next(iter(self._present(seed)), None)
             base = settings_of(earlier) if earlier is not None else _with(self.settings, missing[0], seed)
-            splits, task = prepare(base, earlier)
+            splits, problem = prepare(base, earlier)
             for name in missing:
-                check_evaluations(task, _with(base, name, seed))
-            fixed: list[Row] = []
+                check_evaluations(problem, _with(base, name, seed))
+            fixed: list[NetworkRow] = []
             for name in missing:
-                fixed = self._search(runs[name], _with(self.settings, name, seed), splits, task, fixed)
+                fixed = self._search(runs[name], _with(self.settings, name, seed), splits, problem, fixed)
         _check_alike(list(runs.values()))
         for name, run in runs.items():
             self.outcomes[name].append(self._outcome(run, name, seed))
@@ -182,52 +182,52 @@ class _Comparison:
             )
 
     def _search(
-        self, run: RunDirectory, settings: RunConfig, splits: Splits, whole: PruningTask, fixed: list[Row]
-    ) -> list[Row]:
+        self, run: RunDirectory, settings: RunConfig, splits: Splits, whole: PruningProblem, fixed: list[NetworkRow]
+    ) -> list[NetworkRow]:
         """Runs one search to its end; returns the rows of the networks that are the same for all."""
         name = settings.agent.name
-        task = whole.again()
+        problem = whole.again()
         if run.config.is_file():
-            check_same_start(run, splits, task)
+            check_same_start(run, splits, problem)
         else:
-            run = start_run(run.root, settings, splits, task)
+            run = start_run(run.root, settings, splits, problem)
         with console.status("") as status:
             total = settings.search.evaluations
             uniform, result = search_into(
                 run,
-                task,
+                problem,
                 settings,
                 lambda trial: status.update(f"seed {settings.seed}, {name}: {trial.number} of {total} evaluations"),
                 lambda _: None,
             )
             status.update(f"seed {settings.seed}, {name}: measuring the best plan")
             if not fixed:
-                plans = {"dense": task.walk.plan({}), "uniform": uniform.plan}
-                fixed = compare_plans(task.evaluator, splits, plans, batch=None)
-            rows = compare_plans(task.evaluator, splits, {name: result.best.plan}, batch=None)
-            summary = summary_of(run, task, settings, result, [*fixed, *rows])
-            summary["best_after"] = {**self._early(run, name, task), str(total): rows[0].reward_accuracy}
+                plans = {"dense": problem.walk.plan({}), "uniform": uniform.plan}
+                fixed = compare_plans(problem.evaluator, splits, plans, batch=None)
+            rows = compare_plans(problem.evaluator, splits, {name: result.best.plan}, batch=None)
+            summary = summary_of(run, problem, settings, result, [*fixed, *rows])
+            summary["best_after"] = {**self._early(run, name, problem), str(total): rows[0].reward_accuracy}
             run.write_json(run.summary, summary)
             write_report(run)
         console.print(f"seed {settings.seed}, {name}: {rows[0].reward_accuracy:.2%}, {result.seconds:.0f} s")
         return fixed
 
-    def _early(self, run: RunDirectory, name: str, task: PruningTask) -> dict[str, float]:
+    def _early(self, run: RunDirectory, name: str, problem: PruningProblem) -> dict[str, float]:
         """Float32 accuracy of the best plan after each milestone but the last."""
         _, records = best_so_far(run, name, self.milestones[-1])
         found = {}
         for count in self.milestones[:-1]:
             widths = records[count - 1]["widths"]
-            plan = task.plan(np.array([widths[unit.name] for unit in task.budget.units]))
-            found[str(count)] = task.evaluator.measure(task.evaluator.pruned(plan))
+            plan = problem.plan(np.array([widths[unit.name] for unit in problem.budget.units]))
+            found[str(count)] = problem.evaluator.measure(problem.evaluator.pruned(plan))
         return found
 
-    def _outcome(self, run: RunDirectory, name: str, seed: int) -> Outcome:
+    def _outcome(self, run: RunDirectory, name: str, seed: int) -> SeedResult:
         summary = run.read_json(run.summary)
         curve, _ = best_so_far(run, name, self.milestones[-1])
         try:
             best = {count: float(summary["best_after"][str(count)]) for count in self.milestones}
-            return Outcome(seed, curve, best, float(summary["rows"][-1]["test_accuracy"]), float(summary["seconds"]))
+            return SeedResult(seed, curve, best, float(summary["rows"][-1]["test_accuracy"]), float(summary["seconds"]))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise RunError(
                 f"{str(run.summary)!r} is not of a comparison's run ({error!r}): it was finished by another command, "

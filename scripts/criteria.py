@@ -17,7 +17,7 @@ from prune_env.config import RunConfig
 from prune_env.criteria import CRITERIA, known_criteria, score_channels
 from prune_env.data import Splits
 from prune_env.env.builders import device_of, make_repair
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.plan import PruningPlan
 from prune_env.recover import train
 from prune_env.report.search_comparison import Interval
@@ -69,7 +69,7 @@ def measure_criteria(folder: Path, settings: RunConfig, names: Sequence[str], se
     found: dict[str, list[Record]] = {name: [] for name in names}
     for seed in range(settings.seed, settings.seed + seeds):
         run = RunDirectory(folder / f"seed-{seed}")
-        # A task needs scores, which are not looked at here: those that cost nothing.
+        # A problem needs scores, which are not looked at here: those that cost nothing.
         section = settings.criterion.model_copy(update={"name": "l1"})
         seeded = settings.model_copy(update={"seed": seed, "criterion": section})
         records, accuracy, spent = _measure_seed(run, seeded, names)
@@ -97,15 +97,15 @@ def _measure_seed(run: RunDirectory, settings: RunConfig, names: Sequence[str]) 
     started = run.config.is_file()
     if started and differing_settings(_nameless(RunConfig.load(run.config)), _nameless(settings)):
         raise RunError(f"{str(run.root)!r} holds criteria of other settings: give another folder by run.directory=...")
-    splits, task = prepare(settings_of(run), run) if started else prepare(settings)
+    splits, problem = prepare(settings_of(run), run) if started else prepare(settings)
     if started:
-        check_same_start(run, splits, task)
+        check_same_start(run, splits, problem)
     else:
-        run = start_run(run.root, settings, splits, task)
+        run = start_run(run.root, settings, splits, problem)
     file = run.root / "criteria.jsonl"
     missing = [name for name in names if name not in {record["criterion"] for record in read_records(file)}]
     with run.held(), console.status("measuring what layers read, for the repair") as status:
-        bench = _Bench(settings, splits, task) if missing else None
+        bench = _Bench(settings, splits, problem) if missing else None
         for name in missing:
             status.update(f"seed {settings.seed}, {name}")
             try:
@@ -113,8 +113,8 @@ def _measure_seed(run: RunDirectory, settings: RunConfig, names: Sequence[str]) 
                 append_record(file, bench.measure(name))
             except UserError as error:
                 console.print(f"{name} is left out: {error}", markup=False, highlight=False)
-    spent = task.budget.form.cost(task.budget.uniform()) / task.budget.dense
-    return read_records(file), task.evaluator.measure(task.evaluator.pruned(task.walk.plan({}))), spent
+    spent = problem.budget.form.cost(problem.budget.uniform()) / problem.budget.dense
+    return read_records(file), problem.evaluator.measure(problem.evaluator.pruned(problem.walk.plan({}))), spent
 
 
 def peak_memory_gb() -> float:
@@ -124,32 +124,32 @@ def peak_memory_gb() -> float:
 
 
 class _Bench:
-    """Measures one criterion after the other on one task."""
+    """Measures one criterion after the other on one problem."""
 
-    def __init__(self, settings: RunConfig, splits: Splits, task: PruningTask) -> None:
+    def __init__(self, settings: RunConfig, splits: Splits, problem: PruningProblem) -> None:
         self.settings = settings
         self.splits = splits
-        self.task = task
-        self.widths = task.budget.names(task.budget.uniform())
+        self.problem = problem
+        self.widths = problem.budget.names(problem.budget.uniform())
         self.merging, self.fitting = (self._repair(name) for name in ("merge", "least_squares"))
 
     def _repair(self, name: str) -> Repair | None:
         section = self.settings.repair.model_copy(update={"name": name})
-        return make_repair(self.settings.model_copy(update={"repair": section}), self.splits, self.task.walk)
+        return make_repair(self.settings.model_copy(update={"repair": section}), self.splits, self.problem.walk)
 
     def measure(self, name: str) -> Record:
         """Scores, cuts, recalibrates, repairs and fine-tunes."""
         started = time.perf_counter()
         # A subject of its own: folding the network is part of what a criterion costs.
-        scores = score_channels(name, replace(self.task.subject))
+        scores = score_channels(name, replace(self.problem.context))
         seconds = time.perf_counter() - started
-        return {"criterion": name, "seconds": seconds, **self._accuracies(self.task.walk.plan(self.widths, scores))}
+        return {"criterion": name, "seconds": seconds, **self._accuracies(self.problem.walk.plan(self.widths, scores))}
 
     def _accuracies(self, plan: PruningPlan) -> dict[str, float]:
-        evaluator = self.task.evaluator
+        evaluator = self.problem.evaluator
         network = evaluator.repaired(plan, None)
         found = {
-            "cut": evaluator.measure(plan.apply(self.task.walk.model).to(evaluator.device)),
+            "cut": evaluator.measure(plan.apply(self.problem.walk.model).to(evaluator.device)),
             "recalibrated": evaluator.measure(network),
             "merged": evaluator.measure(evaluator.repaired(plan, self.merging)),
             "repaired": evaluator.measure(evaluator.repaired(plan, self.fitting)),

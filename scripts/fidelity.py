@@ -14,7 +14,7 @@ from prune_env.common.files import append_record, read_records
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.builders import device_of
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.recover import train
 from prune_env.report.network_table import test_batches
@@ -38,19 +38,19 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
     started = run.config.is_file()
     if started and differing_settings(RunConfig.load(run.config), settings):
         raise RunError(f"{str(folder)!r} holds plans of other settings: give another folder by run.directory=...")
-    splits, task = prepare(settings_of(run), run) if started else prepare(settings)
-    task.racing = False  # what is given up has no accuracy to compare
+    splits, problem = prepare(settings_of(run), run) if started else prepare(settings)
+    problem.racing = False  # what is given up has no accuracy to compare
     if started:
-        check_same_start(run, splits, task)
+        check_same_start(run, splits, problem)
     else:
-        run = start_run(folder, settings, splits, task)
+        run = start_run(folder, settings, splits, problem)
     place = folder / "fidelity.jsonl"
     generator = np.random.default_rng(settings.seed)
     with run.held(), console.status("") as status:
         known = read_records(place)
         for number in range(settings.fidelity.plans):
             # Of different spread, so that there are good plans and bad ones.
-            widths = task.budget.random(generator, 0.1 + 0.5 * number / settings.fidelity.plans)
+            widths = problem.budget.random(generator, 0.1 + 0.5 * number / settings.fidelity.plans)
             if number < len(known) and known[number]["widths"] != widths.tolist():
                 raise RunError(
                     f"{str(place)!r}: plan {number} has other widths than this release draws. Start in another folder "
@@ -58,7 +58,7 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
                 )
             if number >= len(known):
                 status.update(f"plan {number + 1} of {settings.fidelity.plans}: rewarding and fine-tuning it")
-                append_record(place, _tuned(task, splits, settings, widths.tolist()))
+                append_record(place, _tuned(problem, splits, settings, widths.tolist()))
     record = {"model": settings.model.name, **summarise(read_records(place))}
     if as_json:
         print_json(record)
@@ -66,18 +66,18 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
         results.print(_table(record))
 
 
-def _tuned(task: PruningTask, splits: Splits, settings: RunConfig, widths: list[int]) -> dict[str, Any]:
+def _tuned(problem: PruningProblem, splits: Splits, settings: RunConfig, widths: list[int]) -> dict[str, Any]:
     """One plan's reward, and its accuracy on the test set after fine-tuning on images of no other set."""
-    trial = task.attempt(np.array(widths), "fidelity")
-    network = task.evaluator.pruned(trial.plan)
+    trial = problem.attempt(np.array(widths), "fidelity")
+    network = problem.evaluator.pruned(trial.plan)
     few = replace(splits, train_indices=splits.train_indices[: settings.fidelity.images])
     train(network, few, settings.fidelity, settings.seed, device_of(settings))
-    network.to(task.evaluator.device)
+    network.to(problem.evaluator.device)
     return {
         "widths": widths,
         "reward": trial.reward,
         "accuracy": trial.outcome.accuracy,
-        "tuned": measure_accuracy(network, test_batches(task.evaluator, splits)).accuracy,
+        "tuned": measure_accuracy(network, test_batches(problem.evaluator, splits)).accuracy,
     }
 
 

@@ -18,16 +18,16 @@ from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Epoch, Passes
 from prune_env.recover.workers import AcceleratedWorkers, Workers
-from prune_env.report.network_table import Row, compare_networks, render
+from prune_env.report.network_table import NetworkRow, compare_networks, render
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.searching import settings_of
 from prune_env.runs.training import (
     TrainingFolder,
     check_same_data,
     epoch_to_keep,
+    resume_training,
     set_threads,
     start_training,
-    take_up,
     train_into,
     training_images,
 )
@@ -62,7 +62,7 @@ def finetune(
         )
     if not resume:
         RunDirectory.check_free(place, "--name")
-    settings = settings_of(take_up(place)) if resume else settings_of(searched, overrides or [])
+    settings = settings_of(resume_training(place)) if resume else settings_of(searched, overrides or [])
     set_threads(settings.finetune)
     workers = AcceleratedWorkers(device_of(settings))
     splits = load_splits(settings)
@@ -74,7 +74,7 @@ def finetune(
         dense = copy.deepcopy(evaluator.walk.model).eval()
         network = _network(plan, dense, evaluator, settings, resume)
         if resume:
-            folder = take_up(place)
+            folder = resume_training(place)
             check_same_data(folder, splits)
             load_weights(network, folder.start)
         else:
@@ -145,7 +145,7 @@ def _on(workers: Workers, settings: RunConfig) -> RunConfig:
 
 
 def _finish(
-    folder: TrainingFolder, settings: RunConfig, epochs: list[Epoch], passes: Passes, rows: list[Row]
+    folder: TrainingFolder, settings: RunConfig, epochs: list[Epoch], passes: Passes, rows: list[NetworkRow]
 ) -> dict[str, Any]:
     seconds = sum(epoch.seconds for epoch in epochs)
     record = {

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from prune_env.env.builders import load_model, load_splits, make_task
-from prune_env.env.problem import PruningTask
+from prune_env.env.builders import load_model, load_splits, make_problem
+from prune_env.env.problem import PruningProblem
 from prune_env.protection.sensitivity import LayerEvidence
 from prune_env.walk.unit import Unit
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
@@ -20,43 +20,43 @@ def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: A
     settings = read_config(config, overrides)
     splits = load_splits(settings)
     with console.status("building the network, tracing it and reading feature-map ranks"):
-        task = make_task(settings, splits, load_model(settings, splits))
-        seconds = task.attempt(task.budget.uniform(), "uniform").seconds
-    record = _record(task, seconds, settings.env.action)
+        problem = make_problem(settings, splits, load_model(settings, splits))
+        seconds = problem.attempt(problem.budget.uniform(), "uniform").seconds
+    record = _record(problem, seconds, settings.env.action)
     if as_json:
         print_json(record)
         return
-    results.print(_units_table(task, record))
-    if task.report is not None and task.report.layers:
-        results.print(_ranks_table(task))
-    low, high = task.reachable(settings.env.action)
+    results.print(_units_table(problem, record))
+    if problem.report is not None and problem.report.layers:
+        results.print(_ranks_table(problem))
+    low, high = problem.reachable(settings.env.action)
     metric = settings.budget.metric
     results.print(
         f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set accuracy "
-        f"{task.baseline.accuracy:.2%}\n"
+        f"{problem.baseline.accuracy:.2%}\n"
         f"free units reach {record['reach']['macs']:.1%} of the MACs, {record['reach']['params']:.1%} of the params\n"
         f"budget: keep {settings.budget.keep:.1%} of the {metric}; reachable are {low:.1%} to {high:.0%} "
         f"with env.min_keep {settings.env.min_keep}\n"
         f"an episode takes about {seconds:.2f} s; {settings.search.evaluations} evaluations about "
         f"{seconds * settings.search.evaluations / 60:.1f} min"
     )
-    if task.latency is not None:
-        dense_seconds = task.latency.seconds(task.walk, task.walk.width_list())
+    if problem.latency is not None:
+        dense_seconds = problem.latency.seconds(problem.walk, problem.walk.width_list())
         results.print(
-            f"latency by the formula: {1e3 * dense_seconds:.1f} ms a batch of {task.latency.batch} for the dense "
-            f"network, {task.latency.threads} threads; off by {task.latency.error:.1%} on networks that it was not "
+            f"latency by the formula: {1e3 * dense_seconds:.1f} ms a batch of {problem.latency.batch} for the dense "
+            f"network, {problem.latency.threads} threads; off by {problem.latency.error:.1%} on networks that it was not "
             "fitted to"
         )
-    if task.groups is not None:
-        results.print(_groups_table(task, settings.budget.batch))
-    if task.walk.idle:
-        results.print(f"never called in the forward pass, left dense: {', '.join(task.walk.idle)}")
+    if problem.groups is not None:
+        results.print(_groups_table(problem, settings.budget.batch))
+    if problem.walk.idle:
+        results.print(f"never called in the forward pass, left dense: {', '.join(problem.walk.idle)}")
 
 
-def _record(task: PruningTask, seconds: float, action: str) -> dict[str, Any]:
-    walk, budget = task.walk, task.budget
+def _record(problem: PruningProblem, seconds: float, action: str) -> dict[str, Any]:
+    walk, budget = problem.walk, problem.budget
     free = {unit.name: number for number, unit in enumerate(budget.units)}
-    evidence = task.report.by_unit() if task.report else {}
+    evidence = problem.report.by_unit() if problem.report else {}
 
     def removable(unit: Unit) -> float:
         if unit.name not in free:
@@ -77,27 +77,27 @@ def _record(task: PruningTask, seconds: float, action: str) -> dict[str, Any]:
         for unit in walk.units
     ]
     return {
-        "dense": {"macs": walk.macs(), "params": walk.params(), "accuracy": task.baseline.accuracy},
+        "dense": {"macs": walk.macs(), "params": walk.params(), "accuracy": problem.baseline.accuracy},
         "units": units,
-        "layers": [] if task.report is None else task.report.as_record()["layers"],
+        "layers": [] if problem.report is None else problem.report.as_record()["layers"],
         "reach": {"macs": walk.reach("macs"), "params": walk.reach("params")},
-        "budget": {"metric": budget.metric, "keep": budget.keep, "reachable": list(task.reachable(action))},
-        "latency": None if task.latency is None else task.latency.as_record(),
-        "groups": None if task.groups is None else task.groups.as_record(),
+        "budget": {"metric": budget.metric, "keep": budget.keep, "reachable": list(problem.reachable(action))},
+        "latency": None if problem.latency is None else problem.latency.as_record(),
+        "groups": None if problem.groups is None else problem.groups.as_record(),
         "idle": list(walk.idle),
         "seconds_per_episode": seconds,
     }
 
 
-def _units_table(task: PruningTask, record: dict[str, Any]) -> Table:
+def _units_table(problem: PruningProblem, record: dict[str, Any]) -> Table:
     table = Table(title="units, in forward order")
     table.add_column("unit", no_wrap=True)
     table.add_column("channels", justify="right")
     table.add_column("coupled with -> read by")
-    table.add_column(f"removable {task.budget.metric}", justify="right")
+    table.add_column(f"removable {problem.budget.metric}", justify="right")
     table.add_column("low-rank maps", justify="right")
     table.add_column("protected")
-    for unit, row in zip(task.walk.units, record["units"], strict=True):
+    for unit, row in zip(problem.walk.units, record["units"], strict=True):
         share = row["low_rank_share"]
         table.add_row(
             unit.name,
@@ -110,10 +110,10 @@ def _units_table(task: PruningTask, record: dict[str, Any]) -> Table:
     return table
 
 
-def _groups_table(task: PruningTask, batch: int) -> Table:
+def _groups_table(problem: PruningProblem, batch: int) -> Table:
     """For each convolution the time that it takes in how many groups; counts that are not allowed in brackets."""
-    assert task.groups is not None
-    grouping, times = task.groups.grouping, task.groups.times
+    assert problem.groups is not None
+    grouping, times = problem.groups.grouping, problem.groups.times
     counts = sorted({count for by_count in times.values() for count in by_count})
     table = Table(
         title="ms that a convolution takes in how many groups, what gathers their inputs included: a batch of "
@@ -123,7 +123,7 @@ def _groups_table(task: PruningTask, batch: int) -> Table:
     table.add_column("decided with", no_wrap=True)
     for count in counts:
         table.add_column(str(count), justify="right")
-    for unit, step in zip(task.budget.units, grouping.by_step, strict=True):
+    for unit, step in zip(problem.budget.units, grouping.by_step, strict=True):
         for found in step:
             cells = [_time(times[found.name].get(count), count in found.counts) for count in counts]
             table.add_row(found.name, unit.name, *cells)
@@ -150,9 +150,9 @@ def _listed(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _ranks_table(task: PruningTask) -> Table:
-    assert task.report is not None
-    report = task.report
+def _ranks_table(problem: PruningProblem) -> Table:
+    assert problem.report is not None
+    report = problem.report
     table = Table(
         title=f"feature-map ranks; a map is low-rank below {report.rank_threshold:.0%} of full rank, "
         f"a layer sensitive above {report.layer_threshold:.0%} low-rank maps"

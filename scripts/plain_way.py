@@ -1,6 +1,6 @@
 """The plain way to evaluate a plan, to compare with: what a script with Torch-Pruning and nothing else does.
 
-It runs in a process of its own, because how memory is kept (`prune_env.common.memory`) is a setting of the whole process.
+It runs in a process of its own, because how memory is kept (`prune_env.common.memory`) is a process-wide setting.
 """
 
 import pickle

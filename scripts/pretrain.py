@@ -14,7 +14,14 @@ from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.models import load_weights
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.runs.directory import RunDirectory
-from prune_env.runs.training import check_same_data, set_threads, start_training, take_up, train_into, training_images
+from prune_env.runs.training import (
+    check_same_data,
+    resume_training,
+    set_threads,
+    start_training,
+    train_into,
+    training_images,
+)
 from scripts.common import AsJson, Overrides, print_json, read_config, results, run_command, run_directory_of
 
 BATCH = 256
@@ -47,7 +54,7 @@ def pretrain(
         RunDirectory.check_free(place)
     else:
         place = Path(str(resume))
-        settings = read_config(take_up(place).config, None)
+        settings = read_config(resume_training(place).config, None)
     set_threads(settings.pretrain)
     workers = AcceleratedWorkers(device_of(settings))
     splits = load_splits(settings)
@@ -57,7 +64,7 @@ def pretrain(
     if config is not None:
         folder = start_training(place, settings, splits, model, workers)
     else:
-        folder = take_up(place)
+        folder = resume_training(place)
         check_same_data(folder, splits)
         load_weights(model, folder.start)
 

@@ -11,7 +11,7 @@ from torch import nn
 from prune_env.budget import Budget
 from prune_env.common.errors import BudgetError, PlanError
 from prune_env.config import RunConfig
-from prune_env.config.sections import FormSection
+from prune_env.config.sections import ExecutionSection
 from prune_env.criteria import score_channels
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
@@ -20,10 +20,10 @@ from prune_env.env.builders import (
     load_model,
     load_splits,
     make_evaluator,
-    make_task,
-    subject_of,
+    make_problem,
+    scoring_context,
     trace,
-    usual_form,
+    usual_execution,
 )
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.granularity.group.times import Times
@@ -73,10 +73,12 @@ def _propose(policy: Policy, settings: RunConfig, splits: Splits, model: nn.Modu
     given = {"env.min_keep": settings.env.min_keep, "env.max_groups": settings.env.max_groups}
     policy.check(settings.env.granularity, given)
     # One plan is evaluated: measuring the fastest form would take many times as long.
-    form = FormSection(**asdict(usual_form(settings)))
+    form = ExecutionSection(**asdict(usual_execution(settings)))
     times: Times | None = None if settings.env.only_faster_groups else {}
-    task = make_task(settings.model_copy(update={"form": form}), splits, model, group_times=times)
-    return task.evaluator, policy.propose(PruningEnv(task=task, action=policy.action, kind="replay")).plan
+    problem = make_problem(settings.model_copy(update={"form": form}), splits, model, group_times=times)
+    return problem.evaluator, policy.propose(
+        PruningEnv(problem=problem, action=policy.action, proposed_by="replay")
+    ).plan
 
 
 def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.Module) -> tuple[Evaluator, PruningPlan]:
@@ -124,7 +126,7 @@ def rivals(evaluator: Evaluator, splits: Splits, settings: RunConfig, plan: Prun
     plans = {"dense": walk.plan({})}
     try:
         budget = Budget(walk, metric, share, 1e-9)
-        scores = score_channels(settings.criterion.name, subject_of(settings, splits, walk))
+        scores = score_channels(settings.criterion.name, scoring_context(settings, splits, walk))
         plans["uniform"] = walk.plan(budget.names(budget.uniform()), scores)
     except BudgetError:
         console.print("There is no uniform plan of this cost: the units that are free here cannot be cut that far.")

@@ -11,7 +11,7 @@ from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.builders import check_names
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.report.network_table import compare_plans, render, warnings_of
 from prune_env.report.page import write_report
@@ -45,11 +45,11 @@ def train(config: Config = None, overrides: Overrides = None, resume: Resume = N
             "give a file of settings to start a run, or --resume RUN to take one up with its own settings; "
             f"{'neither was' if config is None else 'both were'} given."
         )
-    run, settings, splits, task = _new(config, overrides) if config is not None else _again(Path(str(resume)))
-    uniform, result = _search(task, settings, run)
-    plans = {"dense": task.walk.plan({}), "uniform": uniform.plan, settings.agent.name: result.best.plan}
-    rows = compare_plans(task.evaluator, splits, plans, settings.budget.batch)
-    summary = summary_of(run, task, settings, result, rows)
+    run, settings, splits, problem = _new(config, overrides) if config is not None else _again(Path(str(resume)))
+    uniform, result = _search(problem, settings, run)
+    plans = {"dense": problem.walk.plan({}), "uniform": uniform.plan, settings.agent.name: result.best.plan}
+    rows = compare_plans(problem.evaluator, splits, plans, settings.budget.batch)
+    summary = summary_of(run, problem, settings, result, rows)
     run.write_json(run.summary, summary)
     report = write_report(run)
     policy = str(run.policy) if result.policy is not None else None
@@ -64,26 +64,26 @@ def train(config: Config = None, overrides: Overrides = None, resume: Resume = N
             f"[yellow]The uniform plan is at least as good as the best of {settings.agent.name} on the reward set. "
             "Give the search more evaluations, or use the uniform plan.[/yellow]"
         )
-    if task.racing:
-        whole = task.evaluator.images * summary["evaluations"]
+    if problem.racing:
+        whole = problem.evaluator.images * summary["evaluations"]
         results.print(f"racing left {summary['images_left'] / whole:.0%} of the reward images unseen")
     for name, place in (("plan", run.plan), ("policy", policy), ("TensorBoard", run.tensorboard), ("report", report)):
         if place is not None:
             results.print(f"{name:<12}{place}", soft_wrap=True)
 
 
-def _new(config: Path, overrides: list[str] | None) -> tuple[RunDirectory, RunConfig, Splits, PruningTask]:
+def _new(config: Path, overrides: list[str] | None) -> tuple[RunDirectory, RunConfig, Splits, PruningProblem]:
     settings = read_config(config, overrides)
     folder = run_directory_of(settings, config)
     RunDirectory.check_free(folder)
     check_names(settings)
     check_search(settings)
-    splits, task = prepare(settings)
-    check_evaluations(task, settings)
-    return start_run(folder, settings, splits, task), settings, splits, task
+    splits, problem = prepare(settings)
+    check_evaluations(problem, settings)
+    return start_run(folder, settings, splits, problem), settings, splits, problem
 
 
-def _again(folder: Path) -> tuple[RunDirectory, RunConfig, Splits, PruningTask]:
+def _again(folder: Path) -> tuple[RunDirectory, RunConfig, Splits, PruningProblem]:
     run = RunDirectory.open(folder)
     if run.summary.is_file():
         raise RunError(
@@ -92,12 +92,12 @@ def _again(folder: Path) -> tuple[RunDirectory, RunConfig, Splits, PruningTask]:
             "more search.evaluations."
         )
     settings = settings_of(run)
-    splits, task = prepare(settings, run)
-    check_same_start(run, splits, task)
-    return run, settings, splits, task
+    splits, problem = prepare(settings, run)
+    check_same_start(run, splits, problem)
+    return run, settings, splits, problem
 
 
-def _search(task: PruningTask, settings: RunConfig, run: RunDirectory) -> tuple[Trial, SearchResult]:
+def _search(problem: PruningProblem, settings: RunConfig, run: RunDirectory) -> tuple[Trial, SearchResult]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -112,7 +112,7 @@ def _search(task: PruningTask, settings: RunConfig, run: RunDirectory) -> tuple[
             best = episode.best
             progress.update(bar, reward=f"{best.reward:.4g}", accuracy=f"{best.outcome.accuracy:.2%}")
 
-        return search_into(run, task, settings, lambda _: progress.advance(bar), tell)
+        return search_into(run, problem, settings, lambda _: progress.advance(bar), tell)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Small networks, images and tasks for the tests of what a search is made of."""
+"""Small networks, images and problems for the tests of what a search is made of."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -12,12 +12,12 @@ from zoo import Net, randomise
 from prune_env import LayerWalk, RunConfig
 from prune_env.budget import Budget
 from prune_env.budget.latency_model import LatencyModel
-from prune_env.criteria import Subject, score_channels
+from prune_env.criteria import ScoringContext, score_channels
 from prune_env.data import ImageSet, ImageSource, Indices, Split, Splits
 from prune_env.env.builders import load_model, load_splits
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.evaluation.execution import Form
+from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.walk.costs import Metric
 from rewards import Reward, make_reward
@@ -75,7 +75,7 @@ def toy_walk(model: nn.Module | None = None, protect: Mapping[str, str] | None =
     return LayerWalk.trace(model or toy_resnet(), image_set(1).images, protect)
 
 
-def toy_task(
+def toy_problem(
     walk: LayerWalk | None = None,
     *,
     metric: Metric = "macs",
@@ -89,21 +89,21 @@ def toy_task(
     report: SensitivityReport | None = None,
     probe_keep: float | None = None,
     latency: LatencyModel | None = None,
-) -> PruningTask:
-    """A task made of its parts, without a config."""
+) -> PruningProblem:
+    """A problem made of its parts, without a config."""
     walk = walk or toy_walk()
     reward_set = reward_set or image_set(24, seed=1)
     calibration = calibration or image_set(16, seed=2)
-    subject = Subject(walk, calibration)
-    return PruningTask(
+    context = ScoringContext(walk, calibration)
+    return PruningProblem(
         walk,
         Budget(walk, metric, keep, min_keep, round_to),
-        Evaluator(walk, reward_set, calibration, Form(batch=batch_size)),
-        score_channels("l1", subject),
+        Evaluator(walk, reward_set, calibration, ExecutionSettings(batch=batch_size)),
+        score_channels("l1", context),
         make_reward(reward) if isinstance(reward, str) else reward,
         report,
         input_size=(int(reward_set.images.shape[2]), int(reward_set.images.shape[3])),
-        subject=subject,
+        context=context,
         latency=latency,
         probe_keep=probe_keep,
     )
@@ -169,7 +169,7 @@ DIGITS: dict[str, Any] = {
     "data": {"name": "digits", "reward_images": 40, "calibration_images": 40, "test_images": 20},
     "form": {"layout": "channels_last", "dtype": "float32", "folded": True, "batch": 64, "threads": 1},
 }
-"""The smallest config of a real task: an untrained network on real images."""
+"""The smallest config of a real problem: an untrained network on real images."""
 
 
 def digits_config(*overrides: str) -> RunConfig:
@@ -203,10 +203,10 @@ class WatchedSource:
         return self._source.load(split, indices)
 
 
-def random_plans(task: PruningTask, count: int, seed: int = 0) -> list[np.ndarray]:
-    """Random widths for the free units of a task, whatever the budget."""
+def random_plans(problem: PruningProblem, count: int, seed: int = 0) -> list[np.ndarray]:
+    """Random widths for the free units of a problem, whatever the budget."""
     generator = np.random.default_rng(seed)
-    return [generator.integers(1, task.budget.channels + 1) for _ in range(count)]
+    return [generator.integers(1, problem.budget.channels + 1) for _ in range(count)]
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:
@@ -214,3 +214,18 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(one, other).statistic)
+
+
+HALF = {"stem": 4, "down": 6, "up": 8, "mid": 12}
+
+
+def evaluator_of(
+    walk: LayerWalk, reward: ImageSet | None = None, calibration: ImageSet | None = None, batch_size: int = 16
+) -> Evaluator:
+    return Evaluator(
+        walk, reward or image_set(24, seed=1), calibration or image_set(16, seed=2), ExecutionSettings(batch=batch_size)
+    )
+
+
+def statistics(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in model.state_dict().items() if "running" in name}

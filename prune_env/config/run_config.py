@@ -20,7 +20,7 @@ from prune_env.config.sections import (
     CriterionSection,
     DataSection,
     EnvSection,
-    FormSection,
+    ExecutionSection,
     ModelSection,
     RepairSection,
     RewardSection,
@@ -45,7 +45,7 @@ class RunConfig(Section):
     run: RunSection = Field(default_factory=RunSection)
     model: ModelSection
     data: DataSection
-    form: FormSection = Field(default_factory=FormSection)
+    form: ExecutionSection = Field(default_factory=ExecutionSection)
     pretrain: PretrainSection = Field(default_factory=PretrainSection)
     budget: BudgetSection = Field(default_factory=BudgetSection)
     env: EnvSection = Field(default_factory=EnvSection)

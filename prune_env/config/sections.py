@@ -79,7 +79,7 @@ class DataSection(Section):
     )
 
 
-class FormSection(Section):
+class ExecutionSection(Section):
     """How the forward passes of an evaluation run; what is null is measured once per machine and network."""
 
     layout: Literal["channels_last", "contiguous"] | None = Field(

@@ -15,7 +15,7 @@ from prune_env.criteria import (
     random_order,
     taylor,
 )
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.registry import (
     CRITERIA,
     Criterion,
@@ -29,7 +29,7 @@ from prune_env.criteria.score_file import load_scores, save_scores
 __all__ = [
     "CRITERIA",
     "Criterion",
-    "Subject",
+    "ScoringContext",
     "activation_mean",
     "bn_scale",
     "clusters",

@@ -6,32 +6,32 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.patch_covariance import watch
 from prune_env.criteria.registry import register_criterion
 from prune_env.walk import Scores
 
 
 @register_criterion("activation_mean", needs="images")
-def activation_mean(subject: Subject) -> Scores:
+def activation_mean(context: ScoringContext) -> Scores:
     """The mean |x| over images and positions of a channel x as convolutions and linear layers read it.
 
     That is after batch norm, activation, residual addition and pooling: after a ReLU, Molchanov et al.'s mean
     activation (ICLR 2017). The absolute value, which a ReLU does not need, and the mean over several readers are our
     choice. Units that nothing reads get 0.
     """
-    readers = {unit.name: subject.readers(unit) for unit in subject.walk.units}
-    means = _means(subject, list(dict.fromkeys(member.module for group in readers.values() for member in group)))
+    readers = {unit.name: context.readers(unit) for unit in context.walk.units}
+    means = _means(context, list(dict.fromkeys(member.module for group in readers.values() for member in group)))
     return {
         unit.name: sum(
             (means[member.module][member.index].mean(axis=1) for member in readers[unit.name]), np.zeros(unit.channels)
         )
         / max(1, len(readers[unit.name]))
-        for unit in subject.walk.units
+        for unit in context.walk.units
     }
 
 
-def _means(subject: Subject, layers: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+def _means(context: ScoringContext, layers: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
     """For each layer the mean |x| of its input channels, float64 [input channels]."""
     sums: dict[str, npt.NDArray[np.float64]] = {}
     counts: dict[str, int] = {}
@@ -41,5 +41,5 @@ def _means(subject: Subject, layers: Sequence[str]) -> dict[str, npt.NDArray[np.
         sums[name] = sums.get(name, 0.0) + rows.sum(dim=1).double().cpu().numpy()
         counts[name] = counts.get(name, 0) + rows.shape[1]
 
-    watch(subject.folded, layers, subject.batches(), see)
+    watch(context.folded, layers, context.batches(), see)
     return {layer: sums[layer] / counts[layer] for layer in layers}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.layers import is_depthwise
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.patch_covariance import PatchMoments, patch_moments, patch_spreads, too_large
 from prune_env.criteria.registry import register_criterion
 from prune_env.walk import Scores
@@ -28,24 +28,24 @@ from prune_env.walk.unit import Member, Unit
 
 
 @register_criterion("consumer_error", needs="images")
-def consumer_error(subject: Subject) -> Scores:
+def consumer_error(context: ScoringContext) -> Scores:
     """The place in which each channel is removed, from 0; all zeros for a unit that no layer reads.
 
     Raises:
         EvaluationError: If a layer reads a number that is not finite.
     """
     layers = {
-        member.module: subject.folded.get_submodule(member.module)
-        for unit in subject.walk.units
-        for member in _readers(subject, unit)
+        member.module: context.folded.get_submodule(member.module)
+        for unit in context.walk.units
+        for member in _readers(context, unit)
     }
-    normed = {pair.conv for pair in subject.fold_pairs}
+    normed = {pair.conv for pair in context.fold_pairs}
     large = [name for name, layer in layers.items() if too_large(layer.get_parameter("weight"))]
-    moments = patch_moments(subject.folded, [name for name in layers if name not in large], subject.batches())
+    moments = patch_moments(context.folded, [name for name in layers if name not in large], context.batches())
     errors = {name: joint_errors(layers[name], found, name in normed) for name, found in moments.items()}
-    spreads = patch_spreads(subject.folded, large, subject.batches()) if large else {}
+    spreads = patch_spreads(context.folded, large, context.batches()) if large else {}
     errors |= {name: lone_errors(layers[name], *found, name in normed) for name, found in spreads.items()}
-    return {unit.name: removal_order(_of_unit(subject, unit, errors)).astype(np.float64) for unit in subject.walk.units}
+    return {unit.name: removal_order(_of_unit(context, unit, errors)).astype(np.float64) for unit in context.walk.units}
 
 
 def joint_errors(layer: nn.Module, moments: PatchMoments, normed: bool) -> npt.NDArray[np.float64]:
@@ -118,16 +118,18 @@ def removal_order(errors: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return places
 
 
-def _readers(subject: Subject, unit: Unit) -> list[Member]:
+def _readers(context: ScoringContext, unit: Unit) -> list[Member]:
     """What reads a unit's channels; a depthwise layer hands them on, and what is behind it reads them."""
-    layers = dict(subject.walk.model.named_modules())
-    return [member for member in subject.readers(unit) if not is_depthwise(layers[member.module])]
+    layers = dict(context.walk.model.named_modules())
+    return [member for member in context.readers(unit) if not is_depthwise(layers[member.module])]
 
 
-def _of_unit(subject: Subject, unit: Unit, errors: dict[str, npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+def _of_unit(
+    context: ScoringContext, unit: Unit, errors: dict[str, npt.NDArray[np.float64]]
+) -> npt.NDArray[np.float64]:
     """G of all consumers together, over the unit's channels."""
     total = np.zeros((unit.channels, unit.channels))
-    for member in _readers(subject, unit):
+    for member in _readers(context, unit):
         count, places = member.index.shape[1], member.index.ravel()
         found = errors[member.module]
         if found.ndim == 1:

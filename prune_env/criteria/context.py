@@ -20,7 +20,7 @@ from prune_env.walk.unit import Member, Unit
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ScoringContext:
     """What a criterion scores, and by what.
 
     Attributes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prune_env.common.errors import EvaluationError
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.curvature import gradient_graph, hessian_product
 from prune_env.criteria.hessian import written_rows
 from prune_env.walk.unit import Unit
@@ -50,14 +50,14 @@ PIXELS = 2**16
 
 
 def layer_eigenvalues(
-    subject: Subject, images: int | None = None, tolerance: float = 1e-2, iterations: int = 20
+    context: ScoringContext, images: int | None = None, tolerance: float = 1e-2, iterations: int = 20
 ) -> dict[str, float]:
     """For each free unit, the top Hessian eigenvalue of the mean cross-entropy, restricted to what writes the unit.
 
     Computed on folded weights. The graph of all images is held in memory, so that an iteration costs no forward pass.
 
     Args:
-        subject: The network and its images, of which the first are looked at; ``seed`` gives the starting vectors.
+        context: The network and its images, of which the first are looked at; ``seed`` gives the starting vectors.
         images: How many; where it is None, as many as have `PIXELS`, from 8 to 64 of them [our choice].
         tolerance: Of `top_eigenvalue`.
         iterations: Most Hessian-vector products for each unit.
@@ -68,15 +68,15 @@ def layer_eigenvalues(
     Raises:
         EvaluationError: If one is not a finite number; names the unit.
     """
-    generator = torch.Generator().manual_seed(subject.seed)
-    pixels = subject.images[0, 0].numel()
-    batch = next(subject.batches(images or max(8, min(64, PIXELS // pixels))))
-    graph = gradient_graph(subject.folded, *batch, list(subject.weights.values()))
-    gradients = dict(zip(subject.weights, graph, strict=True))
+    generator = torch.Generator().manual_seed(context.seed)
+    pixels = context.images[0, 0].numel()
+    batch = next(context.batches(images or max(8, min(64, PIXELS // pixels))))
+    graph = gradient_graph(context.folded, *batch, list(context.weights.values()))
+    gradients = dict(zip(context.weights, graph, strict=True))
     values = {}
-    for unit in subject.walk.free:
-        product, size = _restricted_product(subject, unit, gradients)
-        start = torch.randn(size, generator=generator).to(subject.device)
+    for unit in context.walk.free:
+        product, size = _restricted_product(context, unit, gradients)
+        start = torch.randn(size, generator=generator).to(context.device)
         value = abs(top_eigenvalue(product, start, tolerance, iterations))
         if not math.isfinite(value):
             raise EvaluationError(
@@ -87,11 +87,11 @@ def layer_eigenvalues(
 
 
 def _restricted_product(
-    subject: Subject, unit: Unit, gradients: dict[str, Tensor]
+    context: ScoringContext, unit: Unit, gradients: dict[str, Tensor]
 ) -> tuple[Callable[[Tensor], Tensor], int]:
     """The product of the unit's block of the Hessian with a vector, and how long the vector is."""
-    rows = {name: index.ravel() for name, index in written_rows(subject, unit).items()}
-    weights = [subject.weights[name] for name in rows]
+    rows = {name: index.ravel() for name, index in written_rows(context, unit).items()}
+    weights = [context.weights[name] for name in rows]
     parts = [weight.detach()[index] for weight, index in zip(weights, rows.values(), strict=True)]
     sizes = [part.numel() for part in parts]
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.registry import register_criterion
 from prune_env.protection.feature_ranks import feature_map_ranks
 from prune_env.walk import Scores
@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @register_criterion("feature_rank", needs="images")
-def feature_rank(subject: Subject) -> Scores:
+def feature_rank(context: ScoringContext) -> Scores:
     """The mean over images of rank / min(height, width) of a channel's maps, summed over the unit's layers.
 
     Maps are looked at where the next layer reads them, as HRank does. Channels of equal rank are in the order of their
@@ -23,11 +23,11 @@ def feature_rank(subject: Subject) -> Scores:
     Raises:
         EvaluationError: If a feature map is not finite.
     """
-    magnitudes = {unit.name: subject.walk.magnitudes(unit) for unit in subject.walk.units}
+    magnitudes = {unit.name: context.walk.magnitudes(unit) for unit in context.walk.units}
     # The folded network computes the same maps, in float32 and on the device.
-    walk = replace(subject.walk, model=subject.folded)
+    walk = replace(context.walk, model=context.folded)
     ranks = {unit.name: np.zeros(unit.channels) for unit in walk.units}
-    for layer in feature_map_ranks(walk, subject.images.to(subject.device), subject.batch_size).values():
+    for layer in feature_map_ranks(walk, context.images.to(context.device), context.batch_size).values():
         total = ranks[layer.unit]
         total += layer.ranks.reshape(len(total), -1).sum(axis=1)
     return {name: _ties_broken(total, magnitudes[name]) for name, total in ranks.items()}

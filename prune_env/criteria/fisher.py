@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.curvature import Batches, Loss, Weights, channel_quadratics, image_gradients
 from prune_env.criteria.registry import register_criterion
 from prune_env.walk import Scores
@@ -46,43 +46,43 @@ def fisher_diagonal(
 
 
 @register_criterion("fisher", needs="images", random=True)
-def fisher(subject: Subject) -> Scores:
+def fisher(context: ScoringContext) -> Scores:
     """S_c = 1/2 sum_q w_cq^2 mean_i g_iq^2 with sampled labels, one draw for each image."""
-    return _diagonal_scores(subject, _generator(subject))
+    return _diagonal_scores(context, _generator(context))
 
 
 @register_criterion("empirical_fisher", needs="labels")
-def empirical_fisher(subject: Subject) -> Scores:
+def empirical_fisher(context: ScoringContext) -> Scores:
     """The same with the data's labels; all but zero where the network fits them."""
-    return _diagonal_scores(subject, None)
+    return _diagonal_scores(context, None)
 
 
 @register_criterion("fisher_block", needs="images", random=True)
-def fisher_block(subject: Subject) -> Scores:
+def fisher_block(context: ScoringContext) -> Scores:
     """S_c = 1/2 w_c^T F w_c = 1/2 mean_i (sum_q w_cq g_iq)^2 over all weights that write a unit's channel.
 
     The members of a coupled unit go together, so what couples them counts: they are added before squaring
     [our choice].
     """
-    totals = {unit.name: np.zeros(unit.channels) for unit in subject.walk.units}
+    totals = {unit.name: np.zeros(unit.channels) for unit in context.walk.units}
     count = 0
-    for gradients in image_gradients(subject.folded, subject.batches(), subject.weights, _generator(subject)):
+    for gradients in image_gradients(context.folded, context.batches(), context.weights, _generator(context)):
         count += 1
         slopes = {
-            name: (subject.weights[name].detach() * gradient).double().flatten(1).sum(1).cpu().numpy()
+            name: (context.weights[name].detach() * gradient).double().flatten(1).sum(1).cpu().numpy()
             for name, gradient in gradients.items()
         }
-        for name, slope in subject.summed(slopes).items():
+        for name, slope in context.summed(slopes).items():
             totals[name] += slope**2
     return {name: 0.5 * total / count for name, total in totals.items()}
 
 
-def _diagonal_scores(subject: Subject, generator: torch.Generator | None) -> Scores:
-    diagonal = fisher_diagonal(subject.folded, subject.batches(), subject.weights, generator)
-    return subject.summed(
-        {name: channel_quadratics(weight, diagonal[name]) for name, weight in subject.weights.items()}
+def _diagonal_scores(context: ScoringContext, generator: torch.Generator | None) -> Scores:
+    diagonal = fisher_diagonal(context.folded, context.batches(), context.weights, generator)
+    return context.summed(
+        {name: channel_quadratics(weight, diagonal[name]) for name, weight in context.weights.items()}
     )
 
 
-def _generator(subject: Subject) -> torch.Generator:
-    return torch.Generator().manual_seed(subject.seed)
+def _generator(context: ScoringContext) -> torch.Generator:
+    return torch.Generator().manual_seed(context.seed)

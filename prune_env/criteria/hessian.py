@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import ConfigError
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.curvature import (
     Batches,
     Loss,
@@ -113,25 +113,25 @@ def exact_diagonal(
 
 
 @register_criterion("hutchinson", needs="labels", random=True)
-def hutchinson(subject: Subject) -> Scores:
+def hutchinson(context: ScoringContext) -> Scores:
     """S_c = 1/2 |sum_q H_qq w_cq^2| with Hutchinson's estimate of H_qq."""
-    generator = torch.Generator().manual_seed(subject.seed)
-    batches = subject.batches(min(subject.batch_size, IMAGES_AT_ONCE))
-    return _scores(subject, hutchinson_diagonal(subject.folded, batches, subject.weights, PROBES, generator))
+    generator = torch.Generator().manual_seed(context.seed)
+    batches = context.batches(min(context.batch_size, IMAGES_AT_ONCE))
+    return _scores(context, hutchinson_diagonal(context.folded, batches, context.weights, PROBES, generator))
 
 
 @register_criterion("hessian", needs="labels")
-def hessian(subject: Subject) -> Scores:
+def hessian(context: ScoringContext) -> Scores:
     """S_c = 1/2 |sum_q H_qq w_cq^2| with the exact H_qq; for small networks only.
 
     Raises:
         ConfigError: If there are more than `MOST_WEIGHTS` weights.
     """
-    return _scores(subject, exact_diagonal(subject.folded, subject.batches(), subject.weights))
+    return _scores(context, exact_diagonal(context.folded, context.batches(), context.weights))
 
 
 @register_criterion("hessian_block", needs="labels")
-def hessian_block(subject: Subject) -> Scores:
+def hessian_block(context: ScoringContext) -> Scores:
     """S_c = 1/2 |w_c^T H w_c| over all weights that write a unit's channel, the members of a coupled unit together.
 
     What couples the members counts [our choice]. It costs a Hessian-vector product, some five forward passes over all
@@ -140,30 +140,30 @@ def hessian_block(subject: Subject) -> Scores:
     Raises:
         ConfigError: If there are more than `MOST_CHANNELS` channels.
     """
-    channels = sum(unit.channels for unit in subject.walk.units)
+    channels = sum(unit.channels for unit in context.walk.units)
     if channels > MOST_CHANNELS:
         raise ConfigError(
             f"criterion.name: 'hessian_block' takes Hessian-vector products for each of the {channels} channels; at "
             f"most {MOST_CHANNELS} are allowed. Use 'fisher_block', which needs none, or 'lobs_block'."
         )
-    totals = {unit.name: np.zeros(unit.channels) for unit in subject.walk.units}
+    totals = {unit.name: np.zeros(unit.channels) for unit in context.walk.units}
     count = 0
-    for images, labels in subject.batches(min(subject.batch_size, IMAGES_AT_ONCE)):
+    for images, labels in context.batches(min(context.batch_size, IMAGES_AT_ONCE)):
         count += len(images)
-        graph = gradient_graph(subject.folded, images, labels, list(subject.weights.values()))
-        gradients = dict(zip(subject.weights, graph, strict=True))
-        for unit in subject.walk.units:
-            rows = written_rows(subject, unit)
+        graph = gradient_graph(context.folded, images, labels, list(context.weights.values()))
+        gradients = dict(zip(context.weights, graph, strict=True))
+        for unit in context.walk.units:
+            rows = written_rows(context, unit)
             for channel in range(unit.channels):
                 chosen = {name: index[channel] for name, index in rows.items()}
-                totals[unit.name][channel] += len(images) * _quadratic(subject.weights, gradients, chosen)
+                totals[unit.name][channel] += len(images) * _quadratic(context.weights, gradients, chosen)
     return {name: np.abs(0.5 * total / count) for name, total in totals.items()}
 
 
-def written_rows(subject: Subject, unit: Unit) -> dict[str, IntArray]:
+def written_rows(context: ScoringContext, unit: Unit) -> dict[str, IntArray]:
     """For each layer that writes a unit, which of its output channels each of the unit's takes, [channels, r]."""
     rows: dict[str, IntArray] = {}
-    for producer in subject.producers(unit):
+    for producer in context.producers(unit):
         known = rows.get(producer.module)
         rows[producer.module] = producer.index if known is None else np.concatenate([known, producer.index], axis=1)
     return rows
@@ -179,9 +179,9 @@ def _quadratic(weights: Weights, gradients: Weights, rows: Mapping[str, npt.NDAr
     return sum(float((vector * product).double().sum()) for vector, product in zip(vectors, products, strict=True))
 
 
-def _scores(subject: Subject, diagonal: Weights) -> Scores:
-    sums = subject.summed(
-        {name: channel_quadratics(weight, diagonal[name]) for name, weight in subject.weights.items()}
+def _scores(context: ScoringContext, diagonal: Weights) -> Scores:
+    sums = context.summed(
+        {name: channel_quadratics(weight, diagonal[name]) for name, weight in context.weights.items()}
     )
     return {unit: np.abs(values) for unit, values in sums.items()}
 

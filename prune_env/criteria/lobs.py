@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.errors import ConfigError, EvaluationError
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.curvature import channel_quadratics
 from prune_env.criteria.patch_covariance import (
     LARGEST,
@@ -37,23 +37,23 @@ IMAGES_AT_ONCE = 16
 
 
 @register_criterion("lobs", needs="images")
-def lobs(subject: Subject) -> Scores:
+def lobs(context: ScoringContext) -> Scores:
     """S_c = 1/2 sum_q w_cq^2 / [H^-1]_qq, the optimal brain surgeon's saliencies summed over the channel.
 
     Raises:
         ConfigError: If a layer's H is too large to invert.
         EvaluationError: If a layer reads a number that is not finite.
     """
-    for name, weight in subject.weights.items():
+    for name, weight in context.weights.items():
         if too_large(weight):
             raise ConfigError(
                 f"criterion.name: 'lobs' inverts a matrix of {weight[0].numel()} rows for layer {name!r}; at most "
                 f"{LARGEST} are allowed. Use 'lobs_diagonal' or 'lobs_block', which invert nothing."
             )
     values = {}
-    moments = patch_moments(subject.folded, subject.weights, subject.batches())
-    for name, weight in subject.weights.items():
-        has_bias = subject.folded.get_submodule(name).bias is not None
+    moments = patch_moments(context.folded, context.weights, context.batches())
+    for name, weight in context.weights.items():
+        has_bias = context.folded.get_submodule(name).bias is not None
         curvature = moments.pop(name).curvature(centred=has_bias)
         try:
             by_weight = 1.0 / shrunk_inverse_diagonal(curvature, SHRINKAGE)
@@ -62,11 +62,11 @@ def lobs(subject: Subject) -> Scores:
                 f"Layer {name!r}: {error} Check the network's weights, or use 'lobs_block'."
             ) from None
         values[name] = channel_quadratics(weight, _by_channel(by_weight, weight))
-    return subject.summed(values)
+    return context.summed(values)
 
 
 @register_criterion("lobs_diagonal", needs="images")
-def lobs_diagonal(subject: Subject) -> Scores:
+def lobs_diagonal(context: ScoringContext) -> Scores:
     """S_c = 1/2 sum_q H_qq w_cq^2: the same with H taken as diagonal, as the paper's proof of the sum has it."""
     squares: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
@@ -76,17 +76,17 @@ def lobs_diagonal(subject: Subject) -> Scores:
         squares[name] = squares.get(name, 0) + found.double().square().sum((0, 3))
         counts[name] = counts.get(name, 0) + len(found) * found.shape[3]
 
-    watch(subject.folded, subject.weights, subject.batches(_at_once(subject)), see)
-    return subject.summed(
+    watch(context.folded, context.weights, context.batches(_at_once(context)), see)
+    return context.summed(
         {
             name: channel_quadratics(weight, _by_channel(squares[name] / counts[name], weight))
-            for name, weight in subject.weights.items()
+            for name, weight in context.weights.items()
         }
     )
 
 
 @register_criterion("lobs_block", needs="images")
-def lobs_block(subject: Subject) -> Scores:
+def lobs_block(context: ScoringContext) -> Scores:
     """S_c = 1/2 w_c^T H w_c: half the mean square of the channel's pre-activation without bias, exact and cheap."""
     squares: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
@@ -99,11 +99,11 @@ def lobs_block(subject: Subject) -> Scores:
         squares[name] = squares.get(name, 0) + plain.square().sum(0)
         counts[name] = counts.get(name, 0) + len(rows)
 
-    watch(subject.folded, subject.weights, subject.batches(_at_once(subject)), see)
+    watch(context.folded, context.weights, context.batches(_at_once(context)), see)
     halves: dict[str, npt.NDArray[np.float64]] = {
-        name: (0.5 * squares[name] / counts[name]).cpu().numpy() for name in subject.weights
+        name: (0.5 * squares[name] / counts[name]).cpu().numpy() for name in context.weights
     }
-    return subject.summed(halves)
+    return context.summed(halves)
 
 
 def _by_channel(by_group: Tensor, weight: Tensor) -> Tensor:
@@ -112,5 +112,5 @@ def _by_channel(by_group: Tensor, weight: Tensor) -> Tensor:
     return repeated.reshape(weight.shape)
 
 
-def _at_once(subject: Subject) -> int:
-    return min(subject.batch_size, IMAGES_AT_ONCE)
+def _at_once(context: ScoringContext) -> int:
+    return min(context.batch_size, IMAGES_AT_ONCE)

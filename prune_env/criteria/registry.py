@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from prune_env.common.errors import ConfigError, UserError, suggest
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.walk import Scores
 
-Criterion = Callable[[Subject], Scores]
+Criterion = Callable[[ScoringContext], Scores]
 """Gives each unit of a walk one score per channel [channels], float64; the higher, the sooner it is kept."""
 
 Needs = Literal["weights", "images", "labels"]
@@ -67,41 +67,41 @@ def criterion_named(name: str) -> Registered:
     return CRITERIA[name]
 
 
-def score_channels(name: str, subject: Subject) -> Scores:
+def score_channels(name: str, context: ScoringContext) -> Scores:
     """Scores every unit's channels.
 
     Args:
         name: A registered criterion.
-        subject: The network, and the images where it needs any.
+        context: The network, and the images where it needs any.
 
     Raises:
         ConfigError: If there is no such criterion, or it needs images or labels and has none.
         UserError: If a score is not a finite number; names the unit.
     """
     criterion = criterion_named(name)
-    _refuse_missing(name, criterion.needs, subject)
+    _refuse_missing(name, criterion.needs, context)
     # One weight that is not finite spoils the scores of many units: the unit that has it is to be named.
-    _refuse_unfinite(name, {unit.name: subject.walk.magnitudes(unit) for unit in subject.walk.units})
+    _refuse_unfinite(name, {unit.name: context.walk.magnitudes(unit) for unit in context.walk.units})
     # Ranks and curvatures need float32 and gradients, whatever the caller has switched on.
     with (
         torch.inference_mode(mode=False),
         torch.enable_grad(),
-        torch.autocast(torch.device(subject.device).type, enabled=False),
+        torch.autocast(torch.device(context.device).type, enabled=False),
         torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
     ):
-        scores = criterion.score(subject)
+        scores = criterion.score(context)
     _refuse_unfinite(name, scores)
     return scores
 
 
-def _refuse_missing(name: str, needs: Needs, subject: Subject) -> None:
-    images = 0 if subject.data is None else len(subject.data.images)
-    labels = 0 if subject.data is None else len(subject.data.labels)
+def _refuse_missing(name: str, needs: Needs, context: ScoringContext) -> None:
+    images = 0 if context.data is None else len(context.data.images)
+    labels = 0 if context.data is None else len(context.data.labels)
     if (needs == "images" and not images) or (needs == "labels" and not 0 < images == labels):
         enough = ", ".join(other for other in known_criteria() if CRITERIA[other].needs == "weights")
         raise ConfigError(
             f"criterion.name: {name!r} looks at {'images with labels' if needs == 'labels' else needs}, and "
-            f"{images} images with {labels} labels are given. Give a subject some, or choose a criterion that needs "
+            f"{images} images with {labels} labels are given. Give a context some, or choose a criterion that needs "
             f"none: {enough}."
         )
 

@@ -13,17 +13,17 @@ import safetensors.numpy
 from prune_env.common.errors import RunError
 from prune_env.common.files import atomic_write
 from prune_env.common.fingerprint import weights_digest
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.registry import criterion_named
 from prune_env.walk import Scores
 
 
-def load_scores(name: str, subject: Subject, path: Path) -> Scores | None:
+def load_scores(name: str, context: ScoringContext, path: Path) -> Scores | None:
     """A criterion's scores from a file.
 
     Args:
         name: A registered criterion.
-        subject: The network, and the images where it needs any.
+        context: The network, and the images where it needs any.
         path: The file.
 
     Returns:
@@ -31,16 +31,16 @@ def load_scores(name: str, subject: Subject, path: Path) -> Scores | None:
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            if (file.metadata() or {}).get("facts") != _facts(name, subject):
+            if (file.metadata() or {}).get("facts") != _facts(name, context):
                 return None
             scores = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no mapping)
     except (OSError, safetensors.SafetensorError):
         return None
-    fits = all(unit.name in scores and scores[unit.name].shape == (unit.channels,) for unit in subject.walk.units)
+    fits = all(unit.name in scores and scores[unit.name].shape == (unit.channels,) for unit in context.walk.units)
     return scores if fits and all(np.isfinite(values).all() for values in scores.values()) else None
 
 
-def save_scores(name: str, subject: Subject, scores: Scores, path: Path) -> None:
+def save_scores(name: str, context: ScoringContext, scores: Scores, path: Path) -> None:
     """Keeps scores in a file, whole or not at all.
 
     Raises:
@@ -48,31 +48,31 @@ def save_scores(name: str, subject: Subject, scores: Scores, path: Path) -> None
     """
     values = {unit: np.ascontiguousarray(found, dtype=np.float64) for unit, found in scores.items()}
     try:
-        atomic_write(path, safetensors.numpy.save(values, {"facts": _facts(name, subject)}))
+        atomic_write(path, safetensors.numpy.save(values, {"facts": _facts(name, context)}))
     except OSError as error:
         raise RunError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
 
 
-def _facts(name: str, subject: Subject) -> str:
+def _facts(name: str, context: ScoringContext) -> str:
     """Everything that the scores depend on."""
     criterion = criterion_named(name)
     facts: dict[str, Any] = {
         "release": importlib.metadata.version("prune-env"),
         "criterion": name,
-        "free": [unit.name for unit in subject.walk.free],
-        "network": list(subject.walk.fingerprint.items()),
-        "weights": weights_digest(subject.walk.model),
+        "free": [unit.name for unit in context.walk.free],
+        "network": list(context.walk.fingerprint.items()),
+        "weights": weights_digest(context.walk.model),
     }
     if criterion.needs != "weights":
-        assert subject.data is not None
-        facts["images"] = _digest(subject)
+        assert context.data is not None
+        facts["images"] = _digest(context)
     if criterion.random:
-        facts["seed"] = subject.seed
+        facts["seed"] = context.seed
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _digest(subject: Subject) -> str:
-    assert subject.data is not None
-    digest = hashlib.sha256(subject.data.images.contiguous().numpy().tobytes())
-    digest.update(subject.data.labels.numpy().tobytes())
+def _digest(context: ScoringContext) -> str:
+    assert context.data is not None
+    digest = hashlib.sha256(context.data.images.contiguous().numpy().tobytes())
+    digest.update(context.data.labels.numpy().tobytes())
     return digest.hexdigest()

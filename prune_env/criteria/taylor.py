@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.registry import register_criterion
 from prune_env.logits import check_output
 from prune_env.walk import Scores
@@ -19,7 +19,7 @@ PIXELS = 2**19
 
 
 @register_criterion("taylor", needs="labels")
-def taylor(subject: Subject) -> Scores:
+def taylor(context: ScoringContext) -> Scores:
     """The mean over images of (sum over positions of z dL/dz)^2, summed over all that writes the channel.
 
     z is what a layer writes after its folded batch norm, where the paper has its gates; without it, dL is -z dL/dz to
@@ -29,15 +29,15 @@ def taylor(subject: Subject) -> Scores:
     Raises:
         ModelError: If the network's output is not one score for each image and class.
     """
-    images = subject.images
-    size = max(1, min(subject.batch_size, PIXELS // images[0, 0].numel()))
+    images = context.images
+    size = max(1, min(context.batch_size, PIXELS // images[0, 0].numel()))
     totals: dict[str, npt.NDArray[np.float64]] = {}
-    for batch, labels in subject.batches(size):
+    for batch, labels in context.batches(size):
         if not totals:
-            check_output(subject.folded, batch[:1], int(labels.max()) + 1)
-        for name, values in _saliencies(subject.folded, list(subject.weights), batch, labels).items():
+            check_output(context.folded, batch[:1], int(labels.max()) + 1)
+        for name, values in _saliencies(context.folded, list(context.weights), batch, labels).items():
             totals[name] = totals.get(name, 0.0) + values.square().sum(dim=0).cpu().numpy()
-    return subject.summed({name: total / len(images) for name, total in totals.items()})
+    return context.summed({name: total / len(images) for name, total in totals.items()})
 
 
 def _saliencies(model: nn.Module, layers: Sequence[str], images: Tensor, labels: Tensor) -> dict[str, Tensor]:

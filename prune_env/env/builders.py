@@ -1,4 +1,4 @@
-"""From a configuration to a task: data, network, walk, sensitive layers, budget, form, evaluator."""
+"""From a configuration to a problem: data, network, walk, sensitive layers, budget, form, evaluator."""
 
 import copy
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from prune_env.budget.latency_model import LatencyModel, fit_latency
 from prune_env.budget.width_multiple import fastest_multiple
 from prune_env.common.errors import ConfigError, ModelError
 from prune_env.config import RunConfig
-from prune_env.criteria import Subject, criterion_named, load_scores, score_channels
+from prune_env.criteria import ScoringContext, criterion_named, load_scores, score_channels
 from prune_env.data import ImageSet, Splits, load_images, load_source, make_splits
 from prune_env.data.timing import batch_to_time
-from prune_env.env.problem import Groups, PruningTask
+from prune_env.env.problem import Groups, PruningProblem
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.evaluation.execution import Form
-from prune_env.evaluation.execution_choice import FormChooser
+from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.evaluation.execution_choice import ExecutionChooser
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.kernel_scores import score_kernels
 from prune_env.granularity.group.times import Times, faster_counts, time_groups
@@ -136,45 +136,45 @@ def make_evaluator(config: RunConfig, splits: Splits, walk: LayerWalk, grouped: 
         grouped: Whether convolutions may fall into groups.
     """
     repair = make_repair(config, splits, walk, grouped)
-    return Evaluator(walk, splits.reward(), splits.calibration(), usual_form(config), device_of(config), repair)
+    return Evaluator(walk, splits.reward(), splits.calibration(), usual_execution(config), device_of(config), repair)
 
 
 def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk, grouped: bool = False) -> Repair | None:
     """What a configuration has cut layers repaired by, also convolutions in groups; None for nothing."""
     if config.repair.name == "none":
         return None
-    subject = replace(subject_of(config, splits, walk), data=_first(splits.calibration(), config.repair.images))
+    context = replace(scoring_context(config, splits, walk), data=_first(splits.calibration(), config.repair.images))
     if config.repair.name == "merge":
         if grouped:
             raise ConfigError(
                 "repair.name: merge given, which knows no convolutions in groups. Give none or least_squares."
             )
-        return Merging(walk, similar_filters(subject))
-    normed = {pair.conv for pair in subject.fold_pairs}
+        return Merging(walk, similar_filters(context))
+    normed = {pair.conv for pair in context.fold_pairs}
     model = copy.deepcopy(walk.model).float().to(device_of(config))
     # A convolution that falls into groups reads less also of a unit that stays whole.
     units = walk.units if grouped else walk.free
     readers = {member.module: None for unit in units for member in unit.members if member.side == "in"}
-    return LeastSquares(model, readers, subject.batches(), normed, config.repair.ridge)
+    return LeastSquares(model, readers, context.batches(), normed, config.repair.ridge)
 
 
-def subject_of(config: RunConfig, splits: Splits, walk: LayerWalk) -> Subject:
+def scoring_context(config: RunConfig, splits: Splits, walk: LayerWalk) -> ScoringContext:
     """What a criterion looks at: the walk, and the first of the calibration images."""
     data = _first(splits.calibration(), config.criterion.images)
-    return Subject(walk, data, config.seed, IMAGES_AT_ONCE, device_of(config))
+    return ScoringContext(walk, data, config.seed, IMAGES_AT_ONCE, device_of(config))
 
 
 def _first(images: ImageSet, count: int) -> ImageSet:
     return ImageSet(images.images[:count], images.labels[:count])
 
 
-def usual_form(config: RunConfig) -> Form:
+def usual_execution(config: RunConfig) -> ExecutionSettings:
     """The form that a configuration gives, the usual one where it leaves that open."""
     given = {key: value for key, value in config.form.model_dump().items() if value is not None}
-    return Form(**{"threads": torch.get_num_threads(), **given})
+    return ExecutionSettings(**{"threads": torch.get_num_threads(), **given})
 
 
-def make_task(
+def make_problem(
     config: RunConfig,
     splits: Splits,
     model: nn.Module,
@@ -182,7 +182,7 @@ def make_task(
     known: Path | None = None,
     latency: LatencyModel | None = None,
     group_times: Times | None = None,
-) -> PruningTask:
+) -> PruningProblem:
     """Traces a network, protects what is sensitive, measures the fastest form, and readies it for a search.
 
     Args:
@@ -208,21 +208,21 @@ def make_task(
     timed = latency is not None or config.budget.metric == "latency" or config.reward.name in TIMED_REWARDS
     if timed or config.env.round_to is None or config.env.granularity == "group":
         # What is timed here is timed as it will run.
-        form = usual_form(config)
+        form = usual_execution(config)
         pinned = {"layout": form.layout, "threads": form.threads}
         config = config.model_copy(update={"form": config.form.model_copy(update=pinned)})
     if timed and latency is None:
         tell("timing the network's layers at many widths")
         latency = fit_latency(walk, _timed_batch(config, splits), config.env.min_keep, config.seed)
     budget = _budget(config, splits, walk, latency)
-    subject = subject_of(config, splits, walk)
+    context = scoring_context(config, splits, walk)
     groups = None
     if config.env.granularity == "group":
-        groups = _groups(config, splits, subject, report, group_times, tell)
+        groups = _groups(config, splits, context, report, group_times, tell)
     tell(f"scoring channels by {config.criterion.name}")
-    scores = load_scores(config.criterion.name, subject, known) if known is not None else None
+    scores = load_scores(config.criterion.name, context, known) if known is not None else None
     if scores is None:
-        scores = score_channels(config.criterion.name, subject)
+        scores = score_channels(config.criterion.name, context)
     sets, device = (splits.reward(), splits.calibration()), device_of(config)
 
     def rank(evaluator: Evaluator, plan: PruningPlan) -> float:
@@ -236,12 +236,12 @@ def make_task(
 
     repair = make_repair(config, splits, walk, groups is not None)
     facts = {key: getattr(config, key).model_dump() for key in ("data", "criterion", "repair", "reward")}
-    chooser = FormChooser(walk, budget, *sets, device, scores, rank, repair, facts, tell)
+    chooser = ExecutionChooser(walk, budget, *sets, device, scores, rank, repair, facts, tell)
     choice = chooser.choose(config.form, config.search.evaluations)
     if choice.form.threads is not None:
         torch.set_num_threads(choice.form.threads)
     evaluator = Evaluator(walk, *sets, choice.form, device, repair)
-    task = PruningTask(
+    problem = PruningProblem(
         walk,
         budget,
         evaluator,
@@ -254,8 +254,8 @@ def make_task(
         latency=latency,
         probe_keep=config.sensitivity.probe_keep,
         racing=config.search.racing,
-        form_choice=choice,
-        subject=subject,
+        execution_choice=choice,
+        context=context,
         provenance={
             "model": config.model.name,
             "criterion": config.criterion.name,
@@ -263,36 +263,36 @@ def make_task(
             "seed": config.seed,
         },
     )
-    task.reachable(config.env.action)
-    return task
+    problem.reachable(config.env.action)
+    return problem
 
 
 def _groups(
     config: RunConfig,
     splits: Splits,
-    subject: Subject,
+    context: ScoringContext,
     report: SensitivityReport | None,
     times: Times | None,
     tell: Callable[[str], None],
 ) -> Groups:
     """What convolutions may fall into groups by; those that are protected or sensitive themselves may not."""
-    sensitive = [unit for unit in subject.walk.units if report is not None and unit.name in report.sensitive]
+    sensitive = [unit for unit in context.walk.units if report is not None and unit.name in report.sensitive]
     untouched = {name.removesuffix(":in") for name in config.env.protect}
     untouched |= {member.module for unit in sensitive for member in unit.members if member.side == "out"}
-    grouping = Grouping(subject.walk, config.env.max_groups, untouched)
+    grouping = Grouping(context.walk, config.env.max_groups, untouched)
     if times is None:
         tell("timing convolutions in groups")
         times = time_groups(grouping, _timed_batch(config, splits))
     if config.env.only_faster_groups:
-        grouping = Grouping(subject.walk, config.env.max_groups, untouched, faster_counts(times))
+        grouping = Grouping(context.walk, config.env.max_groups, untouched, faster_counts(times))
     tell(f"scoring kernels by {config.criterion.kernels}")
     names = [found.name for found in grouping.convolutions]
-    return Groups(grouping, score_kernels(config.criterion.kernels, subject, names), times)
+    return Groups(grouping, score_kernels(config.criterion.kernels, context, names), times)
 
 
 def _timed_batch(config: RunConfig, splits: Splits) -> Tensor:
     """The batch that latency is of."""
-    return batch_to_time(splits, config.budget.batch, device_of(config), usual_form(config).memory_format)
+    return batch_to_time(splits, config.budget.batch, device_of(config), usual_execution(config).memory_format)
 
 
 def _budget(config: RunConfig, splits: Splits, walk: LayerWalk, latency: LatencyModel | None) -> Budget:

@@ -44,7 +44,7 @@ FEATURES = STATIC + DYNAMIC
 
 
 @dataclass(frozen=True)
-class Evidence:
+class UnitEvidence:
     """What was measured of the units before the search.
 
     Attributes:
@@ -66,7 +66,7 @@ class Observer:
         input_size: Height and width of the network's input in pixels.
     """
 
-    def __init__(self, walk: LayerWalk, budget: Budget, evidence: Evidence, input_size: tuple[int, int]) -> None:
+    def __init__(self, walk: LayerWalk, budget: Budget, evidence: UnitEvidence, input_size: tuple[int, int]) -> None:
         self.budget = budget
         count = len(budget.units)
         shares = np.array([_removable(budget, number) for number in range(count)]) / budget.dense

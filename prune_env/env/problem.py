@@ -1,4 +1,4 @@
-"""The task: one network, one budget, and all that a search needs to try widths and hear what they are worth."""
+"""The problem: one network, one budget, and all that a search needs to try widths and hear what they are worth."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,17 +10,17 @@ from prune_env.budget import Budget
 from prune_env.budget.latency_model import LatencyModel
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import EvaluationError, RunError
-from prune_env.criteria import Subject
-from prune_env.env.observation import Evidence, Observer
+from prune_env.criteria import ScoringContext
+from prune_env.env.observation import Observer, UnitEvidence
 from prune_env.env.trial import Trial, _groups_of
-from prune_env.evaluation.evaluator import Evaluator, GiveUp
-from prune_env.evaluation.execution_memory import FormChoice
+from prune_env.evaluation.evaluator import Evaluator, StopEarly
+from prune_env.evaluation.execution_memory import ExecutionChoice
 from prune_env.evaluation.racing import Race
-from prune_env.granularity.channel import Draft
-from prune_env.granularity.group.builder import GroupDraft
+from prune_env.granularity.channel import PlanBuilder
+from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.kernel_scores import KernelScores
-from prune_env.granularity.group.pruning_rate import RateDraft
+from prune_env.granularity.group.pruning_rate import RatePlanBuilder
 from prune_env.granularity.group.times import Times
 from prune_env.plan import PlannedBudget, PruningPlan
 from prune_env.protection.sensitivity import SensitivityReport
@@ -52,7 +52,7 @@ class Groups:
 
 
 @dataclass
-class PruningTask:
+class PruningProblem:
     """A network with a budget, an evaluator and a reward; every search runs against one of these.
 
     Attributes:
@@ -63,17 +63,17 @@ class PruningTask:
         reward: What an outcome is worth.
         report: The evidence for the sensitive layers; None if they were not looked for.
         input_size: Height and width of the network's input in pixels.
-        subject: The network and the images as criteria see them.
+        context: The network and the images as criteria see them.
         racing: Whether a plan is given up within its evaluation once it cannot become its search's best.
-        form_choice: How the evaluator's form came about; None where it was not chosen.
+        execution_choice: How the evaluator's form came about; None where it was not chosen.
         groups: What convolutions may fall into groups by; None where channels alone are cut.
         min_keep: Least keep ratio of a unit; least share of a convolution's kernels where rates are decided.
         latency: What latency follows from the widths by; None where nothing asks for it.
         probe_keep: The keep ratio of the probes that show how far the loss rises; None for no probes.
         provenance: Facts that every plan records.
         listeners: Called with each new trial.
-        journal: The records of an interrupted run (`Trial.as_record`), from which outcomes are taken as long as the
-            same plans are proposed.
+        recorded_trials: The records of an interrupted run (`Trial.as_record`); outcomes are taken from them as long as
+            the same plans are proposed.
         trials: How many trials there were so far.
         baseline: The dense network's outcome.
     """
@@ -85,16 +85,16 @@ class PruningTask:
     reward: Reward
     report: SensitivityReport | None
     input_size: tuple[int, int]
-    subject: Subject
+    context: ScoringContext
     groups: Groups | None = None
     min_keep: float = 0.1
     latency: LatencyModel | None = None
     probe_keep: float | None = None
     racing: bool = False
-    form_choice: FormChoice | None = None
+    execution_choice: ExecutionChoice | None = None
     provenance: dict[str, str | int | float | None] = field(default_factory=dict)
     listeners: list[Callable[[Trial], None]] = field(default_factory=list)
-    journal: Sequence[Mapping[str, Any]] = ()
+    recorded_trials: Sequence[Mapping[str, Any]] = ()
     trials: int = 0
 
     def __post_init__(self) -> None:
@@ -103,13 +103,13 @@ class PruningTask:
         self._best: dict[str, float] = {}
 
     def again(self) -> Self:
-        """The same task without trials or listeners, for another search; what was evaluated stays known.
+        """The same problem without trials or listeners, for another search; what was evaluated stays known.
 
         Except where plans race: what is seen of a plan then depends on the search that has tried it.
         """
         if self.racing:
             self.evaluator.forget()
-        return replace(self, listeners=[], journal=(), trials=0)
+        return replace(self, listeners=[], recorded_trials=(), trials=0)
 
     @property
     def probes(self) -> int:
@@ -120,38 +120,42 @@ class PruningTask:
     def observer(self) -> Observer:
         """Builds observations; made, and the units probed, when it is first asked for."""
         ranks = self.report.by_unit() if self.report else {}
-        evidence = Evidence(ranks, self.loss_rises if self.probe_keep is not None else {})
+        evidence = UnitEvidence(ranks, self.loss_rises if self.probe_keep is not None else {})
         return Observer(self.walk, self.budget, evidence, self.input_size)
 
-    def attempt(self, widths: IntArray, kind: str) -> Trial:
+    def attempt(self, widths: IntArray, proposed_by: str) -> Trial:
         """Measures one set of widths.
 
         Args:
             widths: int64 [free units].
-            kind: Who proposes it.
+            proposed_by: Who proposes it.
 
         Returns:
             As `attempt_plan`.
         """
-        return self.attempt_plan(self.plan(widths), kind)
+        return self.attempt_plan(self.plan(widths), proposed_by)
 
-    def attempt_plan(self, plan: PruningPlan, kind: str) -> Trial:
+    def attempt_plan(self, plan: PruningPlan, proposed_by: str) -> Trial:
         """Measures one plan.
 
         Args:
-            plan: A plan for the task's network.
-            kind: Who proposes it.
+            plan: A plan for the problem's network.
+            proposed_by: Who proposes it.
 
         Returns:
             The trial, after the listeners have heard of it.
 
         Raises:
             EvaluationError: If the accuracy, the loss or the reward is not finite.
-            RunError: If the journal has another plan in this place.
+            RunError: If another plan is recorded in this place.
         """
         started, hits = time.perf_counter(), self.evaluator.hits
         recalled = self.recalling
-        outcome = self._recall(plan, kind) if recalled else self.evaluator.evaluate(plan, self._give_up(plan, kind))
+        outcome = (
+            self._recall(plan, proposed_by)
+            if recalled
+            else self.evaluator.evaluate(plan, self._stop_early(plan, proposed_by))
+        )
         outcome = self._priced(outcome, plan)
         try:
             reward = self.reward(outcome, self.baseline)
@@ -159,29 +163,29 @@ class PruningTask:
             raise EvaluationError(str(error)) from None
         trial = Trial(
             number=self.trials,
-            kind=kind,
+            proposed_by=proposed_by,
             plan=plan,
             outcome=outcome,
             reward=reward,
-            cached=bool(self.journal[self.trials]["cached"]) if recalled else self.evaluator.hits > hits,
-            seconds=float(self.journal[self.trials]["seconds"]) if recalled else time.perf_counter() - started,
+            cached=bool(self.recorded_trials[self.trials]["cached"]) if recalled else self.evaluator.hits > hits,
+            seconds=float(self.recorded_trials[self.trials]["seconds"]) if recalled else time.perf_counter() - started,
             recalled=recalled,
         )
         self.trials += 1
         if outcome.complete:
-            self._best[kind] = max(reward, self._best.get(kind, reward))
+            self._best[proposed_by] = max(reward, self._best.get(proposed_by, reward))
         for listener in self.listeners:
             listener(trial)
         return trial
 
     @property
     def recalling(self) -> bool:
-        """Whether the next trial is in the journal."""
-        return self.trials < len(self.journal)
+        """Whether the next trial is a recorded one."""
+        return self.trials < len(self.recorded_trials)
 
-    def _recall(self, plan: PruningPlan, kind: str) -> Outcome:
-        """What the journal says of the trial that is now proposed again, in the evaluator's memory from now on."""
-        row = self.journal[self.trials]
+    def _recall(self, plan: PruningPlan, proposed_by: str) -> Outcome:
+        """The recorded outcome of the trial that is now proposed again; the evaluator remembers it from now on."""
+        row = self.recorded_trials[self.trials]
         if missing := {"kind", "widths", "accuracy", "loss", "images", "cached", "seconds"} - row.keys():
             raise RunError(
                 f"evaluation {self.trials} of the run has no {', '.join(sorted(missing))}: the run was made by another "
@@ -189,21 +193,21 @@ class PruningTask:
             )
         widths = {unit.name: plan.widths[unit.name] for unit in self.budget.units}
         there, here = (row["widths"], {key: row.get(key) for key in _groups_of(plan)}), (widths, _groups_of(plan))
-        if row["kind"] != kind or there != here:
+        if row["kind"] != proposed_by or there != here:
             raise RunError(
                 f"evaluation {self.trials} of the run was {row['kind']!r} with {_told(*there)}, but going through the "
-                f"run again gives {kind!r} with {_told(*here)}. The run was made on another machine, with another "
-                "release or with other weights, and cannot be taken up here. Start a new one."
+                f"run again gives {proposed_by!r} with {_told(*here)}. The run was made on another machine, with "
+                "another release or with other weights, and cannot be taken up here. Start a new one."
             )
         outcome = Outcome(row["accuracy"], row["loss"], plan.costs.macs, plan.costs.params, images=row["images"])
         self.evaluator.remember(plan, outcome)
         return outcome
 
-    def _give_up(self, plan: PruningPlan, kind: str) -> GiveUp | None:
+    def _stop_early(self, plan: PruningPlan, proposed_by: str) -> StopEarly | None:
         """Probes are looked at to the end: they are for the loss, and one that cuts little tells nothing of plans."""
-        if not self.racing or kind == "probe" or kind not in self._best:
+        if not self.racing or proposed_by == "probe" or proposed_by not in self._best:
             return None
-        return self._race.against(self._best[kind], plan.costs.macs, plan.costs.params, self._seconds(plan))
+        return self._race.against(self._best[proposed_by], plan.costs.macs, plan.costs.params, self._seconds(plan))
 
     def _seconds(self, plan: PruningPlan) -> float | None:
         if self.latency is None:
@@ -219,18 +223,18 @@ class PruningTask:
         share = min(1.0, self.budget.form.cost(widths) / self.budget.dense)
         return self.walk.plan(self.budget.names(widths), self.scores, self._planned_budget(share), self.provenance)
 
-    def draft(self, action: str = "share", budget: Budget | None = None) -> Draft:
+    def builder(self, action: str = "share", budget: Budget | None = None) -> PlanBuilder:
         """A plan in the making, of the kind that an environment's actions decide on.
 
         Args:
             action: What an action means, as ``env.action``.
-            budget: Another budget than the task's.
+            budget: Another budget than the problem's.
         """
         budget = budget or self.budget
         if self.groups is None:
-            return Draft(budget)
+            return PlanBuilder(budget)
         about = budget, self.groups.grouping, self.scores, self.groups.kernels
-        return RateDraft(*about, self.min_keep) if action == "pruning_rate" else GroupDraft(*about)
+        return RatePlanBuilder(*about, self.min_keep) if action == "pruning_rate" else GroupPlanBuilder(*about)
 
     def reachable(self, action: str) -> tuple[float, float]:
         """The shares of the dense cost that plans can reach by such actions: least and most.
@@ -238,14 +242,14 @@ class PruningTask:
         Raises:
             BudgetError: If the budget is not among them.
         """
-        return (self.draft(action).share, 1.0) if action == "pruning_rate" else self.budget.reachable
+        return (self.builder(action).share, 1.0) if action == "pruning_rate" else self.budget.reachable
 
-    def drafted(self, draft: Draft) -> PruningPlan:
-        """The plan of a draft in which every unit is decided."""
-        if not isinstance(draft, GroupDraft):
-            return self.plan(draft.widths)
-        kept = {name: channels.tolist() for name, channels in draft.kept.items()}
-        return self.walk.plan_keeping(kept, draft.grouped, self._planned_budget(draft.share), self.provenance)
+    def built_plan(self, builder: PlanBuilder) -> PruningPlan:
+        """The plan of a builder in which every unit is decided."""
+        if not isinstance(builder, GroupPlanBuilder):
+            return self.plan(builder.widths)
+        kept = {name: channels.tolist() for name, channels in builder.kept.items()}
+        return self.walk.plan_keeping(kept, builder.grouped, self._planned_budget(builder.share), self.provenance)
 
     def _planned_budget(self, share: float) -> PlannedBudget:
         return PlannedBudget(metric=self.budget.metric, keep=self.budget.keep, achieved=share)

@@ -11,17 +11,17 @@ from gymnasium import spaces
 
 from prune_env.common.errors import UserError
 from prune_env.config import RunConfig
-from prune_env.env.builders import load_model, load_splits, make_task
+from prune_env.env.builders import load_model, load_splits, make_problem
 from prune_env.env.observation import FEATURES, FloatArray
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 
 
 class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
     """Walks the free units of a network; the action says how much of each stays.
 
     Observation: ``Box(-1, 1, (16,))``, the features of the unit that the next action is for
-    (`prune_env.env.observation.FEATURES`). Action: ``Box(-1, 1, (1,))``. With ``env.action: ratio`` it is the keep ratio,
-    -1 being the least and 1 everything. With ``env.action: share`` [our choice] it multiplies the ratio that would
+    (`prune_env.env.observation.FEATURES`). Action: ``Box(-1, 1, (1,))``. With ``env.action: ratio`` it is the keep
+    ratio, -1 being the least and 1 everything. With ``env.action: share`` [our choice] it multiplies the ratio that would
     spend the rest of the budget evenly, by exp(-1) to exp(1), so that 0 everywhere is the uniform plan. Widths are
     rounded, then clipped so that the finished plan meets the budget.
 
@@ -35,10 +35,10 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
     ``trial``. Later steps may narrow a unit further where no group reads its channels: ``plan`` has the last word.
 
     Args:
-        config: Path of a YAML file, its settings as a mapping, or a RunConfig. Not needed with ``task``.
-        task: A task made before, so that several environments and searches share one evaluator.
+        config: Path of a YAML file, its settings as a mapping, or a RunConfig. Not needed with ``problem``.
+        problem: A problem made before, so that several environments and searches share one evaluator.
         action: ``share``, ``ratio`` or ``pruning_rate``; None takes the configuration's, or ``share``.
-        kind: How the episodes' trials are recorded.
+        proposed_by: How the episodes' trials are recorded.
 
     Example:
         >>> import gymnasium, prune_env
@@ -51,49 +51,49 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
         self,
         config: str | Path | Mapping[str, Any] | RunConfig | None = None,
         *,
-        task: PruningTask | None = None,
+        problem: PruningProblem | None = None,
         action: str | None = None,
-        kind: str = "agent",
+        proposed_by: str = "agent",
     ) -> None:
-        if task is None:
+        if problem is None:
             if config is None:
-                raise TypeError("PruningEnv needs a config (a path, a mapping or a RunConfig) or a task.")
+                raise TypeError("PruningEnv needs a config (a path, a mapping or a RunConfig) or a problem.")
             settings = _read(config)
             splits = load_splits(settings)
-            task = make_task(settings, splits, load_model(settings, splits))
+            problem = make_problem(settings, splits, load_model(settings, splits))
             action = action or settings.env.action
-        self.task = task
+        self.problem = problem
         if action not in (None, "share", "ratio", "pruning_rate"):
             raise UserError(f"action: {action!r} given; allowed are 'share', 'ratio' and 'pruning_rate'.")
-        if action == "pruning_rate" and task.groups is None:
+        if action == "pruning_rate" and problem.groups is None:
             raise UserError("action: 'pruning_rate' given; it is for env.granularity: group alone.")
         self.action = action or "share"
-        self.kind = kind
+        self.proposed_by = proposed_by
         self.observation_space = spaces.Box(-1.0, 1.0, (len(FEATURES),), np.float32)
-        self.action_space = spaces.Box(-1.0, 1.0, (action_numbers(task, self.action),), np.float32)
-        self._draft = task.draft(self.action)
+        self.action_space = spaces.Box(-1.0, 1.0, (action_numbers(problem, self.action),), np.float32)
+        self._draft = problem.builder(self.action)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[FloatArray, dict[str, Any]]:
         """Starts an episode at the first free unit."""
         super().reset(seed=seed, options=options)
-        self._draft = self.task.draft(self.action)
-        return self._observe(), {"unit": self.task.budget.units[0].name}
+        self._draft = self.problem.builder(self.action)
+        return self._observe(), {"unit": self.problem.budget.units[0].name}
 
     def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         """Decides the width of one unit; the last one ends the episode with the plan's evaluation."""
-        draft, number = self._draft, self._draft.number
-        if draft.finished:
+        builder, number = self._draft, self._draft.number
+        if builder.finished:
             raise RuntimeError("The episode is over: every unit is decided. Call reset() to start another.")
         keep = self._keep(float(action[0]))
         counts = self.action_space.shape == (2,)
-        draft.decide(keep, self._most_groups ** ((float(action[1]) + 1.0) / 2.0) if counts else 1.0)
-        info: dict[str, Any] = {"unit": draft.budget.units[number].name, "width": int(draft.widths[number])}
-        info["groups"] = draft.groups_of(number)
-        if not draft.finished:
+        builder.decide(keep, self._most_groups ** ((float(action[1]) + 1.0) / 2.0) if counts else 1.0)
+        info: dict[str, Any] = {"unit": builder.budget.units[number].name, "width": int(builder.widths[number])}
+        info["groups"] = builder.groups_of(number)
+        if not builder.finished:
             return self._observe(), 0.0, False, False, info
-        trial = self.task.attempt_plan(self.task.drafted(draft), self.kind)
+        trial = self.problem.attempt_plan(self.problem.built_plan(builder), self.proposed_by)
         info["plan"], info["trial"] = trial.plan, trial
         info["metrics"] = {
             "accuracy": trial.outcome.accuracy,
@@ -107,8 +107,8 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
     def limits(self) -> dict[str, float]:
         """The settings that the meaning of an action hangs on, by name."""
         if self.action == "pruning_rate":
-            return {"env.min_keep": self.task.min_keep}
-        return {} if self.task.groups is None else {"env.max_groups": self._most_groups}
+            return {"env.min_keep": self.problem.min_keep}
+        return {} if self.problem.groups is None else {"env.max_groups": self._most_groups}
 
     @property
     def number(self) -> int:
@@ -130,7 +130,7 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
         elif self.action == "ratio":
             action = 2.0 * keep - 1.0
         else:
-            action = 2.0 * (1.0 - keep) / max(1.0 - self.task.min_keep, 1e-9) - 1.0
+            action = 2.0 * (1.0 - keep) / max(1.0 - self.problem.min_keep, 1e-9) - 1.0
         numbers = [action]
         if self.action_space.shape == (2,):
             numbers.append(2.0 * log(groups) / max(log(self._most_groups), 1e-9) - 1.0)
@@ -142,22 +142,22 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
             return self._draft.even * exp(action)
         if self.action == "ratio":
             return (action + 1.0) / 2.0
-        return 1.0 - (1.0 - self.task.min_keep) * (action + 1.0) / 2.0
+        return 1.0 - (1.0 - self.problem.min_keep) * (action + 1.0) / 2.0
 
     @property
     def _most_groups(self) -> int:
-        assert self.task.groups is not None
-        return self.task.groups.grouping.most
+        assert self.problem.groups is not None
+        return self.problem.groups.grouping.most
 
     def _observe(self) -> FloatArray:
-        draft = self._draft
-        number = min(draft.number, len(draft.budget.units) - 1)
-        return self.task.observer.observe(number, draft.reduced, draft.even, draft.previous)
+        builder = self._draft
+        number = min(builder.number, len(builder.budget.units) - 1)
+        return self.problem.observer.observe(number, builder.reduced, builder.even, builder.previous)
 
 
-def action_numbers(task: PruningTask, action: str) -> int:
+def action_numbers(problem: PruningProblem, action: str) -> int:
     """How many numbers an action has."""
-    return 2 if task.groups is not None and action != "pruning_rate" else 1
+    return 2 if problem.groups is not None and action != "pruning_rate" else 1
 
 
 def _read(config: str | Path | Mapping[str, Any] | RunConfig) -> RunConfig:

@@ -14,8 +14,8 @@ class Trial:
     """One set of widths tried; two trials are equal if the same plan came to the same, whenever that was.
 
     Attributes:
-        number: How many trials came before it in this task.
-        kind: Who proposed it: ``probe`` for the evidence, ``uniform``, or the search's name.
+        number: How many trials came before it in this problem.
+        proposed_by: Who proposed it: ``probe`` for the evidence, ``uniform``, or the search's name.
         plan: The plan.
         outcome: What was measured.
         reward: What it is worth.
@@ -25,7 +25,7 @@ class Trial:
     """
 
     number: int = field(compare=False)
-    kind: str
+    proposed_by: str
     plan: PruningPlan
     outcome: Outcome
     reward: float
@@ -37,7 +37,7 @@ class Trial:
         """One line of a run's ``evaluations.jsonl``; protected units are left out."""
         return {
             "number": self.number,
-            "kind": self.kind,
+            "kind": self.proposed_by,
             "reward": self.reward,
             "accuracy": self.outcome.accuracy,
             "loss": self.outcome.loss,

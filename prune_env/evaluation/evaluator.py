@@ -17,8 +17,8 @@ from prune_env.batch_norm.folding import find_fold_pairs
 from prune_env.batch_norm.recalibration import recalibrate
 from prune_env.common.errors import EvaluationError
 from prune_env.data import ImageSet
-from prune_env.evaluation.execution import Form
-from prune_env.evaluation.reshapable import Skeleton
+from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.evaluation.reshapable import ReshapableNetwork
 from prune_env.granularity.group.selected_groups import apply_with_selectors
 from prune_env.logits import check_logits
 from prune_env.plan import PruningPlan
@@ -26,7 +26,7 @@ from prune_env.surgery import Repair, apply_plan
 from prune_env.walk import LayerWalk
 from rewards import Outcome
 
-GiveUp = Callable[[int, int], bool]
+StopEarly = Callable[[int, int], bool]
 """Told how many images were right and how many seen, says whether the rest need not be looked at."""
 
 
@@ -61,14 +61,14 @@ class Evaluator:
         walk: LayerWalk,
         reward: ImageSet,
         calibration: ImageSet,
-        form: Form | None = None,
+        form: ExecutionSettings | None = None,
         device: str | torch.device = "cpu",
         repair: Repair | None = None,
     ) -> None:
         self.walk = walk
         self.repair = repair
         self.device = torch.device(device)
-        self.form = form or Form()
+        self.form = form or ExecutionSettings()
         self.hits = self.misses = 0
         self.images_left = 0
         self.seconds: dict[str, float] = {}
@@ -78,7 +78,7 @@ class Evaluator:
         pairs = find_fold_pairs(walk.model, calibration.images[:2])
         self._sole_readers = [pair.norm for pair in pairs]
         dtype = self.form.tensor_dtype(self.device)
-        self._skeleton = Skeleton(self._model, walk.units, dtype, pairs, self.form.folded, repair)
+        self._network = ReshapableNetwork(self._model, walk.units, dtype, pairs, self.form.folded, repair)
         self.reward = _batches(reward, self.form, self.device)
         self.calibration = _batches(calibration, self.form, self.device)
         self._cache: dict[bytes, Outcome] = {}
@@ -91,18 +91,18 @@ class Evaluator:
     @property
     def network(self) -> nn.Module:
         """The network in the shape and form of the plan that was run last."""
-        return self._skeleton.model
+        return self._network.model
 
     def dense(self) -> Outcome:
         """The outcome of the network as it is."""
         return self.evaluate(self.walk.plan({}))
 
-    def evaluate(self, plan: PruningPlan, give_up: GiveUp | None = None) -> Outcome:
+    def evaluate(self, plan: PruningPlan, stop_early: StopEarly | None = None) -> Outcome:
         """What a plan is worth on the reward set; measured when it is first asked for.
 
         Args:
             plan: The plan.
-            give_up: Asked after each batch whether to leave the rest; see `measure_accuracy`.
+            stop_early: Asked after each batch whether to leave the rest; see `measure_accuracy`.
 
         Raises:
             EvaluationError: If the accuracy or the loss is not finite.
@@ -110,10 +110,10 @@ class Evaluator:
         key = _key(plan)
         known = self._cache.get(key)
         # What one search gave up may be worth another's while.
-        if known is not None and (known.images is None or _still_given_up(known, known.images, give_up)):
+        if known is not None and (known.images is None or _still_stopped(known, known.images, stop_early)):
             self.hits += 1
             return known
-        self._cache[key] = self.run(plan, give_up)
+        self._cache[key] = self.run(plan, stop_early)
         self.misses += 1
         return self._cache[key]
 
@@ -125,7 +125,7 @@ class Evaluator:
         """Takes an outcome for the plan's from now on; it was measured before, by an evaluator like this one."""
         self._cache[_key(plan)] = outcome
 
-    def run(self, plan: PruningPlan, give_up: GiveUp | None = None) -> Outcome:
+    def run(self, plan: PruningPlan, stop_early: StopEarly | None = None) -> Outcome:
         """As `evaluate`, whether or not the plan was evaluated before.
 
         Cuts the network, recalibrates its batch norms, folds them, and measures it on the reward set, in the
@@ -134,7 +134,7 @@ class Evaluator:
         """
         network = self.ready(plan)
         with self._timed("forward"), self.form.computing(self.device):
-            measured = measure_accuracy(network, self.reward, give_up)
+            measured = measure_accuracy(network, self.reward, stop_early)
         if not (math.isfinite(measured.accuracy) and math.isfinite(measured.loss)):
             raise EvaluationError(
                 f"The network gives a loss of {measured.loss} and an accuracy of {measured.accuracy} on the reward set "
@@ -147,7 +147,7 @@ class Evaluator:
 
     def cut(self, plan: PruningPlan) -> nn.Module:
         """The network in the plan's shape with the dense network's statistics; valid until the next plan."""
-        return self._skeleton.cut(plan.kept, plan.grouped)
+        return self._network.cut(plan.kept, plan.grouped)
 
     def ready(self, plan: PruningPlan) -> nn.Module:
         """The network in the plan's shape, recalibrated, in the evaluator's form; valid until the next plan."""
@@ -157,7 +157,7 @@ class Evaluator:
             if _cuts(plan):
                 recalibrate(network, (images for images, _ in self.calibration), self._sole_readers)
         with self._timed("folding"):
-            self._skeleton.settle()
+            self._network.settle()
         return network
 
     @contextmanager
@@ -190,11 +190,11 @@ class Evaluator:
         return measure_accuracy(model, self._exact(self._sets[0])).accuracy
 
     def _exact(self, images: ImageSet) -> list[tuple[Tensor, Tensor]]:
-        return _batches(images, Form(self.form.layout, batch=self.form.batch), self.device)
+        return _batches(images, ExecutionSettings(self.form.layout, batch=self.form.batch), self.device)
 
 
-def _still_given_up(outcome: Outcome, images: int, give_up: GiveUp | None) -> bool:
-    return give_up is not None and give_up(round(images * outcome.accuracy), images)
+def _still_stopped(outcome: Outcome, images: int, stop_early: StopEarly | None) -> bool:
+    return stop_early is not None and stop_early(round(images * outcome.accuracy), images)
 
 
 def _key(plan: PruningPlan) -> bytes:
@@ -213,14 +213,14 @@ def _cuts(plan: PruningPlan) -> bool:
 
 
 def measure_accuracy(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], give_up: GiveUp | None = None
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], stop_early: StopEarly | None = None
 ) -> Measurement:
     """A network's accuracy and loss over labelled batches, the loss in float32.
 
     Args:
         model: The network, in eval mode.
         batches: Images and labels.
-        give_up: Asked after each batch, with the images that were right and those seen; True leaves the rest.
+        stop_early: Asked after each batch, with the images that were right and those seen; True leaves the rest.
 
     Raises:
         ModelError: If the network's output is not one score for each image and class.
@@ -235,12 +235,12 @@ def measure_accuracy(
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             correct += int((logits.argmax(dim=1) == labels).sum())
             count += len(labels)
-            if give_up is not None and give_up(correct, count):
+            if stop_early is not None and stop_early(correct, count):
                 break
     return Measurement(correct / count, loss / count, count)
 
 
-def _batches(images: ImageSet, form: Form, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+def _batches(images: ImageSet, form: ExecutionSettings, device: torch.device) -> list[tuple[Tensor, Tensor]]:
     """A set in memory in the form's layout and type.
 
     Batches are as even as can be: of one left-over image a batch norm over 1x1 maps could not tell a variance.

@@ -11,7 +11,7 @@ NumberType = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
-class Form:
+class ExecutionSettings:
     """How an evaluation's forward passes run.
 
     Attributes:

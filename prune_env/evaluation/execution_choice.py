@@ -13,11 +13,11 @@ from scipy.stats import spearmanr
 from prune_env.budget import Budget
 from prune_env.common.errors import EvaluationError
 from prune_env.common.fingerprint import fingerprint, weights_digest
-from prune_env.config.sections import FormSection
+from prune_env.config.sections import ExecutionSection
 from prune_env.data import ImageSet
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.evaluation.execution import Form
-from prune_env.evaluation.execution_memory import FormChoice, machine_name, recall, remember
+from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.evaluation.execution_memory import ExecutionChoice, machine_name, recall, remember
 from prune_env.plan import PruningPlan
 from prune_env.surgery import Repair
 from prune_env.walk import LayerWalk, Scores
@@ -45,7 +45,7 @@ EVERY = ("layout", "folded", "threads", "batch")
 
 
 @dataclass(frozen=True)
-class FormChooser:
+class ExecutionChooser:
     """Measures forms on one network's own evaluations.
 
     Attributes:
@@ -72,7 +72,7 @@ class FormChooser:
     facts: Mapping[str, Any] = field(default_factory=dict)
     tell: Callable[[str], None] = lambda _: None
 
-    def choose(self, given: FormSection, evaluations: int) -> FormChoice:
+    def choose(self, given: ExecutionSection, evaluations: int) -> ExecutionChoice:
         """The fastest form among those that the settings leave open.
 
         One property is tried after the other [our choice], at the widths of the uniform plan; the forms that compete
@@ -84,7 +84,7 @@ class FormChooser:
         """
         options = self._options(given, evaluations)
         if all(len(values) == 1 for values in options.values()):
-            return FormChoice(_first(options), "given")
+            return ExecutionChoice(_first(options), "given")
         facts = self._facts(options)
         choice = recall(facts, options)
         if choice is None:
@@ -92,7 +92,7 @@ class FormChooser:
             remember(facts, choice)
         return choice
 
-    def _options(self, given: FormSection, evaluations: int) -> dict[str, tuple[Any, ...]]:
+    def _options(self, given: ExecutionSection, evaluations: int) -> dict[str, tuple[Any, ...]]:
         options: dict[str, tuple[Any, ...]] = {
             "layout": ("channels_last", "contiguous"),
             "folded": (True, False),
@@ -102,8 +102,8 @@ class FormChooser:
         }
         return {key: values if (one := getattr(given, key)) is None else (one,) for key, values in options.items()}
 
-    def _measured(self, options: dict[str, tuple[Any, ...]]) -> FormChoice:
-        timings: list[tuple[Form, float]] = []
+    def _measured(self, options: dict[str, tuple[Any, ...]]) -> ExecutionChoice:
+        timings: list[tuple[ExecutionSettings, float]] = []
         start = _first(options)
         sets = self._excerpt(start)
         # A batch that is no larger than what is timed: more would be the same forward pass under another name.
@@ -114,16 +114,16 @@ class FormChooser:
         if "bfloat16" in options["dtype"][1:]:
             fast = self._swept(replace(best, dtype="bfloat16"), options, EVERY, sets, timings)
             best, agreement = self._agreeing(best, fast, options, sets)
-        return FormChoice(best, "measured", tuple(timings), agreement)
+        return ExecutionChoice(best, "measured", tuple(timings), agreement)
 
     def _swept(
         self,
-        best: Form,
+        best: ExecutionSettings,
         options: dict[str, tuple[Any, ...]],
         keys: Sequence[str],
         sets: tuple[ImageSet, ImageSet],
-        timings: list[tuple[Form, float]],
-    ) -> Form:
+        timings: list[tuple[ExecutionSettings, float]],
+    ) -> ExecutionSettings:
         """The best form after one property was tried after the other."""
         for key in keys:
             forms = dict.fromkeys((best, *(replace(best, **{key: value}) for value in options[key])))
@@ -138,8 +138,12 @@ class FormChooser:
         return best
 
     def _agreeing(
-        self, exact: Form, fast: Form, options: dict[str, tuple[Any, ...]], sets: tuple[ImageSet, ImageSet]
-    ) -> tuple[Form, float | None]:
+        self,
+        exact: ExecutionSettings,
+        fast: ExecutionSettings,
+        options: dict[str, tuple[Any, ...]],
+        sets: tuple[ImageSet, ImageSet],
+    ) -> tuple[ExecutionSettings, float | None]:
         """The fast form if it saves time and ranks plans as the exact one does, or else the exact one.
 
         Folded weights are rounded after recalibration; where that spoils the ranks, batch norms may be kept.
@@ -161,7 +165,7 @@ class FormChooser:
                 return form, agreement
         return exact, agreement if math.isfinite(agreement) else None
 
-    def _rewards(self, form: Form, plans: Sequence[PruningPlan]) -> list[float]:
+    def _rewards(self, form: ExecutionSettings, plans: Sequence[PruningPlan]) -> list[float]:
         evaluator = Evaluator(self.walk, self.reward, self.calibration, form, self.device, self.repair)
         rewards = []
         for number, plan in enumerate(plans):
@@ -169,7 +173,7 @@ class FormChooser:
             rewards.append(self.ranks(evaluator, plan))
         return rewards
 
-    def _excerpt(self, form: Form) -> tuple[ImageSet, ImageSet]:
+    def _excerpt(self, form: ExecutionSettings) -> tuple[ImageSet, ImageSet]:
         """Enough of both sets, in their proportions, to time an evaluation within about `SECONDS`."""
         few = part(self.reward, 16), part(self.calibration, 16)
         # A network that runs in no form at all says so when it is evaluated.
@@ -180,11 +184,13 @@ class FormChooser:
             part(self.calibration, max(16, round(share * len(self.calibration)))),
         )
 
-    def _time(self, forms: Sequence[Form], sets: tuple[ImageSet, ImageSet]) -> dict[Form, float]:
+    def _time(
+        self, forms: Sequence[ExecutionSettings], sets: tuple[ImageSet, ImageSet]
+    ) -> dict[ExecutionSettings, float]:
         """Seconds an image of each form that runs, taken in turn: its least of some rounds."""
         plan = self.walk.plan(self.budget.names(self.budget.uniform()))
         evaluators = {form: Evaluator(self.walk, *sets, form, self.device, self.repair) for form in forms}
-        seconds: dict[Form, list[float]] = {form: [] for form in forms}
+        seconds: dict[ExecutionSettings, list[float]] = {form: [] for form in forms}
         for turn in range(1 + ROUNDS):
             for form, evaluator in list(evaluators.items()):
                 started = time.perf_counter()
@@ -231,8 +237,8 @@ def random_plans(walk: LayerWalk, budget: Budget, scores: Scores, count: int, se
         yield walk.plan(budget.names(budget.random(generator)), scores)
 
 
-def _first(options: dict[str, tuple[Any, ...]]) -> Form:
-    return Form(**{key: values[0] for key, values in options.items()})
+def _first(options: dict[str, tuple[Any, ...]]) -> ExecutionSettings:
+    return ExecutionSettings(**{key: values[0] for key, values in options.items()})
 
 
 def _fitting(batches: Sequence[int], images: int) -> tuple[int, ...]:

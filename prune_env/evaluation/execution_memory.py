@@ -14,11 +14,11 @@ import torch
 
 from prune_env.common.files import atomic_write
 from prune_env.common.versions import versions
-from prune_env.evaluation.execution import Form
+from prune_env.evaluation.execution import ExecutionSettings
 
 
 @dataclass(frozen=True)
-class FormChoice:
+class ExecutionChoice:
     """A form and why it was taken.
 
     Attributes:
@@ -29,9 +29,9 @@ class FormChoice:
             float32; None where it was not needed, or is no number.
     """
 
-    form: Form
+    form: ExecutionSettings
     reason: str
-    timings: tuple[tuple[Form, float], ...] = ()
+    timings: tuple[tuple[ExecutionSettings, float], ...] = ()
     agreement: float | None = None
 
     def as_record(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class FormChoice:
         return {"form": asdict(self.form), "reason": self.reason, "agreement": self.agreement, "timings": timings}
 
 
-def remember(facts: Mapping[str, Any], choice: FormChoice) -> None:
+def remember(facts: Mapping[str, Any], choice: ExecutionChoice) -> None:
     """Keeps a choice for the next run with the same facts; what cannot be written is measured again then."""
     place = _place(facts)
     with suppress(OSError):
@@ -48,15 +48,15 @@ def remember(facts: Mapping[str, Any], choice: FormChoice) -> None:
         atomic_write(place, json.dumps(choice.as_record(), indent=2).encode())
 
 
-def recall(facts: Mapping[str, Any], options: Mapping[str, tuple[Any, ...]]) -> FormChoice | None:
+def recall(facts: Mapping[str, Any], options: Mapping[str, tuple[Any, ...]]) -> ExecutionChoice | None:
     """The choice made before among these options; None where there is none, or its file holds anything else."""
     try:
         record = json.loads(_place(facts).read_bytes())
-        form, agreement = Form(**record["form"]), record["agreement"]
+        form, agreement = ExecutionSettings(**record["form"]), record["agreement"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     fits = all(getattr(form, key) in values for key, values in options.items())
-    return FormChoice(form, "remembered", agreement=agreement) if fits else None
+    return ExecutionChoice(form, "remembered", agreement=agreement) if fits else None
 
 
 def machine_name(device: torch.device) -> str:

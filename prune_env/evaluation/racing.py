@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scipy.stats import hypergeom
 
-from prune_env.evaluation.evaluator import GiveUp
+from prune_env.evaluation.evaluator import StopEarly
 from rewards import Outcome, Reward
 
 CONFIDENCE = 0.99
@@ -31,7 +31,7 @@ class Race:
     images: int
     looks: int
 
-    def against(self, best: float, macs: int, params: int, latency: float | None = None) -> GiveUp:
+    def against(self, best: float, macs: int, params: int, latency: float | None = None) -> StopEarly:
         """What says when to leave a network of this cost, given the best reward so far."""
         needed = self.needed(best, macs, params, latency)
         return lambda correct, seen: self.is_lost(needed, correct, seen)

@@ -81,7 +81,7 @@ class _Quick:
             del vars(self.norm)["forward"]
 
 
-class Skeleton:
+class ReshapableNetwork:
     """A network that is cut again and again.
 
     Args:

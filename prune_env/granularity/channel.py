@@ -6,7 +6,7 @@ from prune_env.budget import Budget
 from prune_env.common.arrays import IntArray
 
 
-class Draft:
+class PlanBuilder:
     """Widths of units, decided in forward order.
 
     Args:
@@ -44,7 +44,7 @@ class Draft:
 
     @property
     def share(self) -> float:
-        """The share of the dense cost that the draft has."""
+        """The share of the dense cost that the builder has."""
         return min(1.0, self.budget.form.cost(self.widths) / self.budget.dense)
 
     def groups_of(self, number: int) -> dict[str, int]:  # noqa: ARG002  (here nothing falls into groups)

@@ -1,4 +1,4 @@
-"""Feature-map ranks: the mean rank of every map, where the next layer reads it, as HRank (Lin et al., CVPR 2020) does."""
+"""Feature-map ranks: the mean rank of every map where the next layer reads it (HRank, Lin et al., CVPR 2020)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -190,7 +190,7 @@ class Trainer:
                 found[f"momentum.{name}"] = momentum
         return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in found.items()}
 
-    def take_up(self, state: Mapping[str, Tensor], done: int) -> None:
+    def resume(self, state: Mapping[str, Tensor], done: int) -> None:
         """Goes on from what `state` gave after so many epochs.
 
         Raises:
@@ -204,7 +204,7 @@ class Trainer:
             if name in momenta:
                 self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momenta[name])
         if self._selection:
-            self._selection.take_up(done / self.settings.epochs)
+            self._selection.resume(done / self.settings.epochs)
         self.done = done
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.layers import Convolution, channels_of, is_depthwise
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.models.shortcut import ZeroPadShortcut
 from prune_env.surgery.channels import sliced_tensors
 from prune_env.surgery.repair import Sides
@@ -77,7 +77,7 @@ class Merging:
         return inputs
 
 
-def similar_filters(subject: Subject) -> StandIns:
+def similar_filters(context: ScoringContext) -> StandIns:
     """Stand-ins by folded filters and biases [our choice].
 
     For a channel that is cut, the kept one stands whose weights and bias, of all that writes the unit, are nearest,
@@ -85,16 +85,16 @@ def similar_filters(subject: Subject) -> StandIns:
     nothing comes nearer to the channel than its absence.
     """
     distances, lengths = {}, {}
-    for unit in subject.walk.free:
+    for unit in context.walk.free:
         rows = []
-        for producer in subject.producers(unit):
-            layer = subject.folded.get_submodule(producer.module)
+        for producer in context.producers(unit):
+            layer = context.folded.get_submodule(producer.module)
             bias = layer._parameters["bias"]
             places = torch.as_tensor(producer.index, device=layer.get_parameter("weight").device)
             rows.append(layer.get_parameter("weight").detach()[places].flatten(1))
             if bias is not None:
                 rows.append(bias.detach()[places])
-        rows += _beside(subject, unit)
+        rows += _beside(context, unit)
         filters = torch.cat(rows, dim=1).double().cpu().numpy()
         distances[unit.name], lengths[unit.name] = cdist(filters, filters), np.linalg.norm(filters, axis=1)
 
@@ -107,11 +107,11 @@ def similar_filters(subject: Subject) -> StandIns:
     return stand_ins
 
 
-def _beside(subject: Subject, unit: Unit) -> list[Tensor]:
+def _beside(context: ScoringContext, unit: Unit) -> list[Tensor]:
     """Numbers by channel of what the unit runs through beside convolutions: unfolded batch norms, PReLUs."""
     found = []
     for member in unit.members:
-        module = subject.folded.get_submodule(member.module)
+        module = context.folded.get_submodule(member.module)
         if member.side == "in" or isinstance(module, (*Convolution, nn.Linear)):
             continue
         own = [*module._parameters.values(), *module._buffers.values()]

@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from prune_env.config import RunConfig
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.report.figure_style import figure_pixels
 from prune_env.report.figures import Tried, accuracy_against_macs, group_count_heat_map, keep_ratio_heat_map
@@ -39,26 +39,26 @@ class BoardListener:
 
     Args:
         folder: Where the log goes; made where it is missing.
-        task: The task that is searched. Its trials, also those outside of episodes, are heard from now on.
+        problem: The problem that is searched. Its trials, also those outside of episodes, are heard from now on.
         config: The run's settings.
     """
 
-    def __init__(self, folder: Path, task: PruningTask, config: RunConfig) -> None:
-        self.task = task
+    def __init__(self, folder: Path, problem: PruningProblem, config: RunConfig) -> None:
+        self.problem = problem
         self.config = config
         # A run that is gone through again is written anew, and TensorBoard is told to forget what it had.
-        again = 0 if task.recalling else None
+        again = 0 if problem.recalling else None
         self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS, purge_step=again)
         self._history: list[list[float]] = []
         self._groups: list[list[int]] = []
-        self._grouped = [] if task.groups is None else [found.name for found in task.groups.grouping.convolutions]
+        self._grouped = [] if problem.groups is None else [found.name for found in problem.groups.grouping.convolutions]
         self._last: Episode | None = None
-        self._tried = [self._point("dense", nan, task.baseline)]
+        self._tried = [self._point("dense", nan, problem.baseline)]
         self._heard: Trial | None = None
         self._pictured = -1
-        task.listeners.append(self._hear)
+        problem.listeners.append(self._hear)
         self._writer.add_text("settings", _code_block(config.dump_yaml()))
-        self._writer.add_text("units", _units_table(task))
+        self._writer.add_text("units", _units_table(problem))
 
     def __call__(self, episode: Episode, search: Search) -> None:  # noqa: ARG002  (every listener is given it)
         """Writes one episode."""
@@ -66,7 +66,7 @@ class BoardListener:
         if trial is not self._heard:
             self._hear(trial)
         widths = trial.plan.widths
-        ratios = {unit.name: widths[unit.name] / unit.channels for unit in self.task.budget.units}
+        ratios = {unit.name: widths[unit.name] / unit.channels for unit in self.problem.budget.units}
         self._history.append(list(ratios.values()))
         groups = {name: trial.plan.groups.get(name, 1) for name in self._grouped}
         self._groups.append(list(groups.values()))
@@ -75,8 +75,8 @@ class BoardListener:
             "search/reward": trial.reward,
             "search/best_reward": episode.best.reward,
             "search/accuracy": trial.outcome.accuracy,
-            "search/macs_share": trial.outcome.macs / self.task.baseline.macs,
-            "search/params_share": trial.outcome.params / self.task.baseline.params,
+            "search/macs_share": trial.outcome.macs / self.problem.baseline.macs,
+            "search/params_share": trial.outcome.params / self.problem.baseline.params,
             **episode.scalars,
             **{f"keep_ratio/{name}": ratio for name, ratio in ratios.items()},
             **{f"groups/{name}": count for name, count in groups.items()},
@@ -87,9 +87,9 @@ class BoardListener:
 
     def close(self) -> None:
         """Writes the last pictures and the hyperparameters, and closes the log; a second call does nothing."""
-        if self._hear not in self.task.listeners:
+        if self._hear not in self.problem.listeners:
             return
-        self.task.listeners.remove(self._hear)
+        self.problem.listeners.remove(self._hear)
         if self._last is not None:
             if self._pictured != self._last.number:
                 self._write_pictures(self._last)
@@ -106,11 +106,11 @@ class BoardListener:
 
     def _hear(self, trial: Trial) -> None:
         self._heard = trial
-        self._tried.append(self._point(trial.kind, trial.reward, trial.outcome))
+        self._tried.append(self._point(trial.proposed_by, trial.reward, trial.outcome))
 
-    def _point(self, kind: str, reward: float, outcome: Outcome) -> Tried:
+    def _point(self, proposed_by: str, reward: float, outcome: Outcome) -> Tried:
         accuracy = outcome.accuracy if outcome.complete else nan
-        return Tried(kind, reward, accuracy, outcome.macs / self.task.baseline.macs)
+        return Tried(proposed_by, reward, accuracy, outcome.macs / self.problem.baseline.macs)
 
     def _write_scalars(self, values: dict[str, float], step: int) -> None:
         # One record for all of them: add_scalar writes one each, which takes several times as long.
@@ -118,7 +118,7 @@ class BoardListener:
         self._add_summary(summary, step)
 
     def _write_pictures(self, episode: Episode) -> None:
-        budget = self.task.budget
+        budget = self.problem.budget
         names = [unit.name for unit in budget.units]
         first = episode.number + 1 - len(self._history)
         scatter = accuracy_against_macs(self._tried, budget.keep if budget.metric == "macs" else None)
@@ -173,12 +173,12 @@ def _code_block(text: str) -> str:
     return "".join(f"    {line}\n" for line in text.splitlines())
 
 
-def _units_table(task: PruningTask) -> str:
+def _units_table(problem: PruningProblem) -> str:
     """The walk as a Markdown table."""
 
     def cell(value: object) -> str:
         return str(value).replace("|", "\\|").replace("\n", " ")
 
     rows = ["| unit | channels | protected |", "|---|---:|---|"]
-    rows += [f"| {cell(unit.name)} | {unit.channels} | {cell(unit.protected or '')} |" for unit in task.walk.units]
+    rows += [f"| {cell(unit.name)} | {unit.channels} | {cell(unit.protected or '')} |" for unit in problem.walk.units]
     return "\n".join(rows)

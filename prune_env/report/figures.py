@@ -23,13 +23,13 @@ class Tried(NamedTuple):
     """One plan that was tried.
 
     Attributes:
-        kind: Who proposed it: probe, uniform, dense, or a search's name.
+        proposed_by: Who proposed it: probe, uniform, dense, or a search's name.
         reward: What it is worth.
         accuracy: On the reward set, in [0, 1]; nan, and not drawn, where only a part of the set was looked at.
         macs_share: Its MACs as a share of the dense network's, in (0, 1].
     """
 
-    kind: str
+    proposed_by: str
     reward: float
     accuracy: float
     macs_share: float
@@ -124,15 +124,17 @@ def accuracy_against_macs(tried: Sequence[Tried], budget: float | None = None) -
     axes.xaxis.set_major_formatter(style.percent())
     axes.yaxis.set_major_formatter(style.percent())
     axes.grid(axis="x", color=style.PALE, linewidth=0.8)
-    looks = style.looks_of(one.kind for one in tried)
+    looks = style.looks_of(one.proposed_by for one in tried)
     # Few points are drawn over many, or they would be lost.
-    for kind in sorted(looks, key=lambda kind: -sum(one.kind == kind for one in tried)):
-        colour, marker = looks[kind]
-        points = np.array([(one.macs_share, one.accuracy) for one in tried if one.kind == kind])
+    for proposed_by in sorted(looks, key=lambda proposed_by: -sum(one.proposed_by == proposed_by for one in tried)):
+        colour, marker = looks[proposed_by]
+        points = np.array([(one.macs_share, one.accuracy) for one in tried if one.proposed_by == proposed_by])
         alone = len(points) == 1
         size = {"*": 200.0}.get(marker, 64.0) if alone else 26.0
         edge = 1.3 if marker == "x" else 0.0
-        dots = axes.scatter(points[:, 0], points[:, 1], s=size, c=colour, marker=marker, linewidths=edge, label=kind)
+        dots = axes.scatter(
+            points[:, 0], points[:, 1], s=size, c=colour, marker=marker, linewidths=edge, label=proposed_by
+        )
         dots.set(alpha=1.0 if alone else 0.55, zorder=3)
     if budget is not None:
         axes.axvline(budget, color=style.INK, lw=1.2, linestyle=(0, (4, 3)), label=f"budget {budget:.0%}", zorder=2)
@@ -189,18 +191,18 @@ def _draw_keep_ratios(axes: Axes, plan: PruningPlan, compare: Mapping[str, int] 
 
 def _draw_rewards(axes: Axes, tried: Sequence[Tried]) -> None:
     style.plain_axes(axes, "episode", "reward")
-    looks = style.looks_of(one.kind for one in tried)
-    uniform = [one.reward for one in tried if one.kind == "uniform"]
+    looks = style.looks_of(one.proposed_by for one in tried)
+    uniform = [one.reward for one in tried if one.proposed_by == "uniform"]
     floor = _reward_floor(tried)
-    for kind in (kind for kind in looks if kind not in NOT_A_SEARCH):
-        rewards = np.array([one.reward for one in tried if one.kind == kind])
+    for proposed_by in (proposed_by for proposed_by in looks if proposed_by not in NOT_A_SEARCH):
+        rewards = np.array([one.reward for one in tried if one.proposed_by == proposed_by])
         episodes, low = np.arange(len(rewards)), rewards < floor
-        colour, marker = looks[kind]
+        colour, marker = looks[proposed_by]
         axes.scatter(episodes[~low], rewards[~low], s=16, color=colour, marker=marker, alpha=0.4, linewidths=0.0)
         off = axes.scatter(episodes[low], np.full(low.sum(), floor), s=16, color=colour, marker="v", alpha=0.4, lw=0.0)
         off.set_clip_on(False)
         best = np.maximum.accumulate(rewards)
-        axes.plot(best, color=colour, linewidth=2.0, drawstyle="steps-post", label=f"{kind}, best so far")
+        axes.plot(best, color=colour, linewidth=2.0, drawstyle="steps-post", label=f"{proposed_by}, best so far")
     if uniform:
         axes.axhline(max(uniform), color=style.VERMILION, linewidth=1.8, linestyle=(0, (4, 3)), label="uniform plan")
     axes.xaxis.set_major_locator(style.whole_numbers())
@@ -213,12 +215,12 @@ def _draw_rewards(axes: Axes, tried: Sequence[Tried]) -> None:
 
 def _reward_floor(tried: Sequence[Tried]) -> float:
     """Where the reward's axis starts: a few wild early plans would squeeze all that is worth seeing; -inf for none."""
-    searches = [one for one in tried if one.kind not in NOT_A_SEARCH]
+    searches = [one for one in tried if one.proposed_by not in NOT_A_SEARCH]
     if len(searches) < 20:
         return -np.inf
     low, middle, high = np.quantile([one.reward for one in searches], (0.0, 0.5, 1.0))
     best: dict[str, float] = {}
-    for one in (one for one in tried if one.kind not in ("probe", "dense")):
-        best[one.kind] = max(one.reward, best.get(one.kind, one.reward))
+    for one in (one for one in tried if one.proposed_by not in ("probe", "dense")):
+        best[one.proposed_by] = max(one.reward, best.get(one.proposed_by, one.reward))
     floor = min(high - max(3.0 * (high - middle), 0.25 * (high - low)), min(best.values()) - 0.05 * (high - low))
     return float(floor) if low < floor else -np.inf

@@ -26,7 +26,7 @@ TOO_SLOW = 0.95
 
 
 @dataclass(frozen=True)
-class Row:
+class NetworkRow:
     """What one network gives.
 
     Attributes:
@@ -66,7 +66,7 @@ class Row:
 
 def compare_plans(
     evaluator: Evaluator, splits: Splits, plans: Mapping[str, PruningPlan], batch: int | None = LATENCY_BATCH
-) -> list[Row]:
+) -> list[NetworkRow]:
     """Measures plans side by side: reward set, test set, costs and latency.
 
     Args:
@@ -84,7 +84,7 @@ def compare_networks(
     splits: Splits,
     networks: Mapping[str, tuple[nn.Module, PlannedCosts]],
     batch: int | None = LATENCY_BATCH,
-) -> list[Row]:
+) -> list[NetworkRow]:
     """Measures networks side by side, as `compare_plans`.
 
     Args:
@@ -101,7 +101,7 @@ def compare_networks(
         images = batch_to_time(splits, batch, evaluator.device, evaluator.form.memory_format)
         latencies = measure_latency(models, images)
     return [
-        Row(
+        NetworkRow(
             name,
             evaluator.measure(model),
             measure_quality(model, test_batches(evaluator, splits)),
@@ -114,7 +114,7 @@ def compare_networks(
     ]
 
 
-def warnings_of(rows: Sequence[Row]) -> list[str]:
+def warnings_of(rows: Sequence[NetworkRow]) -> list[str]:
     """What to say of networks that do fewer MACs than the first, the dense one, and are no faster."""
     dense, found = rows[0], []
     for row in rows[1:]:
@@ -137,7 +137,7 @@ def test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[tuple[Tensor,
         yield images, batch.labels.to(evaluator.device)
 
 
-def render(rows: list[Row], title: str, batch: int = LATENCY_BATCH) -> Table:
+def render(rows: list[NetworkRow], title: str, batch: int = LATENCY_BATCH) -> Table:
     """The table for the console; the first row is the dense network."""
     dense = rows[0]
     table = Table(title=title, box=SIMPLE, title_justify="left", pad_edge=False)

@@ -12,7 +12,7 @@ from prune_env.report.figures import (
     result_picture,
     reward_curve,
 )
-from prune_env.report.run_record import Row, RunRecord, Sensitivity, Summary, read_run
+from prune_env.report.run_record import RowRecord, RunRecord, SensitivityRecord, Summary, read_run
 from prune_env.runs.directory import RunDirectory
 
 
@@ -81,7 +81,7 @@ def verdicts(summary: Summary) -> list[tuple[str, bool]]:
     return sentences
 
 
-def _compare(found: Row, other: Row, ours: float, theirs: float, where: str) -> tuple[str, bool]:
+def _compare(found: RowRecord, other: RowRecord, ours: float, theirs: float, where: str) -> tuple[str, bool]:
     points = f"{100 * abs(ours - theirs):.2f} points"
     if ours > theirs:
         return f"On the {where} {found.name} beats {other.name} by {points}: {ours:.2%} against {theirs:.2%}.", True
@@ -93,7 +93,7 @@ def _compare(found: Row, other: Row, ours: float, theirs: float, where: str) -> 
     return f"On the {where} {other.name} beats {found.name} by {points}: {theirs:.2%} against {ours:.2%}.", False
 
 
-def _compare_speed(found: Row, other: Row) -> list[tuple[str, bool]]:
+def _compare_speed(found: RowRecord, other: RowRecord) -> list[tuple[str, bool]]:
     """A sentence where the timings differ by more than their spread."""
     if found.latency_ms is None or other.latency_ms is None:
         return []
@@ -183,7 +183,7 @@ def _groups(record: RunRecord) -> list[str]:
     ]
 
 
-def _evidence(report: Sensitivity) -> list[str]:
+def _evidence(report: SensitivityRecord) -> list[str]:
     rows = [
         [
             layer.layer,

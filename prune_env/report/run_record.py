@@ -26,7 +26,7 @@ class Quartiles(BaseModel):
     q3: float
 
 
-class Row(BaseModel):
+class RowRecord(BaseModel):
     """One network of the result table; accuracies in [0, 1], MACs for one image."""
 
     name: str
@@ -50,7 +50,7 @@ class Summary(BaseModel):
     model: str
     search: str
     budget: SummaryBudget
-    rows: list[Row] = Field(min_length=1)
+    rows: list[RowRecord] = Field(min_length=1)
     threads: int
     device: str
     batch_size: int
@@ -60,7 +60,7 @@ class Summary(BaseModel):
     seconds_per_evaluation: float
     command: str
 
-    def row(self, name: str) -> Row | None:
+    def row(self, name: str) -> RowRecord | None:
         """The row of a name, or None."""
         return next((row for row in self.rows if row.name == name), None)
 
@@ -71,7 +71,7 @@ class Summary(BaseModel):
         return f"{self.model} at {self.budget.keep:.0%} of the {metric}"
 
 
-class Evidence(BaseModel):
+class LayerEvidenceRecord(BaseModel):
     """The evidence for one layer, as `prune_env.protection.sensitivity.LayerEvidence`."""
 
     layer: str
@@ -83,10 +83,10 @@ class Evidence(BaseModel):
     histogram: list[int]
 
 
-class Sensitivity(BaseModel):
+class SensitivityRecord(BaseModel):
     """``sensitivity.json``, as `prune_env.protection.sensitivity.SensitivityReport`."""
 
-    layers: list[Evidence]
+    layers: list[LayerEvidenceRecord]
     sensitive: dict[str, str]
     rank_threshold: float
     layer_threshold: float
@@ -120,7 +120,7 @@ class RunRecord:
     groups: npt.NDArray[np.float64]
     grouped: list[str]
     group_times: Mapping[str, Mapping[int, float]]
-    sensitivity: Sensitivity | None
+    sensitivity: SensitivityRecord | None
     settings: str
     versions: Mapping[str, str]
 
@@ -175,7 +175,7 @@ def read_run(run: RunDirectory) -> RunRecord:
         groups=np.array(groups, dtype=np.float64).reshape(len(groups), len(times)),
         grouped=list(times),
         group_times=times,
-        sensitivity=_read(run.sensitivity, Sensitivity) if run.sensitivity.is_file() else None,
+        sensitivity=_read(run.sensitivity, SensitivityRecord) if run.sensitivity.is_file() else None,
         settings=settings,
         versions=dict(_versions(settings)),
     )

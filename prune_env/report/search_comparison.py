@@ -19,7 +19,7 @@ Curve = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SeedResult:
     """What one search found with one seed.
 
     Attributes:
@@ -106,7 +106,7 @@ def best_so_far(run: RunDirectory, search: str, evaluations: int) -> tuple[Curve
     return np.array([record["accuracy"] for record in records]), records
 
 
-def as_record(searches: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+def as_record(searches: Mapping[str, Sequence[SeedResult]]) -> dict[str, Any]:
     """The comparison as plain data, by search."""
     found = {}
     for name, outcomes in searches.items():
@@ -127,7 +127,7 @@ def as_record(searches: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
     return found
 
 
-def render(searches: Mapping[str, Sequence[Outcome]], title: str) -> Table:
+def render(searches: Mapping[str, Sequence[SeedResult]], title: str) -> Table:
     """The table, best search first; accuracies in per cent."""
     table = Table(box=SIMPLE, title=title, title_justify="left")
     first = next(iter(searches.values()))[0]
@@ -150,7 +150,7 @@ def render(searches: Mapping[str, Sequence[Outcome]], title: str) -> Table:
     return table
 
 
-def wins(searches: Mapping[str, Sequence[Outcome]], name: str) -> int:
+def wins(searches: Mapping[str, Sequence[SeedResult]], name: str) -> int:
     """In how many seeds a search's best plan at the end was better than that of every other."""
     last = list(searches[name][0].best)[-1]
     found = 0
@@ -165,5 +165,5 @@ def wins(searches: Mapping[str, Sequence[Outcome]], name: str) -> int:
     return found
 
 
-def _interval(outcomes: Sequence[Outcome], count: int) -> Interval:
+def _interval(outcomes: Sequence[SeedResult], count: int) -> Interval:
     return Interval.of([outcome.best[count] for outcome in outcomes])

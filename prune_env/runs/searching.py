@@ -14,15 +14,15 @@ from prune_env.budget.latency_model import LatencyModel
 from prune_env.common.errors import RunError
 from prune_env.common.fingerprint import weights_digest
 from prune_env.config import RunConfig
-from prune_env.config.sections import FormSection
+from prune_env.config.sections import ExecutionSection
 from prune_env.criteria import save_scores
 from prune_env.data import Splits
-from prune_env.env.builders import load_model, load_splits, make_task
-from prune_env.env.problem import PruningTask
+from prune_env.env.builders import load_model, load_splits, make_problem
+from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.models import save_weights
 from prune_env.report.board import BoardListener
-from prune_env.report.network_table import Row
+from prune_env.report.network_table import NetworkRow
 from prune_env.runs.directory import RunDirectory
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode, SearchResult
@@ -34,7 +34,7 @@ OnTrial = Callable[[Trial], None]
 OnEpisode = Callable[[Episode], None]
 
 
-def prepare(settings: RunConfig, run: RunDirectory | None = None) -> tuple[Splits, PruningTask]:
+def prepare(settings: RunConfig, run: RunDirectory | None = None) -> tuple[Splits, PruningProblem]:
     """Loads what the settings name and readies it for a search, telling of it on the console.
 
     Args:
@@ -55,38 +55,40 @@ def prepare(settings: RunConfig, run: RunDirectory | None = None) -> tuple[Split
         if run is not None and run.latency.is_file():
             latency = LatencyModel.from_record(run.read_json(run.latency))
         times = read_times(run) if run is not None and run.groups.is_file() else None
-        task = make_task(settings, splits, model, status.update, known, latency, times)
-    low, high = task.reachable(settings.env.action)
+        problem = make_problem(settings, splits, model, status.update, known, latency, times)
+    low, high = problem.reachable(settings.env.action)
     console.print(
-        f"{settings.model.name}: {len(task.budget.units)} of {len(task.walk.units)} units free, reachable "
+        f"{settings.model.name}: {len(problem.budget.units)} of {len(problem.walk.units)} units free, reachable "
         f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {settings.budget.keep:.0%}"
     )
-    return splits, task
+    return splits, problem
 
 
-def start_run(folder: Path, settings: RunConfig, splits: Splits, task: PruningTask) -> RunDirectory:
+def start_run(folder: Path, settings: RunConfig, splits: Splits, problem: PruningProblem) -> RunDirectory:
     """Makes the directory of a new run, with all that its search can be taken up from.
 
     Raises:
         RunError: If the folder exists or cannot be made.
     """
-    assert task.form_choice is not None
+    assert problem.execution_choice is not None
     with RunDirectory.making(folder) as run:
         # With what was measured in it, the run's own config makes the same run again.
-        env = settings.env.model_copy(update={"round_to": task.budget.round_to})
-        form = FormSection(**asdict(task.form_choice.form))
+        env = settings.env.model_copy(update={"round_to": problem.budget.round_to})
+        form = ExecutionSection(**asdict(problem.execution_choice.form))
         run.write_config(settings.model_copy(update={"form": form, "env": env}))
-        if task.latency is not None:
-            run.write_json(run.latency, task.latency.as_record())
-        if task.groups is not None:
-            run.write_json(run.groups, task.groups.as_record())
+        if problem.latency is not None:
+            run.write_json(run.latency, problem.latency.as_record())
+        if problem.groups is not None:
+            run.write_json(run.groups, problem.groups.as_record())
         run.write_json(run.splits, splits.record())
-        run.write_json(run.form, {**task.form_choice.as_record(), "weights": weights_digest(task.walk.model)})
-        save_scores(settings.criterion.name, task.subject, task.scores, run.scores)
-        if task.report is not None:
-            run.write_json(run.sensitivity, task.report.as_record())
+        run.write_json(
+            run.form, {**problem.execution_choice.as_record(), "weights": weights_digest(problem.walk.model)}
+        )
+        save_scores(settings.criterion.name, problem.context, problem.scores, run.scores)
+        if problem.report is not None:
+            run.write_json(run.sensitivity, problem.report.as_record())
         if settings.model.weights is None:
-            save_weights(task.walk.model, run.dense_weights)
+            save_weights(problem.walk.model, run.dense_weights)
     return RunDirectory.open(folder)
 
 
@@ -124,13 +126,13 @@ def differing_settings(started: RunConfig, wanted: RunConfig) -> list[str]:
     return [key for key in ours if key not in ("form", "run") and ours[key] != theirs[key]]
 
 
-def check_same_start(run: RunDirectory, splits: Splits, task: PruningTask) -> None:
+def check_same_start(run: RunDirectory, splits: Splits, problem: PruningProblem) -> None:
     """Refuses to go on with other weights or other images.
 
     Raises:
         RunError: If either is not what the run was started with.
     """
-    if run.read_json(run.form).get("weights") != weights_digest(task.walk.model):
+    if run.read_json(run.form).get("weights") != weights_digest(problem.walk.model):
         raise RunError(
             f"{str(run.root)!r} was started with other weights than model.weights holds now. Give it the same "
             "weights, or start a new run."
@@ -143,7 +145,7 @@ def check_same_start(run: RunDirectory, splits: Splits, task: PruningTask) -> No
 
 
 def search_into(
-    run: RunDirectory, task: PruningTask, settings: RunConfig, on_trial: OnTrial, on_episode: OnEpisode
+    run: RunDirectory, problem: PruningProblem, settings: RunConfig, on_trial: OnTrial, on_episode: OnEpisode
 ) -> tuple[Trial, SearchResult]:
     """Tries the uniform plan and runs the search, keeping every trial, the best plan and the policy in the run.
 
@@ -152,7 +154,7 @@ def search_into(
 
     Args:
         run: The run.
-        task: A task without trials.
+        problem: A problem without trials.
         settings: The run's settings.
         on_trial: Hears of each trial.
         on_episode: Hears of each plan that the search proposed.
@@ -172,7 +174,7 @@ def search_into(
 
     def keep(episode: Episode, search: Search) -> None:
         nonlocal written
-        if episode.best is not written and not task.recalling:
+        if episode.best is not written and not problem.recalling:
             written = episode.best
             run.write_bytes(run.plan, written.plan.to_json())
             if search.policy is not None:
@@ -180,14 +182,14 @@ def search_into(
         on_episode(episode)
 
     with run.held():
-        task.journal = run.evaluations()
-        task.listeners.append(record)
+        problem.recorded_trials = run.evaluations()
+        problem.listeners.append(record)
         try:
-            with BoardListener(run.tensorboard, task, settings) as board:
-                uniform = task.attempt(task.budget.uniform(), "uniform")
-                result = train_agent(task, settings, (keep, board))
+            with BoardListener(run.tensorboard, problem, settings) as board:
+                uniform = problem.attempt(problem.budget.uniform(), "uniform")
+                result = train_agent(problem, settings, (keep, board))
         finally:
-            task.listeners.remove(record)
+            problem.listeners.remove(record)
         run.write_bytes(run.plan, result.best.plan.to_json())
         if result.policy is not None:
             save_policy(result.policy, run.policy)
@@ -195,11 +197,11 @@ def search_into(
 
 
 def summary_of(
-    run: RunDirectory, task: PruningTask, settings: RunConfig, result: SearchResult, rows: list[Row]
+    run: RunDirectory, problem: PruningProblem, settings: RunConfig, result: SearchResult, rows: list[NetworkRow]
 ) -> dict[str, Any]:
     """The result in numbers, as ``summary.json`` holds it."""
     trials = run.evaluations()
-    seen = [task.evaluator.images if trial["images"] is None else trial["images"] for trial in trials]
+    seen = [problem.evaluator.images if trial["images"] is None else trial["images"] for trial in trials]
     return {
         "model": settings.model.name,
         "search": settings.agent.name,
@@ -207,12 +209,12 @@ def summary_of(
         "rows": [row.as_record() for row in rows],
         "best_reward": result.best.reward,
         "threads": torch.get_num_threads(),
-        "device": str(task.evaluator.device),
+        "device": str(problem.evaluator.device),
         "batch_size": settings.budget.batch,
         "episodes": result.episodes,
         "evaluations": len(trials),
         "cache_hits": sum(trial["cached"] for trial in trials),
-        "images_left": task.evaluator.images * len(trials) - sum(seen),
+        "images_left": problem.evaluator.images * len(trials) - sum(seen),
         "seconds": result.seconds,
         "seconds_per_evaluation": result.seconds / len(trials),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),

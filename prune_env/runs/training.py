@@ -102,7 +102,7 @@ def start_training(
     return TrainingFolder(folder)
 
 
-def take_up(folder: Path) -> TrainingFolder:
+def resume_training(folder: Path) -> TrainingFolder:
     """The folder of a training that was interrupted.
 
     Raises:
@@ -198,7 +198,7 @@ def train_into(
         epochs: list[Epoch] = []
         if known:
             epochs = known[1]
-            trainer.take_up(known[0], len(epochs))
+            trainer.resume(known[0], len(epochs))
         with _told(folder, epochs, trainer, workers) as tell:
             for _ in range(len(epochs), settings.epochs):
                 epoch = _one_more(trainer, kept, tell)

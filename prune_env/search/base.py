@@ -1,20 +1,20 @@
-"""What a search is: whatever proposes plans for a task, one trial after the other."""
+"""What a search is: whatever proposes plans for a problem, one trial after the other."""
 
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Protocol
 
 from prune_env.config import RunConfig
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.search.policy import Policy
 
-More = Callable[[], bool]
+HasBudget = Callable[[], bool]
 """Whether another trial may be made."""
 
 
 class Search(Protocol):
     """Proposes plans and learns from what they turn out to be worth.
 
-    A search is made of a task and a configuration. It is a function of these and of the outcomes that it sees: an
+    A search is made of a problem and a configuration. It is a function of these and of the outcomes that it sees: an
     interrupted one is taken up by showing it the same outcomes again.
 
     Attributes:
@@ -23,13 +23,13 @@ class Search(Protocol):
 
     probes: ClassVar[bool]
 
-    def __init__(self, task: PruningTask, config: RunConfig) -> None: ...
+    def __init__(self, problem: PruningProblem, config: RunConfig) -> None: ...
 
-    def run(self, more: More) -> None:
-        """Tries plans by `PruningTask.attempt`, under its configured name, until there are no ``more`` or it is done.
+    def run(self, has_budget: HasBudget) -> None:
+        """Tries plans by `PruningProblem.attempt`, under its configured name, until the budget is spent or it is done.
 
         Args:
-            more: Asked before each trial after the probes.
+            has_budget: Asked before each trial after the probes.
         """
         ...
 

@@ -1,22 +1,22 @@
-"""The run of a search on a task, whatever the search is, and what its listeners hear."""
+"""The run of a search on a problem, whatever the search is, and what its listeners hear."""
 
 import time
 
 from agents.searches import SEARCHES, check_evaluations, check_search
 from prune_env.config import RunConfig
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode, Listener, SearchResult
 
 
-def train_agent(task: PruningTask, config: RunConfig, listeners: tuple[Listener, ...] = ()) -> SearchResult:
+def train_agent(problem: PruningProblem, config: RunConfig, listeners: tuple[Listener, ...] = ()) -> SearchResult:
     """Runs the agent or search that the configuration names, for ``search.evaluations`` trials.
 
     Probes made for evidence count as evaluations. A search with nothing left to try ends before.
 
     Args:
-        task: The task.
+        problem: The problem.
         config: The run's settings.
         listeners: Called after each plan that the search proposed.
 
@@ -27,14 +27,14 @@ def train_agent(task: PruningTask, config: RunConfig, listeners: tuple[Listener,
         ConfigError: If there is no such search, or the evaluations do not suffice for it.
     """
     check_search(config)
-    check_evaluations(task, config)
-    search = SEARCHES[config.agent.name](task, config)
+    check_evaluations(problem, config)
+    search = SEARCHES[config.agent.name](problem, config)
     watcher = _Watcher(config, search, listeners)
-    task.listeners.append(watcher.hear)
+    problem.listeners.append(watcher.hear)
     try:
-        search.run(watcher.more)
+        search.run(watcher.has_budget)
     finally:
-        task.listeners.remove(watcher.hear)
+        problem.listeners.remove(watcher.hear)
     assert watcher.best is not None
     return SearchResult(watcher.best, search.policy, watcher.episodes, watcher.seconds)
 
@@ -53,7 +53,7 @@ class _Watcher:
         self.episodes = 0
         self.best: Trial | None = None
 
-    def more(self) -> bool:
+    def has_budget(self) -> bool:
         return self.trials < self.evaluations
 
     @property
@@ -63,7 +63,7 @@ class _Watcher:
     def hear(self, trial: Trial) -> None:
         self.trials += 1
         self.recalled += trial.seconds if trial.recalled else 0.0
-        if trial.kind != self.name:
+        if trial.proposed_by != self.name:
             return
         if self.best is None or trial.reward > self.best.reward:
             self.best = trial

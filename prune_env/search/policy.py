@@ -90,7 +90,7 @@ class Policy:
                 f"env.action: {env.action} given, but the policy was trained with {self.action}. Give "
                 f"env.action={self.action}."
             )
-        self.check("channel" if env.task.groups is None else "group", env.limits)
+        self.check("channel" if env.problem.groups is None else "group", env.limits)
         observation, _ = env.reset()
         finished = False
         info: dict[str, Any] = {}

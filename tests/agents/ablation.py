@@ -12,7 +12,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from synthetic import optimum, synthetic_task
+from synthetic import optimum, synthetic_problem
 
 from agents import train_agent
 from agents.ddpg import PruningDDPG
@@ -107,13 +107,15 @@ def share_closed(overrides: list[str], seed: int, coupled: bool) -> list[float]:
     """How much of the way from the uniform plan's loss to the least one a search goes, after each of `EVALUATIONS`."""
     settings: dict[str, Any] = {"seed": seed, "model": {"name": "chain"}, "data": {"name": "none"}}
     config = RunConfig.from_mapping(settings, [*overrides, f"search.evaluations={EVALUATIONS[-1]}"])
-    task = synthetic_task(seed, coupled)
-    task.probe_keep = config.sensitivity.probe_keep
-    uniform = task.attempt(task.budget.uniform(), "uniform").outcome.loss
-    least = optimum(task)
+    problem = synthetic_problem(seed, coupled)
+    problem.probe_keep = config.sensitivity.probe_keep
+    uniform = problem.attempt(problem.budget.uniform(), "uniform").outcome.loss
+    least = optimum(problem)
     losses: list[float] = []
-    task.listeners.append(lambda trial: losses.append(np.inf if trial.kind == "probe" else trial.outcome.loss))
-    train_agent(task, config)
+    problem.listeners.append(
+        lambda trial: losses.append(np.inf if trial.proposed_by == "probe" else trial.outcome.loss)
+    )
+    train_agent(problem, config)
     best = np.minimum.accumulate([uniform, *losses])
     return [float((uniform - best[min(count, len(best) - 1)]) / (uniform - least)) for count in EVALUATIONS]
 

@@ -4,25 +4,25 @@ from functools import cache
 
 import numpy as np
 import pytest
-from synthetic import best_keep, loss_at, optimum, real_cost, synthetic_task
+from synthetic import best_keep, loss_at, optimum, real_cost, synthetic_problem
 
 from agents import train_agent
-from agents.rules import GUESSES
+from agents.rules import RULE_PLANS
 from prune_env import RunConfig
 from prune_env.common.arrays import IntArray
 from prune_env.env import PruningEnv
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 
 EVALUATIONS = 200
 CONSTANTS = np.linspace(-1.0, 1.0, 200, dtype=np.float32)
 CLOSED = {False: 0.94, True: 0.92}
 """The agent goes more of the way than this; measured were 0.95 and 0.95 at least."""
-TASKS = [(coupled, seed) for coupled in (False, True) for seed in range(5)]
-every_task = pytest.mark.parametrize(("coupled", "seed"), TASKS)
+PROBLEMS = [(coupled, seed) for coupled in (False, True) for seed in range(5)]
+every_task = pytest.mark.parametrize(("coupled", "seed"), PROBLEMS)
 
 
-def searched(task: PruningTask, name: str, seed: int) -> list[Trial]:
+def searched(problem: PruningProblem, name: str, seed: int) -> list[Trial]:
     """The plans of a search with default settings, in order, without the probes."""
     config = RunConfig.from_mapping(
         {
@@ -33,12 +33,12 @@ def searched(task: PruningTask, name: str, seed: int) -> list[Trial]:
             "search": {"evaluations": EVALUATIONS},
         }
     )
-    own = task.again()
+    own = problem.again()
     trials: list[Trial] = []
     own.listeners.append(trials.append)
     found = train_agent(own, config)
     assert len(trials) == EVALUATIONS
-    plans = [trial for trial in trials if trial.kind != "probe"]
+    plans = [trial for trial in trials if trial.proposed_by != "probe"]
     assert found.best == best(plans)
     return plans
 
@@ -50,71 +50,71 @@ def best(trials: list[Trial]) -> Trial:
 @cache
 def constant_widths() -> tuple[tuple[int, ...], ...]:
     """The plans of 400 policies that never change their action: the same whatever a plan is worth."""
-    task = synthetic_task(0, coupled=False)
+    problem = synthetic_problem(0, coupled=False)
     plans = set()
     for action in ("share", "ratio"):
-        env = PruningEnv(task=task, action=action)
+        env = PruningEnv(problem=problem, action=action)
         for constant in CONSTANTS:
             env.reset()
-            plans.add(tuple(env.step(constant[None])[-1]["width"] for _ in task.budget.units))
+            plans.add(tuple(env.step(constant[None])[-1]["width"] for _ in problem.budget.units))
     return tuple(sorted(plans))
 
 
-def best_constant(task: PruningTask) -> IntArray:
+def best_constant(problem: PruningProblem) -> IntArray:
     """Of all policies that never change their action, the plan of the best, int64 [units]."""
     plans = np.array(constant_widths())
-    return min(plans, key=lambda widths: loss_at(task, widths / task.budget.channels))
+    return min(plans, key=lambda widths: loss_at(problem, widths / problem.budget.channels))
 
 
 @every_task
 def test_the_agent_beats_what_learns_nothing_and_comes_close_to_the_best_plan(coupled: bool, seed: int) -> None:
-    task = synthetic_task(seed, coupled)
-    uniform = task.again().attempt(task.budget.uniform(), "uniform")
-    lowest = optimum(task)
+    problem = synthetic_problem(seed, coupled)
+    uniform = problem.again().attempt(problem.budget.uniform(), "uniform")
+    lowest = optimum(problem)
 
     def closed(trial: Trial) -> float:
         """How much of the way from the uniform plan's loss to the optimum a plan goes."""
         return (uniform.outcome.loss - trial.outcome.loss) / (uniform.outcome.loss - lowest)
 
-    plans = searched(task, "ddpg", seed)
+    plans = searched(problem, "ddpg", seed)
     found = best(plans)
-    drawn = best(searched(task, "random", seed))
-    constant = task.again().attempt(best_constant(task), "constant")
+    drawn = best(searched(problem, "random", seed))
+    constant = problem.again().attempt(best_constant(problem), "constant")
     for rival in (uniform, drawn, constant):
         assert found.reward > rival.reward
         assert found.outcome.loss < rival.outcome.loss
     if coupled:  # the loss that the greedy rule assumes is that of a separable walk: little is left to be found there
-        shown = best(plans[:GUESSES])
+        shown = best(plans[:RULE_PLANS])
         assert found.reward > shown.reward
         assert found.outcome.loss < shown.outcome.loss
     assert CLOSED[coupled] < closed(found) <= 1.0
 
 
 def test_the_task_is_what_it_says() -> None:
-    task = synthetic_task(0, coupled=True)
-    assert task.probes == len(task.budget.units) == 20
-    assert task.baseline == task.evaluator.dense()
+    problem = synthetic_problem(0, coupled=True)
+    assert problem.probes == len(problem.budget.units) == 20
+    assert problem.baseline == problem.evaluator.dense()
     generator = np.random.default_rng(0)
     for _ in range(20):
-        widths = generator.integers(task.budget.least, task.budget.channels + 1)
-        trial = task.attempt(widths, "test")
-        assert trial.outcome.macs == task.budget.form.cost(widths) == real_cost(task.budget.form, widths)
+        widths = generator.integers(problem.budget.least, problem.budget.channels + 1)
+        trial = problem.attempt(widths, "test")
+        assert trial.outcome.macs == problem.budget.form.cost(widths) == real_cost(problem.budget.form, widths)
         assert trial.outcome.accuracy == pytest.approx(np.exp(-trial.outcome.loss), abs=0.0005)
-        assert trial.outcome.loss > task.baseline.loss
-    assert synthetic_task(0, coupled=True).attempt(widths, "test").outcome == trial.outcome
-    assert synthetic_task(1, coupled=True).attempt(widths, "test").outcome != trial.outcome
-    assert synthetic_task(0, coupled=False).attempt(widths, "test").outcome.loss < trial.outcome.loss
+        assert trial.outcome.loss > problem.baseline.loss
+    assert synthetic_problem(0, coupled=True).attempt(widths, "test").outcome == trial.outcome
+    assert synthetic_problem(1, coupled=True).attempt(widths, "test").outcome != trial.outcome
+    assert synthetic_problem(0, coupled=False).attempt(widths, "test").outcome.loss < trial.outcome.loss
 
 
 @every_task
 def test_the_optimum_spends_the_budget_and_whole_widths_come_close_to_it(coupled: bool, seed: int) -> None:
-    task = synthetic_task(seed, coupled)
-    budget, lowest = task.budget, optimum(task)
-    wanted = budget.channels * best_keep(task)
+    problem = synthetic_problem(seed, coupled)
+    budget, lowest = problem.budget, optimum(problem)
+    wanted = budget.channels * best_keep(problem)
     assert real_cost(budget.form, wanted) == pytest.approx(budget.limit, rel=1e-6)
-    uniform = task.attempt(budget.uniform(), "test").outcome.loss
-    rounded = task.attempt(budget.project(wanted), "test").outcome.loss
+    uniform = problem.attempt(budget.uniform(), "test").outcome.loss
+    rounded = problem.attempt(budget.project(wanted), "test").outcome.loss
     assert lowest < rounded < lowest + 0.05 * (uniform - lowest)
     for beside in (budget.random(np.random.default_rng(draw), 0.05) for draw in range(20)):
         moved = budget.project(wanted * beside / budget.uniform())
-        assert task.attempt(moved, "test").outcome.loss > lowest
+        assert problem.attempt(moved, "test").outcome.loss > lowest

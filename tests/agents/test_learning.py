@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import nn
-from toy import toy_task
+from toy import toy_problem
 from zoo import Net
 
 from agents.ddpg import make_ddpg
@@ -14,7 +14,7 @@ from prune_env import LayerWalk, RunConfig
 from prune_env.config.agent import AgentSection
 from prune_env.data import ImageSet
 from prune_env.env import PruningEnv
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.search.loop import train_agent
 
 SEEDS = [0, 1, 2]
@@ -109,37 +109,37 @@ def _images(count: int, seed: int) -> ImageSet:
     return ImageSet(images, labels)
 
 
-def _duplicated_task(order: tuple[str, str]) -> PruningTask:
+def _duplicated_task(order: tuple[str, str]) -> PruningProblem:
     images = _images(64, seed=1)
     walk = LayerWalk.trace(_duplicated_net(order), images.images[:1], {"read": "sums up what both units write"})
-    return toy_task(walk, keep=KEEP, reward_set=images, calibration=_images(16, seed=2), batch_size=64)
+    return toy_problem(walk, keep=KEEP, reward_set=images, calibration=_images(16, seed=2), batch_size=64)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_net_with_duplicates_is_what_it_says(order):
-    task = _duplicated_task(order)
-    assert tuple(unit.name for unit in task.budget.units) == order
-    one_less = [task.walk.macs({name: CHANNELS - 1}) for name in order]
-    assert one_less[0] == one_less[1] < task.walk.macs()
-    assert task.baseline.accuracy == 1.0
+    problem = _duplicated_task(order)
+    assert tuple(unit.name for unit in problem.budget.units) == order
+    one_less = [problem.walk.macs({name: CHANNELS - 1}) for name in order]
+    assert one_less[0] == one_less[1] < problem.walk.macs()
+    assert problem.baseline.accuracy == 1.0
     for essential, duplicated, right in [(12, 4, 16), (11, 12, 15), (4, 12, 8)]:
         widths = {"essential": essential, "duplicated": duplicated}
-        trial = task.attempt(np.array([widths[name] for name in order]), "known")
+        trial = problem.attempt(np.array([widths[name] for name in order]), "known")
         assert trial.outcome.accuracy == right / 16
 
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_agent_keeps_more_of_the_unit_whose_channels_all_matter_and_beats_uniform(seed, order):
-    task = _duplicated_task(order)
+    problem = _duplicated_task(order)
     document = {"seed": seed, "model": {"name": "toy"}, "data": {"name": "noise"}, "search": {"evaluations": 120}}
     config = RunConfig.from_mapping(document)
     assert config.agent == AgentSection()
-    uniform = task.attempt(task.budget.uniform(), "uniform")
+    uniform = problem.attempt(problem.budget.uniform(), "uniform")
     assert uniform.plan.widths["duplicated"] == uniform.plan.widths["essential"]
-    found = train_agent(task, config)
-    learnt = found.policy.propose(PruningEnv(task=task, action=config.env.action))
+    found = train_agent(problem, config)
+    learnt = found.policy.propose(PruningEnv(problem=problem, action=config.env.action))
     for trial in (found.best, learnt):
         assert trial.plan.widths["duplicated"] < trial.plan.widths["essential"]
         assert trial.outcome.accuracy > uniform.outcome.accuracy
-        assert trial.outcome.macs <= KEEP * task.walk.macs()
+        assert trial.outcome.macs <= KEEP * problem.walk.macs()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save
 from torch import nn
-from toy import toy_task, toy_walk
+from toy import toy_problem, toy_walk
 
 from agents import SEARCHES, Policy, load_policy, save_policy, train_agent
 from agents.baselines import EXPONENTS, POWERS
@@ -20,7 +20,7 @@ from agents.searches import check_evaluations, check_search
 from prune_env import LayerWalk, PruningEnv, PruningPlan, RunConfig
 from prune_env.common.errors import ConfigError, RunError, WeightsError
 from prune_env.env.observation import FEATURES
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.search.base import Search
 from prune_env.search.policy import policy_of
@@ -48,9 +48,9 @@ def walk() -> LayerWalk:
     return toy_walk()
 
 
-def task_of(**settings: Any) -> PruningTask:
-    """A fresh task with an evaluator of its own, whose units are probed."""
-    return toy_task(walk(), **{"probe_keep": 0.25} | settings)
+def problem_of(**settings: Any) -> PruningProblem:
+    """A fresh problem with an evaluator of its own, whose units are probed."""
+    return toy_problem(walk(), **{"probe_keep": 0.25} | settings)
 
 
 def config_of(name: str, seed: int = 0, evaluations: int = EVALUATIONS, **sections: Any) -> RunConfig:
@@ -59,17 +59,17 @@ def config_of(name: str, seed: int = 0, evaluations: int = EVALUATIONS, **sectio
     return RunConfig.from_mapping({"seed": seed, "model": {"name": "toy"}, "data": {"name": "noise"}, **sections})
 
 
-def search_trials(task: PruningTask, config: RunConfig) -> list[Trial]:
+def search_trials(problem: PruningProblem, config: RunConfig) -> list[Trial]:
     """All trials of a search, probes too."""
     trials: list[Trial] = []
-    task.listeners.append(trials.append)
-    train_agent(task, config)
+    problem.listeners.append(trials.append)
+    train_agent(problem, config)
     return trials
 
 
 @cache
 def uninterrupted(name: str, seed: int = 0) -> tuple[Trial, ...]:
-    return tuple(search_trials(task_of(), config_of(name, seed)))
+    return tuple(search_trials(problem_of(), config_of(name, seed)))
 
 
 def journal_of(trials: Sequence[Trial]) -> Records:
@@ -81,16 +81,16 @@ def widths_and_rewards(trials: Sequence[Trial]) -> list[tuple[Mapping[str, int],
     return [(trial.plan.widths, trial.reward) for trial in trials]
 
 
-def measured(task: PruningTask) -> list[PruningPlan]:
-    """The plans that the task's evaluator runs from now on."""
+def measured(problem: PruningProblem) -> list[PruningPlan]:
+    """The plans that the problem's evaluator runs from now on."""
     plans: list[PruningPlan] = []
-    run = task.evaluator.run
+    run = problem.evaluator.run
 
     def noted(plan: PruningPlan, *arguments: Any) -> Outcome:
         plans.append(plan)
         return run(plan, *arguments)
 
-    task.evaluator.run = noted  # type: ignore[method-assign]
+    problem.evaluator.run = noted  # type: ignore[method-assign]
     return plans
 
 
@@ -101,25 +101,25 @@ class TestTrials:
 
     @pytest.mark.parametrize("name", SEARCHES)
     def test_end_with_the_evaluations_in_the_middle_of_anything(self, name: str) -> None:
-        few = search_trials(task_of(), config_of(name, evaluations=PROBES + 2))
+        few = search_trials(problem_of(), config_of(name, evaluations=PROBES + 2))
         assert len(few) == min(PROBES + 2, FINITE.get(name, PROBES + 2))
 
     @pytest.mark.parametrize("metric", ["macs", "params"])
     @pytest.mark.parametrize("name", SEARCHES)
     def test_are_the_probes_first_and_then_plans_of_the_search_within_the_budget(self, name: str, metric: str) -> None:
-        task = task_of(metric=metric, keep=0.4)
-        trials = search_trials(task, config_of(name, evaluations=12))
+        problem = problem_of(metric=metric, keep=0.4)
+        trials = search_trials(problem, config_of(name, evaluations=12))
         probes = PROBES if SEARCHES[name].probes else 0
-        kinds = [trial.kind for trial in trials]
+        kinds = [trial.proposed_by for trial in trials]
         assert kinds == ["probe"] * probes + [name] * (len(trials) - probes)
         assert len(trials) > probes
         for trial in trials[probes:]:
-            assert getattr(trial.outcome, metric) <= task.budget.limit
+            assert getattr(trial.outcome, metric) <= problem.budget.limit
             assert trial.plan.budget.achieved <= 0.4
 
     @pytest.mark.parametrize("name", SEARCHES)
     def test_are_the_same_for_the_same_seed(self, name: str) -> None:
-        again = search_trials(task_of(), config_of(name))
+        again = search_trials(problem_of(), config_of(name))
         assert widths_and_rewards(again) == widths_and_rewards(uninterrupted(name))
 
     @pytest.mark.parametrize("name", SEARCHES)
@@ -135,11 +135,11 @@ class TestTrials:
 
     @pytest.mark.parametrize("name", SEARCHES)
     def test_give_the_best_of_the_search_s_own_plans(self, name: str) -> None:
-        task = task_of()
+        problem = problem_of()
         trials: list[Trial] = []
-        task.listeners.append(trials.append)
-        found = train_agent(task, config_of(name))
-        own = [trial for trial in trials if trial.kind == name]
+        problem.listeners.append(trials.append)
+        found = train_agent(problem, config_of(name))
+        own = [trial for trial in trials if trial.proposed_by == name]
         assert found.best.reward == max(trial.reward for trial in own)
         assert found.best in own
         assert found.episodes == len(own)
@@ -156,10 +156,10 @@ class TestTakingUp:
     @pytest.mark.parametrize(("name", "stop"), [(name, stop) for name in SEARCHES for stop in stopped_after(name)])
     def test_goes_on_as_if_nothing_had_happened_and_measures_nothing_again(self, name: str, stop: int) -> None:
         whole = uninterrupted(name)
-        task = task_of()
-        task.journal = journal_of(whole[:stop])
-        ran = measured(task)
-        trials = search_trials(task, config_of(name))
+        problem = problem_of()
+        problem.recorded_trials = journal_of(whole[:stop])
+        ran = measured(problem)
+        trials = search_trials(problem, config_of(name))
         assert trials == list(whole)
         assert [trial.number for trial in trials] == list(range(len(whole)))
         assert [trial.recalled for trial in trials] == [number < stop for number in range(len(whole))]
@@ -168,10 +168,10 @@ class TestTakingUp:
 
     @pytest.mark.parametrize("name", ["random", "cma", "ddpg"])
     def test_goes_on_with_what_racing_gave_up(self, name: str) -> None:
-        def raced(journal: Records) -> list[Trial]:
-            task = task_of(batch_size=1)
-            task.racing, task.journal = True, journal
-            return search_trials(task, config_of(name))
+        def raced(recorded_trials: Records) -> list[Trial]:
+            problem = problem_of(batch_size=1)
+            problem.racing, problem.recorded_trials = True, recorded_trials
+            return search_trials(problem, config_of(name))
 
         whole = raced([])
         assert not all(trial.outcome.complete for trial in whole)
@@ -183,32 +183,32 @@ class TestTakingUp:
         for place in {0, len(whole) - 1}:
             records = journal_of(whole)
             records[place]["widths"]["mid"] += 1
-            task = task_of()
-            task.journal = records
+            problem = problem_of()
+            problem.recorded_trials = records
             heard: list[Trial] = []
-            task.listeners.append(heard.append)
+            problem.listeners.append(heard.append)
             with pytest.raises(RunError, match=rf"^evaluation {place} of the run was .* cannot be taken up here"):
-                train_agent(task, config_of(name))
+                train_agent(problem, config_of(name))
             assert len(heard) == place
 
     def test_is_refused_where_another_search_s_plan_is_recorded(self) -> None:
-        task = task_of()
-        task.journal = journal_of(uninterrupted("random"))
+        problem = problem_of()
+        problem.recorded_trials = journal_of(uninterrupted("random"))
         with pytest.raises(RunError, match=r"^evaluation 0 of the run was 'random' .* gives 'uniform'"):
-            train_agent(task, config_of("uniform"))
+            train_agent(problem, config_of("uniform"))
 
     @pytest.mark.parametrize("name", RANDOM)
     def test_is_refused_with_another_seed(self, name: str) -> None:
-        task = task_of()
-        task.journal = journal_of(uninterrupted(name))
+        problem = problem_of()
+        problem.recorded_trials = journal_of(uninterrupted(name))
         with pytest.raises(RunError, match=r"^evaluation \d+ of the run was"):
-            train_agent(task, config_of(name, seed=1))
+            train_agent(problem, config_of(name, seed=1))
 
 
 def trained(name: str) -> tuple[Any, Policy]:
     """A learner's search after its last episode, and the policy that it left."""
     heard: list[Search] = []
-    found = train_agent(task_of(), config_of(name), (lambda _, search: heard.append(search),))
+    found = train_agent(problem_of(), config_of(name), (lambda _, search: heard.append(search),))
     assert found.policy is not None
     return heard[-1], found.policy
 
@@ -260,7 +260,7 @@ class TestPolicies:
             for parameter in layers.parameters():
                 parameter.mul_(3.0)
         for bound, actions in expected.items():
-            env = PruningEnv(task=toy_task(), action="ratio")
+            env = PruningEnv(problem=toy_problem(), action="ratio")
             save_policy(policy_of(layers, env, bound), tmp_path / "policy.safetensors")
             np.testing.assert_allclose(actions_of(load_policy(tmp_path / "policy.safetensors")), actions, atol=1e-6)
 
@@ -283,26 +283,26 @@ def policy_file(folder: Path, **about: Any) -> Path:
     return path
 
 
-def with_rises(task: PruningTask, rises: Sequence[float]) -> PruningTask:
-    """The task as if its probes had shown these rises of the loss, in the units' order."""
-    task.loss_rises = dict(zip((unit.name for unit in task.budget.units), rises, strict=True))
-    return task
+def with_rises(problem: PruningProblem, rises: Sequence[float]) -> PruningProblem:
+    """The problem as if its probes had shown these rises of the loss, in the units' order."""
+    problem.loss_rises = dict(zip((unit.name for unit in problem.budget.units), rises, strict=True))
+    return problem
 
 
 @pytest.mark.parametrize("metric", ["macs", "params"])
 class TestRules:
     @pytest.mark.parametrize("round_to", [1, 4])
     def test_an_exponent_of_zero_is_the_uniform_plan(self, metric: str, round_to: int) -> None:
-        task = with_rises(task_of(metric=metric, round_to=round_to), [0.5, 1e-3, 2.0, 0.1])
-        assert power_widths(task, 0.0).tolist() == task.budget.uniform().tolist()
-        assert power_widths(task, 0.5).tolist() != task.budget.uniform().tolist()
+        problem = with_rises(problem_of(metric=metric, round_to=round_to), [0.5, 1e-3, 2.0, 0.1])
+        assert power_widths(problem, 0.0).tolist() == problem.budget.uniform().tolist()
+        assert power_widths(problem, 0.5).tolist() != problem.budget.uniform().tolist()
 
     @pytest.mark.parametrize("keep", [0.1, 0.3, 0.6, 0.95, 1.0])
     @pytest.mark.parametrize("power", POWERS)
     def test_the_greedy_rule_spends_the_budget_and_no_more(self, metric: str, keep: float, power: float) -> None:
-        task = with_rises(task_of(metric=metric, keep=keep, min_keep=0.05), [0.5, 1e-3, 2.0, 0.1])
-        budget = task.budget
-        widths = greedy_widths(task, power)
+        problem = with_rises(problem_of(metric=metric, keep=keep, min_keep=0.05), [0.5, 1e-3, 2.0, 0.1])
+        budget = problem.budget
+        widths = greedy_widths(problem, power)
         assert budget.form.cost(widths) <= budget.limit
         assert (widths >= budget.least).all()
         assert (widths <= budget.channels).all()
@@ -312,36 +312,38 @@ class TestRules:
 
     @pytest.mark.parametrize("round_to", [1, 4, 5])
     def test_the_greedy_rule_keeps_to_the_widths_that_are_allowed(self, metric: str, round_to: int) -> None:
-        task = with_rises(task_of(metric=metric, round_to=round_to), [0.5, 1e-3, 2.0, 0.1])
-        widths = greedy_widths(task, 1.0)
-        assert task.budget.form.cost(widths) <= task.budget.limit
-        assert all(width == task.budget.allowed(number, width) for number, width in enumerate(widths.tolist()))
+        problem = with_rises(problem_of(metric=metric, round_to=round_to), [0.5, 1e-3, 2.0, 0.1])
+        widths = greedy_widths(problem, 1.0)
+        assert problem.budget.form.cost(widths) <= problem.budget.limit
+        assert all(width == problem.budget.allowed(number, width) for number, width in enumerate(widths.tolist()))
 
     @pytest.mark.parametrize("number", range(4))
-    @pytest.mark.parametrize("rule", [lambda task: greedy_widths(task, 1.0), lambda task: power_widths(task, 0.3)])
+    @pytest.mark.parametrize(
+        "rule", [lambda problem: greedy_widths(problem, 1.0), lambda problem: power_widths(problem, 0.3)]
+    )
     def test_keep_more_of_a_unit_whose_probe_showed_more(self, metric: str, number: int, rule: Any) -> None:
         def kept(rise: float) -> int:
             rises = [0.1] * 4
             rises[number] = rise
-            return int(rule(with_rises(task_of(metric=metric), rises))[number])
+            return int(rule(with_rises(problem_of(metric=metric), rises))[number])
 
         assert kept(0.01) < kept(0.1) < kept(1.0)
 
     def test_take_a_loss_that_falls_for_one_that_hardly_rises(self, metric: str) -> None:
-        falling = with_rises(task_of(metric=metric), [0.1, -0.2, 0.1, 0.1])
-        level = with_rises(task_of(metric=metric), [0.1, 0.0, 0.1, 0.1])
+        falling = with_rises(problem_of(metric=metric), [0.1, -0.2, 0.1, 0.1])
+        level = with_rises(problem_of(metric=metric), [0.1, 0.0, 0.1, 0.1])
         assert greedy_widths(falling, 1.0).tolist() == greedy_widths(level, 1.0).tolist()
         assert power_widths(falling, 0.3).tolist() == power_widths(level, 0.3).tolist()
 
 
 def test_the_rules_go_by_what_the_probes_have_measured() -> None:
-    task = task_of()
+    problem = problem_of()
     trials: list[Trial] = []
-    task.listeners.append(trials.append)
-    widths = greedy_widths(task, 1.0), power_widths(task, 0.3)
-    assert [trial.kind for trial in trials] == ["probe"] * PROBES
-    rises = [trial.outcome.loss - task.baseline.loss for trial in trials]
-    told = with_rises(task_of(), rises)
+    problem.listeners.append(trials.append)
+    widths = greedy_widths(problem, 1.0), power_widths(problem, 0.3)
+    assert [trial.proposed_by for trial in trials] == ["probe"] * PROBES
+    rises = [trial.outcome.loss - problem.baseline.loss for trial in trials]
+    told = with_rises(problem_of(), rises)
     assert [each.tolist() for each in widths] == [greedy_widths(told, 1.0).tolist(), power_widths(told, 0.3).tolist()]
 
 
@@ -362,21 +364,21 @@ class TestRefusals:
             with pytest.raises(ConfigError, match=rf"^sensitivity\.probe_keep: null given, but the search '{name}'"):
                 check_search(config)
         else:
-            assert len(search_trials(task_of(probe_keep=None), config)) == FINITE.get(name, EVALUATIONS)
+            assert len(search_trials(problem_of(probe_keep=None), config)) == FINITE.get(name, EVALUATIONS)
 
     @pytest.mark.parametrize("name", SEARCHES)
     def test_of_too_few_evaluations_hit_those_that_probe(self, name: str) -> None:
-        task, config = task_of(), config_of(name, evaluations=PROBES)
+        problem, config = problem_of(), config_of(name, evaluations=PROBES)
         if SEARCHES[name].probes:
             with pytest.raises(ConfigError, match=r"^search\.evaluations: 4 given, but the evidence alone takes 4,"):
-                check_evaluations(task, config)
+                check_evaluations(problem, config)
         else:
-            check_evaluations(task, config)
-        check_evaluations(task, config_of(name, evaluations=PROBES + 1))
+            check_evaluations(problem, config)
+        check_evaluations(problem, config_of(name, evaluations=PROBES + 1))
 
     def test_of_a_warm_up_without_an_end_count_the_episodes_alone(self) -> None:
         def check(evaluations: int) -> None:
-            check_evaluations(task_of(), config_of("ddpg", evaluations=evaluations, agent={"warmup_episodes": 10}))
+            check_evaluations(problem_of(), config_of("ddpg", evaluations=evaluations, agent={"warmup_episodes": 10}))
 
         check(PROBES + 21)
         with pytest.raises(ConfigError, match=r"^agent\.warmup_episodes: 10 given, but there are only 10 episodes for"):
@@ -384,7 +386,7 @@ class TestRefusals:
 
     def test_of_a_long_warm_up_leave_alone_the_searches_that_have_none(self) -> None:
         for name in ("random", "cma", "ppo"):
-            check_evaluations(task_of(), config_of(name, evaluations=PROBES + 10, agent={"warmup_episodes": 100}))
+            check_evaluations(problem_of(), config_of(name, evaluations=PROBES + 10, agent={"warmup_episodes": 100}))
 
     @pytest.mark.parametrize(
         "config",
@@ -397,10 +399,10 @@ class TestRefusals:
         ids=["unknown", "no probes", "few evaluations", "long warm-up"],
     )
     def test_come_before_anything_is_tried(self, config: RunConfig) -> None:
-        task = task_of()
+        problem = problem_of()
         with pytest.raises(ConfigError):
-            train_agent(task, config)
-        assert (task.trials, task.listeners) == (0, [])
+            train_agent(problem, config)
+        assert (problem.trials, problem.listeners) == (0, [])
 
 
 @pytest.mark.parametrize("name", ["cma", "tpe"])
@@ -409,5 +411,5 @@ def test_an_optimiser_climbs_a_reward_that_is_not_accuracy_alone(name: str) -> N
         return -outcome.params / baseline.params
 
     config = config_of(name, evaluations=80, reward={"name": "toy:slim"})
-    rewards = [trial.reward for trial in search_trials(task_of(reward=slim), config)]
+    rewards = [trial.reward for trial in search_trials(problem_of(reward=slim), config)]
     assert np.mean(rewards[-20:]) > np.mean(rewards[:20]) + 0.002

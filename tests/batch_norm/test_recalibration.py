@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from test_evaluate import HALF, evaluator_of, statistics
 from torch import Tensor, nn
-from toy import Watched, image_set, toy_resnet, toy_walk
+from toy import HALF, Watched, evaluator_of, image_set, statistics, toy_resnet, toy_walk
 from zoo import Net, imprint, randomise
 
 from prune_env.batch_norm.recalibration import BatchNorm, measuring, recalibrate

@@ -16,11 +16,11 @@ from zoo import body, chain, conv, random_widths, small_images, traced, unit_of
 
 from prune_env import LayerWalk
 from prune_env.budget import Budget
-from prune_env.budget.cost_form.cost_form import cost_form
+from prune_env.budget.cost_form import cost_form
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import BudgetError
 from prune_env.data import ArraySource, LabelledArrays, make_splits
-from prune_env.env.builders import make_task
+from prune_env.env.builders import make_problem
 from prune_env.walk.costs import Metric
 
 METRICS: tuple[Metric, ...] = ("macs", "params")
@@ -272,7 +272,7 @@ class TestCostForm:
 
 
 def real_cost(case: Case, ratios: Mapping[str, float]) -> float:
-    """The cost at widths that need not be whole, from the closed form of `prune_env.walk.costs` without its rounding."""
+    """The cost at widths that need not be whole: the closed form of `prune_env.walk.costs` without its rounding."""
     model = case.walk.cost_model
     widths = [unit.channels * ratios.get(unit.name, 1.0) for unit in case.walk.units]
     total = 0.0 if case.metric == "macs" else float(model.fixed_params)
@@ -397,7 +397,7 @@ class TestABudgetOutOfReach:
         source = ArraySource("noise", 2, arrays, arrays, (0.5, 0.5), (0.25, 0.25))
         config = digits_config("budget.keep=0.001", f"sensitivity.enabled={sensitivity}", "data.calibration_images=8")
         with pytest.raises(BudgetError, match="Reachable are"):
-            make_task(config, make_splits(source, 20, 8, seed=0), model)
+            make_problem(config, make_splits(source, 20, 8, seed=0), model)
         sizes = {size for size, _ in model.passes}
         assert 1 in sizes, "the network was not even traced"
         assert 20 not in sizes, "the reward set was evaluated"

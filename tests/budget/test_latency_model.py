@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from torch import Tensor, nn
-from toy import image_set, toy_task, toy_walk
+from toy import image_set, toy_problem, toy_walk
 from zoo import conv, small_images
 
 from prune_env import LayerWalk
@@ -120,12 +120,12 @@ def test_it_is_the_same_from_a_file() -> None:
 @with_made_up_times
 def test_every_outcome_has_the_latency_that_a_reward_may_ask_for() -> None:
     reward = make_reward("latency_penalty", {"keep": 0.1})
-    task = toy_task(reward=reward, latency=fit_latency(toy_walk(), BATCH, 0.1, 0))
-    trial = task.attempt(task.budget.uniform(), "uniform")
+    problem = toy_problem(reward=reward, latency=fit_latency(toy_walk(), BATCH, 0.1, 0))
+    trial = problem.attempt(problem.budget.uniform(), "uniform")
     assert trial.outcome.latency is not None
-    assert task.baseline.latency is not None
-    assert trial.outcome.latency < task.baseline.latency
-    over = trial.outcome.latency / task.baseline.latency - 0.1
+    assert problem.baseline.latency is not None
+    assert trial.outcome.latency < problem.baseline.latency
+    over = trial.outcome.latency / problem.baseline.latency - 0.1
     assert trial.reward == pytest.approx(trial.outcome.accuracy - over)
     assert trial.as_record()["latency"] == trial.outcome.latency
 

@@ -7,7 +7,7 @@ import pytest
 from prune_env import RunConfig
 from prune_env.models import build_model, known_models
 
-FILES = sorted((Path(__file__).parents[1] / "configs").iterdir())
+FILES = sorted((Path(__file__).parents[2] / "configs").iterdir())
 
 
 def test_the_release_has_configs_for_digits_cifar_and_imagenet() -> None:

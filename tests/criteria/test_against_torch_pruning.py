@@ -9,7 +9,7 @@ from toy import ImageSet
 from zoo import Net, body, small_images
 
 from prune_env import LayerWalk
-from prune_env.criteria import Subject, score_channels
+from prune_env.criteria import ScoringContext, score_channels
 
 DATA = ImageSet(small_images(1, seed=3), torch.tensor([2]))
 
@@ -27,7 +27,7 @@ def theirs(importance: tp.importance.Importance, model: Net) -> np.ndarray:
 
 def ours(name: str, model: Net) -> np.ndarray:
     walk = LayerWalk.trace(model, small_images(), {"z": "it has no batch norm"})
-    return score_channels(name, Subject(walk, DATA))["a"]
+    return score_channels(name, ScoringContext(walk, DATA))["a"]
 
 
 @pytest.mark.parametrize(("name", "power", "exponent"), [("l1", 1, 1.0), ("l2", 2, 0.5)])
@@ -70,4 +70,4 @@ def test_taylor_agrees_on_one_image_without_batch_norm() -> None:
 
 
 def ours_on_plain(model: Net) -> np.ndarray:
-    return score_channels("taylor", Subject(LayerWalk.trace(model, small_images()), DATA))["a"]
+    return score_channels("taylor", ScoringContext(LayerWalk.trace(model, small_images()), DATA))["a"]

@@ -15,7 +15,7 @@ from zoo import conv, unit_of
 
 from prune_env import LayerWalk
 from prune_env.common.errors import ConfigError
-from prune_env.criteria import Subject, score_channels
+from prune_env.criteria import ScoringContext, score_channels
 from prune_env.criteria.clusters import (
     FEATURES,
     FilterAutoencoder,
@@ -32,8 +32,8 @@ from prune_env.criteria.clusters.nested import rungs
 CRITERIA = ["clusters", "clusters_shared", "clusters_pca", "clusters_raw"]
 
 
-def subject_of(walk: LayerWalk, seed: int = 0) -> Subject:
-    return Subject(walk, image_set(4), seed)
+def scoring_context(walk: LayerWalk, seed: int = 0) -> ScoringContext:
+    return ScoringContext(walk, image_set(4), seed)
 
 
 def planted(groups: int = 8, copies: int = 8, noise: float = 1e-2, seed: int = 0) -> tuple[np.ndarray, torch.Tensor]:
@@ -69,11 +69,11 @@ def gabors(groups: int, copies: int, noise: float, seed: int = 0) -> tuple[np.nd
 @pytest.mark.parametrize("features", FEATURES)
 def test_of_eight_prototypes_in_noisy_copies_one_filter_each_stays(features: str) -> None:
     labels, weight = planted()
-    subject = Subject(planted_walk(weight))
-    unit = unit_of(subject.walk, "0")
-    points = FEATURES[features]({"0": live_filters(subject, unit)}, 0)["0"]
+    context = ScoringContext(planted_walk(weight))
+    unit = unit_of(context.walk, "0")
+    points = FEATURES[features]({"0": live_filters(context, unit)}, 0)["0"]
     assert adjusted_rand_score(labels, kmeans(points, 8, 0).labels) > 0.95
-    kept = subject.walk.plan({"0": 8}, score_widths(subject, {"0": 8}, FEATURES[features])).kept["0"]
+    kept = context.walk.plan({"0": 8}, score_widths(context, {"0": 8}, FEATURES[features])).kept["0"]
     assert sorted(labels[list(kept)]) == list(range(8))
     # On the way down the ladder too, through 56 narrower and narrower widths.
     assert sorted(labels[nested_order(points, 0)[-8:]]) == list(range(8))
@@ -82,7 +82,7 @@ def test_of_eight_prototypes_in_noisy_copies_one_filter_each_stays(features: str
 def test_what_stays_is_the_original_filter_bit_for_bit() -> None:
     _, weight = planted()
     walk = planted_walk(weight)
-    plan = walk.plan({"0": 8}, score_widths(Subject(walk), {"0": 8}))
+    plan = walk.plan({"0": 8}, score_widths(ScoringContext(walk), {"0": 8}))
     assert torch.equal(plan.apply(walk.model)[0].weight, weight[list(plan.kept["0"])])
 
 
@@ -122,11 +122,11 @@ class TestFilterAutoencoder:
         assert chosen() != fitted
 
     def test_is_what_the_criterion_goes_by(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        subject = subject_of(toy_walk())
-        fitted = score_channels("clusters", subject)["up"]
+        context = scoring_context(toy_walk())
+        fitted = score_channels("clusters", context)["up"]
         monkeypatch.setattr(FilterAutoencoder, "fit", lambda self, rows: self.encode(rows))
-        assert not np.array_equal(score_channels("clusters", subject)["up"], fitted)
-        assert not np.array_equal(score_channels("clusters_raw", subject)["up"], fitted)
+        assert not np.array_equal(score_channels("clusters", context)["up"], fitted)
+        assert not np.array_equal(score_channels("clusters_raw", context)["up"], fitted)
 
     def test_sees_many_filters_in_batches(self) -> None:
         rows = gabors(20, 20, noise=0.0)[1]
@@ -199,7 +199,7 @@ class TestNestedOrder:
 class TestFilters:
     def test_of_a_coupled_unit_are_those_of_all_that_writes_it(self) -> None:
         walk = toy_walk()
-        filters = live_filters(Subject(walk), unit_of(walk, "up"))
+        filters = live_filters(ScoringContext(walk), unit_of(walk, "up"))
         parts = [getattr(walk.model, name).weight for name in ("up", "project", "out")]
         sizes = sorted(weight[0].numel() for weight in parts)
         assert sorted(layer[0].numel() for layer in filters.layers) == sizes
@@ -208,13 +208,13 @@ class TestFilters:
 
     def test_are_standardised_layer_by_layer(self) -> None:
         model = toy_resnet()
-        before = live_filters(Subject(toy_walk(model)), unit_of(toy_walk(model), "up"))
+        before = live_filters(ScoringContext(toy_walk(model)), unit_of(toy_walk(model), "up"))
         for layer in before.layers:
             assert layer.mean(dim=0).abs().max() < 1e-5
             assert float(layer.square().mean()) == pytest.approx(1.0, rel=1e-4)
         with torch.no_grad():
             model.out.weight.mul_(100)
-        after = live_filters(Subject(toy_walk(model)), unit_of(toy_walk(model), "up"))
+        after = live_filters(ScoringContext(toy_walk(model)), unit_of(toy_walk(model), "up"))
         torch.testing.assert_close(after.rows, before.rows, rtol=1e-4, atol=1e-4)
 
     def test_have_their_batch_norms_folded_in(self) -> None:
@@ -222,7 +222,7 @@ class TestFilters:
         norm, weight = walk.model.stem_bn, walk.model.stem.weight.detach()
         scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
         expected = (weight.flatten(1).norm(dim=1) * scale).numpy()
-        assert live_filters(subject_of(walk), unit_of(walk, "stem")).norms == pytest.approx(expected, rel=1e-5)
+        assert live_filters(scoring_context(walk), unit_of(walk, "stem")).norms == pytest.approx(expected, rel=1e-5)
 
     @pytest.mark.parametrize("weights", [5, 500])
     def test_keep_their_distances_in_fewer_axes(self, weights: int) -> None:
@@ -247,7 +247,7 @@ class TestCriteria:
 
     def test_put_the_channels_of_every_free_unit_in_an_order(self, name: str) -> None:
         walk = toy_walk()
-        scores = score_channels(name, subject_of(walk))
+        scores = score_channels(name, scoring_context(walk))
         assert set(scores) == {unit.name for unit in walk.units}
         for unit in walk.free:
             assert sorted(scores[unit.name]) == list(range(1, unit.channels + 1))
@@ -260,7 +260,7 @@ class TestCriteria:
                 layer.weight[7] = 0
             model.up.weight[3] = 0  # two other layers still write this one
         walk = toy_walk(model)
-        scores = score_channels(name, subject_of(walk))
+        scores = score_channels(name, scoring_context(walk))
         assert np.flatnonzero(scores["stem"] == 0).tolist() == [1, 4, 5]
         assert np.flatnonzero(scores["up"] == 0).tolist() == [7]
 
@@ -269,28 +269,28 @@ class TestCriteria:
         torch.manual_seed(1)
         np.random.seed(1)
         states = torch.get_rng_state(), np.random.get_state()[1].copy()
-        once = score_channels(name, subject_of(walk))
+        once = score_channels(name, scoring_context(walk))
         assert torch.equal(torch.get_rng_state(), states[0])
         assert np.array_equal(np.random.get_state()[1], states[1])
         torch.manual_seed(2)
-        again = score_channels(name, subject_of(walk))
-        other = score_channels(name, replace(subject_of(walk), seed=5))
+        again = score_channels(name, scoring_context(walk))
+        other = score_channels(name, replace(scoring_context(walk), seed=5))
         assert all(np.array_equal(once[unit], again[unit]) for unit in once)
         assert any(not np.array_equal(once[unit], other[unit]) for unit in once)
 
     def test_are_refused_without_images(self, name: str) -> None:
         with pytest.raises(ConfigError, match=f"'{name}' looks at images"):
-            score_channels(name, Subject(toy_walk()))
+            score_channels(name, ScoringContext(toy_walk()))
 
 
 def test_a_network_of_dead_filters_is_scored() -> None:
     walk = planted_walk(torch.zeros(8, 3, 3, 3))
-    assert np.isfinite(score_channels("clusters", Subject(walk, image_set(4, colours=3)))["0"]).all()
+    assert np.isfinite(score_channels("clusters", ScoringContext(walk, image_set(4, colours=3)))["0"]).all()
 
 
 def test_more_filters_than_live_ones_are_filled_up_with_dead_ones() -> None:
     weight = torch.randn(6, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     weight[:3] = 0
     walk = planted_walk(weight)
-    kept = [walk.plan({"0": width}, score_widths(Subject(walk), {"0": width})).kept["0"] for width in (3, 4)]
+    kept = [walk.plan({"0": width}, score_widths(ScoringContext(walk), {"0": width})).kept["0"] for width in (3, 4)]
     assert kept == [(3, 4, 5), (0, 3, 4, 5)]

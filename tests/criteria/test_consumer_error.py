@@ -8,7 +8,7 @@ from toy import image_set, toy_walk
 from zoo import body, conv
 
 from prune_env import LayerWalk
-from prune_env.criteria import Subject, consumer_error, score_channels
+from prune_env.criteria import ScoringContext, consumer_error, score_channels
 from prune_env.criteria.consumer_error import joint_errors, lone_errors, removal_order
 from prune_env.criteria.patch_covariance import patch_moments, patch_spreads, patches
 
@@ -19,7 +19,7 @@ def data(count: int = 32):
 
 def scores_of(model: nn.Module, count: int = 32) -> dict[str, np.ndarray]:
     images = data(count)
-    return dict(score_channels("consumer_error", Subject(LayerWalk.trace(model, images.images[:1]), images)))
+    return dict(score_channels("consumer_error", ScoringContext(LayerWalk.trace(model, images.images[:1]), images)))
 
 
 def chain(*, channels: int = 6) -> nn.Sequential:
@@ -101,11 +101,11 @@ def test_a_unit_that_no_layer_reads_has_zeros() -> None:
 def test_a_coupled_unit_adds_what_all_its_consumers_miss() -> None:
     walk = toy_walk()
     images = image_set(32)
-    subject = Subject(walk, images)
-    readers = {"mid": subject.folded.mid, "fc": subject.folded.fc}
-    moments = patch_moments(subject.folded, readers, subject.batches(16))
+    context = ScoringContext(walk, images)
+    readers = {"mid": context.folded.mid, "fc": context.folded.fc}
+    moments = patch_moments(context.folded, readers, context.batches(16))
     total = sum(joint_errors(layer, moments[name], normed=False) for name, layer in readers.items())
-    assert score_channels("consumer_error", subject)["up"].tolist() == removal_order(total).tolist()
+    assert score_channels("consumer_error", context)["up"].tolist() == removal_order(total).tolist()
 
 
 def test_channels_behind_a_flatten_count_with_all_their_places() -> None:
@@ -121,7 +121,7 @@ def test_slots_of_grouped_consumers_count_over_all_groups() -> None:
     with torch.no_grad():
         net.g.weight[:, 1] = 0.0
     images = data()
-    found = score_channels("consumer_error", Subject(LayerWalk.trace(net, images.images[:1]), images))
+    found = score_channels("consumer_error", ScoringContext(LayerWalk.trace(net, images.images[:1]), images))
     assert found["a"].tolist() == [1, 0]
 
 
@@ -130,7 +130,7 @@ def test_behind_a_depthwise_layer_its_reader_counts() -> None:
     with torch.no_grad():
         net.p.weight[:, 5] = 0.0
     images = data()
-    found = score_channels("consumer_error", Subject(LayerWalk.trace(net, images.images[:1]), images))
+    found = score_channels("consumer_error", ScoringContext(LayerWalk.trace(net, images.images[:1]), images))
     assert found["a"][5] == 0
 
 

@@ -11,7 +11,7 @@ from zoo import body, chain, conv, small_images, traced, unit_of
 
 from prune_env import LayerWalk
 from prune_env.common.errors import ConfigError, UserError
-from prune_env.criteria import Subject, known_criteria, register_criterion, registry, score_channels
+from prune_env.criteria import ScoringContext, known_criteria, register_criterion, registry, score_channels
 from prune_env.walk import Scores
 
 
@@ -30,7 +30,7 @@ FORMULAS = {
 class TestNorms:
     def test_of_a_plain_unit_are_those_of_its_one_layer(self, name: str) -> None:
         model = chain()
-        scores = score_channels(name, Subject(LayerWalk.trace(model, small_images())))
+        scores = score_channels(name, ScoringContext(LayerWalk.trace(model, small_images())))
         for layer in ("0", "3", "7"):
             assert scores[layer] == pytest.approx(FORMULAS[name](rows(model[int(layer)])), rel=1e-6)
 
@@ -38,13 +38,13 @@ class TestNorms:
         walk = toy_walk()
         parts = [rows(getattr(walk.model, part)) for part in ("up", "project", "out")]
         expected = FORMULAS[name](np.concatenate(parts, axis=1))
-        assert score_channels(name, Subject(walk))["up"] == pytest.approx(expected, rel=1e-6)
+        assert score_channels(name, ScoringContext(walk))["up"] == pytest.approx(expected, rel=1e-6)
 
     def test_of_grouped_slots_run_over_the_slots_of_all_groups(self, name: str) -> None:
         net = body(lambda net, x: net.g(x), 12, g=conv(8, 12, groups=4))
         walk = LayerWalk.trace(net, small_images())
         by_slot = rows(net.g).reshape(4, 3, -1).transpose(1, 0, 2).reshape(3, -1)
-        scores = score_channels(name, Subject(walk))
+        scores = score_channels(name, ScoringContext(walk))
         assert scores["g"] == pytest.approx(FORMULAS[name](by_slot), rel=1e-6)
         # What feeds the groups is cut by slots too: two channels in each of four groups.
         feeding = rows(net.a).reshape(4, 2, -1).transpose(1, 0, 2).reshape(2, -1)
@@ -53,14 +53,14 @@ class TestNorms:
     def test_with_a_depthwise_layer_run_over_its_filters_too(self, name: str) -> None:
         net = body(lambda net, x: net.p(net.d(x)), 10, d=conv(8, 8, groups=8), p=conv(8, 10, 1))
         expected = FORMULAS[name](np.concatenate([rows(net.a), rows(net.d)], axis=1))
-        assert score_channels(name, Subject(LayerWalk.trace(net, small_images())))["a"] == pytest.approx(
+        assert score_channels(name, ScoringContext(LayerWalk.trace(net, small_images())))["a"] == pytest.approx(
             expected, rel=1e-6
         )
 
     @pytest.mark.parametrize("model", ["resnet18", "mobilenet_v2", "cifar_resnet20"])
     def test_are_given_to_every_channel_of_every_unit(self, name: str, model: str) -> None:
         walk = traced(model).walk
-        scores = score_channels(name, Subject(walk))
+        scores = score_channels(name, ScoringContext(walk))
         assert set(scores) == {unit.name for unit in walk.units}
         for unit in walk.units:
             assert scores[unit.name].shape == (unit.channels,)
@@ -72,7 +72,7 @@ class TestNorms:
         with torch.no_grad():
             walk.model.out.weight[3, 0, 0, 0] = value
         with pytest.raises(UserError, match=rf"'{name}' gave unit 'up' a score that is not finite.*weights"):
-            score_channels(name, Subject(walk))
+            score_channels(name, ScoringContext(walk))
 
 
 def test_l1_and_l2_disagree_where_one_large_weight_stands_against_many_small_ones() -> None:
@@ -82,29 +82,29 @@ def test_l1_and_l2_disagree_where_one_large_weight_stands_against_many_small_one
         model[0].weight[0, 0, 0, 0] = 2.0
         model[0].weight[1] = 0.1
     walk = LayerWalk.trace(model, small_images())
-    plans = [walk.plan({"0": 1}, score_channels(name, Subject(walk))).kept["0"] for name in ("l1", "l2")]
+    plans = [walk.plan({"0": 1}, score_channels(name, ScoringContext(walk))).kept["0"] for name in ("l1", "l2")]
     assert plans == [(1,), (0,)]
 
 
 @pytest.mark.parametrize(("given", "nearest"), [("l11", "l1"), ("L2", "l2"), ("l_2", "l2")])
 def test_an_unknown_criterion_is_refused_with_the_nearest_name(given: str, nearest: str) -> None:
     with pytest.raises(ConfigError, match=rf"'{given}'; did you mean '{nearest}'\? \(known: .*l1, l2"):
-        score_channels(given, Subject(toy_walk()))
+        score_channels(given, ScoringContext(toy_walk()))
 
 
 def test_a_name_like_no_other_is_refused_with_all_names() -> None:
     with pytest.raises(ConfigError, match=r"'qqq'; known: .*l1, l2"):
-        score_channels("qqq", Subject(toy_walk()))
+        score_channels("qqq", ScoringContext(toy_walk()))
 
 
 def test_a_criterion_of_ones_own_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "CRITERIA", dict(registry.CRITERIA))
 
     @register_criterion("last channels")
-    def last(subject: Subject) -> Scores:
-        return {unit.name: np.arange(unit.channels, dtype=np.float64) for unit in subject.walk.units}
+    def last(context: ScoringContext) -> Scores:
+        return {unit.name: np.arange(unit.channels, dtype=np.float64) for unit in context.walk.units}
 
     walk = toy_walk()
     assert "last channels" in known_criteria()
-    kept = walk.plan({"stem": 2}, score_channels("last channels", Subject(walk))).kept["stem"]
+    kept = walk.plan({"stem": 2}, score_channels("last channels", ScoringContext(walk))).kept["stem"]
     assert kept == (unit_of(walk, "stem").channels - 2, unit_of(walk, "stem").channels - 1)

@@ -13,7 +13,7 @@ from zoo import example, traced
 
 from prune_env import LayerWalk
 from prune_env.common.errors import ConfigError, UserError
-from prune_env.criteria import CRITERIA, Subject, known_criteria, score_channels
+from prune_env.criteria import CRITERIA, ScoringContext, known_criteria, score_channels
 
 SMALL_ONLY = ("hessian", "hessian_block")
 EVERY = known_criteria()
@@ -24,7 +24,7 @@ QUICK = ["bn_scale", "geometric_median", "activation_mean", "feature_rank", "tay
 @cache
 def scored(name: str) -> Mapping[str, np.ndarray]:
     """Of the small network and images that the callers below have."""
-    return score_channels(name, Subject(small_walk(), image_set(6)))
+    return score_channels(name, ScoringContext(small_walk(), image_set(6)))
 
 
 def small_walk(reason: str = "it has no batch norm") -> LayerWalk:
@@ -34,7 +34,7 @@ def small_walk(reason: str = "it has no batch norm") -> LayerWalk:
 @pytest.mark.parametrize("name", [name for name in EVERY if name not in SMALL_ONLY])
 def test_a_residual_network_with_shortcuts_is_scored_by_every_criterion(name: str) -> None:
     walk = traced("cifar_resnet20").walk
-    scores = score_channels(name, Subject(walk, image_set(2, colours=3, side=32, classes=10)))
+    scores = score_channels(name, ScoringContext(walk, image_set(2, colours=3, side=32, classes=10)))
     assert {unit: len(values) for unit, values in scores.items()} == {unit.name: unit.channels for unit in walk.units}
 
 
@@ -42,20 +42,20 @@ def test_a_residual_network_with_shortcuts_is_scored_by_every_criterion(name: st
 def test_exact_curvature_of_a_large_network_is_refused(name: str) -> None:
     walk = traced("cifar_resnet20").walk
     with pytest.raises(ConfigError, match=rf"'{name}' takes .* products? for each of the \d+ .* at most \d+ .*Use '"):
-        score_channels(name, Subject(walk, image_set(2, colours=3, side=32, classes=10)))
+        score_channels(name, ScoringContext(walk, image_set(2, colours=3, side=32, classes=10)))
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA[name].needs == "labels"])
 def test_one_that_needs_labels_refuses_images_without_them(name: str) -> None:
     data = ImageSet(image_set(4).images, torch.empty(0, dtype=torch.int64))
     with pytest.raises(ConfigError, match=f"'{name}' looks at images with labels, and 4 images with 0 labels"):
-        score_channels(name, Subject(small_walk(), data))
+        score_channels(name, ScoringContext(small_walk(), data))
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA[name].needs == "images"])
 def test_one_that_needs_images_alone_takes_them_without_labels(name: str) -> None:
     data = ImageSet(image_set(6).images, torch.empty(0, dtype=torch.int64))
-    found = score_channels(name, Subject(small_walk(), data))
+    found = score_channels(name, ScoringContext(small_walk(), data))
     assert {unit: values.tolist() for unit, values in found.items()} == {
         unit: values.tolist() for unit, values in scored(name).items()
     }
@@ -65,7 +65,7 @@ def test_one_that_needs_images_alone_takes_them_without_labels(name: str) -> Non
 @pytest.mark.parametrize("name", QUICK)
 def test_every_channel_of_every_unit_has_a_finite_score(name: str, model: str) -> None:
     found = traced(model)
-    scores = score_channels(name, Subject(found.walk, ImageSet(example(model, 2), torch.tensor([0, 1]))))
+    scores = score_channels(name, ScoringContext(found.walk, ImageSet(example(model, 2), torch.tensor([0, 1]))))
     assert set(scores) == {unit.name for unit in found.walk.units}
     for unit in found.walk.units:
         assert scores[unit.name].shape == (unit.channels,)
@@ -81,7 +81,7 @@ def test_every_channel_of_every_unit_has_a_finite_score(name: str, model: str) -
 @pytest.mark.parametrize("data", [None, image_set(0)])
 def test_one_that_needs_images_refuses_without_them(name: str, data: ImageSet | None) -> None:
     with pytest.raises(ConfigError, match=f"'{name}' looks at (images|images with labels), and 0 images.*bn_scale.*l1"):
-        score_channels(name, Subject(toy_walk(), data))
+        score_channels(name, ScoringContext(toy_walk(), data))
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if name not in ("random", "bn_scale")])
@@ -91,7 +91,7 @@ def test_weights_that_are_not_finite_are_refused_with_their_unit(name: str, laye
     with torch.no_grad():
         walk.model.get_submodule(layer).weight[3, 0, 0, 0] = math.nan
     with pytest.raises(UserError, match=rf"unit '{unit}' a score that is not finite.*weights"):
-        score_channels(name, Subject(walk, image_set(4)))
+        score_channels(name, ScoringContext(walk, image_set(4)))
 
 
 @pytest.mark.parametrize("name", [name for name in LOOKING if not name.startswith("clusters")])
@@ -99,7 +99,7 @@ def test_images_that_are_not_finite_are_refused(name: str) -> None:
     data = image_set(4)
     data.images[2, 0, 3, 3] = math.inf
     with pytest.raises(UserError, match="not finite"):
-        score_channels(name, Subject(toy_walk(), data))
+        score_channels(name, ScoringContext(toy_walk(), data))
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -107,7 +107,7 @@ def test_images_that_are_not_finite_are_refused(name: str) -> None:
 def test_the_callers_autocast_and_gradient_mode_do_not_matter(name: str, mode: Callable[[], Any]) -> None:
     walk, data = small_walk(), image_set(6)
     with mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        found = score_channels(name, Subject(walk, data))
+        found = score_channels(name, ScoringContext(walk, data))
     for unit, scores in scored(name).items():
         assert found[unit].tolist() == scores.tolist()
 
@@ -117,9 +117,9 @@ def test_the_network_is_left_as_it_was(name: str) -> None:
     walk = small_walk()
     walk.model.train()
     before = {key: value.clone() for key, value in walk.model.state_dict().items()}
-    subject = Subject(walk, image_set(4))
-    score_channels(name, subject)
+    context = ScoringContext(walk, image_set(4))
+    score_channels(name, context)
     assert all(module.training for module in walk.model.modules())
     assert all(torch.equal(before[key], value) for key, value in walk.model.state_dict().items())
-    for model in (walk.model, subject.folded):
+    for model in (walk.model, context.folded):
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

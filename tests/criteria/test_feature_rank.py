@@ -8,7 +8,7 @@ from toy import ImageSet, image_set, toy_walk
 from zoo import body, conv, small_images
 
 from prune_env import LayerWalk
-from prune_env.criteria import Subject, score_channels
+from prune_env.criteria import ScoringContext, score_channels
 from prune_env.protection.feature_ranks import feature_map_ranks
 
 SIDE = 8
@@ -37,7 +37,7 @@ def noise(count: int, seed: int = 0) -> torch.Tensor:
 
 
 def score(net: nn.Module, data: ImageSet, name: str = "feature_rank") -> dict[str, np.ndarray]:
-    return dict(score_channels(name, Subject(LayerWalk.trace(net, data.images), data)))
+    return dict(score_channels(name, ScoringContext(LayerWalk.trace(net, data.images), data)))
 
 
 def check_ranks(scores: np.ndarray, ranks: np.ndarray) -> None:
@@ -99,7 +99,7 @@ def test_dead_channels_are_worth_nothing_and_do_not_spoil_the_rest() -> None:
 def test_ranks_are_summed_over_the_layers_of_a_unit_that_show_any() -> None:
     walk, data = toy_walk(), image_set(6)
     ranks = feature_map_ranks(walk, data.images)
-    scores = score_channels("feature_rank", Subject(walk, data))
+    scores = score_channels("feature_rank", ScoringContext(walk, data))
     assert {layer.unit for layer in ranks.values()} == {"stem", "down", "up", "mid"}
     for unit in ("stem", "down", "up", "mid"):
         expected = sum(layer.ranks for layer in ranks.values() if layer.unit == unit)
@@ -110,7 +110,7 @@ def test_slots_are_scored_by_the_maps_of_all_groups() -> None:
     net = body(lambda net, x: net.g(x), 12, g=conv(8, 12, groups=4))
     data = ImageSet(small_images(5), torch.tensor([0, 1, 2, 3, 0]))
     walk = LayerWalk.trace(net, data.images)
-    scores = score_channels("feature_rank", Subject(walk, data))
+    scores = score_channels("feature_rank", ScoringContext(walk, data))
     with torch.no_grad():
         read = torch.relu(net.eval().bn(net.a(data.images)))
         ranks = torch.linalg.matrix_rank(read).double().mean(0).numpy() / SIDE
@@ -120,9 +120,9 @@ def test_slots_are_scored_by_the_maps_of_all_groups() -> None:
 
 def test_units_whose_maps_are_too_small_are_in_the_order_of_magnitude() -> None:
     walk = toy_walk()
-    subject = Subject(walk, image_set(4, side=6))
-    assert not any(layer.unit == "mid" for layer in feature_map_ranks(walk, subject.images).values())
-    scores, magnitudes = (score_channels(name, subject) for name in ("feature_rank", "l1"))
+    context = ScoringContext(walk, image_set(4, side=6))
+    assert not any(layer.unit == "mid" for layer in feature_map_ranks(walk, context.images).values())
+    scores, magnitudes = (score_channels(name, context) for name in ("feature_rank", "l1"))
     for unit in ("mid", "fc"):
         assert np.argsort(scores[unit]).tolist() == np.argsort(magnitudes[unit]).tolist()
         assert len(set(scores[unit])) == len(magnitudes[unit])

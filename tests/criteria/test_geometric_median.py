@@ -8,7 +8,7 @@ from toy import image_set, toy_walk
 from zoo import body, chain, conv, small_images
 
 from prune_env import LayerWalk
-from prune_env.criteria import Subject, score_channels
+from prune_env.criteria import ScoringContext, score_channels
 
 
 def rows(module: nn.Module) -> np.ndarray:
@@ -20,7 +20,7 @@ def distances(filters: np.ndarray) -> np.ndarray:
 
 
 def scores_of(net: nn.Module) -> dict[str, np.ndarray]:
-    return dict(score_channels("geometric_median", Subject(LayerWalk.trace(net, small_images()))))
+    return dict(score_channels("geometric_median", ScoringContext(LayerWalk.trace(net, small_images()))))
 
 
 def test_of_plain_units_is_that_of_their_one_layer_as_it_is() -> None:
@@ -34,8 +34,8 @@ def test_of_a_coupled_unit_is_that_of_all_filters_laid_end_to_end() -> None:
     walk = toy_walk()
     filters = np.concatenate([rows(getattr(walk.model, part)) for part in ("up", "project", "out")], axis=1)
     # With images, batch norms could be folded into the weights, which FPGM does not do.
-    for subject in (Subject(walk), Subject(walk, image_set(4))):
-        assert score_channels("geometric_median", subject)["up"] == pytest.approx(distances(filters), rel=1e-6)
+    for context in (ScoringContext(walk), ScoringContext(walk, image_set(4))):
+        assert score_channels("geometric_median", context)["up"] == pytest.approx(distances(filters), rel=1e-6)
 
 
 def test_of_grouped_slots_runs_over_the_slots_of_all_groups() -> None:

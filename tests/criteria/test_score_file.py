@@ -9,12 +9,12 @@ import torch
 from toy import image_set, toy_resnet, toy_walk
 
 from prune_env.common.errors import RunError
-from prune_env.criteria import Subject, load_scores, save_scores, score_channels
+from prune_env.criteria import ScoringContext, load_scores, save_scores, score_channels
 
 
 @pytest.fixture
-def subject() -> Subject:
-    return Subject(toy_walk(), image_set(8))
+def subject() -> ScoringContext:
+    return ScoringContext(toy_walk(), image_set(8))
 
 
 @pytest.fixture
@@ -23,65 +23,65 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["l1", "taylor", "random"])
-def test_come_back_bit_by_bit(subject: Subject, place: Path, name: str) -> None:
-    scores = score_channels(name, subject)
-    save_scores(name, subject, scores, place)
-    known = load_scores(name, Subject(toy_walk(), image_set(8)), place)
+def test_come_back_bit_by_bit(context: ScoringContext, place: Path, name: str) -> None:
+    scores = score_channels(name, context)
+    save_scores(name, context, scores, place)
+    known = load_scores(name, ScoringContext(toy_walk(), image_set(8)), place)
     assert known is not None
     assert {unit: values.tolist() for unit, values in known.items()} == {
         unit: values.tolist() for unit, values in scores.items()
     }
 
 
-def test_are_not_those_of_another_criterion(subject: Subject, place: Path) -> None:
-    save_scores("l1", subject, score_channels("l1", subject), place)
-    assert load_scores("l2", subject, place) is None
+def test_are_not_those_of_another_criterion(context: ScoringContext, place: Path) -> None:
+    save_scores("l1", context, score_channels("l1", context), place)
+    assert load_scores("l2", context, place) is None
 
 
-def test_are_not_those_of_other_weights(subject: Subject, place: Path) -> None:
-    save_scores("l1", subject, score_channels("l1", subject), place)
+def test_are_not_those_of_other_weights(context: ScoringContext, place: Path) -> None:
+    save_scores("l1", context, score_channels("l1", context), place)
     model = toy_resnet()
     with torch.no_grad():
         model.stem.weight[0, 0, 0, 0] += 1e-6
-    assert load_scores("l1", Subject(toy_walk(model)), place) is None
+    assert load_scores("l1", ScoringContext(toy_walk(model)), place) is None
 
 
-def test_are_not_those_of_other_images_or_labels_where_these_count(subject: Subject, place: Path) -> None:
-    save_scores("taylor", subject, score_channels("taylor", subject), place)
-    assert load_scores("taylor", replace(subject, data=image_set(8, seed=1)), place) is None
+def test_are_not_those_of_other_images_or_labels_where_these_count(context: ScoringContext, place: Path) -> None:
+    save_scores("taylor", context, score_channels("taylor", context), place)
+    assert load_scores("taylor", replace(context, data=image_set(8, seed=1)), place) is None
     other = image_set(8)
     other.labels[0] = (other.labels[0] + 1) % 4
-    assert load_scores("taylor", replace(subject, data=other), place) is None
+    assert load_scores("taylor", replace(context, data=other), place) is None
 
 
-def test_are_those_of_any_images_where_none_is_looked_at(subject: Subject, place: Path) -> None:
-    save_scores("l1", subject, score_channels("l1", subject), place)
-    assert load_scores("l1", replace(subject, data=None), place) is not None
+def test_are_those_of_any_images_where_none_is_looked_at(context: ScoringContext, place: Path) -> None:
+    save_scores("l1", context, score_channels("l1", context), place)
+    assert load_scores("l1", replace(context, data=None), place) is not None
 
 
-def test_are_not_those_of_another_seed_where_it_counts(subject: Subject, place: Path) -> None:
+def test_are_not_those_of_another_seed_where_it_counts(context: ScoringContext, place: Path) -> None:
     for name, same in (("random", False), ("l1", True)):
-        save_scores(name, subject, score_channels(name, subject), place)
-        assert (load_scores(name, replace(subject, seed=1), place) is not None) == same
+        save_scores(name, context, score_channels(name, context), place)
+        assert (load_scores(name, replace(context, seed=1), place) is not None) == same
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "torn", "text"])
-def test_are_found_anew_where_the_file_is_of_no_use(subject: Subject, place: Path, damage: str) -> None:
-    save_scores("l1", subject, score_channels("l1", subject), place)
+def test_are_found_anew_where_the_file_is_of_no_use(context: ScoringContext, place: Path, damage: str) -> None:
+    save_scores("l1", context, score_channels("l1", context), place)
     whole = place.read_bytes()
     place.write_bytes({"missing": b"", "empty": b"", "torn": whole[:-7], "text": b"hello"}[damage])
     if damage == "missing":
         place.unlink()
-    assert load_scores("l1", subject, place) is None
+    assert load_scores("l1", context, place) is None
 
 
-def test_that_are_not_finite_are_not_used(subject: Subject, place: Path) -> None:
-    scores = dict(score_channels("l1", subject))
+def test_that_are_not_finite_are_not_used(context: ScoringContext, place: Path) -> None:
+    scores = dict(score_channels("l1", context))
     scores["stem"] = np.full_like(scores["stem"], np.nan)
-    save_scores("l1", subject, scores, place)
-    assert load_scores("l1", subject, place) is None
+    save_scores("l1", context, scores, place)
+    assert load_scores("l1", context, place) is None
 
 
-def test_that_cannot_be_written_are_an_error_in_words(subject: Subject, tmp_path: Path) -> None:
+def test_that_cannot_be_written_are_an_error_in_words(context: ScoringContext, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot write"):
-        save_scores("l1", subject, score_channels("l1", subject), tmp_path / "missing" / "scores.safetensors")
+        save_scores("l1", context, score_channels("l1", context), tmp_path / "missing" / "scores.safetensors")

@@ -11,7 +11,7 @@ from zoo import body, conv, small_images
 
 from prune_env import LayerWalk
 from prune_env.common.errors import ConfigError, EvaluationError, UserError
-from prune_env.criteria import Subject, hessian, lobs, score_channels
+from prune_env.criteria import ScoringContext, hessian, lobs, score_channels
 from prune_env.criteria.curvature import channel_quadratics, sampled_labels
 from prune_env.criteria.eigenvalues import layer_eigenvalues, top_eigenvalue
 from prune_env.criteria.fisher import fisher_diagonal
@@ -87,36 +87,36 @@ class TestAQuadraticLoss:
 
 class TestTheHessian:
     def test_diagonal_is_torchs(self) -> None:
-        subject = smooth_subject()
-        data = subject.data
-        found = exact_diagonal(subject.folded, batches_of(data, 5), subject.weights)
-        for name in subject.weights:
-            expected = full_hessian(subject, name).diagonal()
+        context = smooth_subject()
+        data = context.data
+        found = exact_diagonal(context.folded, batches_of(data, 5), context.weights)
+        for name in context.weights:
+            expected = full_hessian(context, name).diagonal()
             assert relative(found[name].flatten(), expected.double()) < 1e-4
 
     def test_scores_are_half_the_magnitudes_of_the_sums(self) -> None:
-        subject = smooth_subject()
-        scores = score_channels("hessian", subject)
+        context = smooth_subject()
+        scores = score_channels("hessian", context)
         for name in ("0", "2"):
-            weight = subject.weights[name].detach()
-            sums = (full_hessian(subject, name).diagonal().view_as(weight) * weight**2).flatten(1).sum(1)
+            weight = context.weights[name].detach()
+            sums = (full_hessian(context, name).diagonal().view_as(weight) * weight**2).flatten(1).sum(1)
             assert scores[name] == pytest.approx(0.5 * sums.abs().numpy(), rel=1e-3)
 
     def test_block_is_the_quadratic_form_of_torchs_hessian(self) -> None:
-        subject = smooth_subject(count=10)
-        scores = score_channels("hessian_block", subject)
+        context = smooth_subject(count=10)
+        scores = score_channels("hessian_block", context)
         for name in ("0", "2"):
-            full = full_hessian(subject, name)
-            for channel in range(len(subject.weights[name])):
-                vector = torch.zeros_like(subject.weights[name])
-                vector[channel] = subject.weights[name].detach()[channel]
+            full = full_hessian(context, name)
+            for channel in range(len(context.weights[name])):
+                vector = torch.zeros_like(context.weights[name])
+                vector[channel] = context.weights[name].detach()[channel]
                 exact = 0.5 * (vector.flatten() @ full @ vector.flatten()).abs()
                 assert scores[name][channel] == pytest.approx(float(exact), rel=1e-3, abs=1e-8)
 
     def test_block_of_a_coupled_unit_counts_what_couples_its_members(self) -> None:
-        subject = Subject(toy_walk(toy_resnet(4)), image_set(6))
-        members = [subject.weights[name] for name in ("up", "project", "out")]
-        batch = next(subject.batches())
+        context = ScoringContext(toy_walk(toy_resnet(4)), image_set(6))
+        members = [context.weights[name] for name in ("up", "project", "out")]
+        batch = next(context.batches())
         for channel in (0, 5):
             # The second derivative of the loss along the direction in which all of the channel's weights vanish.
             def loss(step: Tensor, channel: int = channel) -> Tensor:
@@ -125,34 +125,34 @@ class TestTheHessian:
                     mask = torch.zeros(len(weight), 1, 1, 1)
                     mask[channel] = 1.0
                     scaled[f"{name}.weight"] = weight.detach() * (1 + step * mask)
-                return F.cross_entropy(torch.func.functional_call(subject.folded, scaled, (batch[0],)), batch[1])
+                return F.cross_entropy(torch.func.functional_call(context.folded, scaled, (batch[0],)), batch[1])
 
             exact = torch.autograd.functional.hessian(loss, torch.zeros(()))
-            found = score_channels("hessian_block", subject)["up"][channel]
+            found = score_channels("hessian_block", context)["up"][channel]
             assert found == pytest.approx(abs(0.5 * float(exact)), rel=1e-3, abs=1e-7)
 
     def test_estimate_nears_it_with_the_square_root_of_the_probes(self) -> None:
         data = image_set(60, seed=3, side=6, classes=10)
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(COLOURS, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(100, 10))
-        subject = Subject(LayerWalk.trace(model, data.images[:1]), data)
-        weights = {"0": subject.weights["0"]}
-        full = full_hessian(subject, "0").double()
+        context = ScoringContext(LayerWalk.trace(model, data.images[:1]), data)
+        weights = {"0": context.weights["0"]}
+        full = full_hessian(context, "0").double()
         # The variance of v_q (H v)_q is the sum of the squares of row q beside the diagonal.
         spread = float((full - full.diagonal().diag()).norm() / full.diagonal().norm())
         errors = {}
         for probes in (30, 300, 1200):
-            found = hutchinson_diagonal(subject.folded, batches_of(data, 60), weights, probes, generator())
+            found = hutchinson_diagonal(context.folded, batches_of(data, 60), weights, probes, generator())
             errors[probes] = relative(found["0"].flatten(), full.diagonal())
             assert errors[probes] == pytest.approx(spread / probes**0.5, rel=0.35)
         assert errors[300] < 0.1
 
     def test_of_too_many_weights_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        subject = smooth_subject()
-        size = sum(weight.numel() for weight in subject.weights.values())
+        context = smooth_subject()
+        size = sum(weight.numel() for weight in context.weights.values())
         monkeypatch.setattr(hessian, "MOST_WEIGHTS", size - 1)
         with pytest.raises(ConfigError, match=rf"{size} weights; at most {size - 1} .*'hutchinson'.*'lobs'"):
-            score_channels("hessian", subject)
+            score_channels("hessian", context)
 
 
 class TestPatches:
@@ -205,11 +205,11 @@ class TestLayerwise:
         layer = conv(2, 5)
         rows = layer.weight.detach().flatten(1).double().numpy()
         moment = second_moment(images, bias=False)
-        subject = one_layer(layer, images, conv(5, 4))
+        context = one_layer(layer, images, conv(5, 4))
         diagonal = 0.5 * (rows**2 * moment.diagonal()).sum(1)
-        assert score_channels("lobs_diagonal", subject)["0"] == pytest.approx(diagonal, rel=1e-5)
+        assert score_channels("lobs_diagonal", context)["0"] == pytest.approx(diagonal, rel=1e-5)
         block = 0.5 * np.einsum("cp,pq,cq->c", rows, moment, rows)
-        assert score_channels("lobs_block", subject)["0"] == pytest.approx(block, rel=1e-5)
+        assert score_channels("lobs_block", context)["0"] == pytest.approx(block, rel=1e-5)
 
     @pytest.mark.parametrize("name", LAYERWISE)
     def test_of_a_linear_layer_with_whitened_inputs_is_half_its_squared_norm(self, name: str) -> None:
@@ -236,16 +236,16 @@ class TestLayerwise:
         with torch.no_grad():
             layer.weight.zero_()
             layer.weight[0, 0], layer.weight[1, 1] = 1.0, 0.1
-        subject = one_layer(layer, images, conv(2, 4))
-        assert score_channels("l2", subject)["0"].argmin() == 1
-        assert score_channels(name, subject)["0"].argmin() == 0
+        context = one_layer(layer, images, conv(2, 4))
+        assert score_channels("l2", context)["0"].argmin() == 1
+        assert score_channels(name, context)["0"].argmin() == 0
 
     def test_obs_forgives_a_weight_that_another_can_stand_in_for(self) -> None:
         images = torch.randn(20, 2, 8, 8, generator=generator())
         images[:, 1] = images[:, 0] + 0.05 * images[:, 1]
         layer = conv(2, 2, bias=False)
-        subject = one_layer(layer, images, conv(2, 4))
-        ratio = score_channels("lobs", subject)["0"] / score_channels("lobs_diagonal", subject)["0"]
+        context = one_layer(layer, images, conv(2, 4))
+        ratio = score_channels("lobs", context)["0"] / score_channels("lobs_diagonal", context)["0"]
         assert (ratio < 0.1).all()
 
     @pytest.mark.parametrize("name", LAYERWISE)
@@ -261,7 +261,7 @@ class TestLayerwise:
                 alone.bias.copy_(layer.bias[group * size : (group + 1) * size])
             part = images[:, group * size : (group + 1) * size]
             values.append(score_channels(name, one_layer(alone, part, conv(size, 4)))["0"])
-        together = Subject(
+        together = ScoringContext(
             LayerWalk.trace(nn.Sequential(layer, nn.ReLU(), conv(8, 4)), images[:1], {"0": "one slot a channel"}),
             labelled(images),
         )
@@ -290,26 +290,26 @@ class TestLayerwise:
 
 class TestFisher:
     def test_empirical_is_the_mean_square_of_the_images_gradients(self) -> None:
-        subject = smooth_subject(count=6)
-        found = fisher_diagonal(subject.folded, batches_of(subject.data, 4), subject.weights)
-        squares = {name: torch.zeros_like(weight) for name, weight in subject.weights.items()}
-        for image, label in zip(subject.images, subject.data.labels, strict=True):
-            loss = F.cross_entropy(subject.folded(image[None]), label[None])
-            for name, weight in subject.weights.items():
+        context = smooth_subject(count=6)
+        found = fisher_diagonal(context.folded, batches_of(context.data, 4), context.weights)
+        squares = {name: torch.zeros_like(weight) for name, weight in context.weights.items()}
+        for image, label in zip(context.images, context.data.labels, strict=True):
+            loss = F.cross_entropy(context.folded(image[None]), label[None])
+            for name, weight in context.weights.items():
                 squares[name] += torch.autograd.grad(loss, weight, retain_graph=True)[0] ** 2 / 6
         for name in squares:
             assert relative(found[name], squares[name].double()) < 1e-5
 
     def test_true_is_the_gauss_newton_diagonal(self) -> None:
-        subject = smooth_subject(count=4)
-        repeated = [(subject.images.repeat(200, 1, 1, 1), subject.data.labels.repeat(200))]
-        found = fisher_diagonal(subject.folded, repeated, {"0": subject.weights["0"]}, generator())["0"]
-        expected = torch.zeros_like(subject.weights["0"])
-        for image in subject.images:
-            logs = subject.folded(image[None]).log_softmax(1)[0]
+        context = smooth_subject(count=4)
+        repeated = [(context.images.repeat(200, 1, 1, 1), context.data.labels.repeat(200))]
+        found = fisher_diagonal(context.folded, repeated, {"0": context.weights["0"]}, generator())["0"]
+        expected = torch.zeros_like(context.weights["0"])
+        for image in context.images:
+            logs = context.folded(image[None]).log_softmax(1)[0]
             for log in logs:
-                gradient = torch.autograd.grad(log, subject.weights["0"], retain_graph=True)[0]
-                expected += log.exp().item() * gradient**2 / len(subject.images)
+                gradient = torch.autograd.grad(log, context.weights["0"], retain_graph=True)[0]
+                expected += log.exp().item() * gradient**2 / len(context.images)
         assert relative(found, expected.double()) < 0.1
 
     def test_labels_are_drawn_from_the_softmax(self) -> None:
@@ -322,36 +322,36 @@ class TestFisher:
         walk = smooth_subject().walk
         for name, same in (("empirical_fisher", False), ("fisher", True), ("fisher_block", True)):
             given, flipped = (
-                score_channels(name, Subject(walk, ImageSet(data.images, labels)))["0"]
+                score_channels(name, ScoringContext(walk, ImageSet(data.images, labels)))["0"]
                 for labels in (data.labels, 1 - data.labels)
             )
             assert np.array_equal(given, flipped) is same
 
     def test_empirical_vanishes_where_the_network_is_right_and_certain(self) -> None:
-        subject = smooth_subject()
+        context = smooth_subject()
         with torch.no_grad():
-            subject.walk.model[5].weight.mul_(300)
-            right = subject.walk.model(subject.images).argmax(1)
-        fitted = Subject(subject.walk, ImageSet(subject.images, right))
-        wrong = Subject(subject.walk, ImageSet(subject.images, 1 - right))
+            context.walk.model[5].weight.mul_(300)
+            right = context.walk.model(context.images).argmax(1)
+        fitted = ScoringContext(context.walk, ImageSet(context.images, right))
+        wrong = ScoringContext(context.walk, ImageSet(context.images, 1 - right))
         assert (
             score_channels("empirical_fisher", fitted)["0"].sum()
             < 1e-2 * score_channels("empirical_fisher", wrong)["0"].sum()
         )
 
     def test_block_is_the_mean_square_of_the_losses_slopes_along_all_of_a_channel(self) -> None:
-        subject = Subject(toy_walk(toy_resnet(4)), image_set(5), seed=4)
+        context = ScoringContext(toy_walk(toy_resnet(4)), image_set(5), seed=4)
         drawn, expected = generator(4), np.zeros(8)
-        for image in subject.images:
-            outputs = subject.folded(image[None])
+        for image in context.images:
+            outputs = context.folded(image[None])
             loss = F.cross_entropy(outputs, sampled_labels(outputs, drawn))
             slopes = np.zeros(8)
             for name in ("up", "project", "out"):
-                weight = subject.weights[name]
+                weight = context.weights[name]
                 slope = weight * torch.autograd.grad(loss, weight, retain_graph=True)[0]
                 slopes += slope.detach().flatten(1).sum(1).double().numpy()
             expected += 0.5 * slopes**2 / 5
-        assert score_channels("fisher_block", subject)["up"] == pytest.approx(expected, rel=1e-4)
+        assert score_channels("fisher_block", context)["up"] == pytest.approx(expected, rel=1e-4)
 
 
 class TestEigenvalues:
@@ -383,31 +383,31 @@ class TestEigenvalues:
         assert top_eigenvalue(torch.zeros_like, torch.ones(3)) == 0.0
 
     def test_of_units_are_those_of_torchs_hessian_of_free_units_only(self) -> None:
-        subject = smooth_subject()
-        found = layer_eigenvalues(subject, tolerance=1e-6, iterations=300)
+        context = smooth_subject()
+        found = layer_eigenvalues(context, tolerance=1e-6, iterations=300)
         assert list(found) == ["0", "2"]
         for name, value in found.items():
-            expected = torch.linalg.eigvalsh(full_hessian(subject, name).double()).abs().max()
+            expected = torch.linalg.eigvalsh(full_hessian(context, name).double()).abs().max()
             assert value == pytest.approx(float(expected), rel=1e-3)
 
     def test_look_at_the_first_images_alone(self) -> None:
-        subject, data = smooth_subject(), smooth_subject().data
-        first = Subject(subject.walk, ImageSet(data.images[:4], data.labels[:4]))
-        assert layer_eigenvalues(subject, images=4) == layer_eigenvalues(first)
-        assert layer_eigenvalues(subject, images=4) != layer_eigenvalues(subject)
+        context, data = smooth_subject(), smooth_subject().data
+        first = ScoringContext(context.walk, ImageSet(data.images[:4], data.labels[:4]))
+        assert layer_eigenvalues(context, images=4) == layer_eigenvalues(first)
+        assert layer_eigenvalues(context, images=4) != layer_eigenvalues(context)
 
     def test_that_are_not_finite_are_refused_with_the_unit(self) -> None:
-        subject = smooth_subject()
-        subject.data.images[0] = np.nan
+        context = smooth_subject()
+        context.data.images[0] = np.nan
         with pytest.raises(EvaluationError, match="unit '0' is not finite"):
-            layer_eigenvalues(subject)
+            layer_eigenvalues(context)
 
 
 class TestEveryCriterion:
     @pytest.mark.parametrize("name", ALL)
     def test_scores_all_channels_of_all_units(self, name: str) -> None:
         walk = toy_walk(small(name))
-        scores = score_channels(name, Subject(walk, image_set(4)))
+        scores = score_channels(name, ScoringContext(walk, image_set(4)))
         assert {unit.name: (unit.channels,) for unit in walk.units} == {
             unit: values.shape for unit, values in scores.items()
         }
@@ -424,15 +424,15 @@ class TestEveryCriterion:
             p=conv(4, 4, 1),
         )
         images = small_images(4)
-        scores = score_channels(name, Subject(LayerWalk.trace(net.eval(), images[:1]), labelled(images)))
+        scores = score_channels(name, ScoringContext(LayerWalk.trace(net.eval(), images[:1]), labelled(images)))
         assert all((values >= 0).all() and values.any() for values in scores.values())
 
     @pytest.mark.parametrize("name", ["lobs", "lobs_diagonal", "lobs_block", "fisher", "empirical_fisher"])
     def test_adds_the_members_of_a_coupled_unit(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         given: dict[str, np.ndarray] = {}
-        summed = Subject.summed
-        monkeypatch.setattr(Subject, "summed", lambda self, values: given.update(values) or summed(self, values))
-        found = score_channels(name, Subject(toy_walk(), image_set(4)))["up"]
+        summed = ScoringContext.summed
+        monkeypatch.setattr(ScoringContext, "summed", lambda self, values: given.update(values) or summed(self, values))
+        found = score_channels(name, ScoringContext(toy_walk(), image_set(4)))["up"]
         members = [given[part] for part in ("up", "project", "out")]
         assert all((values > 0).any() for values in members)
         assert found == pytest.approx(sum(members))
@@ -446,14 +446,14 @@ class TestEveryCriterion:
                 layer.weight.mul_(scale)
                 norm.running_mean.mul_(scale)
                 norm.running_var.copy_(scale**2 * (norm.running_var + norm.eps) - norm.eps)
-        once, again = (score_channels(name, Subject(toy_walk(model), data)) for model in (plain, scaled))
+        once, again = (score_channels(name, ScoringContext(toy_walk(model), data)) for model in (plain, scaled))
         for unit in once:
             assert again[unit] == pytest.approx(once[unit], rel=2e-3, abs=1e-9), unit
 
     @pytest.mark.parametrize("name", ALL)
     def test_is_settled_by_the_seed(self, name: str) -> None:
         walk, data = toy_walk(small(name)), image_set(4)
-        one, same, other = (score_channels(name, Subject(walk, data, seed))["up"] for seed in (1, 1, 2))
+        one, same, other = (score_channels(name, ScoringContext(walk, data, seed))["up"] for seed in (1, 1, 2))
         assert np.array_equal(one, same)
         assert np.array_equal(one, other) is (name not in RANDOM)
 
@@ -462,20 +462,20 @@ class TestEveryCriterion:
         images = torch.randn(4, COLOURS, 8, 8, generator=generator())
         images[2, 0, 0, 0] = np.inf
         with pytest.raises(UserError, match="not finite"):
-            score_channels(name, Subject(toy_walk(small(name)), labelled(images)))
+            score_channels(name, ScoringContext(toy_walk(small(name)), labelled(images)))
 
     @pytest.mark.parametrize("name", ALL)
     def test_without_images_is_refused(self, name: str) -> None:
         with pytest.raises(ConfigError, match="looks at images"):
-            score_channels(name, Subject(toy_walk(small(name))))
+            score_channels(name, ScoringContext(toy_walk(small(name))))
 
     @pytest.mark.parametrize("name", ALL)
     def test_works_where_gradients_are_off_and_leaves_the_network_alone(self, name: str) -> None:
         model = small(name)
         walk, data = toy_walk(model), image_set(4)
-        expected = score_channels(name, Subject(walk, data))["up"]
+        expected = score_channels(name, ScoringContext(walk, data))["up"]
         before = {key: value.clone() for key, value in model.state_dict().items()}
         with torch.no_grad():
-            assert np.array_equal(score_channels(name, Subject(walk, data))["up"], expected)
+            assert np.array_equal(score_channels(name, ScoringContext(walk, data))["up"], expected)
         assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
         assert all(parameter.grad is None for parameter in model.parameters())

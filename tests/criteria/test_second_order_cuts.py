@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zoo import conv
 
 from prune_env import LayerWalk
-from prune_env.criteria import Subject, score_channels
+from prune_env.criteria import ScoringContext, score_channels
 from prune_env.data import ImageSet
 
 SEEDS = range(100, 108)
@@ -55,8 +55,8 @@ def accuracy(name: str) -> float:
     images, labels = digits()
     shares = []
     for seed, walk in zip(SEEDS, walks(), strict=True):
-        subject = Subject(walk, ImageSet(images[:SCORED], labels[:SCORED]), seed)
-        plan = walk.plan({unit.name: 20 for unit in walk.free}, score_channels(name, subject))
+        context = ScoringContext(walk, ImageSet(images[:SCORED], labels[:SCORED]), seed)
+        plan = walk.plan({unit.name: 20 for unit in walk.free}, score_channels(name, context))
         with torch.no_grad():
             found = plan.apply(walk.model).eval()(images[TRAINED:]).argmax(1)
         shares.append(float((found == labels[TRAINED:]).float().mean()))

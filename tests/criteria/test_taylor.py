@@ -12,7 +12,7 @@ from zoo import Net, body, chain, conv, small_images
 
 from prune_env import LayerWalk
 from prune_env.common.errors import ModelError
-from prune_env.criteria import Subject, score_channels
+from prune_env.criteria import ScoringContext, score_channels
 
 SMALL = ImageSet(small_images(5, seed=3), torch.tensor([0, 1, 2, 3, 0]))
 
@@ -46,7 +46,7 @@ def by_gates(model: nn.Module, places: Iterable[str], data: ImageSet) -> dict[st
 
 
 def taylor(walk: LayerWalk, data: ImageSet, batch_size: int = 64) -> dict[str, np.ndarray]:
-    return dict(score_channels("taylor", Subject(walk, data, batch_size=batch_size)))
+    return dict(score_channels("taylor", ScoringContext(walk, data, batch_size=batch_size)))
 
 
 def test_plain_and_coupled_units_are_scored_as_by_the_papers_gates_image_by_image() -> None:
@@ -109,7 +109,7 @@ def test_channels_that_nothing_listens_to_get_exactly_zero_however_large_they_ar
     assert scores[[1, 4]].tolist() == [0.0, 0.0]
     assert (np.delete(scores, [1, 4]) > 0).all()
     # The size of the weights says the opposite.
-    assert set(np.argsort(score_channels("l1", Subject(walk))["a"])[-2:]) == {1, 4}
+    assert set(np.argsort(score_channels("l1", ScoringContext(walk))["a"])[-2:]) == {1, 4}
 
 
 def test_a_unit_without_effect_gets_zeros_and_the_one_that_decides_does_not() -> None:
@@ -141,10 +141,10 @@ def test_linear_layers_that_keep_the_channels_last_are_summed_over_positions() -
 
 
 def test_nothing_is_left_behind() -> None:
-    subject = Subject(toy_walk(), image_set(4))
-    first = score_channels("taylor", subject)
-    assert all(parameter.grad is None for parameter in subject.folded.parameters())
-    assert score_channels("taylor", subject)["up"].tolist() == first["up"].tolist()
+    context = ScoringContext(toy_walk(), image_set(4))
+    first = score_channels("taylor", context)
+    assert all(parameter.grad is None for parameter in context.folded.parameters())
+    assert score_channels("taylor", context)["up"].tolist() == first["up"].tolist()
 
 
 def test_a_network_without_one_output_for_each_class_is_refused() -> None:

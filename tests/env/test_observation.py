@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from toy import image_set, toy_resnet, toy_task, toy_walk
+from toy import image_set, toy_problem, toy_resnet, toy_walk
 from zoo import Net, body, conv, small_images, traced
 
 from prune_env import LayerWalk, PruningEnv
 from prune_env.budget import Budget
-from prune_env.env.observation import DYNAMIC, FEATURES, STATIC, Evidence, FloatArray, Observer
-from prune_env.env.problem import PruningTask
+from prune_env.env.observation import DYNAMIC, FEATURES, STATIC, FloatArray, Observer, UnitEvidence
+from prune_env.env.problem import PruningProblem
 from prune_env.protection.sensitivity import LayerEvidence
 
 UNITS = ("stem", "down", "up", "mid")
@@ -25,9 +25,9 @@ def named(observation: FloatArray) -> dict[str, float]:
     return dict(zip(FEATURES, observation.tolist(), strict=True))
 
 
-def walked(task: PruningTask, actions: list[float]) -> list[tuple[str, dict[str, float]]]:
+def walked(problem: PruningProblem, actions: list[float]) -> list[tuple[str, dict[str, float]]]:
     """An episode: for each action the unit that it decided, and the observation that it was chosen on."""
-    env = PruningEnv(task=task)
+    env = PruningEnv(problem=problem)
     observation, _ = env.reset()
     seen = []
     for action in actions:
@@ -44,7 +44,7 @@ def evidence(unit: str, share: float, mean: float) -> LayerEvidence:
 def observer(
     walk: LayerWalk, rises: Mapping[str, float] = {}, ranks: Mapping[str, LayerEvidence] = {}, **settings: float
 ) -> Observer:
-    return Observer(walk, Budget(walk, "macs", 0.5, **settings), Evidence(ranks, rises), (8, 8))
+    return Observer(walk, Budget(walk, "macs", 0.5, **settings), UnitEvidence(ranks, rises), (8, 8))
 
 
 def statics(walk: LayerWalk, **settings: float) -> dict[str, dict[str, float]]:
@@ -55,7 +55,7 @@ def statics(walk: LayerWalk, **settings: float) -> dict[str, dict[str, float]]:
 class TestTheObservationOfAStep:
     def test_holds_the_features_of_the_unit_that_the_action_is_for(self) -> None:
         model = toy_resnet()
-        seen = walked(toy_task(toy_walk(model)), [0.3, -0.5, 0.1, 0.7])
+        seen = walked(toy_problem(toy_walk(model)), [0.3, -0.5, 0.1, 0.7])
         assert [unit for unit, _ in seen] == list(UNITS)
         for number, (unit, found) in enumerate(seen):
             layer = model.get_submodule(unit)
@@ -79,14 +79,14 @@ class TestTheObservationOfAStep:
 
     def test_passes_over_units_that_are_never_decided(self) -> None:
         walk = toy_walk(protect={"down": "why"})
-        seen = walked(toy_task(walk, keep=0.7), [0.0, 0.0, 0.0])
+        seen = walked(toy_problem(walk, keep=0.7), [0.0, 0.0, 0.0])
         assert [unit for unit, _ in seen] == ["stem", "up", "mid"]
         assert [found["depth"] for _, found in seen] == [0.0, 0.5, 1.0]
         assert seen[1][1]["output_channels"] == pytest.approx(log2(16) / 12)
 
     def test_names_every_feature_once(self) -> None:
         assert len(set(FEATURES)) == len(FEATURES) == len(STATIC) + len(DYNAMIC)
-        env = PruningEnv(task=toy_task())
+        env = PruningEnv(problem=toy_problem())
         assert env.observation_space.shape == (len(FEATURES),)
         assert env.reset()[0].dtype == np.float32
 
@@ -99,11 +99,11 @@ class TestReducedAndRest:
     def test_obey_one_formula_from_the_first_step_to_the_last(self, metric: str, actions: list[float]) -> None:
         walk = toy_walk()
         cost = walk.macs if metric == "macs" else walk.params
-        task = toy_task(walk, metric=metric, min_keep=0.25)
-        least = task.budget.names(task.budget.least)
+        problem = toy_problem(walk, metric=metric, min_keep=0.25)
+        least = problem.budget.names(problem.budget.least)
         removable = {name: cost() - cost({name: least[name]}) for name in UNITS}
         decided: dict[str, int] = {}
-        env = PruningEnv(task=task)
+        env = PruningEnv(problem=problem)
         observation, _ = env.reset()
         for number, action in enumerate(actions):
             found = named(observation)
@@ -115,7 +115,7 @@ class TestReducedAndRest:
         assert named(observation)["reduced"] == pytest.approx(1 - cost(decided) / cost(), abs=1e-6)
 
     def test_start_at_nothing_reduced_and_end_with_nothing_left(self) -> None:
-        seen = walked(toy_task(), [0.0] * 4)
+        seen = walked(toy_problem(), [0.0] * 4)
         assert seen[0][1]["reduced"] == 0.0
         assert seen[-1][1]["rest"] == 0.0
         rests = [found["rest"] for _, found in seen]
@@ -124,19 +124,19 @@ class TestReducedAndRest:
 
 class TestThePreviousAndTheEvenKeep:
     def test_are_the_width_that_came_of_the_last_action_and_what_is_left(self) -> None:
-        task = toy_task(keep=0.4)
-        env = PruningEnv(task=task)
+        problem = toy_problem(keep=0.4)
+        env = PruningEnv(problem=problem)
         observation, _ = env.reset()
-        previous, widths = 1.0, task.budget.least.copy()
+        previous, widths = 1.0, problem.budget.least.copy()
         for number in range(4):
             found = named(observation)
             undecided = (np.arange(4) >= number).astype(np.int64)
             assert found["previous_keep"] == pytest.approx(previous)
-            assert found["even_keep"] == pytest.approx(task.budget.even_ratio(widths, undecided))
+            assert found["even_keep"] == pytest.approx(problem.budget.even_ratio(widths, undecided))
             # Far more than there is room for: what is seen next is the width granted, not the one asked for.
             observation, *_, info = env.step(np.array([1.0], dtype=np.float32))
             widths[number] = info["width"]
-            previous = info["width"] / int(task.budget.channels[number])
+            previous = info["width"] / int(problem.budget.channels[number])
         assert previous < 1.0
 
 
@@ -144,12 +144,12 @@ class TestEveryFeature:
     @settings(deadline=None, max_examples=60)
     @given(st.data())
     def test_stays_within_its_bounds_whatever_the_actions(self, data: st.DataObject) -> None:
-        task = data.draw(st.sampled_from(TASKS))
-        env = PruningEnv(task=task, action=data.draw(st.sampled_from(["share", "ratio"])))
+        problem = data.draw(st.sampled_from(TASKS))
+        env = PruningEnv(problem=problem, action=data.draw(st.sampled_from(["share", "ratio"])))
         actions = st.one_of(st.floats(-1, 1, width=32), st.sampled_from([-1.0, 0.0, 1.0]))
         observation, _ = env.reset()
         assert observation in env.observation_space
-        for _ in task.budget.units:
+        for _ in problem.budget.units:
             observation, *_ = env.step(np.array([data.draw(actions)], dtype=np.float32))
             assert observation in env.observation_space
             assert np.isfinite(observation).all()
@@ -157,7 +157,7 @@ class TestEveryFeature:
     @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "cifar_resnet56"])
     def test_stays_within_its_bounds_on_real_networks(self, name: str) -> None:
         walk = traced(name).walk
-        static = Observer(walk, Budget(walk, "macs", 0.5), Evidence({}, {}), (64, 64)).static
+        static = Observer(walk, Budget(walk, "macs", 0.5), UnitEvidence({}, {}), (64, 64)).static
         assert ((static >= -1) & (static <= 1)).all()
 
     @settings(deadline=None, max_examples=60)
@@ -172,9 +172,9 @@ class TestEveryFeature:
 
 WALK = toy_walk()
 TASKS = [
-    toy_task(WALK, reward_set=image_set(4)),
-    toy_task(WALK, reward_set=image_set(4), metric="params", keep=0.3, round_to=4, probe_keep=0.25),
-    toy_task(WALK, reward_set=image_set(4), keep=1.0, min_keep=1.0),
+    toy_problem(WALK, reward_set=image_set(4)),
+    toy_problem(WALK, reward_set=image_set(4), metric="params", keep=0.3, round_to=4, probe_keep=0.25),
+    toy_problem(WALK, reward_set=image_set(4), keep=1.0, min_keep=1.0),
 ]
 
 
@@ -196,7 +196,7 @@ class TestTheNetworksScale:
 
     def test_does_not_change_what_the_episode_looks_like(self) -> None:
         actions = [0.3, -0.6, 0.2, 0.1]
-        small, large = (walked(toy_task(toy_walk(toy_resnet(c)), min_keep=0.25), actions) for c in (16, 32))
+        small, large = (walked(toy_problem(toy_walk(toy_resnet(c)), min_keep=0.25), actions) for c in (16, 32))
         for (_, one), (_, other) in zip(small, large, strict=True):
             for feature in DYNAMIC:
                 # Rounding to one of 16 channels.
@@ -206,7 +206,7 @@ class TestTheNetworksScale:
         features = []
         for side in (8, 16):
             walk = LayerWalk.trace(toy_resnet(), image_set(1, side=side).images)
-            rows = Observer(walk, Budget(walk, "macs", 0.5), Evidence({}, {}), (side, side)).static
+            rows = Observer(walk, Budget(walk, "macs", 0.5), UnitEvidence({}, {}), (side, side)).static
             features.append(rows)
         assert features[0] == pytest.approx(features[1], abs=1e-3)
 
@@ -248,7 +248,7 @@ class TestTheSensitivity:
 
 def test_a_network_with_one_unit_can_be_observed() -> None:
     walk = LayerWalk.trace(body(lambda _, x: x), small_images(), protect={"z": "why"})
-    (row,) = Observer(walk, Budget(walk, "macs", 0.5), Evidence({}, {}), (8, 8)).static
+    (row,) = Observer(walk, Budget(walk, "macs", 0.5), UnitEvidence({}, {}), (8, 8)).static
     assert row[STATIC.index("depth")] == 0.0
     assert np.isfinite(row).all()
 

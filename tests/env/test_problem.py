@@ -1,4 +1,4 @@
-"""PruningTask: every search tries its widths here, and everything that is measured counts as a trial."""
+"""PruningProblem: every search tries its widths here, and everything that is measured counts as a trial."""
 
 import math
 
@@ -13,14 +13,14 @@ from toy import (
     planted_images,
     planted_net,
     random_plans,
-    toy_task,
+    toy_problem,
     toy_walk,
     trained_digits,
 )
 
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import EvaluationError, ModelError
-from prune_env.env.builders import device_of, load_model, load_splits, make_task
+from prune_env.env.builders import device_of, load_model, load_splits, make_problem
 from prune_env.env.observation import STATIC
 from prune_env.env.trial import Trial
 from rewards import Outcome, RewardError, make_reward
@@ -34,98 +34,98 @@ def broken(_outcome: Outcome, _baseline: Outcome, value: float = math.nan) -> fl
 def planted_task(**settings: object) -> object:
     images = planted_images(64)
     walk = LayerWalk.trace(planted_net(), images.images[:1])
-    return toy_task(walk, reward_set=images, calibration=planted_images(16, seed=1), keep=0.9, **settings)
+    return toy_problem(walk, reward_set=images, calibration=planted_images(16, seed=1), keep=0.9, **settings)
 
 
 class TestTrials:
     def test_are_numbered_and_heard_of_in_order(self) -> None:
-        task = toy_task()
+        problem = toy_problem()
         heard: list[list[Trial]] = [[], []]
-        task.listeners += [heard[0].append, heard[1].append]
-        made = [task.attempt(widths, kind) for widths, kind in zip(random_plans(task, 4), "abca", strict=True)]
+        problem.listeners += [heard[0].append, heard[1].append]
+        made = [problem.attempt(widths, kind) for widths, kind in zip(random_plans(problem, 4), "abca", strict=True)]
         assert heard == [made, made]
         assert [trial.number for trial in made] == [0, 1, 2, 3]
-        assert [trial.kind for trial in made] == ["a", "b", "c", "a"]
-        assert task.trials == 4
+        assert [trial.proposed_by for trial in made] == ["a", "b", "c", "a"]
+        assert problem.trials == 4
         assert all(trial.seconds > 0 for trial in made)
 
     def test_are_numbered_and_heard_of_also_where_the_outcome_was_known(self) -> None:
-        task = toy_task()
+        problem = toy_problem()
         heard: list[Trial] = []
-        task.listeners.append(heard.append)
+        problem.listeners.append(heard.append)
         for _ in range(3):
-            task.attempt(task.budget.uniform(), "test")
+            problem.attempt(problem.budget.uniform(), "test")
         assert [trial.number for trial in heard] == [0, 1, 2]
         assert [trial.cached for trial in heard] == [False, True, True]
         assert len({trial.reward for trial in heard}) == 1
 
     def test_carry_the_plan_that_was_measured(self) -> None:
-        task = toy_task(keep=0.5, metric="params")
-        widths = task.budget.uniform()
-        trial = task.attempt(widths, "test")
-        assert trial.plan.widths == {**task.budget.names(widths), "fc": CLASSES}
+        problem = toy_problem(keep=0.5, metric="params")
+        widths = problem.budget.uniform()
+        trial = problem.attempt(widths, "test")
+        assert trial.plan.widths == {**problem.budget.names(widths), "fc": CLASSES}
         assert trial.plan.budget.metric == "params"
         assert trial.plan.budget.keep == 0.5
-        assert trial.plan.budget.achieved == pytest.approx(trial.outcome.params / task.walk.params())
+        assert trial.plan.budget.achieved == pytest.approx(trial.outcome.params / problem.walk.params())
         assert trial.plan.budget.achieved <= 0.5
-        small = trial.plan.apply(task.walk.model)
+        small = trial.plan.apply(problem.walk.model)
         assert sum(parameter.numel() for parameter in small.parameters()) == trial.outcome.params
 
     def test_keep_the_best_scored_channels(self) -> None:
-        task = toy_task()
-        scores = task.scores["mid"]
-        (kept,) = (unit.kept for unit in task.plan(np.array([8, 12, 16, 5])).units if unit.name == "mid")
+        problem = toy_problem()
+        scores = problem.scores["mid"]
+        (kept,) = (unit.kept for unit in problem.plan(np.array([8, 12, 16, 5])).units if unit.name == "mid")
         assert set(kept) == set(np.argsort(-scores)[:5].tolist())
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
     def test_whose_reward_is_not_finite_are_refused(self, value: float) -> None:
-        task = toy_task(reward=make_reward(f"{__name__}:broken", {"value": value}))
+        problem = toy_problem(reward=make_reward(f"{__name__}:broken", {"value": value}))
         heard: list[Trial] = []
-        task.listeners.append(heard.append)
+        problem.listeners.append(heard.append)
         with pytest.raises(EvaluationError, match=rf"test_task:broken' returned {value}.*must return a finite number"):
-            task.attempt(task.budget.uniform(), "test")
+            problem.attempt(problem.budget.uniform(), "test")
         assert heard == []
 
     def test_whose_loss_is_not_finite_are_refused_with_the_widths(self) -> None:
-        task = toy_task()
-        for images, _ in task.evaluator.reward:
+        problem = toy_problem()
+        for images, _ in problem.evaluator.reward:
             images.fill_(math.nan)
         with pytest.raises(EvaluationError, match=r"loss of nan .*widths \{'stem': \d+, 'down'"):
-            task.attempt(task.budget.uniform(), "test")
+            problem.attempt(problem.budget.uniform(), "test")
 
 
 class TestProbes:
     def test_are_trials_of_their_own_kind_one_for_each_free_unit(self) -> None:
-        task = toy_task(probe_keep=0.25)
+        problem = toy_problem(probe_keep=0.25)
         heard: list[Trial] = []
-        task.listeners.append(heard.append)
-        assert (task.probes, task.trials) == (4, 0)
-        PruningEnv(task=task).reset()
-        assert [(trial.number, trial.kind) for trial in heard] == [(number, "probe") for number in range(4)]
+        problem.listeners.append(heard.append)
+        assert (problem.probes, problem.trials) == (4, 0)
+        PruningEnv(problem=problem).reset()
+        assert [(trial.number, trial.proposed_by) for trial in heard] == [(number, "probe") for number in range(4)]
         dense = {"stem": 8, "down": 12, "up": 16, "mid": 24, "fc": CLASSES}
-        assert [trial.plan.diff(task.walk.plan({})) for trial in heard] == [
+        assert [trial.plan.diff(problem.walk.plan({})) for trial in heard] == [
             {name: (dense[name] // 4, dense[name])} for name in ("stem", "down", "up", "mid")
         ]
 
     def test_are_taken_once_however_many_environments_look(self) -> None:
-        task = toy_task(probe_keep=0.25)
+        problem = toy_problem(probe_keep=0.25)
         for _ in range(3):
-            PruningEnv(task=task).reset()
-        assert task.trials == task.probes == 4
+            PruningEnv(problem=problem).reset()
+        assert problem.trials == problem.probes == 4
 
     def test_are_not_taken_where_they_are_not_wanted(self) -> None:
-        task = toy_task(probe_keep=None)
-        PruningEnv(task=task).reset()
-        assert task.trials == task.probes == 0
+        problem = toy_problem(probe_keep=None)
+        PruningEnv(problem=problem).reset()
+        assert problem.trials == problem.probes == 0
 
     def test_find_that_a_useless_unit_costs_nothing_and_an_essential_one_does(self) -> None:
-        task = planted_task(probe_keep=0.25)
-        assert task.baseline.accuracy == 1.0
-        rises = task.loss_rises
+        problem = planted_task(probe_keep=0.25)
+        assert problem.baseline.accuracy == 1.0
+        rises = problem.loss_rises
         assert rises["useless"] == pytest.approx(0.0, abs=1e-6)
         assert rises["essential"] > 0.5
-        column = task.observer.static[:, STATIC.index("sensitivity")]
-        seen = dict(zip((unit.name for unit in task.budget.units), column, strict=True))
+        column = problem.observer.static[:, STATIC.index("sensitivity")]
+        seen = dict(zip((unit.name for unit in problem.budget.units), column, strict=True))
         assert seen["useless"] < 0 < seen["essential"]
 
 
@@ -142,22 +142,22 @@ class TestMakingATask:
             "sensitivity.probe_keep=0.5",
             "seed=7",
         )
-        task = make_task(config, digits_splits(), trained_digits())
-        assert (task.budget.metric, task.budget.keep, task.budget.round_to) == ("params", 0.4, 4)
-        assert task.budget.least.tolist() == [4 * math.ceil(c / 16) for c in task.budget.channels]
-        assert "layer1.0.conv1" not in {unit.name for unit in task.walk.free}
-        expected = np.sqrt(task.walk.magnitudes(task.walk.units[0], power=2))
-        assert task.scores["conv1"] == pytest.approx(expected)
-        assert task.probe_keep == 0.5
+        problem = make_problem(config, digits_splits(), trained_digits())
+        assert (problem.budget.metric, problem.budget.keep, problem.budget.round_to) == ("params", 0.4, 4)
+        assert problem.budget.least.tolist() == [4 * math.ceil(c / 16) for c in problem.budget.channels]
+        assert "layer1.0.conv1" not in {unit.name for unit in problem.walk.free}
+        expected = np.sqrt(problem.walk.magnitudes(problem.walk.units[0], power=2))
+        assert problem.scores["conv1"] == pytest.approx(expected)
+        assert problem.probe_keep == 0.5
         outcome = Outcome(0.8, 0.5, 1000, 100)
-        assert task.reward(outcome, task.baseline) == pytest.approx(-0.2 * math.log(1000))
-        provenance = task.plan(task.budget.channels).provenance
+        assert problem.reward(outcome, problem.baseline) == pytest.approx(-0.2 * math.log(1000))
+        provenance = problem.plan(problem.budget.channels).provenance
         assert provenance == {"model": "digits_resnet", "criterion": "l2", "repair": "none", "seed": 7}
 
     def test_measures_the_dense_network_and_does_not_count_it(self) -> None:
-        task = toy_task()
-        assert task.trials == 0
-        assert task.baseline.macs == task.walk.macs()
+        problem = toy_problem()
+        assert problem.trials == 0
+        assert problem.baseline.macs == problem.walk.macs()
 
     def test_builds_the_same_network_for_the_same_seed(self) -> None:
         config = digits_config()
@@ -175,7 +175,7 @@ class TestMakingATask:
         with torch.no_grad():
             model.layer1[0].conv1.weight[0] = math.nan
         with pytest.raises(ModelError, match=r"'layer1\.0\.conv1\.weight' holds .* not finite.*Check the weights"):
-            make_task(config, digits_splits(), model)
+            make_problem(config, digits_splits(), model)
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
     def test_on_a_gpu_that_is_not_there_is_refused(self) -> None:
@@ -188,11 +188,11 @@ def test_a_reward_that_fails_outright_is_not_taken_for_a_wrong_value() -> None:
     def fails(_outcome: Outcome, _baseline: Outcome) -> float:
         raise RewardError("no such thing")
 
-    task = toy_task(reward=fails)
+    problem = toy_problem(reward=fails)
     with pytest.raises(EvaluationError, match="no such thing"):
-        task.attempt(task.budget.uniform(), "test")
+        problem.attempt(problem.budget.uniform(), "test")
 
 
 def test_a_task_that_is_made_of_its_parts_needs_no_config() -> None:
-    task = toy_task(toy_walk(protect={"mid": "why"}), reward_set=image_set(8))
-    assert [unit.name for unit in task.budget.units] == ["stem", "down", "up"]
+    problem = toy_problem(toy_walk(protect={"mid": "why"}), reward_set=image_set(8))
+    assert [unit.name for unit in problem.budget.units] == ["stem", "down", "up"]

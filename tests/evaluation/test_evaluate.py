@@ -11,13 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from toy import (
+    HALF,
     Watched,
     digits_config,
     digits_splits,
+    evaluator_of,
     image_set,
     random_plans,
+    statistics,
+    toy_problem,
     toy_resnet,
-    toy_task,
     toy_walk,
     trained_digits,
 )
@@ -27,31 +30,17 @@ from prune_env import LayerWalk, PruningPlan
 from prune_env.batch_norm.recalibration import BatchNorm
 from prune_env.common.errors import EvaluationError, ModelError
 from prune_env.data import ImageSet
-from prune_env.env.builders import load_splits, make_task
+from prune_env.env.builders import load_splits, make_problem
 from prune_env.evaluation.evaluator import Evaluator, Measurement, measure_accuracy
-from prune_env.evaluation.execution import Form
+from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.logits import check_output
-
-HALF = {"stem": 4, "down": 6, "up": 8, "mid": 12}
-
-
-def evaluator_of(
-    walk: LayerWalk, reward: ImageSet | None = None, calibration: ImageSet | None = None, batch_size: int = 16
-) -> Evaluator:
-    return Evaluator(
-        walk, reward or image_set(24, seed=1), calibration or image_set(16, seed=2), Form(batch=batch_size)
-    )
-
-
-def statistics(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in model.state_dict().items() if "running" in name}
 
 
 class TestTheDenseNetwork:
     def test_has_exactly_the_accuracy_that_a_plain_forward_pass_gives(self) -> None:
         model, images = trained_digits(), digits_splits().reward()
         walk = LayerWalk.trace(model, images.images[:1])
-        found = Evaluator(walk, images, digits_splits().calibration(), Form(batch=16)).dense()
+        found = Evaluator(walk, images, digits_splits().calibration(), ExecutionSettings(batch=16)).dense()
         with torch.no_grad():
             logits = model(images.images)
         right = int((logits.argmax(1) == images.labels).sum())
@@ -61,10 +50,10 @@ class TestTheDenseNetwork:
         assert found.accuracy > 0.8, "the network has not learned anything"
 
     def test_is_worth_its_own_error_to_the_reward(self) -> None:
-        task = toy_task()
-        trial = task.attempt(task.budget.channels.copy(), "test")
-        assert trial.reward == -(1.0 - task.baseline.accuracy)
-        assert trial.outcome == task.baseline
+        problem = toy_problem()
+        trial = problem.attempt(problem.budget.channels.copy(), "test")
+        assert trial.reward == -(1.0 - problem.baseline.accuracy)
+        assert trial.outcome == problem.baseline
 
     def test_keeps_its_batch_norm_statistics(self) -> None:
         walk = toy_walk()
@@ -96,9 +85,9 @@ class TestTheSamePlan:
         assert outcomes[0].loss != outcomes[1].loss
 
     def test_is_marked_as_cached_in_its_second_trial(self) -> None:
-        task = toy_task()
-        widths = task.budget.uniform()
-        assert [task.attempt(widths, "test").cached for _ in range(2)] == [False, True]
+        problem = toy_problem()
+        widths = problem.budget.uniform()
+        assert [problem.attempt(widths, "test").cached for _ in range(2)] == [False, True]
 
 
 class TestACutNetwork:
@@ -214,11 +203,11 @@ class TestMeasuring:
         batches = list(zip(images.images.split(8), images.labels.split(8), strict=True))
         asked: list[tuple[int, int]] = []
 
-        def give_up(correct: int, seen: int) -> bool:
+        def stop_early(correct: int, seen: int) -> bool:
             asked.append((correct, seen))
             return seen >= 16
 
-        found = measure_accuracy(toy_resnet(), batches, give_up)
+        found = measure_accuracy(toy_resnet(), batches, stop_early)
         assert found == measure_accuracy(toy_resnet(), batches[:2])
         assert asked == [(asked[0][0], 8), (round(found.accuracy * 16), 16)]
 
@@ -279,7 +268,7 @@ class TestTheOutput:
 def test_reward_calibration_and_test_images_are_three_disjoint_sets_and_those_of_the_splits() -> None:
     config = digits_config("form={layout: channels_last, dtype: float32, folded: true, batch: 64, threads: 1}")
     splits = load_splits(config)
-    evaluator = make_task(config, splits, trained_digits()).evaluator
+    evaluator = make_problem(config, splits, trained_digits()).evaluator
     reward, calibration = set(splits.reward_indices.tolist()), set(splits.calibration_indices.tolist())
     assert not reward & calibration
     assert not (reward | calibration) & set(splits.train_indices.tolist())
@@ -310,16 +299,16 @@ def test_evaluating_plans_leaves_nothing_behind(make: object) -> None:
     model = make().eval()
     colours = next(model.parameters()).shape[1]
     walk = LayerWalk.trace(model, image_set(1, colours=colours).images)
-    task = toy_task(
+    problem = toy_problem(
         walk, reward_set=image_set(8, 1, colours=colours), calibration=image_set(8, 2, colours=colours), batch_size=8
     )
-    plans = random_plans(task, 60)
+    plans = random_plans(problem, 60)
     for widths in plans[:10]:
-        task.attempt(widths, "warm-up")
+        problem.attempt(widths, "warm-up")
     counts = []
     for start in (10, 35):
         for widths in plans[start : start + 25]:
-            task.attempt(widths, "test")
+            problem.attempt(widths, "test")
         gc.collect()
         counts.append(len(gc.get_objects()))
     # Two objects for each new outcome in the cache; a network left behind would be hundreds.

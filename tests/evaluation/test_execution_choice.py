@@ -1,4 +1,4 @@
-"""FormChooser: the fastest form that ranks alike, measured once for a machine and a network."""
+"""ExecutionChooser: the fastest form that ranks alike, measured once for a machine and a network."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,22 +13,22 @@ from zoo import Net
 
 from prune_env import PruningPlan
 from prune_env.budget import Budget
-from prune_env.config.sections import FormSection
-from prune_env.criteria import Subject, score_channels
+from prune_env.config.sections import ExecutionSection
+from prune_env.criteria import ScoringContext, score_channels
 from prune_env.data import ImageSet
-from prune_env.env.builders import make_task
-from prune_env.evaluation import execution_choice as form_choice
+from prune_env.env.builders import make_problem
+from prune_env.evaluation import execution_choice as execution_choice
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.evaluation.execution import Form
-from prune_env.evaluation.execution_choice import LONG_SEARCH, FormChooser, run_with_threads
+from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.evaluation.execution_choice import LONG_SEARCH, ExecutionChooser, run_with_threads
 
 GIVEN = "form={layout: contiguous, dtype: float32, folded: false, batch: 32, threads: 1}"
-OPEN = FormSection()
-Clock = Callable[[Form], float]
-Timed = Callable[[Clock], list[Form]]
+OPEN = ExecutionSection()
+Clock = Callable[[ExecutionSettings], float]
+Timed = Callable[[Clock], list[ExecutionSettings]]
 
 
-def given() -> FormSection:
+def given() -> ExecutionSection:
     return digits_config(GIVEN).form
 
 
@@ -36,21 +36,23 @@ def loss(evaluator: Evaluator, plan: PruningPlan) -> float:
     return -evaluator.evaluate(plan).loss
 
 
-def chooser(ranks: Callable[[Evaluator, PruningPlan], float] = loss, model: nn.Module | None = None) -> FormChooser:
+def chooser(
+    ranks: Callable[[Evaluator, PruningPlan], float] = loss, model: nn.Module | None = None
+) -> ExecutionChooser:
     walk = toy_walk(model)
     budget = Budget(walk, "macs", 0.5)
-    return FormChooser(
+    return ExecutionChooser(
         walk,
         budget,
         image_set(64, 1),
         image_set(32, 2),
         torch.device("cpu"),
-        score_channels("l1", Subject(walk)),
+        score_channels("l1", ScoringContext(walk)),
         ranks,
     )
 
 
-def seconds(form: Form) -> float:
+def seconds(form: ExecutionSettings) -> float:
     """By default, the usual form is the fastest."""
     return 1.0 + (form.layout == "contiguous") + (not form.folded) + (form.dtype == "bfloat16") + form.batch / 1e3
 
@@ -65,14 +67,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def timed(monkeypatch: pytest.MonkeyPatch) -> Timed:
     """Replaces the clock; gives the list of forms that will be timed."""
 
-    def use(clock: Clock) -> list[Form]:
-        seen: list[Form] = []
+    def use(clock: Clock) -> list[ExecutionSettings]:
+        seen: list[ExecutionSettings] = []
 
-        def time(_: FormChooser, forms: Sequence[Form], sets: tuple[ImageSet, ImageSet]) -> dict[Form, float]:  # noqa: ARG001
+        def time(
+            _: ExecutionChooser, forms: Sequence[ExecutionSettings], _sets: tuple[ImageSet, ImageSet]
+        ) -> dict[ExecutionSettings, float]:
             seen.extend(forms)
             return {form: 1e-4 * clock(form) for form in forms}
 
-        monkeypatch.setattr(FormChooser, "_time", time)
+        monkeypatch.setattr(ExecutionChooser, "_time", time)
         return seen
 
     return use
@@ -82,12 +86,12 @@ class TestAGivenForm:
     def test_is_taken_without_measuring_or_writing_anything(self, folder: Path, timed: Timed) -> None:
         seen = timed(seconds)
         choice = chooser().choose(given(), 1000)
-        assert (choice.form, choice.reason) == (Form("contiguous", "float32", False, 32, 1), "given")
+        assert (choice.form, choice.reason) == (ExecutionSettings("contiguous", "float32", False, 32, 1), "given")
         assert (seen, choice.timings, folder.parent.exists()) == ([], (), False)
 
     def test_is_kept_in_what_was_given_where_the_rest_is_measured(self, folder: Path, timed: Timed) -> None:
         seen = timed(seconds)
-        choice = chooser().choose(FormSection(layout="contiguous", batch=48), 10)
+        choice = chooser().choose(ExecutionSection(layout="contiguous", batch=48), 10)
         assert (choice.form.layout, choice.form.batch, choice.reason) == ("contiguous", 48, "measured")
         assert {form.layout for form in seen} == {"contiguous"}
         assert list(folder.iterdir())
@@ -143,7 +147,7 @@ class TestAMeasuredForm:
         timed(seconds)
         chooser().choose(OPEN, 10)
         assert chooser(model=toy_resnet(channels=12)).choose(OPEN, 10).reason == "measured"
-        assert chooser().choose(FormSection(folded=None, batch=16), 10).reason == "measured"
+        assert chooser().choose(ExecutionSection(folded=None, batch=16), 10).reason == "measured"
         assert len(list(folder.iterdir())) == 3
 
     def test_does_not_need_a_folder_that_can_be_written(self, folder: Path, timed: Timed) -> None:
@@ -171,7 +175,7 @@ class TestTheFastest:
         self, timed: Timed, clock: Clock, expected: dict[str, object]
     ) -> None:
         timed(clock)
-        usual = Form(batch=64, threads=form_choice.USUAL_THREADS)
+        usual = ExecutionSettings(batch=64, threads=execution_choice.USUAL_THREADS)
         assert chooser().choose(OPEN, 10).form == replace(usual, **expected)
 
     @pytest.mark.usefixtures("folder")
@@ -182,7 +186,7 @@ class TestTheFastest:
             return net.fc(torch.relu(net.conv(images)).mean((2, 3)))
 
         model = Net(forward, conv=nn.Conv2d(2, 8, 3), fc=nn.Linear(8, 4)).eval()
-        choice = chooser(model=model).choose(FormSection(layout="contiguous", folded=True, threads=1), 10)
+        choice = chooser(model=model).choose(ExecutionSection(layout="contiguous", folded=True, threads=1), 10)
         assert choice.form.batch == 64
         assert [form.batch for form, _ in choice.timings] == [64, 16]
 
@@ -200,7 +204,7 @@ class TestTheFastest:
     def test_runs_with_its_threads_and_gives_them_back(self) -> None:
         seen: list[int] = []
         walk = toy_walk()
-        evaluator = Evaluator(walk, image_set(8), image_set(8), Form(threads=2))
+        evaluator = Evaluator(walk, image_set(8), image_set(8), ExecutionSettings(threads=2))
         evaluator.network.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
         run_with_threads(evaluator, walk.plan({}))
         assert (seen, torch.get_num_threads()) == ([2], 1)
@@ -208,7 +212,7 @@ class TestTheFastest:
 
 class TestBfloat16:
     @staticmethod
-    def fast(form: Form) -> float:
+    def fast(form: ExecutionSettings) -> float:
         return 2.0 - (form.dtype == "bfloat16")
 
     @pytest.mark.usefixtures("folder")
@@ -249,7 +253,7 @@ class TestBfloat16:
 
     @pytest.mark.usefixtures("folder")
     def test_is_held_against_the_least_agreement(self, timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(form_choice, "AGREEMENT", 1.1)
+        monkeypatch.setattr(execution_choice, "AGREEMENT", 1.1)
         timed(self.fast)
         assert chooser(lambda _, plan: plan.costs.params).choose(OPEN, LONG_SEARCH).form.dtype == "float32"
 
@@ -264,24 +268,28 @@ class TestBfloat16:
 
 class TestATask:
     def test_holds_the_choice_and_evaluates_in_its_form(self) -> None:
-        task = make_task(digits_config(GIVEN), digits_splits(), trained_digits())
-        assert task.form_choice is not None
-        assert task.form_choice.reason == "given"
-        assert task.evaluator.form == task.form_choice.form == Form("contiguous", "float32", False, 32, 1)
+        problem = make_problem(digits_config(GIVEN), digits_splits(), trained_digits())
+        assert problem.execution_choice is not None
+        assert problem.execution_choice.reason == "given"
+        assert (
+            problem.evaluator.form
+            == problem.execution_choice.form
+            == ExecutionSettings("contiguous", "float32", False, 32, 1)
+        )
 
     def test_measures_what_the_config_leaves_open(self, folder: Path) -> None:
         config = digits_config("form={layout: channels_last, batch: 64, threads: 1}", "search.evaluations=10")
         heard: list[str] = []
-        task = make_task(config, digits_splits(), trained_digits(), heard.append)
-        assert task.form_choice is not None
-        assert (task.form_choice.reason, len(list(folder.iterdir()))) == ("measured", 1)
-        assert task.evaluator.form == task.form_choice.form
+        problem = make_problem(config, digits_splits(), trained_digits(), heard.append)
+        assert problem.execution_choice is not None
+        assert (problem.execution_choice.reason, len(list(folder.iterdir()))) == ("measured", 1)
+        assert problem.evaluator.form == problem.execution_choice.form
         assert any("fastest form" in line for line in heard)
 
 
 def test_random_plans_are_at_the_budget_and_the_same_each_time() -> None:
     model = chooser()
-    plans = [list(form_choice.random_plans(model.walk, model.budget, model.scores, 10)) for _ in range(2)]
+    plans = [list(execution_choice.random_plans(model.walk, model.budget, model.scores, 10)) for _ in range(2)]
     assert plans[0] == plans[1]
     assert len({tuple(plan.widths.values()) for plan in plans[0]}) >= 8
     assert all(0.9 * model.budget.limit < plan.costs.macs <= model.budget.limit for plan in plans[0])

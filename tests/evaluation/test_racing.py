@@ -5,13 +5,13 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from toy import SIDE, digits_config, digits_splits, image_set, random_plans, toy_resnet, toy_task, toy_walk
+from toy import SIDE, digits_config, digits_splits, image_set, random_plans, toy_problem, toy_resnet, toy_walk
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import ConfigError
 from prune_env.data import ImageSet
-from prune_env.env.builders import check_names, make_task
-from prune_env.env.problem import PruningTask
+from prune_env.env.builders import check_names, make_problem
+from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.evaluation import racing
 from prune_env.evaluation.racing import Race
@@ -106,17 +106,19 @@ class TestAWinner:
         assert wrongly_left(runs=1000) > 0.01
 
 
-def searched(raced: bool, seed: int, reward: str = "error", wrong_labels: int = 40) -> tuple[PruningTask, list[Trial]]:
+def searched(
+    raced: bool, seed: int, reward: str = "error", wrong_labels: int = 40
+) -> tuple[PruningProblem, list[Trial]]:
     """Trials of random widths on images that the dense network mostly gets right."""
     model, images = toy_resnet(), image_set(400, seed, side=SIDE)
     with torch.no_grad():
         labels = model(images.images).argmax(1)
     labels[:: 400 // wrong_labels] = images.labels[:: 400 // wrong_labels]
-    task = toy_task(
+    problem = toy_problem(
         toy_walk(model), reward=reward, reward_set=ImageSet(images.images, labels), calibration=image_set(64, seed + 50)
     )
-    task.racing = raced
-    return task, [task.attempt(widths, "agent") for widths in random_plans(task, 25, seed)]
+    problem.racing = raced
+    return problem, [problem.attempt(widths, "agent") for widths in random_plans(problem, 25, seed)]
 
 
 class TestARacedSearch:
@@ -145,45 +147,45 @@ class TestARacedSearch:
 
 class TestATaskThatRaces:
     @staticmethod
-    def perfect(batch_size: int = 8) -> PruningTask:
+    def perfect(batch_size: int = 8) -> PruningProblem:
         """One whose dense network is right everywhere, so that no other can beat it."""
         images = image_set(48).images
         with torch.no_grad():
             labels = toy_resnet()(images).argmax(1)
-        task = toy_task(reward_set=ImageSet(images, labels), batch_size=batch_size)
-        task.racing = True
-        return task
+        problem = toy_problem(reward_set=ImageSet(images, labels), batch_size=batch_size)
+        problem.racing = True
+        return problem
 
     @staticmethod
-    def widths(task: PruningTask) -> tuple[IntArray, IntArray]:
-        return task.budget.channels.copy(), task.budget.uniform()
+    def widths(problem: PruningProblem) -> tuple[IntArray, IntArray]:
+        return problem.budget.channels.copy(), problem.budget.uniform()
 
     def test_counts_the_images_that_are_left(self) -> None:
-        task = self.perfect(batch_size=8)
-        dense, other = self.widths(task)
-        assert task.attempt(dense, "agent").outcome.complete
-        assert not task.attempt(other, "agent").outcome.complete
-        assert task.evaluator.images_left == 40
+        problem = self.perfect(batch_size=8)
+        dense, other = self.widths(problem)
+        assert problem.attempt(dense, "agent").outcome.complete
+        assert not problem.attempt(other, "agent").outcome.complete
+        assert problem.evaluator.images_left == 40
 
     def test_does_not_race_before_there_is_a_best_of_the_same_kind(self) -> None:
-        task = self.perfect()
-        dense, other = self.widths(task)
-        task.attempt(dense, "uniform")
-        assert task.attempt(other, "agent").outcome.complete
+        problem = self.perfect()
+        dense, other = self.widths(problem)
+        problem.attempt(dense, "uniform")
+        assert problem.attempt(other, "agent").outcome.complete
 
     def test_never_races_probes(self) -> None:
-        task = self.perfect()
-        for widths in self.widths(task):
-            assert task.attempt(widths, "probe").outcome.complete
-        assert task.evaluator.images_left == 0
+        problem = self.perfect()
+        for widths in self.widths(problem):
+            assert problem.attempt(widths, "probe").outcome.complete
+        assert problem.evaluator.images_left == 0
 
     def test_does_not_take_one_kinds_left_plan_for_anothers_result(self) -> None:
-        task = self.perfect()
-        dense, other = self.widths(task)
-        task.attempt(dense, "one")
-        assert not task.attempt(other, "one").outcome.complete
-        weak = task.attempt(task.budget.least, "other")
-        again = task.attempt(other, "other")
+        problem = self.perfect()
+        dense, other = self.widths(problem)
+        problem.attempt(dense, "one")
+        assert not problem.attempt(other, "one").outcome.complete
+        weak = problem.attempt(problem.budget.least, "other")
+        again = problem.attempt(other, "other")
         assert again.reward > weak.reward, "the plan does not win here either"
         assert again.outcome.complete
 
@@ -191,7 +193,7 @@ class TestATaskThatRaces:
 class TestTheConfig:
     def test_with_ones_own_reward_is_refused_with_the_way_out(self) -> None:
         config = digits_config("search.racing=true", "reward.name=test_task:broken")
-        for refuse in (lambda: check_names(config), lambda: make_task(config, digits_splits(), torch.nn.Identity())):
+        for refuse in (lambda: check_names(config), lambda: make_problem(config, digits_splits(), torch.nn.Identity())):
             with pytest.raises(
                 ConfigError, match=r"search\.racing: true .*'test_task:broken'.*Set search\.racing to f"
             ):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from prune_env.batch_norm.folding import find_fold_pairs
-from prune_env.evaluation.reshapable import Skeleton
+from prune_env.evaluation.reshapable import ReshapableNetwork
 from prune_env.models import build_model
 from prune_env.walk import LayerWalk
 
@@ -42,7 +42,7 @@ def test_every_cut_equals_the_network_that_the_plan_makes(name, folded, layout):
     pairs = find_fold_pairs(model, images)
     assert bool(pairs) == any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     model, images = model.to(memory_format=layout), images.contiguous(memory_format=layout)
-    skeleton = Skeleton(model, walk.units, pairs=pairs, folded=folded)
+    skeleton = ReshapableNetwork(model, walk.units, pairs=pairs, folded=folded)
     for seed in range(3):
         plan = _random_plan(walk, seed)
         expected = plan.apply(model)(images)
@@ -55,7 +55,7 @@ def test_every_cut_equals_the_network_that_the_plan_makes(name, folded, layout):
 @torch.no_grad()
 def test_statistics_measured_in_one_shape_do_not_reach_the_next():
     model, images, walk = _network("cifar_resnet20")
-    skeleton = Skeleton(model, walk.units, pairs=find_fold_pairs(model, images))
+    skeleton = ReshapableNetwork(model, walk.units, pairs=find_fold_pairs(model, images))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     skeleton.cut({}).train()(images + 3.0)
     skeleton.model.eval()
@@ -69,7 +69,7 @@ def test_statistics_measured_in_one_shape_do_not_reach_the_next():
 @torch.no_grad()
 def test_nothing_grows_with_the_number_of_cuts():
     model, images, walk = _network("regnet_y_400mf")
-    skeleton = Skeleton(model, walk.units, pairs=find_fold_pairs(model, images))
+    skeleton = ReshapableNetwork(model, walk.units, pairs=find_fold_pairs(model, images))
 
     def cut(times):
         for seed in range(times):
@@ -102,7 +102,7 @@ def test_a_convolution_that_two_modules_read_is_not_folded(mean):
 @torch.no_grad()
 def test_a_skeleton_can_compute_in_bfloat16():
     model, images, walk = _network("cifar_resnet20")
-    skeleton = Skeleton(model, walk.units, torch.bfloat16, find_fold_pairs(model, images))
+    skeleton = ReshapableNetwork(model, walk.units, torch.bfloat16, find_fold_pairs(model, images))
     plan = _random_plan(walk, 1)
     skeleton.cut(plan.kept)
     skeleton.settle()

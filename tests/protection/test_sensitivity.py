@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toy import digits_config, digits_splits, image_set, spearman, toy_resnet, toy_task, toy_walk, trained_digits
+from toy import digits_config, digits_splits, image_set, spearman, toy_problem, toy_resnet, toy_walk, trained_digits
 from zoo import Net, conv, imprint, randomise
 
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import BudgetError, EvaluationError
 from prune_env.data import ImageSet, load_source
-from prune_env.env.builders import load_splits, make_task
+from prune_env.env.builders import load_splits, make_problem
 from prune_env.protection.feature_ranks import LayerRanks, feature_map_ranks
 from prune_env.protection.sensitivity import LayerEvidence, SensitivityReport, find_sensitive_layers
 
@@ -185,7 +185,7 @@ def test_the_layer_of_rank_1_maps_is_protected_and_the_normal_one_is_pruned(rank
     assert [unit.name for unit in walk.free] == [normal, "z"]
     assert report.sensitive[rank_one] == (f"sensitive: 100% of the maps of {rank_one} are low-rank (threshold 50%)")
 
-    env = PruningEnv(task=toy_task(walk, keep=0.6, report=report, reward_set=images, calibration=images))
+    env = PruningEnv(problem=toy_problem(walk, keep=0.6, report=report, reward_set=images, calibration=images))
     env.action_space.seed(0)
     widths = []
     for _ in range(5):
@@ -340,7 +340,7 @@ class TestTheConfig:
     @staticmethod
     def report_of(*overrides: str) -> SensitivityReport | None:
         config = digits_config("sensitivity.probe_keep=null", "budget.keep=0.95", *overrides)
-        return make_task(config, load_splits(config), trained_digits()).report
+        return make_problem(config, load_splits(config), trained_digits()).report
 
     def test_sets_both_thresholds(self) -> None:
         report = self.report_of("sensitivity.rank_threshold=0.85", "sensitivity.layer_threshold=0.6")
@@ -366,7 +366,7 @@ class TestTheConfig:
         splits = load_splits(config)
         handle = model.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
         try:
-            make_task(config, splits, model)
+            make_problem(config, splits, model)
         finally:
             handle.remove()
         assert 10 in counts
@@ -381,7 +381,7 @@ class TestTheConfig:
             "sensitivity.rank_threshold=1", "sensitivity.layer_threshold=0", f"env.protect={json.dumps(stage3)}"
         )
         with pytest.raises(BudgetError, match=r"Nothing .*can be pruned.*conv1: sensitive: \d+% of the maps of"):
-            make_task(config, digits_splits(), trained_digits())
+            make_problem(config, digits_splits(), trained_digits())
 
     def test_keeps_sensitive_units_at_full_width_through_an_episode(self) -> None:
         config = digits_config(
@@ -390,14 +390,14 @@ class TestTheConfig:
             "sensitivity.probe_keep=null",
             "budget.keep=0.9",
         )
-        task = make_task(config, load_splits(config), trained_digits())
-        assert task.report is not None
-        sensitive = set(task.report.sensitive)
+        problem = make_problem(config, load_splits(config), trained_digits())
+        assert problem.report is not None
+        sensitive = set(problem.report.sensitive)
         assert sensitive, "nothing is sensitive"
-        env = PruningEnv(task=task)
+        env = PruningEnv(problem=problem)
         env.reset()
-        for _ in task.budget.units:
+        for _ in problem.budget.units:
             *_, info = env.step(np.array([-1.0], dtype=np.float32))
-        for unit in task.walk.units:
+        for unit in problem.walk.units:
             full = unit.name in sensitive or not unit.free
             assert (info["plan"].widths[unit.name] == unit.channels) == full

@@ -122,7 +122,7 @@ def test_a_training_taken_up_ends_as_one_that_was_not_interrupted(given: dict[st
     state = half.state()
     half.run_epoch()
     other = trainer_of(settings, network(seed=9, dropout=dropout))
-    other.take_up(state, 2)
+    other.resume(state, 2)
     assert [other.run_epoch().loss for _ in range(2)] == expected[2:]
     assert other.done == 4
     assert equal(other.state(), whole.state())

@@ -11,7 +11,7 @@ from prune_env import LayerWalk, PruningPlan
 from prune_env.criteria.patch_covariance import patches
 from prune_env.env.builders import load_splits, make_repair
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.evaluation.execution import Form
+from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.repair.least_squares import LeastSquares
 from prune_env.surgery.channels import apply_plan
 
@@ -160,8 +160,8 @@ def test_the_evaluator_and_a_network_of_its_own_are_repaired_alike() -> None:
     reward, calibration = image_set(64, 1), image_set(64, 2)
     batches = [(calibration.images, calibration.labels)]
     fit = LeastSquares(model, [name for name, _ in model.named_modules() if name], batches)
-    evaluator = Evaluator(walk, reward, calibration, Form(batch=32, folded=False), repair=fit)
-    plain = Evaluator(walk, reward, calibration, Form(batch=32, folded=False))
+    evaluator = Evaluator(walk, reward, calibration, ExecutionSettings(batch=32, folded=False), repair=fit)
+    plain = Evaluator(walk, reward, calibration, ExecutionSettings(batch=32, folded=False))
     plan = walk.plan({"stem": 4, "mid": 9})
     with torch.no_grad():
         ranked = evaluator.ready(plan)(reward.images)

@@ -10,9 +10,9 @@ from toy import toy_resnet
 from zoo import body, build, chain, conv, example, outputs, relative_difference, small_images, unit_of
 
 from prune_env import LayerWalk, PruningPlan
-from prune_env.criteria import Subject
+from prune_env.criteria import ScoringContext
 from prune_env.criteria.clusters import score_widths
-from prune_env.evaluation.reshapable import Skeleton
+from prune_env.evaluation.reshapable import ReshapableNetwork
 from prune_env.repair.merging import Merging, merged_inputs, similar_filters
 from prune_env.surgery.channels import apply_plan
 
@@ -112,9 +112,9 @@ def test_eight_clusters_of_copies_stand_for_all_sixty_four_filters() -> None:
         conv(3, 64, bias=False), nn.BatchNorm2d(64), nn.ReLU(), conv(64, 6), nn.ReLU(), nn.Flatten(), nn.Linear(384, 5)
     )
     walk = with_copies(model, small_images(2), {"0": {channel: channel % 8 for channel in range(8, 64)}})
-    subject = Subject(walk)
-    plan = walk.plan({"0": 8}, score_widths(subject, {"0": 8}))
-    small = apply_plan(plan, model, Merging(walk, similar_filters(subject)))
+    context = ScoringContext(walk)
+    plan = walk.plan({"0": 8}, score_widths(context, {"0": 8}))
+    small = apply_plan(plan, model, Merging(walk, similar_filters(context)))
     assert small[0].out_channels == small[3].in_channels == 8
     assert relative_difference(outputs(small, small_images(2)), outputs(model, small_images(2))) < EXACT
 
@@ -126,8 +126,8 @@ def test_a_skeleton_merges_for_plan_after_plan() -> None:
         for layer in model.modules():
             if isinstance(layer, nn.Conv2d):
                 layer.weight.mul_(0.3).add_(layer.weight[:1].clone())
-    repair = Merging(walk, similar_filters(Subject(walk)))
-    skeleton = Skeleton(model, walk.units, repair=repair)
+    repair = Merging(walk, similar_filters(ScoringContext(walk)))
+    skeleton = ReshapableNetwork(model, walk.units, repair=repair)
     for seed in range(3):
         plan = walk.plan({unit.name: unit.channels - 1 - seed for unit in walk.free})
         expected = outputs(apply_plan(plan, model, repair), TOY)
@@ -165,8 +165,8 @@ def pair_of_layers(weights: list[list[float]], biases: list[float]) -> nn.Sequen
 
 
 def stand_ins_of(model: nn.Sequential, kept: list[int]) -> list[int]:
-    subject = Subject(LayerWalk.trace(model, torch.randn(1, 2, 4, 4)))
-    return similar_filters(subject)("0", np.array(kept)).tolist()
+    context = ScoringContext(LayerWalk.trace(model, torch.randn(1, 2, 4, 4)))
+    return similar_filters(context)("0", np.array(kept)).tolist()
 
 
 def test_the_kept_channel_of_the_nearest_filter_stands_for_a_dropped_one_and_each_kept_one_for_itself() -> None:
@@ -190,7 +190,7 @@ def test_a_dead_channel_is_cut_as_it_would_be_without_merging() -> None:
     walk = LayerWalk.trace(model, torch.randn(1, 2, 4, 4))
     plan = walk.plan({"0": 2}, {"0": np.array([1.0, 0.0, 1.0])})
     images = [torch.randn(2, 2, 4, 4)]
-    small = apply_plan(plan, model, Merging(walk, similar_filters(Subject(walk))))
+    small = apply_plan(plan, model, Merging(walk, similar_filters(ScoringContext(walk))))
     assert relative_difference(outputs(small, images[0]), outputs(model, images[0])) < EXACT
 
 
@@ -212,5 +212,5 @@ def test_copies_that_a_batch_norm_tells_apart_do_not_stand_for_each_other() -> N
         model.a.bias[1:] = model.a.bias[:1]
         model.n.weight[:] = torch.tensor([1.0, 1.0, 5.0, 5.1])
     walk = LayerWalk.trace(model, small_images())
-    stand_ins = similar_filters(Subject(walk))("a", np.array([0, 3]))
+    stand_ins = similar_filters(ScoringContext(walk))("a", np.array([0, 3]))
     assert stand_ins.tolist() == [0, 0, 3, 3]

@@ -11,10 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugin_util import markdown_to_safe_html
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import nn
-from toy import image_set, toy_task, toy_walk
+from toy import image_set, toy_problem, toy_walk
 
 from prune_env import RunConfig
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.report.board import BoardListener
 from prune_env.search.episode import Episode
 from prune_env.search.loop import train_agent
@@ -43,12 +43,12 @@ def curve(log: EventAccumulator, tag: str) -> dict[int, float]:
     return {event.step: event.value for event in log.Scalars(tag)}
 
 
-def heard(task: PruningTask, count: int, start: int = 0, **scalars: float) -> list[Episode]:
+def heard(problem: PruningProblem, count: int, start: int = 0, **scalars: float) -> list[Episode]:
     """Episodes of random plans."""
     generator = np.random.default_rng(start)
     episodes: list[Episode] = []
     for number in range(start, start + count):
-        trial = task.attempt(generator.integers(task.budget.least, task.budget.channels + 1), "ddpg")
+        trial = problem.attempt(generator.integers(problem.budget.least, problem.budget.channels + 1), "ddpg")
         best = max([trial, *(episode.best for episode in episodes[-1:])], key=lambda one: one.reward)
         episodes.append(Episode(number, count, trial, best, {"agent/sigma": 0.5, **scalars}, seconds=0.1 * number))
     return episodes
@@ -56,14 +56,14 @@ def heard(task: PruningTask, count: int, start: int = 0, **scalars: float) -> li
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    """A real small search of 26 episodes after 4 probes: its episodes, its task and its log."""
+    """A real small search of 26 episodes after 4 probes: its episodes, its problem and its log."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("search") / "tensorboard"
-    task = toy_task(probe_keep=0.25)
+    problem = toy_problem(probe_keep=0.25)
     episodes: list[Episode] = []
-    with BoardListener(folder, task, CONFIG) as board:
-        train_agent(task, CONFIG, (lambda episode, _: episodes.append(episode), board))
-    return episodes, task, folder
+    with BoardListener(folder, problem, CONFIG) as board:
+        train_agent(problem, CONFIG, (lambda episode, _: episodes.append(episode), board))
+    return episodes, problem, folder
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +72,14 @@ def log(searched):
 
 
 def test_every_episode_has_its_reward_accuracy_and_costs(searched, log):
-    episodes, task, _ = searched
+    episodes, problem, _ = searched
     assert len(episodes) == 26
     for tag, value in {
         "search/reward": lambda episode: episode.trial.reward,
         "search/best_reward": lambda episode: episode.best.reward,
         "search/accuracy": lambda episode: episode.trial.outcome.accuracy,
-        "search/macs_share": lambda episode: episode.trial.outcome.macs / task.walk.macs(),
-        "search/params_share": lambda episode: episode.trial.outcome.params / task.walk.params(),
+        "search/macs_share": lambda episode: episode.trial.outcome.macs / problem.walk.macs(),
+        "search/params_share": lambda episode: episode.trial.outcome.params / problem.walk.params(),
     }.items():
         expected = {episode.number: value(episode) for episode in episodes}
         assert curve(log, tag) == pytest.approx(expected, rel=1e-6)
@@ -94,10 +94,10 @@ def test_exploration_and_losses_begin_after_the_warm_up(searched, log):
 
 
 def test_every_free_unit_has_its_keep_ratio(searched, log):
-    episodes, task, _ = searched
+    episodes, problem, _ = searched
     tags = {tag for tag in log.Tags()["scalars"] if tag.startswith("keep_ratio/")}
-    assert tags == {f"keep_ratio/{unit.name}" for unit in task.budget.units}
-    for unit in task.budget.units:
+    assert tags == {f"keep_ratio/{unit.name}" for unit in problem.budget.units}
+    for unit in problem.budget.units:
         expected = {one.number: one.trial.plan.widths[unit.name] / unit.channels for one in episodes}
         assert curve(log, f"keep_ratio/{unit.name}") == pytest.approx(expected, rel=1e-6)
 
@@ -129,7 +129,7 @@ def test_the_units_are_a_table_with_their_reasons(searched, log):
 
 def test_a_reason_cannot_break_the_table_or_the_page(tmp_path):
     walk = toy_walk(protect={"mid": "a | b\n<script>alert(1)</script>"})
-    with BoardListener(tmp_path, toy_task(walk, keep=0.7), CONFIG):
+    with BoardListener(tmp_path, toy_problem(walk, keep=0.7), CONFIG):
         pass
     html = markdown_to_safe_html(text(read(tmp_path), "units"))
     assert html.count("<td>") + html.count("<td ") == 3 * len(walk.units)
@@ -157,33 +157,33 @@ def test_hyperparameters_stand_in_the_log_itself_with_what_they_gave(searched, l
 
 
 def test_probes_are_heard_and_the_task_is_left_alone_afterwards(searched, tmp_path):
-    _, task, _ = searched
-    assert task.listeners == []
-    board = BoardListener(tmp_path, task, CONFIG)
-    task.attempt(task.budget.uniform(), "uniform")
+    _, problem, _ = searched
+    assert problem.listeners == []
+    board = BoardListener(tmp_path, problem, CONFIG)
+    problem.attempt(problem.budget.uniform(), "uniform")
     for number in range(2):
-        board(heard(task, 1, start=number)[0], None)
-    assert [one.kind for one in board._tried] == ["dense", "uniform", "ddpg", "ddpg"]
+        board(heard(problem, 1, start=number)[0], None)
+    assert [one.proposed_by for one in board._tried] == ["dense", "uniform", "ddpg", "ddpg"]
     board.close()
     board.close()
-    assert task.listeners == []
+    assert problem.listeners == []
 
 
 def test_an_episode_of_another_task_counts_as_tried_too(tmp_path):
-    task = toy_task()
-    episodes = heard(task, 2)
-    with BoardListener(tmp_path, task, CONFIG) as board:
+    problem = toy_problem()
+    episodes = heard(problem, 2)
+    with BoardListener(tmp_path, problem, CONFIG) as board:
         for episode in episodes:
             board(episode, None)
         assert len(board._tried) == 3
 
 
 def test_a_search_that_failed_leaves_a_readable_log(tmp_path):
-    task = toy_task()
-    (episode,) = heard(task, 1)
+    problem = toy_problem()
+    (episode,) = heard(problem, 1)
 
     def search() -> None:
-        with BoardListener(tmp_path, task, CONFIG) as board:
+        with BoardListener(tmp_path, problem, CONFIG) as board:
             board(episode, None)
             raise ValueError("broken")
 
@@ -196,7 +196,7 @@ def test_a_search_that_failed_leaves_a_readable_log(tmp_path):
 
 
 def test_a_log_without_episodes_holds_the_texts_alone(tmp_path):
-    with BoardListener(tmp_path, toy_task(), CONFIG):
+    with BoardListener(tmp_path, toy_problem(), CONFIG):
         pass
     log = read(tmp_path)
     assert log.Tags()["images"] == []
@@ -204,9 +204,9 @@ def test_a_log_without_episodes_holds_the_texts_alone(tmp_path):
 
 
 def test_a_search_that_goes_on_keeps_its_episode_numbers(tmp_path):
-    task = toy_task()
-    with BoardListener(tmp_path, task, CONFIG) as board:
-        for episode in heard(task, 3, start=40):
+    problem = toy_problem()
+    with BoardListener(tmp_path, problem, CONFIG) as board:
+        for episode in heard(problem, 3, start=40):
             board(episode, None)
     log = read(tmp_path)
     assert list(curve(log, "search/reward")) == [40, 41, 42]
@@ -218,10 +218,10 @@ def test_writing_an_episode_of_60_units_takes_under_5_ms(tmp_path):
     convs = [nn.Conv2d(2, 4, 1), *(nn.Conv2d(4, 4, 1) for _ in range(60))]
     model = nn.Sequential(*(layer for conv in convs for layer in (conv, nn.ReLU()))).append(nn.Flatten()).eval()
     walk = toy_walk(model.append(nn.Linear(4 * 64, 4)))
-    task = toy_task(walk, reward_set=image_set(2), calibration=image_set(2))
-    assert len(task.budget.units) >= 60
-    (episode,) = heard(task, 1)
-    with BoardListener(tmp_path, task, CONFIG) as board:
+    problem = toy_problem(walk, reward_set=image_set(2), calibration=image_set(2))
+    assert len(problem.budget.units) >= 60
+    (episode,) = heard(problem, 1)
+    with BoardListener(tmp_path, problem, CONFIG) as board:
         medians = []
         for _ in range(5):  # the quietest of several tries, because other programs may keep the machine busy
             seconds = []

@@ -19,7 +19,14 @@ from prune_env.data import Splits
 from prune_env.models import load_weights
 from prune_env.recover import Epoch, Workers, training_loss
 from prune_env.recover import trainer as trainer_module
-from prune_env.runs.training import TrainingFolder, Validate, start_training, take_up, train_into, training_images
+from prune_env.runs.training import (
+    TrainingFolder,
+    Validate,
+    resume_training,
+    start_training,
+    train_into,
+    training_images,
+)
 
 WORKERS = Workers(torch.device("cpu"))
 SETTINGS = FinetuneSection(epochs=4, batch_size=16, layout="contiguous", dtype="float32", average=0.1)
@@ -135,7 +142,7 @@ def test_a_training_taken_up_ends_as_one_that_was_not_interrupted(
     _, expected = run(whole, splits, Told(*[0.5] * 4), average=average)
     with pytest.raises(KeyboardInterrupt):
         run(folder, splits, interrupt_after(after), average=average)
-    _, epochs = run(take_up(folder.root), splits, Told(*[0.5] * (4 - after)), average=average)
+    _, epochs = run(resume_training(folder.root), splits, Told(*[0.5] * (4 - after)), average=average)
     assert folder.weights.read_bytes() == whole.weights.read_bytes()
     assert [(epoch.number, epoch.loss) for epoch in epochs] == [(epoch.number, epoch.loss) for epoch in expected]
 

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 from test_cli import cli, digits, in_one_line  # noqa: F401  (cli is a fixture)
-from toy import image_set, toy_resnet, toy_task, toy_walk
+from toy import image_set, toy_problem, toy_resnet, toy_walk
 
 from prune_env.data import ImageSet
-from prune_env.evaluation.execution import Form
+from prune_env.evaluation.execution import ExecutionSettings
 from scripts.bench_rewards import OnePass
 
 GIVEN = ["form.layout=channels_last", "form.dtype=float32", "form.folded=true", "form.batch=64"]
@@ -57,11 +57,11 @@ def test_cheaper_rewards_are_ranked_against_the_whole_one(cli):  # noqa: F811
 
 def test_one_pass_normalises_with_the_reward_batches_own_statistics():
     model = toy_resnet()
-    task = toy_task(toy_walk(model))
-    plan = task.plan(task.budget.uniform())
+    problem = toy_problem(toy_walk(model))
+    plan = problem.plan(problem.budget.uniform())
     images = 8 * image_set(400).images + 6  # far from what the batch norms know
     with torch.no_grad():
         labels = plan.apply(model).train()(images).argmax(dim=1)
         unmeasured = (plan.apply(model)(images).argmax(dim=1) == labels).float().mean()
-    found = OnePass(task, ImageSet(images, labels), Form(batch=400)).accuracy_of(plan)
+    found = OnePass(problem, ImageSet(images, labels), ExecutionSettings(batch=400)).accuracy_of(plan)
     assert found > 0.995 > 0.985 > unmeasured

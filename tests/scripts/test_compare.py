@@ -21,7 +21,7 @@ from prune_env.common.errors import ConfigError, RunError
 from prune_env.models import save_weights
 from prune_env.report.comparison_figure import Band, comparison_picture
 from prune_env.report.run_record import read_run
-from prune_env.report.search_comparison import Interval, Outcome, as_record, bands, best_so_far, render, wins
+from prune_env.report.search_comparison import Interval, SeedResult, as_record, bands, best_so_far, render, wins
 from prune_env.runs.directory import RunDirectory
 from scripts.compare import compare
 from scripts.report import report
@@ -124,11 +124,11 @@ class TestTheBestSoFar:
             best_so_far(run_of(tmp_path), "tpe", 2)
 
 
-def outcome(seed: int, early: float, last: float, tested: float = 0.5, seconds: float = 2.0) -> Outcome:
-    return Outcome(seed, np.array([early, last]), {1: early, 2: last}, tested, seconds)
+def outcome(seed: int, early: float, last: float, tested: float = 0.5, seconds: float = 2.0) -> SeedResult:
+    return SeedResult(seed, np.array([early, last]), {1: early, 2: last}, tested, seconds)
 
 
-def table_of(searches: dict[str, list[Outcome]]) -> list[list[str]]:
+def table_of(searches: dict[str, list[SeedResult]]) -> list[list[str]]:
     """The cells of the rendered table, row by row."""
     text = io.StringIO()
     Console(file=text, width=200).print(render(searches, "title"))

@@ -22,7 +22,7 @@ from prune_env.common.errors import RunError
 from prune_env.data import load_source
 from prune_env.env.builders import load_splits, trace
 from prune_env.evaluation.evaluator import measure_accuracy
-from prune_env.granularity.group.builder import GroupDraft
+from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.selectors import RAMP
@@ -55,11 +55,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
         for found in grouping.convolutions
     }
     scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
-    draft = GroupDraft(Budget(walk, "macs", 0.5, round_to=4), grouping, scores, kernels)
-    while not draft.finished:
-        draft.decide(0.9, COUNTS[draft.number % len(COUNTS)])
-    kept = {name: channels.tolist() for name, channels in draft.kept.items()}
-    run.write_bytes(run.plan, walk.plan_keeping(kept, draft.grouped).to_json())
+    builder = GroupPlanBuilder(Budget(walk, "macs", 0.5, round_to=4), grouping, scores, kernels)
+    while not builder.finished:
+        builder.decide(0.9, COUNTS[builder.number % len(COUNTS)])
+    kept = {name: channels.tolist() for name, channels in builder.kept.items()}
+    run.write_bytes(run.plan, walk.plan_keeping(kept, builder.grouped).to_json())
     return run
 
 

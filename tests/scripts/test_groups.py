@@ -20,9 +20,9 @@ from toy import digits_config, trained_digits
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget import Budget
 from prune_env.common.errors import ConfigError, PlanError, RunError
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.granularity.group.grouping import Grouping
-from prune_env.granularity.group.pruning_rate import RateDraft
+from prune_env.granularity.group.pruning_rate import RatePlanBuilder
 from prune_env.models import save_weights
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.searching import prepare, search_into, settings_of, start_run
@@ -70,8 +70,8 @@ def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str,
 
 
 @pytest.fixture(scope="module")
-def task(runs: Mapping[str, RunDirectory]) -> PruningTask:
-    """What the runs have searched; an action's meaning is not the task's."""
+def problem(runs: Mapping[str, RunDirectory]) -> PruningProblem:
+    """What the runs have searched; an action's meaning is not the problem's."""
     run = runs["share"]
     return prepare(settings_of(run), run)[1]
 
@@ -105,9 +105,9 @@ def interrupted(run: RunDirectory, root: Path, lines: int) -> RunDirectory:
     return copy
 
 
-def search_on(run: RunDirectory, task: PruningTask, settings: RunConfig) -> RunDirectory:
+def search_on(run: RunDirectory, problem: PruningProblem, settings: RunConfig) -> RunDirectory:
     """Begins or goes on with a search; neither report nor latency, which take most of a small run's time."""
-    search_into(run, task.again(), settings, lambda _: None, lambda _: None)
+    search_into(run, problem.again(), settings, lambda _: None, lambda _: None)
     return run
 
 
@@ -170,10 +170,10 @@ def test_the_table_has_a_time_for_every_count_and_a_reason_for_what_stays_whole(
 @pytest.mark.parametrize("action", ACTIONS)
 def test_with_only_faster_groups_no_other_count_is_allowed_or_used(config: Path, tmp_path: Path, action: str) -> None:
     settings = RunConfig.load(config, [GROUPED, "env.only_faster_groups=true", f"env.action={action}"])
-    _, task = prepare(settings)
-    assert task.groups is not None
-    assert set(map(tuple, task.groups.as_record()["allowed"].values())) == {(1, 4)}
-    run = search_on(RunDirectory.create(tmp_path / "run"), task, settings)
+    _, problem = prepare(settings)
+    assert problem.groups is not None
+    assert set(map(tuple, problem.groups.as_record()["allowed"].values())) == {(1, 4)}
+    run = search_on(RunDirectory.create(tmp_path / "run"), problem, settings)
     used = {count for row in run.evaluations() for count in row.get("groups", {}).values()}
     assert 4 in used
     assert used <= {1, 4}
@@ -290,8 +290,8 @@ def test_the_report_has_the_groups_beside_the_milliseconds(finished: RunDirector
     assert [Image.open(BytesIO(b64decode(source))).size[0] for source in sources] == [1350] * 5
 
 
-def test_the_same_seed_makes_the_same_run(finished: RunDirectory, task: PruningTask, tmp_path: Path) -> None:
-    again = search_on(RunDirectory.create(tmp_path / "again"), task, settings_of(finished))
+def test_the_same_seed_makes_the_same_run(finished: RunDirectory, problem: PruningProblem, tmp_path: Path) -> None:
+    again = search_on(RunDirectory.create(tmp_path / "again"), problem, settings_of(finished))
     assert again.plan.read_bytes() == finished.plan.read_bytes()
     assert again.policy.read_bytes() == finished.policy.read_bytes()
     assert untimed(again) == untimed(finished)
@@ -299,9 +299,9 @@ def test_the_same_seed_makes_the_same_run(finished: RunDirectory, task: PruningT
 
 @pytest.mark.parametrize("lines", [7, EVALUATIONS + 1], ids=["half", "all"])
 def test_a_search_that_was_killed_ends_as_one_that_was_not(
-    finished: RunDirectory, task: PruningTask, tmp_path: Path, lines: int
+    finished: RunDirectory, problem: PruningProblem, tmp_path: Path, lines: int
 ) -> None:
-    run = search_on(interrupted(finished, tmp_path / "run", lines), task, settings_of(finished))
+    run = search_on(interrupted(finished, tmp_path / "run", lines), problem, settings_of(finished))
     assert untimed(run) == untimed(finished)
     assert run.plan.read_bytes() == finished.plan.read_bytes()
     assert run.policy.read_bytes() == finished.policy.read_bytes()
@@ -315,8 +315,8 @@ def test_a_run_that_is_taken_up_goes_by_the_times_that_it_has_measured(
 
     settings = RunConfig.load(config, [GROUPED, "env.only_faster_groups=true"])
     monkeypatch.setattr("prune_env.env.builders.time_groups", times_of)
-    splits, task = prepare(settings)
-    whole = search_on(start_run(tmp_path / "whole", settings, splits, task), task, settings)
+    splits, problem = prepare(settings)
+    whole = search_on(start_run(tmp_path / "whole", settings, splits, problem), problem, settings)
     monkeypatch.setattr("prune_env.env.builders.time_groups", refuse)
     run = interrupted(whole, tmp_path / "run", 7)
     train(resume=run.root)
@@ -341,7 +341,7 @@ def _forget(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("change", [_regroup, _read_more, _forget], ids=["groups", "reads", "none"])
 def test_evaluations_with_other_groups_are_refused_by_their_number(
-    finished: RunDirectory, task: PruningTask, tmp_path: Path, change: Callable[[dict[str, Any]], None]
+    finished: RunDirectory, problem: PruningProblem, tmp_path: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
     run = interrupted(finished, tmp_path / "run", 9)
     rows = [json.loads(line) for line in lines_of(run)]
@@ -350,7 +350,7 @@ def test_evaluations_with_other_groups_are_refused_by_their_number(
     run.evaluations_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recorded = lines_of(run)
     with pytest.raises(RunError, match=rf"evaluation {number} of the run was .* cannot be taken up here") as refusal:
-        search_on(run, task, settings_of(finished))
+        search_on(run, problem, settings_of(finished))
     assert lines_of(run) == recorded
     # What is said of the two plans must differ, or nobody could see why they are not the same.
     there, _, here = str(refusal.value).partition(", but going through the run again gives ")
@@ -378,17 +378,17 @@ def test_replay_applies_a_plan_with_groups(finished: RunDirectory, config: Path,
 
 
 def test_a_plan_with_groups_is_repaired_alike_whatever_the_settings_allow(
-    config: Path, task: PruningTask, tmp_path: Path, told: Callable[[], Any]
+    config: Path, problem: PruningProblem, tmp_path: Path, told: Callable[[], Any]
 ) -> None:
     # What reads a unit that stays whole in groups must make up for what it no longer reads.
-    assert task.groups is not None
-    walk = task.walk.protecting({"conv1": "mine"})
+    assert problem.groups is not None
+    walk = problem.walk.protecting({"conv1": "mine"})
     grouping = Grouping(walk, 8)
-    draft = RateDraft(Budget(walk, "macs", 0.6), grouping, task.scores, task.groups.kernels, 0.1)
-    while not draft.finished:
-        draft.decide(draft.even)
-    kept = {name: channels.tolist() for name, channels in draft.kept.items()}
-    walk.plan_keeping(kept, draft.grouped, provenance={"repair": "least_squares"}).save(tmp_path / "plan.json")
+    builder = RatePlanBuilder(Budget(walk, "macs", 0.6), grouping, problem.scores, problem.groups.kernels, 0.1)
+    while not builder.finished:
+        builder.decide(builder.even)
+    kept = {name: channels.tolist() for name, channels in builder.kept.items()}
+    walk.plan_keeping(kept, builder.grouped, provenance={"repair": "least_squares"}).save(tmp_path / "plan.json")
     found = []
     for granularity in ("group", "channel"):
         settings = ["repair.name=least_squares", "env.protect.conv1=mine", f"env.granularity={granularity}"]
@@ -472,7 +472,7 @@ def test_a_policy_is_refused_under_other_limits_before_the_task_is_made(
     override: str,
     known: str,
 ) -> None:
-    monkeypatch.setattr("scripts.replay.make_task", None)
+    monkeypatch.setattr("scripts.replay.make_problem", None)
     said = refused("replay", runs[action].policy, config, GROUPED, override)
     setting, given = override.split("=")
     assert f"{setting}: {given} given, but the policy was trained with {known}" in said

@@ -12,7 +12,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
-from toy import toy_task, toy_walk
+from toy import toy_problem, toy_walk
 
 from prune_env import RunConfig
 from prune_env.common.errors import PlanError, RunError
@@ -78,24 +78,24 @@ SENSITIVITY = {
 
 
 @pytest.fixture(scope="module")
-def task():
-    return toy_task(toy_walk(protect={"mid": f"mine {EVIL}"}), keep=0.8)
+def problem():
+    return toy_problem(toy_walk(protect={"mid": f"mine {EVIL}"}), keep=0.8)
 
 
 @pytest.fixture(scope="module")
-def finished(task, tmp_path_factory) -> RunDirectory:
+def finished(problem, tmp_path_factory) -> RunDirectory:
     """A finished run as `prune-env train` leaves it, with its report; not to be changed."""
     run = RunDirectory.create(tmp_path_factory.mktemp("runs") / "run")
     run.write_config(CONFIG)
     generator = np.random.default_rng(0)
     for number, kind in enumerate(["probe", "uniform", *["ddpg"] * 6]):
-        widths = task.budget.uniform() if kind == "uniform" else generator.integers(2, task.budget.channels + 1)
-        plan = task.plan(widths)
+        widths = problem.budget.uniform() if kind == "uniform" else generator.integers(2, problem.budget.channels + 1)
+        plan = problem.plan(widths)
         run.append_evaluation(
             {
                 "number": number,
                 "kind": kind,
-                "widths": task.budget.names(widths),
+                "widths": problem.budget.names(widths),
                 "reward": -0.9 + 0.1 * number,
                 "accuracy": 0.1 + 0.1 * number,
                 "images": None,
@@ -186,11 +186,11 @@ def test_nothing_in_the_page_runs_or_is_fetched(finished):
     assert '<meta name="viewport"' in page
 
 
-def test_text_from_the_user_is_escaped_wherever_it_stands(run, task):
+def test_text_from_the_user_is_escaped_wherever_it_stands(run, problem):
     document = json.loads(run.plan.read_text())
     document["units"][0]["name"] = EVIL
     run.plan.write_text(json.dumps(document))
-    renamed = run.evaluations_file.read_text().replace(f'"{task.budget.units[0].name}"', json.dumps(EVIL))
+    renamed = run.evaluations_file.read_text().replace(f'"{problem.budget.units[0].name}"', json.dumps(EVIL))
     run.evaluations_file.write_text(renamed)
     write_report(run)
     reader = read_page(run)
@@ -216,10 +216,10 @@ def test_what_was_not_measured_is_said_so(run):
     assert page.count("not measured") == 3
 
 
-def test_every_unit_of_the_plan_is_there(finished, task):
+def test_every_unit_of_the_plan_is_there(finished, problem):
     rows = {line[0]: line for line in read_page(finished).rows if line}
     plan = PruningPlan.load(finished.plan)
-    uniform = task.budget.names(task.budget.uniform())
+    uniform = problem.budget.names(problem.budget.uniform())
     for unit in plan.units:
         kept = len(unit.kept)
         expected = [str(unit.channels), str(kept), f"{kept / unit.channels:.0%}"]
@@ -297,14 +297,14 @@ def test_a_run_without_episodes_or_uniform_plan_has_a_report(run):
     assert len(sources) == 3
 
 
-def test_the_report_reads_what_the_run_left(finished, task):
+def test_the_report_reads_what_the_run_left(finished, problem):
     record = read_run(finished)
-    assert [one.kind for one in record.tried] == ["dense", "probe", "uniform", *["ddpg"] * 6]
-    assert record.uniform == task.budget.names(task.budget.uniform())
-    assert record.history.shape == (6, len(task.budget.units))
-    assert record.free == [unit.name for unit in task.budget.units]
+    assert [one.proposed_by for one in record.tried] == ["dense", "probe", "uniform", *["ddpg"] * 6]
+    assert record.uniform == problem.budget.names(problem.budget.uniform())
+    assert record.history.shape == (6, len(problem.budget.units))
+    assert record.free == [unit.name for unit in problem.budget.units]
     widths = finished.evaluations()[-1]["widths"]
-    assert record.history[-1] == pytest.approx([widths[unit.name] / unit.channels for unit in task.budget.units])
+    assert record.history[-1] == pytest.approx([widths[unit.name] / unit.channels for unit in problem.budget.units])
 
 
 def test_a_plan_that_was_given_up_keeps_its_reward_but_has_no_accuracy(run):

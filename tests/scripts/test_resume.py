@@ -20,7 +20,7 @@ from agents.searches import SEARCHES
 from prune_env import RunConfig
 from prune_env.common.errors import RunError
 from prune_env.criteria import CRITERIA
-from prune_env.env.problem import PruningTask
+from prune_env.env.problem import PruningProblem
 from prune_env.models import save_weights
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.searching import prepare, search_into
@@ -332,8 +332,8 @@ def test_splits_that_are_missing_are_told_by_their_name(interrupted: RunDirector
         train(resume=interrupted.root)
 
 
-def searched(run: RunDirectory, task: PruningTask, settings: RunConfig) -> RunDirectory:
-    search_into(run, task, settings, lambda _: None, lambda _: None)
+def searched(run: RunDirectory, problem: PruningProblem, settings: RunConfig) -> RunDirectory:
+    search_into(run, problem, settings, lambda _: None, lambda _: None)
     return run
 
 
@@ -345,15 +345,17 @@ def half_of(run: RunDirectory, root: Path) -> RunDirectory:
 
 
 @pytest.fixture(scope="module")
-def task(config: Path) -> PruningTask:
+def problem(config: Path) -> PruningProblem:
     return prepare(RunConfig.load(config))[1]
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_every_search_is_taken_up_where_it_was(name: str, config: Path, task: PruningTask, tmp_path: Path) -> None:
+def test_every_search_is_taken_up_where_it_was(
+    name: str, config: Path, problem: PruningProblem, tmp_path: Path
+) -> None:
     settings = RunConfig.load(config, [f"agent.name={name}"])
-    whole = searched(RunDirectory.create(tmp_path / "whole"), task.again(), settings)
-    taken_up = searched(half_of(whole, tmp_path / "half"), task.again(), settings)
+    whole = searched(RunDirectory.create(tmp_path / "whole"), problem.again(), settings)
+    taken_up = searched(half_of(whole, tmp_path / "half"), problem.again(), settings)
     assert len(whole.evaluations()) > 1
     assert evaluations_of(taken_up, "cached") == evaluations_of(whole, "cached")
     assert taken_up.plan.read_bytes() == whole.plan.read_bytes()

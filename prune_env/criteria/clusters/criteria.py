@@ -9,40 +9,42 @@ from prune_env.criteria.clusters.features import FEATURES, Features
 from prune_env.criteria.clusters.filters import Filters, FloatArray, live_filters
 from prune_env.criteria.clusters.kmeans import kmeans, select_representatives
 from prune_env.criteria.clusters.nested import nested_order
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.registry import register_criterion
 from prune_env.walk import Scores
 
 
 @register_criterion("clusters", needs="images", random=True)
-def clusters(subject: Subject) -> Scores:
+def clusters(context: ScoringContext) -> Scores:
     """By the latents of an autoencoder of each unit's own. Images are needed to fold batch norms, no more."""
-    return _nested(subject, FEATURES["autoencoder"])
+    return _nested(context, FEATURES["autoencoder"])
 
 
 @register_criterion("clusters_shared", needs="images", random=True)
-def clusters_shared(subject: Subject) -> Scores:
+def clusters_shared(context: ScoringContext) -> Scores:
     """By kernel features that all units share."""
-    return _nested(subject, FEATURES["shared"])
+    return _nested(context, FEATURES["shared"])
 
 
 @register_criterion("clusters_pca", needs="images", random=True)
-def clusters_pca(subject: Subject) -> Scores:
+def clusters_pca(context: ScoringContext) -> Scores:
     """By principal components: a control."""
-    return _nested(subject, FEATURES["pca"])
+    return _nested(context, FEATURES["pca"])
 
 
 @register_criterion("clusters_raw", needs="images", random=True)
-def clusters_raw(subject: Subject) -> Scores:
+def clusters_raw(context: ScoringContext) -> Scores:
     """By the weights themselves: a control."""
-    return _nested(subject, FEATURES["raw"])
+    return _nested(context, FEATURES["raw"])
 
 
-def score_widths(subject: Subject, widths: Mapping[str, int], features: Features = FEATURES["autoencoder"]) -> Scores:
+def score_widths(
+    context: ScoringContext, widths: Mapping[str, int], features: Features = FEATURES["autoencoder"]
+) -> Scores:
     """The paper's own way: each unit clustered at exactly the width it gets, without regard to others.
 
     Args:
-        subject: The network.
+        context: The network.
         widths: Channels that stay, by unit name, at least 1.
         features: What filters are compared by.
 
@@ -50,35 +52,35 @@ def score_widths(subject: Subject, widths: Mapping[str, int], features: Features
         For each unit that is named, float64 [channels]: 2 for representatives, 1 for other live filters, 0 for dead
         ones. A plan of the same widths keeps the representatives.
     """
-    units = {name: filters for name, filters in _free_filters(subject).items() if name in widths}
+    units = {name: filters for name, filters in _free_filters(context).items() if name in widths}
     found = {}
-    for name, points in features(units, subject.seed).items():
+    for name, points in features(units, context.seed).items():
         filters, width = units[name], min(widths[name], len(points))
-        chosen = select_representatives(points, *kmeans(points, width, subject.seed), filters.norms)
-        found[name] = _placed(subject, name, filters, 1 + np.isin(np.arange(len(points)), chosen))
+        chosen = select_representatives(points, *kmeans(points, width, context.seed), filters.norms)
+        found[name] = _placed(context, name, filters, 1 + np.isin(np.arange(len(points)), chosen))
     return found
 
 
-def _nested(subject: Subject, features: Features) -> Scores:
+def _nested(context: ScoringContext, features: Features) -> Scores:
     """For each unit the place of its channels in `nested_order`; norms where nothing may be cut."""
-    units = _free_filters(subject)
-    scores = {unit.name: subject.walk.magnitudes(unit) for unit in subject.walk.units}
-    for name, points in features(units, subject.seed).items():
+    units = _free_filters(context)
+    scores = {unit.name: context.walk.magnitudes(unit) for unit in context.walk.units}
+    for name, points in features(units, context.seed).items():
         # The dead come last, whatever their cluster.
-        places = 1 + np.argsort(nested_order(points, subject.seed))
-        scores[name] = _placed(subject, name, units[name], places)
+        places = 1 + np.argsort(nested_order(points, context.seed))
+        scores[name] = _placed(context, name, units[name], places)
     return scores
 
 
-def _free_filters(subject: Subject) -> dict[str, Filters]:
+def _free_filters(context: ScoringContext) -> dict[str, Filters]:
     """The filters of every unit that may be cut and has any that are not zero."""
-    units = {unit.name: live_filters(subject, unit) for unit in subject.walk.free}
+    units = {unit.name: live_filters(context, unit) for unit in context.walk.free}
     return {name: filters for name, filters in units.items() if len(filters.live)}
 
 
-def _placed(subject: Subject, name: str, filters: Filters, values: IntArray) -> FloatArray:
+def _placed(context: ScoringContext, name: str, filters: Filters, values: IntArray) -> FloatArray:
     """Values of live filters at their channels, zero at the dead ones."""
-    channels = next(unit.channels for unit in subject.walk.units if unit.name == name)
+    channels = next(unit.channels for unit in context.walk.units if unit.name == name)
     scores = np.zeros(channels)
     scores[filters.live] = values
     return scores

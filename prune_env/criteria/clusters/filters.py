@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prune_env.common.arrays import IntArray
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.walk.unit import Unit
 
 FloatArray = npt.NDArray[np.float64]
@@ -37,11 +37,11 @@ class Filters:
         return torch.cat([layer.flatten(1) for layer in self.layers], dim=1)
 
 
-def live_filters(subject: Subject, unit: Unit) -> Filters:
+def live_filters(context: ScoringContext, unit: Unit) -> Filters:
     """A unit's filters, those that are zero left out: they would be a cluster of their own, and one of them stay."""
     layers = []
-    for producer in subject.producers(unit):
-        weight = subject.weights[producer.module].detach().cpu()
+    for producer in context.producers(unit):
+        weight = context.weights[producer.module].detach().cpu()
         kernels = weight.reshape(*weight.shape[:2], -1)[torch.as_tensor(producer.index)]
         layers.append(kernels.flatten(1, 2))
     squares = torch.stack([layer.double().square().sum(dim=(1, 2)) for layer in layers]).sum(dim=0)

@@ -7,7 +7,7 @@ import numpy as np
 
 from prune_env.budget import Budget
 from prune_env.common.arrays import IntArray
-from prune_env.granularity.channel import Draft
+from prune_env.granularity.channel import PlanBuilder
 from prune_env.granularity.group.gathered import GroupSpec
 from prune_env.granularity.group.grouping import Groupable, Grouping, nearest_count, planned
 from prune_env.granularity.group.kernel_scores import KernelScores
@@ -17,14 +17,14 @@ from prune_env.walk import Scores, best_channels
 from prune_env.walk.unit import Unit
 
 
-class GroupDraft(Draft):
+class GroupPlanBuilder(PlanBuilder):
     """Widths of units, and with each the groups of the convolutions that are decided with it.
 
     Each group reads its share of the inputs, those that the kernels' scores say; inputs that no group reads any more
     are cut at once where they come from, so that later units have what this saves.
 
     Args:
-        budget: As `Draft`.
+        budget: As `PlanBuilder`.
         grouping: What may fall into groups.
         scores: One score per channel of each unit.
         kernels: One score per kernel of each of the convolutions.
@@ -47,7 +47,7 @@ class GroupDraft(Draft):
         self._convolutions = {found.name: found for found in grouping.convolutions}
 
     def groups_of(self, number: int) -> dict[str, int]:
-        """As `Draft.groups_of`."""
+        """As `PlanBuilder.groups_of`."""
         return {found.name: self._specs[found.name].groups for found in self.grouping.by_step[number]}
 
     def decide(self, keep: float, groups: float = 1.0) -> None:

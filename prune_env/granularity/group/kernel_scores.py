@@ -12,38 +12,38 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from prune_env.criteria.context import Subject
+from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.patch_covariance import AT_ONCE, patches, watch
 
 KernelCriterion = Literal["norm", "second_order"]
 KernelScores = dict[str, npt.NDArray[np.float64]]
 
 
-def score_kernels(kind: KernelCriterion, subject: Subject, names: Collection[str]) -> KernelScores:
+def score_kernels(kind: KernelCriterion, context: ScoringContext, names: Collection[str]) -> KernelScores:
     """One score, 0 or more, for each kernel of some convolutions, batch norms folded into them.
 
     Args:
         kind: ``norm``: the square of the kernel's L2 norm. ``second_order``: the variance of what the kernel adds to
             its output over images and positions, which is twice the rise of the layer's squared error when it goes
             (OBD, LeCun et al., 1989, on the layer's own error, as L-OBS has it).
-        subject: The network, and images for ``second_order``.
+        context: The network, and images for ``second_order``.
         names: Convolutions that are not grouped.
 
     Returns:
         By name, float64 [output channels, input channels].
     """
-    layers: dict[str, nn.Module] = {name: subject.folded.get_submodule(name) for name in names}
+    layers: dict[str, nn.Module] = {name: context.folded.get_submodule(name) for name in names}
     weights = {name: layer.get_parameter("weight").detach().double().flatten(2) for name, layer in layers.items()}
     if kind == "norm":
         return {name: weight.square().sum(2).cpu().numpy() for name, weight in weights.items()}
-    blocks = _input_covariances(subject, names)
+    blocks = _input_covariances(context, names)
     return {
         name: torch.einsum("oik,ikl,oil->oi", weight, blocks[name], weight).clamp_min(0.0).cpu().numpy()
         for name, weight in weights.items()
     }
 
 
-def _input_covariances(subject: Subject, names: Collection[str]) -> dict[str, Tensor]:
+def _input_covariances(context: ScoringContext, names: Collection[str]) -> dict[str, Tensor]:
     """The covariance of what a kernel of each layer multiplies, float64 [input channels, kernel, kernel]."""
     sums: dict[str, tuple[int, Tensor, Tensor]] = {}
 
@@ -61,7 +61,7 @@ def _input_covariances(subject: Subject, names: Collection[str]) -> dict[str, Te
                 products + rows @ rows.mT,
             )
 
-    watch(subject.folded, names, subject.batches(), see)
+    watch(context.folded, names, context.batches(), see)
     found = {}
     for name, (count, total, products) in sums.items():
         mean = total / count

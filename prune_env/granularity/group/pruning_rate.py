@@ -5,7 +5,7 @@ from math import ceil
 
 from prune_env.budget import Budget
 from prune_env.common.errors import BudgetError
-from prune_env.granularity.group.builder import GroupDraft
+from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.gathered import GroupSpec, configure_groups
 from prune_env.granularity.group.grouping import Groupable, Grouping
 from prune_env.granularity.group.kernel_scores import KernelScores
@@ -15,17 +15,17 @@ RATE_STEP = 1.0 / 64.0
 """By how much a pruning rate is raised at a time until the budget is within reach again [our choice]."""
 
 
-class RateDraft(GroupDraft):
+class RatePlanBuilder(GroupPlanBuilder):
     """AGSPRL's mode: what is decided of a unit is the kernel pruning rate of the convolutions decided with it.
 
     How many groups each has, and how many inputs each group reads, follows (`configure_groups`); units are only cut
     where no group reads them.
 
     Args:
-        budget: As `Draft`.
-        grouping: As `GroupDraft`.
-        scores: As `GroupDraft`.
-        kernels: As `GroupDraft`.
+        budget: As `PlanBuilder`.
+        grouping: As `GroupPlanBuilder`.
+        scores: As `GroupPlanBuilder`.
+        kernels: As `GroupPlanBuilder`.
         least: Least share of a convolution's kernels that stays, in (0, 1].
 
     Raises:
@@ -59,7 +59,7 @@ class RateDraft(GroupDraft):
 
     @property
     def reduced(self) -> float:
-        """As `Draft.reduced`; undecided convolutions are whole, too."""
+        """As `PlanBuilder.reduced`; undecided convolutions are whole, too."""
         return 1.0 - self._cost_undecided_whole() / self.budget.dense
 
     def _cost_undecided_whole(self) -> int:

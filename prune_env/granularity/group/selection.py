@@ -37,7 +37,7 @@ class Selection:
             average.shares.copy_(layer.shares)
             average.frozen = True
 
-    def take_up(self, share: float) -> None:
+    def resume(self, share: float) -> None:
         """Goes on after a share of the training with what the checkpoint held."""
         for layer in (*self._layers, *self._averages):
             layer.progress(share)

@@ -26,10 +26,10 @@ from zoo import (
 from prune_env import LayerWalk, PruningPlan
 from prune_env.budget import Budget
 from prune_env.common.errors import BudgetError
-from prune_env.granularity.channel import Draft
-from prune_env.granularity.group.builder import GroupDraft
+from prune_env.granularity.channel import PlanBuilder
+from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.grouping import Grouping
-from prune_env.granularity.group.pruning_rate import RateDraft
+from prune_env.granularity.group.pruning_rate import RatePlanBuilder
 
 
 def kernels_of(grouping: Grouping, seed: int = 0) -> dict[str, np.ndarray]:
@@ -40,27 +40,27 @@ def kernels_of(grouping: Grouping, seed: int = 0) -> dict[str, np.ndarray]:
     return {name: generator.random(tuple(shape)) for name, shape in shapes.items()}
 
 
-def group_draft(walk: LayerWalk, keep: float = 0.4, rates: bool = False, round_to: int = 1) -> GroupDraft:
+def group_draft(walk: LayerWalk, keep: float = 0.4, rates: bool = False, round_to: int = 1) -> GroupPlanBuilder:
     grouping = Grouping(walk, 8)
     budget = Budget(walk, "macs", keep, 0.1, round_to)
     scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
     about = budget, grouping, scores, kernels_of(grouping)
-    return RateDraft(*about, 0.1) if rates else GroupDraft(*about)
+    return RatePlanBuilder(*about, 0.1) if rates else GroupPlanBuilder(*about)
 
 
-def decided(draft: GroupDraft, seed: int) -> PruningPlan:
+def decided(builder: GroupPlanBuilder, seed: int) -> PruningPlan:
     """The plan of random decisions."""
     generator = np.random.default_rng(seed)
-    while not draft.finished:
-        assert 0.0 <= draft.reduced <= 1.0
-        assert 0.0 <= draft.even <= 1.0
-        draft.decide(generator.random(), 2.0 ** generator.integers(0, 4))
-    return plan_of(draft)
+    while not builder.finished:
+        assert 0.0 <= builder.reduced <= 1.0
+        assert 0.0 <= builder.even <= 1.0
+        builder.decide(generator.random(), 2.0 ** generator.integers(0, 4))
+    return plan_of(builder)
 
 
-def plan_of(draft: GroupDraft) -> PruningPlan:
-    kept = {name: channels.tolist() for name, channels in draft.kept.items()}
-    return draft.grouping.walk.plan_keeping(kept, draft.grouped)
+def plan_of(builder: GroupPlanBuilder) -> PruningPlan:
+    kept = {name: channels.tolist() for name, channels in builder.kept.items()}
+    return builder.grouping.walk.plan_keeping(kept, builder.grouped)
 
 
 @contextmanager
@@ -79,9 +79,11 @@ def kernels_zeroed(model: nn.Module, plan: PruningPlan) -> Iterator[None]:
             model.get_submodule(name).weight.copy_(weight)
 
 
-def check(walk: LayerWalk, draft: GroupDraft, plan: PruningPlan, images: Tensor) -> None:
-    assert plan.costs.macs <= draft.budget.limit
-    assert plan.costs.macs == draft.budget.form.cost(draft.widths) == walk.macs(plan.widths, plan.groups, plan.reads)
+def check(walk: LayerWalk, builder: GroupPlanBuilder, plan: PruningPlan, images: Tensor) -> None:
+    assert plan.costs.macs <= builder.budget.limit
+    assert (
+        plan.costs.macs == builder.budget.form.cost(builder.widths) == walk.macs(plan.widths, plan.groups, plan.reads)
+    )
     small = plan.apply(walk.model)
     assert counted_macs(small, images) == plan.costs.macs
     assert counted_params(small) == plan.costs.params
@@ -99,9 +101,9 @@ def test_plans_meet_the_budget_cost_what_they_say_and_are_the_masked_network(nam
     grouped = 0
     for seed in range(2):
         # MobileNet's depthwise halves, and what is grouped already, cost what they cost whatever the rates are.
-        draft = group_draft(walk, 0.6 if rates else 0.4, rates, round_to=(1, 4)[seed])
-        plan = decided(draft, seed)
-        check(walk, draft, plan, example(name))
+        builder = group_draft(walk, 0.6 if rates else 0.4, rates, round_to=(1, 4)[seed])
+        plan = decided(builder, seed)
+        check(walk, builder, plan, example(name))
         grouped += sum(count > 1 for count in plan.groups.values())
     assert grouped > 0
 
@@ -112,9 +114,9 @@ def test_many_drafts_of_a_small_network(rates: bool) -> None:
     images = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     counts = set()
     for seed in range(40):
-        draft = group_draft(walk, 0.35 + 0.6 * seed / 40, rates, round_to=(1, 2)[seed % 2])
-        plan = decided(draft, seed)
-        check(walk, draft, plan, images)
+        builder = group_draft(walk, 0.35 + 0.6 * seed / 40, rates, round_to=(1, 2)[seed % 2])
+        plan = decided(builder, seed)
+        check(walk, builder, plan, images)
         counts |= set(plan.groups.values())
     assert counts >= {1, 2, 4} if rates else counts >= {2, 4}
 
@@ -122,13 +124,13 @@ def test_many_drafts_of_a_small_network(rates: bool) -> None:
 def test_without_groups_a_group_draft_is_a_plain_one() -> None:
     walk = toy_walk()
     for keep in (0.2, 0.5, 0.9):
-        draft, plain = group_draft(walk), Draft(Budget(walk, "macs", 0.4))
-        while not draft.finished:
-            assert (draft.even, draft.reduced) == (plain.even, plain.reduced)
-            draft.decide(keep, 1.0)
+        builder, plain = group_draft(walk), PlanBuilder(Budget(walk, "macs", 0.4))
+        while not builder.finished:
+            assert (builder.even, builder.reduced) == (plain.even, plain.reduced)
+            builder.decide(keep, 1.0)
             plain.decide(keep)
-        assert draft.widths.tolist() == plain.widths.tolist()
-        assert draft.grouped == {}
+        assert builder.widths.tolist() == plain.widths.tolist()
+        assert builder.grouped == {}
 
 
 def three(inner: int = 8) -> LayerWalk:
@@ -149,22 +151,22 @@ def test_what_no_group_reads_is_cut_where_it_comes_from() -> None:
     # Both groups of b want the inputs 0 to 3 alone.
     kernels["b"][:, :4] += 10.0
     scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
-    draft = GroupDraft(Budget(walk, "macs", 1.0), grouping, scores, kernels)
-    draft.decide(1.0)
-    assert draft.kept["a"].tolist() == list(range(8))
-    before = draft.reduced
-    draft.decide(1.0, 2.0)
-    assert draft.kept["a"].tolist() == [0, 1, 2, 3]
-    assert draft.widths[0] == 4
-    assert draft.reduced > before
-    draft.decide(1.0)
-    plan = plan_of(draft)
+    builder = GroupPlanBuilder(Budget(walk, "macs", 1.0), grouping, scores, kernels)
+    builder.decide(1.0)
+    assert builder.kept["a"].tolist() == list(range(8))
+    before = builder.reduced
+    builder.decide(1.0, 2.0)
+    assert builder.kept["a"].tolist() == [0, 1, 2, 3]
+    assert builder.widths[0] == 4
+    assert builder.reduced > before
+    builder.decide(1.0)
+    plan = plan_of(builder)
     assert plan.widths["a"] == 4
     assert plan.groups == {"b": 2}
     assert plan.reads == {"b": 4}
     small = plan.apply(walk.model)
     assert (small.a.out_channels, small.c.in_channels) == (4, 8)
-    check(walk, draft, plan, small_images())
+    check(walk, builder, plan, small_images())
 
 
 def test_what_is_cut_upstream_leaves_the_groups_that_write_it_whole() -> None:
@@ -173,24 +175,24 @@ def test_what_is_cut_upstream_leaves_the_groups_that_write_it_whole() -> None:
     kernels = kernels_of(grouping)
     kernels["c"][:, :5] += 10.0
     scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
-    draft = RateDraft(Budget(walk, "macs", 1.0), grouping, scores, kernels, 0.1)
-    draft.decide(1.0)
-    draft.decide(0.25)
-    assert draft.grouped["b"].inputs[0] != draft.grouped["b"].inputs[1]
-    assert len(draft.grouped["b"].inputs) == 4
+    builder = RatePlanBuilder(Budget(walk, "macs", 1.0), grouping, scores, kernels, 0.1)
+    builder.decide(1.0)
+    builder.decide(0.25)
+    assert builder.grouped["b"].inputs[0] != builder.grouped["b"].inputs[1]
+    assert len(builder.grouped["b"].inputs) == 4
     # c, one group, reads 5 of 8; what b writes in 4 groups cannot become fewer.
-    draft.decide(5 / 8)
-    assert draft.kept["b"].tolist() == list(range(8))
-    assert draft.grouped["c"].inputs == [[0, 1, 2, 3, 4]]
-    check(walk, draft, plan_of(draft), small_images())
+    builder.decide(5 / 8)
+    assert builder.kept["b"].tolist() == list(range(8))
+    assert builder.grouped["c"].inputs == [[0, 1, 2, 3, 4]]
+    check(walk, builder, plan_of(builder), small_images())
 
 
 def test_a_rate_below_a_half_is_plain_channel_pruning() -> None:
     walk = three()
-    draft = group_draft(walk, 1.0, rates=True)
+    builder = group_draft(walk, 1.0, rates=True)
     for keep in (1.0, 0.75, 1.0):
-        draft.decide(keep)
-    plan = plan_of(draft)
+        builder.decide(keep)
+    plan = plan_of(builder)
     # The inputs that b does not read are gone from a, and then b is an ordinary convolution.
     assert plan.widths["a"] == 6
     assert plan.grouped == {}
@@ -199,13 +201,13 @@ def test_a_rate_below_a_half_is_plain_channel_pruning() -> None:
 
 def test_what_is_undecided_counts_as_whole() -> None:
     walk = three()
-    draft = group_draft(walk, 0.5, rates=True)
-    assert draft.reduced == 0.0
-    assert 0.1 < draft.even < 1.0
-    draft.decide(1.0)
-    draft.decide(0.2)
-    left = walk.macs({"a": len(draft.kept["a"])}, groups={"b": 4}, reads={"b": 2})
-    assert draft.reduced == pytest.approx(1.0 - left / walk.macs())
+    builder = group_draft(walk, 0.5, rates=True)
+    assert builder.reduced == 0.0
+    assert 0.1 < builder.even < 1.0
+    builder.decide(1.0)
+    builder.decide(0.2)
+    left = walk.macs({"a": len(builder.kept["a"])}, groups={"b": 4}, reads={"b": 2})
+    assert builder.reduced == pytest.approx(1.0 - left / walk.macs())
     assert group_draft(walk, 1.0, rates=True).even == 1.0
 
 
@@ -218,10 +220,10 @@ def test_a_lower_budget_gives_other_groups_and_they_differ_by_layer() -> None:
     walk = traced("cifar_resnet20").walk
     found = []
     for keep in (0.5, 0.2):
-        draft = group_draft(walk, keep, rates=True)
-        while not draft.finished:
-            draft.decide(draft.even)
-        found.append({name: spec.groups for name, spec in draft._specs.items()})
+        builder = group_draft(walk, keep, rates=True)
+        while not builder.finished:
+            builder.decide(builder.even)
+        found.append({name: spec.groups for name, spec in builder._specs.items()})
     assert found[0] != found[1]
     assert len(set(found[1].values())) > 1
 
@@ -250,11 +252,11 @@ def test_a_convolution_that_reads_what_it_writes_can_be_narrowed() -> None:
         kernels[name][:, :4] += 10.0
     scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
     for keep in (0.2, 0.4, 0.6, 0.8):
-        draft = RateDraft(Budget(walk, "macs", 1.0), grouping, scores, kernels, 0.1)
-        while not draft.finished:
-            draft.decide(keep)
-        check(walk, draft, plan_of(draft), small_images())
-        assert all(len(one.inputs) > 1 or len(one.inputs[0]) < 8 for one in draft.grouped.values())
+        builder = RatePlanBuilder(Budget(walk, "macs", 1.0), grouping, scores, kernels, 0.1)
+        while not builder.finished:
+            builder.decide(keep)
+        check(walk, builder, plan_of(builder), small_images())
+        assert all(len(one.inputs) > 1 or len(one.inputs[0]) < 8 for one in builder.grouped.values())
 
 
 def test_what_no_group_reads_behind_a_depthwise_convolution_is_cut_before_it() -> None:
@@ -269,8 +271,8 @@ def test_what_no_group_reads_behind_a_depthwise_convolution_is_cut_before_it() -
     kernels = kernels_of(grouping)
     kernels["pr"][:, :8] += 10.0
     scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
-    draft = RateDraft(Budget(walk, "macs", 1.0), grouping, scores, kernels, 0.1)
-    while not draft.finished:
-        draft.decide(0.5)
-    assert draft.kept["ex"].tolist() == list(range(8))
-    check(walk, draft, plan_of(draft), small_images())
+    builder = RatePlanBuilder(Budget(walk, "macs", 1.0), grouping, scores, kernels, 0.1)
+    while not builder.finished:
+        builder.decide(0.5)
+    assert builder.kept["ex"].tolist() == list(range(8))
+    check(walk, builder, plan_of(builder), small_images())

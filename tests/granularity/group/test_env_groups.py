@@ -11,13 +11,13 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as sb3_check
-from toy import CLASSES, DIGITS, digits_config, image_set, toy_resnet, toy_task, toy_walk
+from toy import CLASSES, DIGITS, digits_config, image_set, toy_problem, toy_resnet, toy_walk
 from zoo import counted_macs, counted_params
 
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import BudgetError, ConfigError, UserError
 from prune_env.env.builders import check_names
-from prune_env.env.problem import Groups, PruningTask
+from prune_env.env.problem import Groups, PruningProblem
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.kernel_scores import score_kernels
 
@@ -27,12 +27,12 @@ STEPS = {"stem": [], "down": ["down"], "up": ["up", "project"], "mid": ["mid", "
 KINDS = ("share", "ratio", "pruning_rate")
 
 
-def group_task(walk: LayerWalk | None = None, most: int = 8, **given: Any) -> PruningTask:
-    task = toy_task(walk, **{"reward_set": image_set(4), **given})
-    grouping = Grouping(task.walk, most)
+def group_task(walk: LayerWalk | None = None, most: int = 8, **given: Any) -> PruningProblem:
+    problem = toy_problem(walk, **{"reward_set": image_set(4), **given})
+    grouping = Grouping(problem.walk, most)
     names = [found.name for found in grouping.convolutions]
-    task.groups = Groups(grouping, score_kernels("norm", task.subject, names), times={})
-    return task
+    problem.groups = Groups(grouping, score_kernels("norm", problem.context, names), times={})
+    return problem
 
 
 def episode(env: PruningEnv, actions: Sequence[Sequence[float]]) -> list[tuple[Any, ...]]:
@@ -41,8 +41,8 @@ def episode(env: PruningEnv, actions: Sequence[Sequence[float]]) -> list[tuple[A
     return [env.step(np.array(action, dtype=np.float32)) for action in actions]
 
 
-def plan_after(task: PruningTask, actions: Sequence[Sequence[float]], action: str = "share") -> Any:
-    return episode(PruningEnv(task=task, action=action), actions)[-1][-1]["plan"]
+def plan_after(problem: PruningProblem, actions: Sequence[Sequence[float]], action: str = "share") -> Any:
+    return episode(PruningEnv(problem=problem, action=action), actions)[-1][-1]["plan"]
 
 
 def single_unit() -> LayerWalk:
@@ -51,7 +51,7 @@ def single_unit() -> LayerWalk:
 
 @pytest.mark.parametrize(("action", "size"), [("share", 2), ("ratio", 2), ("pruning_rate", 1)])
 def test_an_action_has_a_number_for_the_count_unless_it_is_a_rate(action: str, size: int) -> None:
-    space = PruningEnv(task=group_task(keep=0.8), action=action).action_space
+    space = PruningEnv(problem=group_task(keep=0.8), action=action).action_space
     assert space == gymnasium.spaces.Box(-1.0, 1.0, (size,), np.float32)
 
 
@@ -60,9 +60,9 @@ class TestTheCheckers:
     @pytest.mark.parametrize("action", KINDS)
     @pytest.mark.parametrize("make", [toy_walk, single_unit], ids=["four units", "one unit"])
     def test_have_nothing_to_say_about_a_task_with_groups(self, make: Any, action: str) -> None:
-        task = group_task(make(), keep=0.8)
-        gymnasium_check(PruningEnv(task=task, action=action), skip_render_check=True)
-        sb3_check(PruningEnv(task=task, action=action))
+        problem = group_task(make(), keep=0.8)
+        gymnasium_check(PruningEnv(problem=problem, action=action), skip_render_check=True)
+        sb3_check(PruningEnv(problem=problem, action=action))
 
     def test_have_nothing_to_say_about_a_config_with_groups(self) -> None:
         config = {**DIGITS, "env": {"granularity": "group", "action": "pruning_rate", "min_keep": 0.2}}
@@ -73,7 +73,7 @@ class TestTheCheckers:
 
 
 @cache
-def tasks() -> list[PruningTask]:
+def problems() -> list[PruningProblem]:
     walk = toy_walk()
     return [
         group_task(walk, most, keep=keep, metric=metric, round_to=round_to)
@@ -90,23 +90,23 @@ def tasks() -> list[PruningTask]:
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_the_budget_is_met_whatever_the_actions(data: st.DataObject) -> None:
-    task = data.draw(st.sampled_from(tasks()))
+    problem = data.draw(st.sampled_from(problems()))
     action = data.draw(st.sampled_from(KINDS))
-    env = PruningEnv(task=task, action=action)
+    env = PruningEnv(problem=problem, action=action)
     size = env.action_space.shape[0]
     numbers = st.lists(st.floats(-1, 1, width=32), min_size=size, max_size=size)
     actions = data.draw(st.lists(numbers, min_size=4, max_size=4))
     steps = episode(env, actions)
     plan, metrics = steps[-1][-1]["plan"], steps[-1][-1]["metrics"]
-    small = plan.apply(task.walk.model)
+    small = plan.apply(problem.walk.model)
     assert counted_macs(small, image_set(1).images) == plan.costs.macs == metrics["macs"]
     assert counted_params(small) == plan.costs.params == metrics["params"]
-    metric = task.budget.metric
+    metric = problem.budget.metric
     cost, dense = getattr(plan.costs, metric), getattr(plan.costs, f"dense_{metric}")
-    assert cost <= task.budget.keep * dense
+    assert cost <= problem.budget.keep * dense
     assert plan.budget.achieved == pytest.approx(cost / dense)
     assert all(observation in env.observation_space for observation, *_ in steps)
-    most = task.groups.grouping.most
+    most = problem.groups.grouping.most
     for (unit, names), (*_, info) in zip(STEPS.items(), steps, strict=True):
         assert info["unit"] == unit
         assert list(info["groups"]) == names
@@ -119,23 +119,23 @@ def test_the_same_actions_give_the_same_plan_and_reward(action: str) -> None:
     actions = (
         [[0.6], [0.7], [0.4], [0.8]] if action == "pruning_rate" else [[0.4, 0.1], [-0.2, 0.9], [0.3, 0.5], [0, 1]]
     )
-    found = [episode(PruningEnv(task=group_task(keep=0.6), action=action), actions) for _ in range(2)]
+    found = [episode(PruningEnv(problem=group_task(keep=0.6), action=action), actions) for _ in range(2)]
     ends = [(steps[-1][1], steps[-1][-1]["plan"], [step[0].tolist() for step in steps]) for steps in found]
     assert ends[0] == ends[1]
     assert ends[0][1].grouped
 
 
 def test_the_second_number_runs_from_one_group_to_the_most_evenly_in_logarithms() -> None:
-    task = group_task(keep=1.0, most=8)
+    problem = group_task(keep=1.0, most=8)
     for number, count in ((-1.0, 1), (-1 / 3, 2), (1 / 3, 4), (1.0, 8)):
-        plan = plan_after(task, [[1.0, number]] * 4, "ratio")
+        plan = plan_after(problem, [[1.0, number]] * 4, "ratio")
         counts = {name: plan.groups.get(name, 1) for names in STEPS.values() for name in names}
         # down reads 8 and writes 12 channels.
         assert counts == {"down": min(count, 4), "up": min(count, 4), "project": count, "mid": count, "out": count}
 
 
 def test_without_groups_the_plan_is_that_of_channels_alone() -> None:
-    grouped, plain = group_task(keep=0.5), toy_task(keep=0.5, reward_set=image_set(4))
+    grouped, plain = group_task(keep=0.5), toy_problem(keep=0.5, reward_set=image_set(4))
     widths = [0.3, -0.4, 0.1, 0.6]
     one = plan_after(grouped, [[width, -1.0] for width in widths])
     other = plan_after(plain, [[width] for width in widths])
@@ -144,16 +144,16 @@ def test_without_groups_the_plan_is_that_of_channels_alone() -> None:
 
 
 def test_more_groups_leave_more_channels_for_later_units() -> None:
-    task = group_task(keep=0.3)
-    few, many = (plan_after(task, [[0.0, count], [0.0, count], [0.0, -1.0], [1.0, -1.0]]) for count in (-1.0, 0.4))
+    problem = group_task(keep=0.3)
+    few, many = (plan_after(problem, [[0.0, count], [0.0, count], [0.0, -1.0], [1.0, -1.0]]) for count in (-1.0, 0.4))
     assert many.widths["mid"] > few.widths["mid"]
 
 
 def test_a_rate_runs_from_all_kernels_to_the_least_share() -> None:
-    task = group_task(keep=1.0, min_keep=0.25)
-    task.min_keep = 0.25
-    assert plan_after(task, [[-1.0]] * 4, "pruning_rate").grouped == {}
-    most = plan_after(task, [[1.0]] * 4, "pruning_rate")
+    problem = group_task(keep=1.0, min_keep=0.25)
+    problem.min_keep = 0.25
+    assert plan_after(problem, [[-1.0]] * 4, "pruning_rate").grouped == {}
+    most = plan_after(problem, [[1.0]] * 4, "pruning_rate")
     # out writes 16 channels and reads 24, of which mid's groups leave all, for each is read.
     assert {name: most.groups.get(name, 1) for name in ("down", "project", "up", "mid")} == {
         "down": 4,
@@ -161,7 +161,7 @@ def test_a_rate_runs_from_all_kernels_to_the_least_share() -> None:
         "up": 4,
         "mid": 4,
     }
-    modules = dict(task.walk.model.named_modules())
+    modules = dict(problem.walk.model.named_modules())
     for name, reads in most.reads.items():
         assert reads / modules[name].in_channels == pytest.approx(0.25, abs=0.05)
 
@@ -169,11 +169,11 @@ def test_a_rate_runs_from_all_kernels_to_the_least_share() -> None:
 class TestAnActionAskedFor:
     @pytest.mark.parametrize("action", ["share", "ratio"])
     def test_keep_ratios_gives_these_widths_in_one_group(self, action: str) -> None:
-        task = group_task(keep=1.0)
+        problem = group_task(keep=1.0)
         widths = {"stem": 5, "down": 12, "up": 9, "mid": 20}
-        env = PruningEnv(task=task, action=action)
+        env = PruningEnv(problem=problem, action=action)
         env.reset()
-        for width, unit in zip(widths.values(), task.budget.units, strict=True):
+        for width, unit in zip(widths.values(), problem.budget.units, strict=True):
             asked = env.action_for(width / unit.channels)
             assert asked in env.action_space
             *_, info = env.step(asked)
@@ -185,8 +185,8 @@ class TestAnActionAskedFor:
     @pytest.mark.parametrize("action", ["share", "ratio"])
     @pytest.mark.parametrize("count", [1, 2, 4])
     def test_groups_gives_that_many(self, action: str, count: int) -> None:
-        task = group_task(keep=1.0)
-        env = PruningEnv(task=task, action=action)
+        problem = group_task(keep=1.0)
+        env = PruningEnv(problem=problem, action=action)
         env.reset()
         for names in STEPS.values():
             asked = env.action_for(1.0, count)
@@ -195,14 +195,14 @@ class TestAnActionAskedFor:
             assert info["groups"] == dict.fromkeys(names, count)
 
     def test_where_at_most_one_group_may_be_is_in_the_space(self) -> None:
-        env = PruningEnv(task=group_task(keep=1.0, most=1), action="ratio")
+        env = PruningEnv(problem=group_task(keep=1.0, most=1), action="ratio")
         env.reset()
         assert env.action_for(1.0).tolist() == [1.0, -1.0]
 
     @pytest.mark.parametrize("share", [0.1, 0.3, 0.75, 1.0])
     def test_a_share_of_the_kernels_leaves_that_share(self, share: float) -> None:
-        task = group_task(keep=1.0)
-        env = PruningEnv(task=task, action="pruning_rate")
+        problem = group_task(keep=1.0)
+        env = PruningEnv(problem=problem, action="pruning_rate")
         env.reset()
         for _ in STEPS:
             env.step(env.action_for(share))
@@ -210,7 +210,7 @@ class TestAnActionAskedFor:
 
     @pytest.mark.parametrize("action", KINDS)
     def test_what_is_out_of_range_is_the_nearest_in_it(self, action: str) -> None:
-        env = PruningEnv(task=group_task(keep=0.6), action=action)
+        env = PruningEnv(problem=group_task(keep=0.6), action=action)
         env.reset()
         for keep in (1e-6, 1.0, 5.0):
             assert env.action_for(keep, 64.0) in env.action_space
@@ -219,15 +219,15 @@ class TestAnActionAskedFor:
 class TestWhatIsRefused:
     def test_a_pruning_rate_without_groups(self) -> None:
         with pytest.raises(UserError, match=r"'pruning_rate' given; it is for env\.granularity: group alone"):
-            PruningEnv(task=toy_task(), action="pruning_rate")
+            PruningEnv(problem=toy_problem(), action="pruning_rate")
 
     def test_an_unknown_action(self) -> None:
         with pytest.raises(UserError, match="'rate' given; allowed are 'share', 'ratio' and 'pruning_rate'"):
-            PruningEnv(task=group_task(), action="rate")
+            PruningEnv(problem=group_task(), action="rate")
 
     def test_a_budget_that_rates_cannot_meet_before_any_step(self) -> None:
         with pytest.raises(BudgetError, match="at its highest pruning rate"):
-            PruningEnv(task=group_task(keep=0.12), action="pruning_rate")
+            PruningEnv(problem=group_task(keep=0.12), action="pruning_rate")
 
     @pytest.mark.parametrize(
         ("overrides", "message"),
@@ -266,4 +266,4 @@ def test_a_config_s_action_and_groups_are_what_the_environment_has() -> None:
     assert plan.groups
     assert set(plan.groups.values()) <= {1, 2, 4}
     # Each count that may be is timed.
-    assert set(env.task.groups.times) == {found.name for found in env.task.groups.grouping.convolutions}
+    assert set(env.problem.groups.times) == {found.name for found in env.problem.groups.grouping.convolutions}

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from matplotlib.figure import Figure
-from toy import toy_task
+from toy import toy_problem
 
 from agents.ddpg import make_ddpg
 from agents.demonstrations import Demonstrations
-from agents.rules import GUESSES, guesses
+from agents.rules import RULE_PLANS, rule_plans
 from prune_env import RunConfig
 from prune_env.common.errors import ConfigError
 from prune_env.config.agent import AgentSection
 from prune_env.env import PruningEnv
 from prune_env.env.observation import FEATURES, FloatArray
-from prune_env.env.problem import Groups, PruningTask
+from prune_env.env.problem import Groups, PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.kernel_scores import score_kernels
@@ -37,15 +37,15 @@ AIM = np.array([0.3, -0.5], dtype=np.float32)
 
 
 @cache
-def known_task(probe_keep: float | None = None) -> PruningTask:
-    """A task whose convolutions may fall into groups; not to be changed."""
-    task = toy_task(probe_keep=probe_keep)
-    grouping = Grouping(task.walk, 8)
-    kernels = score_kernels("norm", task.subject, [found.name for found in grouping.convolutions])
-    return replace(task, groups=Groups(grouping, kernels, {}))
+def known_task(probe_keep: float | None = None) -> PruningProblem:
+    """A problem whose convolutions may fall into groups; not to be changed."""
+    problem = toy_problem(probe_keep=probe_keep)
+    grouping = Grouping(problem.walk, 8)
+    kernels = score_kernels("norm", problem.context, [found.name for found in grouping.convolutions])
+    return replace(problem, groups=Groups(grouping, kernels, {}))
 
 
-def group_task(probe_keep: float | None = None) -> PruningTask:
+def group_task(probe_keep: float | None = None) -> PruningProblem:
     """The same without trials."""
     return known_task(probe_keep).again()
 
@@ -64,10 +64,10 @@ def config_of(name: str, action: str = "share", evaluations: int = EPISODES) -> 
 @cache
 def searched(name: str, action: str) -> tuple[SearchResult, tuple[Trial, ...]]:
     """What a search came to, and its trials."""
-    task = group_task()
+    problem = group_task()
     trials: list[Trial] = []
-    task.listeners.append(trials.append)
-    return train_agent(task, config_of(name, action)), tuple(trials)
+    problem.listeners.append(trials.append)
+    return train_agent(problem, config_of(name, action)), tuple(trials)
 
 
 @pytest.mark.parametrize(("action", "numbers"), [("share", 2), ("ratio", 2), ("pruning_rate", 1)])
@@ -86,10 +86,10 @@ def test_every_learner_searches_groups_within_the_budget(name: str, action: str,
 @pytest.mark.parametrize("name", LEARNERS)
 def test_the_same_seed_tries_the_same_groups(name: str) -> None:
     result, trials = searched(name, "share")
-    task = group_task()
+    problem = group_task()
     again: list[Trial] = []
-    task.listeners.append(again.append)
-    repeated = train_agent(task, config_of(name))
+    problem.listeners.append(again.append)
+    repeated = train_agent(problem, config_of(name))
     assert [trial.plan for trial in again] == [trial.plan for trial in trials]
     assert repeated.best.plan == result.best.plan
 
@@ -106,7 +106,7 @@ def test_a_saved_policy_of_groups_makes_the_same_plan_when_loaded(name: str, act
     for observation in np.random.default_rng(0).uniform(-1, 1, (5, len(FEATURES))).astype(np.float32):
         assert loaded.act(observation).shape == (policy.numbers,)
         assert np.array_equal(loaded.act(observation), policy.act(observation))
-    plans = [one.propose(PruningEnv(task=group_task(), action=action)).plan for one in (policy, loaded)]
+    plans = [one.propose(PruningEnv(problem=group_task(), action=action)).plan for one in (policy, loaded)]
     assert plans[0] == plans[1]
     assert plans[0].costs.macs <= 0.5 * plans[0].costs.dense_macs
 
@@ -116,48 +116,48 @@ def test_a_policy_is_refused_where_actions_have_another_shape() -> None:
     assert pair is not None
     assert rate is not None
     with pytest.raises(ConfigError, match=r"channel given, .* Give env\.granularity=group"):
-        pair.propose(PruningEnv(task=toy_task(), action="share"))
+        pair.propose(PruningEnv(problem=toy_problem(), action="share"))
     with pytest.raises(ConfigError, match=r"share given, .* Give env\.action=pruning_rate"):
-        rate.propose(PruningEnv(task=group_task(), action="share"))
+        rate.propose(PruningEnv(problem=group_task(), action="share"))
 
 
 @pytest.mark.parametrize("action", LIMITS)
 def test_a_policy_is_refused_where_its_actions_would_mean_something_else(action: str) -> None:
     policy = searched("ddpg", action)[0].policy
     assert policy is not None
-    task = group_task()
-    assert task.groups is not None
+    problem = group_task()
+    assert problem.groups is not None
     others = {
-        "share": replace(task, groups=replace(task.groups, grouping=Grouping(task.walk, 4))),
-        "pruning_rate": replace(task, min_keep=0.2),
+        "share": replace(problem, groups=replace(problem.groups, grouping=Grouping(problem.walk, 4))),
+        "pruning_rate": replace(problem, min_keep=0.2),
     }
     ((setting, known),) = LIMITS[action].items()
     with pytest.raises(ConfigError, match=rf"{setting}: .* given, .* Give {setting}={known}\."):
-        policy.propose(PruningEnv(task=others[action], action=action))
+        policy.propose(PruningEnv(problem=others[action], action=action))
     # Nothing is known of a policy whose file does not say.
-    replace(policy, limits={}).propose(PruningEnv(task=others[action], action=action))
+    replace(policy, limits={}).propose(PruningEnv(problem=others[action], action=action))
 
 
 @pytest.mark.parametrize("name", ["ddpg", "td3"])
 @pytest.mark.parametrize("action", ["share", "ratio"])
 def test_what_is_shown_is_in_one_group_and_the_rest_is_the_agent_s(name: str, action: str) -> None:
-    task = group_task(0.25)
+    problem = group_task(0.25)
     tried: list[Trial] = []
-    task.listeners.append(tried.append)
-    train_agent(task, config_of(name, action, task.probes + 2 * GUESSES))
-    episodes = [trial.plan for trial in tried if trial.kind == name]
-    assert len(episodes) == 2 * GUESSES
-    expected = [task.plan(widths) for widths in guesses(task)]
-    assert [plan.kept for plan in episodes[:GUESSES]] == [plan.kept for plan in expected]
-    assert not any(plan.grouped for plan in episodes[:GUESSES])
-    assert any(plan.grouped for plan in episodes[GUESSES:])
+    problem.listeners.append(tried.append)
+    train_agent(problem, config_of(name, action, problem.probes + 2 * RULE_PLANS))
+    episodes = [trial.plan for trial in tried if trial.proposed_by == name]
+    assert len(episodes) == 2 * RULE_PLANS
+    expected = [problem.plan(widths) for widths in rule_plans(problem)]
+    assert [plan.kept for plan in episodes[:RULE_PLANS]] == [plan.kept for plan in expected]
+    assert not any(plan.grouped for plan in episodes[:RULE_PLANS])
+    assert any(plan.grouped for plan in episodes[RULE_PLANS:])
 
 
 @pytest.mark.parametrize("action", ["share", "ratio", "pruning_rate"])
 def test_the_agent_begins_with_what_it_is_shown(action: str) -> None:
-    task = group_task(0.25)
-    env = PruningEnv(task=task, action=action, kind="shown")
-    shown = Demonstrations(env, 2 * GUESSES)
+    problem = group_task(0.25)
+    env = PruningEnv(problem=problem, action=action, proposed_by="shown")
+    shown = Demonstrations(env, 2 * RULE_PLANS)
     expected = []
     for episode in range(len(shown)):
         env.reset()
@@ -171,17 +171,19 @@ def test_the_agent_begins_with_what_it_is_shown(action: str) -> None:
     assert shown.action(len(shown)) is None
     assert all(plan.costs.macs <= 0.5 * plan.costs.dense_macs for plan in expected)
     tried: list[Trial] = []
-    task = group_task(0.25)
-    task.listeners.append(tried.append)
-    train_agent(task, config_of("ddpg", action, task.probes + 2 * GUESSES))
+    problem = group_task(0.25)
+    problem.listeners.append(tried.append)
+    train_agent(problem, config_of("ddpg", action, problem.probes + 2 * RULE_PLANS))
     # Probes cut units alone, whatever an action means.
-    assert not any(trial.plan.grouped for trial in tried if trial.kind == "probe")
-    assert [trial.plan.kept for trial in tried if trial.kind == "ddpg"][: len(shown)] == [one.kept for one in expected]
+    assert not any(trial.plan.grouped for trial in tried if trial.proposed_by == "probe")
+    assert [trial.plan.kept for trial in tried if trial.proposed_by == "ddpg"][: len(shown)] == [
+        one.kept for one in expected
+    ]
 
 
 @pytest.mark.parametrize("action", ["share", "pruning_rate"])
 def test_without_probes_nothing_is_shown(action: str) -> None:
-    shown = Demonstrations(PruningEnv(task=group_task(), action=action), episodes=100)
+    shown = Demonstrations(PruningEnv(problem=group_task(), action=action), episodes=100)
     assert len(shown) == 0
     assert shown.action(0) is None
 

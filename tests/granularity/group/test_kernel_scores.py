@@ -10,7 +10,7 @@ from toy import image_set
 from zoo import Net, body, conv, small_images
 
 from prune_env import LayerWalk
-from prune_env.criteria import Subject
+from prune_env.criteria import ScoringContext
 from prune_env.granularity.group.kernel_scores import KernelCriterion, KernelScores, score_kernels
 
 KINDS: tuple[KernelCriterion, ...] = ("norm", "second_order")
@@ -26,8 +26,8 @@ def network(**settings: Any) -> Net:
 def scores_of(kind: KernelCriterion, model: nn.Module, *names: str, batch: int = 5) -> KernelScores:
     """The scores, measured in several batches of unequal size."""
     images = image_set(12, colours=3)
-    subject = Subject(LayerWalk.trace(model, small_images()), images, batch_size=batch)
-    return score_kernels(kind, subject, names or ("m",))
+    context = ScoringContext(LayerWalk.trace(model, small_images()), images, batch_size=batch)
+    return score_kernels(kind, context, names or ("m",))
 
 
 def folded_weight(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:

@@ -27,7 +27,7 @@ from zoo import (
 from prune_env import LayerWalk, PruningPlan
 from prune_env.batch_norm.folding import find_fold_pairs
 from prune_env.common.errors import PlanError, UserError
-from prune_env.evaluation.reshapable import Skeleton
+from prune_env.evaluation.reshapable import ReshapableNetwork
 from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.plan import PlannedGroups
 from prune_env.repair.least_squares import LeastSquares
@@ -399,7 +399,9 @@ def test_a_skeleton_gives_what_the_plan_s_network_gives(repaired: bool, folded: 
     walk = toy_walk(model)
     plan = toy_plan(walk)
     repair = repair_of(walk, images) if repaired else None
-    skeleton = Skeleton(model, walk.units, pairs=find_fold_pairs(model, images[:2]), folded=folded, repair=repair)
+    skeleton = ReshapableNetwork(
+        model, walk.units, pairs=find_fold_pairs(model, images[:2]), folded=folded, repair=repair
+    )
     expected = apply_plan(plan, model, repair)(images)
     if repaired:
         assert (expected - plan.apply(model)(images)).abs().max() > 1e-2 * expected.abs().max()

@@ -158,7 +158,7 @@ def test_a_training_taken_up_ends_as_one_that_was_not_interrupted(given: dict[st
     half.run_epoch()
     other = trainer_of(settings, apply_with_selectors(planned()[1], planned()[0].model))
     assert not equal(other.state(), state)
-    other.take_up(state, done)
+    other.resume(state, done)
     assert equal(other.state(), state)
     for one, two in zip(selectors_of(other.result), selectors_of(half.result), strict=True):
         assert one.frozen == (5 * done >= FROZEN)
@@ -175,7 +175,7 @@ def test_it_is_taken_up_as_frozen_as_it_was_whatever_the_number_of_epochs(epochs
     for done in range(1, epochs):
         trainer.run_epoch()
         other = trainer_of(settings, selecting())
-        other.take_up(trainer.state(), done)
+        other.resume(trainer.state(), done)
         pairs = list(zip(selectors_of(trainer.result), selectors_of(other.result), strict=True))
         assert all((one.frozen, one.reads) == (two.frozen, two.reads) for one, two in pairs)
     assert trainer.run_epoch().loss == other.run_epoch().loss

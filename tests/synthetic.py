@@ -1,4 +1,4 @@
-"""A task whose best plan is known: a real network's walk and costs, and a loss in closed form instead of images."""
+"""A problem whose best plan is known: a real network's walk and costs, and a loss in closed form instead of images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from zoo import conv
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.budget import Budget
-from prune_env.budget.cost_form.cost_form import CostForm
-from prune_env.criteria import Subject, score_channels
-from prune_env.env.problem import PruningTask
+from prune_env.budget.cost_form import CostForm
+from prune_env.criteria import ScoringContext, score_channels
+from prune_env.env.problem import PruningProblem
 from rewards import Outcome, make_reward
 
 STAGES = (24, 40, 64, 96)
@@ -88,7 +88,7 @@ class FormulaEvaluator:
     def dense(self) -> Outcome:
         return self.evaluate(self.walk.plan({}))
 
-    def evaluate(self, plan: PruningPlan, give_up: object = None) -> Outcome:  # noqa: ARG002  (there are no batches)
+    def evaluate(self, plan: PruningPlan, stop_early: object = None) -> Outcome:  # noqa: ARG002  (there are no batches)
         keep = np.array([plan.widths[unit.name] / unit.channels for unit in self.walk.free])
         loss = self.landscape.loss(keep)
         return Outcome(round(float(np.exp(-loss)), 3), loss, plan.costs.macs, plan.costs.params)
@@ -97,8 +97,8 @@ class FormulaEvaluator:
         """The formula needs no memory."""
 
 
-def synthetic_task(seed: int, coupled: bool) -> PruningTask:
-    """A task of 20 free units at half the MACs.
+def synthetic_problem(seed: int, coupled: bool) -> PruningProblem:
+    """A problem of 20 free units at half the MACs.
 
     Args:
         seed: Of the landscape.
@@ -106,40 +106,40 @@ def synthetic_task(seed: int, coupled: bool) -> PruningTask:
     """
     walk = chain_walk()
     landscape = Landscape.drawn(seed, len(walk.free), coupled)
-    subject = Subject(walk, image_set(8, seed, colours=3, side=SIDE))
-    return PruningTask(
+    context = ScoringContext(walk, image_set(8, seed, colours=3, side=SIDE))
+    return PruningProblem(
         walk,
         Budget(walk, "macs", KEEP),
         cast(Any, FormulaEvaluator(walk, landscape)),
-        score_channels("l1", subject),
+        score_channels("l1", context),
         make_reward("error"),
         None,
         input_size=(SIDE, SIDE),
-        subject=subject,
+        context=context,
         probe_keep=0.25,
     )
 
 
-def optimum(task: PruningTask) -> float:
+def optimum(problem: PruningProblem) -> float:
     """The least loss at the budget if widths could be any real numbers; whole widths can only be worse."""
-    return loss_at(task, best_keep(task))
+    return loss_at(problem, best_keep(problem))
 
 
-def loss_at(task: PruningTask, keep: FloatArray) -> float:
+def loss_at(problem: PruningProblem, keep: FloatArray) -> float:
     """The loss at keep ratios [units], without a trial."""
-    landscape: Landscape = cast(Any, task.evaluator).landscape
+    landscape: Landscape = cast(Any, problem.evaluator).landscape
     return landscape.loss(keep)
 
 
-def best_keep(task: PruningTask) -> FloatArray:
+def best_keep(problem: PruningProblem) -> FloatArray:
     """The keep ratios of the `optimum`, [units].
 
     Loss and cost are sums of exponentials of the ratios' logarithms, both convex: the minimum is the global one.
     """
-    budget = task.budget
+    budget = problem.budget
     bounds = [(float(low), 0.0) for low in np.log(budget.least / budget.channels)]
     found = minimize(
-        lambda logs: loss_at(task, np.exp(logs)),
+        lambda logs: loss_at(problem, np.exp(logs)),
         np.log(budget.uniform() / budget.channels),
         method="SLSQP",
         bounds=bounds,

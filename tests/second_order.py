@@ -9,7 +9,7 @@ from torch.func import functional_call
 from toy import image_set
 
 from prune_env import LayerWalk
-from prune_env.criteria import Subject
+from prune_env.criteria import ScoringContext
 from prune_env.data import ImageSet
 
 
@@ -30,11 +30,11 @@ def output_alone(outputs: Tensor, _labels: Tensor) -> Tensor:
     return outputs
 
 
-def full_hessian(subject: Subject, name: str) -> Tensor:
+def full_hessian(context: ScoringContext, name: str) -> Tensor:
     """The Hessian of the mean cross-entropy by one layer's weights, [n, n], as torch.autograd.functional has it."""
-    assert subject.data is not None
-    data, model = subject.data, subject.folded
-    weight = subject.weights[name]
+    assert context.data is not None
+    data, model = context.data, context.folded
+    weight = context.weights[name]
 
     def loss(flat: Tensor) -> Tensor:
         return F.cross_entropy(
@@ -52,16 +52,18 @@ def smooth_net(seed: int = 0) -> nn.Sequential:
     )
 
 
-def smooth_subject(count: int = 12, seed: int = 0, batch_size: int = 64) -> Subject:
+def smooth_subject(count: int = 12, seed: int = 0, batch_size: int = 64) -> ScoringContext:
     model = smooth_net()
     data = image_set(count, seed=3, side=6, classes=2)
-    return Subject(LayerWalk.trace(model, data.images[:1]), data, seed, batch_size)
+    return ScoringContext(LayerWalk.trace(model, data.images[:1]), data, seed, batch_size)
 
 
-def one_layer(layer: nn.Module, images: Tensor, tail: nn.Module) -> Subject:
+def one_layer(layer: nn.Module, images: Tensor, tail: nn.Module) -> ScoringContext:
     """A subject of one layer of interest, named "0", that reads the images themselves."""
     model = nn.Sequential(layer, nn.ReLU(), tail)
-    return Subject(LayerWalk.trace(model, images[:1]), ImageSet(images, torch.zeros(len(images), dtype=torch.int64)))
+    return ScoringContext(
+        LayerWalk.trace(model, images[:1]), ImageSet(images, torch.zeros(len(images), dtype=torch.int64))
+    )
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
