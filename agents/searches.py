@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from agents.baselines import EigenvalueRule, Greedy, PowerRule, Random, Uniform
-from agents.demonstrations import how_many
+from agents.demonstrations import demonstration_count
 from agents.learners import DdpgSearch, PpoSearch, SacSearch, Td3Search
 from agents.optimisers import CmaEs, CmaFromRules, Tpe
 from prune_env.common.errors import ConfigError, suggest
@@ -63,7 +63,7 @@ def check_evaluations(problem: PruningProblem, config: RunConfig) -> None:
     agent = config.agent.with_preset()
     warmup = agent.warmup_episodes if agent.name in ("ddpg", "td3", "sac") else None
     shows = agent.name != "sac" and agent.demonstrations
-    left = episodes - (how_many(problem, episodes, config.env.action) if shows else 0)
+    left = episodes - (demonstration_count(problem, problem.granularity, episodes) if shows else 0)
     if warmup is not None and warmup >= left:
         raise ConfigError(
             f"agent.warmup_episodes: {warmup} given, but there are only {left} episodes for it, so that the agent "

@@ -25,7 +25,8 @@ from prune_env.common.memory import live_megabytes
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
-from prune_env.env.builders import load_model, load_splits, make_problem
+from prune_env.env.builders import build_problem
+from prune_env.env.loading import load_model, load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.plan import PruningPlan
@@ -56,7 +57,7 @@ def bench_episode(
     settings = settings.model_copy(update={"search": settings.search.model_copy(update={"racing": False})})
     with console.status("loading") as status:
         splits = load_splits(settings)
-        problem = make_problem(settings, splits, load_model(settings, splits), status.update)
+        problem = build_problem(settings, splits, load_model(settings, splits), status.update)
         status.update("the agent's first episodes")
         bench = _Bench(settings, splits, problem, 2 * rounds + SETTLING + episodes)
     start = resident_megabytes()
@@ -106,13 +107,12 @@ class _Bench:
 
     def __init__(self, settings: RunConfig, splits: Splits, problem: PruningProblem, episodes: int) -> None:
         self.problem = problem
-        self.action = settings.env.action
         self.calibration_images = len(splits.calibration_indices)
         self.seconds: dict[str, list[float]] = {}
         self.plain_fails: str | None = None
         self._trial: Trial | None = None
         self._update = 0.0
-        env = PruningEnv(problem=problem, action=self.action)
+        env = PruningEnv(problem=problem)
         assert problem.observer  # the probes come first, as in a search
         problem.listeners.append(self._hear)
         # Learning from the second episode on, as it does for nearly all of a search.
@@ -163,7 +163,7 @@ class _Bench:
 
     def _step(self) -> float:
         """Median seconds of a step that is not an episode's last."""
-        env = PruningEnv(problem=self.problem, action=self.action)
+        env = PruningEnv(problem=self.problem)
         env.reset()
         actions = (
             np.random.default_rng(0).uniform(-1, 1, (self._steps, *(env.action_space.shape or ()))).astype(np.float32)

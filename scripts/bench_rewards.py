@@ -15,7 +15,8 @@ from scipy.stats import spearmanr
 
 from prune_env.batch_norm.recalibration import measuring
 from prune_env.data import ImageSet
-from prune_env.env.builders import load_model, load_splits, make_problem
+from prune_env.env.builders import build_problem
+from prune_env.env.loading import load_model, load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator, measure_accuracy
 from prune_env.evaluation.execution import ExecutionSettings
@@ -52,7 +53,7 @@ def bench_rewards(
     settings = read_config(config, overrides)
     with console.status("loading") as status:
         splits = load_splits(settings)
-        problem = make_problem(settings, splits, load_model(settings, splits), status.update)
+        problem = build_problem(settings, splits, load_model(settings, splits), status.update)
         variants = list(_variants(problem, splits.reward(), splits.calibration()))
     tried = random_plans(problem.walk, problem.budget, problem.scores, plans)
     for plan in track(tried, "rewarding", total=plans, console=console):

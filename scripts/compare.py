@@ -14,7 +14,7 @@ from prune_env.common.errors import ConfigError, RunError, suggest
 from prune_env.common.files import atomic_write
 from prune_env.config import RunConfig
 from prune_env.data import Splits
-from prune_env.env.builders import check_names
+from prune_env.env.loading import check_names
 from prune_env.env.problem import PruningProblem
 from prune_env.report.comparison_figure import Band, comparison_picture
 from prune_env.report.figures import figure_png

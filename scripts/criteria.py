@@ -16,7 +16,8 @@ from prune_env.common.files import append_record, atomic_write, read_records
 from prune_env.config import RunConfig
 from prune_env.criteria import CRITERIA, known_criteria, score_channels
 from prune_env.data import Splits
-from prune_env.env.builders import device_of, make_repair
+from prune_env.env.builders import make_repair
+from prune_env.env.loading import device_of
 from prune_env.env.problem import PruningProblem
 from prune_env.plan import PruningPlan
 from prune_env.recover import train

@@ -9,7 +9,7 @@ from torch import nn
 
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
-from prune_env.env.builders import load_model, load_splits
+from prune_env.env.loading import load_model, load_splits
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.models import load_weights
 from prune_env.plan import PruningPlan
@@ -83,7 +83,7 @@ def stages(
                 "the folder away."
             )
         started, trained = PruningPlan.load(tuned.started_plan), PruningPlan.load(tuned.plan)
-        if (started.kept, started.grouped) != (plan.kept, plan.grouped):
+        if (started.kept, started.edits) != (plan.kept, plan.edits):
             raise RunError(f"{str(tuned.root)!r} is the training of another plan than {str(run.plan)!r}.")
         found["fine-tuned"] = trained.apply(evaluator.walk.model), trained
         load_weights(found["fine-tuned"][0], tuned.weights)

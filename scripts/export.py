@@ -10,7 +10,7 @@ from torch import nn
 
 from prune_env.common.latency import measure_latency
 from prune_env.data.timing import batch_to_time
-from prune_env.env.builders import load_model, load_splits
+from prune_env.env.loading import load_model, load_splits
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
 from prune_env.report.network_table import LATENCY_BATCH

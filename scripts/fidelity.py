@@ -13,7 +13,7 @@ from prune_env.common.errors import RunError
 from prune_env.common.files import append_record, read_records
 from prune_env.config import RunConfig
 from prune_env.data import Splits
-from prune_env.env.builders import device_of
+from prune_env.env.loading import device_of
 from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.recover import train

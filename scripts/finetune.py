@@ -9,11 +9,11 @@ import torch
 import typer
 from torch import nn
 
-from prune_env.common.errors import ConfigError, RunError
+from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
-from prune_env.env.builders import device_of, load_model, load_splits
+from prune_env.env.loading import device_of, load_model, load_splits
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.granularity.group.selected_groups import apply_with_selectors, without_selectors
+from prune_env.granularity import Trainable, make_granularity
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Epoch, Passes
@@ -72,17 +72,18 @@ def finetune(
         model = load_model(settings, splits, accept=plan.apply)
         evaluator, plan = fit_plan(plan, _on(workers, settings), splits, model)
         dense = copy.deepcopy(evaluator.walk.model).eval()
-        network = _network(plan, dense, evaluator, settings, resume)
+        trainable = make_granularity(settings.granularity).trainable(plan)
+        network = _network(plan, evaluator, settings, trainable, resume)
         if resume:
             folder = resume_training(place)
             check_same_data(folder, splits)
             load_weights(network, folder.start)
         else:
             given = RunConfig.load(searched.config, overrides or [])
-            folder = start_training(place, given, splits, network, workers, plan)
+            folder = start_training(place, given, splits, network, workers, plan, trainable)
     networks = {
         "dense": (dense, evaluator.walk.plan({}).costs),
-        "recalibrated": (_recalibrated(network, searched, evaluator, settings), plan.costs),
+        "recalibrated": (_recalibrated(network, searched, evaluator, trainable), plan.costs),
         "fine-tuned": (network, plan.costs),
     }
     teacher = dense if settings.finetune.distillation else None
@@ -96,13 +97,13 @@ def finetune(
         workers,
         evaluator.measure,
         teacher,
-        selector_penalty=chosen.selector_penalty,
+        trainable=trainable,
     )
     if not workers.first:
         return
-    if chosen.selectors:
+    if trainable is not None:
         load_weights(network, folder.selecting)
-        network, plan = without_selectors(network, plan, evaluator.walk, settings.env.round_to or 1)
+        network, plan = trainable.finish(network, plan, evaluator.walk, settings.env.round_to or 1)
         folder.write_bytes(folder.plan, plan.to_json())
         save_weights(network, folder.weights)
         networks["fine-tuned"] = network, plan.costs
@@ -118,24 +119,23 @@ def finetune(
     results.print(f"TensorBoard {folder.tensorboard}", soft_wrap=True)
 
 
-def _network(plan: PruningPlan, dense: nn.Module, evaluator: Evaluator, settings: RunConfig, resume: bool) -> nn.Module:
-    """What is trained, as its plan makes it; one that is taken up gets its weights from the training's start."""
-    if not settings.finetune.selectors:
-        return plan.apply(dense) if resume else evaluator.pruned(plan)
-    if not plan.grouped:
-        raise ConfigError(
-            "finetune.selectors: true given, but no convolution of the plan falls into groups. Give false, or search a "
-            "plan with env.granularity=group."
-        )
+def _network(
+    plan: PruningPlan, evaluator: Evaluator, settings: RunConfig, trainable: Trainable | None, resume: bool
+) -> nn.Module:
+    """What is trained, as its plan makes it; a resumed one gets its weights from the training's start."""
+    if trainable is None:
+        return plan.apply(evaluator.walk.model) if resume else evaluator.pruned(plan)
     torch.manual_seed(settings.seed)
-    return apply_with_selectors(plan, dense) if resume else evaluator.with_selectors(plan)
+    if resume:
+        return trainable.network(plan, evaluator.walk.model, None)
+    return evaluator.recalibrated(trainable.network(plan, evaluator.model, evaluator.repair))
 
 
-def _recalibrated(network: nn.Module, searched: RunDirectory, evaluator: Evaluator, settings: RunConfig) -> nn.Module:
-    """The network before its training: with selectors as the search's plan has it, which they may have changed."""
-    if settings.finetune.selectors:
-        return evaluator.pruned(PruningPlan.load(searched.plan))
-    return copy.deepcopy(network)
+def _recalibrated(
+    network: nn.Module, searched: RunDirectory, evaluator: Evaluator, trainable: Trainable | None
+) -> nn.Module:
+    """The network before its training: as the search's plan has it, which training more than weights may change."""
+    return copy.deepcopy(network) if trainable is None else evaluator.pruned(PruningPlan.load(searched.plan))
 
 
 def _on(workers: Workers, settings: RunConfig) -> RunConfig:

@@ -3,11 +3,12 @@
 from typing import Any
 
 import numpy as np
-import torch
 from rich.table import Table
 
-from prune_env.env.builders import load_model, load_splits, make_problem
+from prune_env.env.builders import build_problem
+from prune_env.env.loading import load_model, load_splits
 from prune_env.env.problem import PruningProblem
+from prune_env.granularity import TextTable
 from prune_env.protection.sensitivity import LayerEvidence
 from prune_env.walk.unit import Unit
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
@@ -20,16 +21,16 @@ def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: A
     settings = read_config(config, overrides)
     splits = load_splits(settings)
     with console.status("building the network, tracing it and reading feature-map ranks"):
-        problem = make_problem(settings, splits, load_model(settings, splits))
+        problem = build_problem(settings, splits, load_model(settings, splits))
         seconds = problem.attempt(problem.budget.uniform(), "uniform").seconds
-    record = _record(problem, seconds, settings.env.action)
+    record = _record(problem, seconds)
     if as_json:
         print_json(record)
         return
     results.print(_units_table(problem, record))
     if problem.report is not None and problem.report.layers:
         results.print(_ranks_table(problem))
-    low, high = problem.reachable(settings.env.action)
+    low, high = problem.granularity.reachable(problem.budget)
     metric = settings.budget.metric
     results.print(
         f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set accuracy "
@@ -44,16 +45,16 @@ def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: A
         dense_seconds = problem.latency.seconds(problem.walk, problem.walk.width_list())
         results.print(
             f"latency by the formula: {1e3 * dense_seconds:.1f} ms a batch of {problem.latency.batch} for the dense "
-            f"network, {problem.latency.threads} threads; off by {problem.latency.error:.1%} on networks that it was not "
-            "fitted to"
+            f"network, {problem.latency.threads} threads; off by {problem.latency.error:.1%} on networks that it was "
+            "not fitted to"
         )
-    if problem.groups is not None:
-        results.print(_groups_table(problem, settings.budget.batch))
+    for texts in problem.granularity.tables(settings.budget.batch):
+        results.print(_table_of(texts))
     if problem.walk.idle:
         results.print(f"never called in the forward pass, left dense: {', '.join(problem.walk.idle)}")
 
 
-def _record(problem: PruningProblem, seconds: float, action: str) -> dict[str, Any]:
+def _record(problem: PruningProblem, seconds: float) -> dict[str, Any]:
     walk, budget = problem.walk, problem.budget
     free = {unit.name: number for number, unit in enumerate(budget.units)}
     evidence = problem.report.by_unit() if problem.report else {}
@@ -81,9 +82,13 @@ def _record(problem: PruningProblem, seconds: float, action: str) -> dict[str, A
         "units": units,
         "layers": [] if problem.report is None else problem.report.as_record()["layers"],
         "reach": {"macs": walk.reach("macs"), "params": walk.reach("params")},
-        "budget": {"metric": budget.metric, "keep": budget.keep, "reachable": list(problem.reachable(action))},
+        "budget": {
+            "metric": budget.metric,
+            "keep": budget.keep,
+            "reachable": list(problem.granularity.reachable(budget)),
+        },
         "latency": None if problem.latency is None else problem.latency.as_record(),
-        "groups": None if problem.groups is None else problem.groups.as_record(),
+        "granularity": {"name": problem.granularity.settings.name, "measured": problem.granularity.measurements()},
         "idle": list(walk.idle),
         "seconds_per_episode": seconds,
     }
@@ -110,32 +115,14 @@ def _units_table(problem: PruningProblem, record: dict[str, Any]) -> Table:
     return table
 
 
-def _groups_table(problem: PruningProblem, batch: int) -> Table:
-    """For each convolution the time that it takes in how many groups; counts that are not allowed in brackets."""
-    assert problem.groups is not None
-    grouping, times = problem.groups.grouping, problem.groups.times
-    counts = sorted({count for by_count in times.values() for count in by_count})
-    table = Table(
-        title="ms that a convolution takes in how many groups, what gathers their inputs included: a batch of "
-        f"{batch}, {torch.get_num_threads()} threads"
-    )
-    table.add_column("convolution", no_wrap=True)
-    table.add_column("decided with", no_wrap=True)
-    for count in counts:
-        table.add_column(str(count), justify="right")
-    for unit, step in zip(problem.budget.units, grouping.by_step, strict=True):
-        for found in step:
-            cells = [_time(times[found.name].get(count), count in found.counts) for count in counts]
-            table.add_row(found.name, unit.name, *cells)
-    for name, reason in grouping.whole.items():
-        table.add_row(name, reason, *[""] * len(counts))
+def _table_of(texts: TextTable) -> Table:
+    """A granularity's own table."""
+    table = Table(title=texts.words)
+    for number, heading in enumerate(texts.headings):
+        table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=number < 2)
+    for row in texts.rows:
+        table.add_row(*row)
     return table
-
-
-def _time(seconds: float | None, allowed: bool) -> str:
-    if seconds is None:
-        return "-"
-    return f"{1e3 * seconds:.2f}" if allowed else f"({1e3 * seconds:.2f})"
 
 
 def _coupling(unit: Unit) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from prune_env.common.errors import ConfigError
 from prune_env.data import ImageSet
-from prune_env.env.builders import device_of, load_model, load_splits
+from prune_env.env.loading import device_of, load_model, load_splits
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.models import load_weights
 from prune_env.recover.workers import AcceleratedWorkers, Workers

@@ -15,18 +15,9 @@ from prune_env.config.sections import ExecutionSection
 from prune_env.criteria import score_channels
 from prune_env.data import Splits
 from prune_env.env import PruningEnv
-from prune_env.env.builders import (
-    check_names,
-    load_model,
-    load_splits,
-    make_evaluator,
-    make_problem,
-    scoring_context,
-    trace,
-    usual_execution,
-)
+from prune_env.env.builders import Remembered, build_evaluator, build_problem, scoring_context, trace, usual_execution
+from prune_env.env.loading import check_names, load_model, load_splits
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.granularity.group.times import Times
 from prune_env.plan import PruningPlan
 from prune_env.report.network_table import compare_plans, render
 from prune_env.search.policy import Policy, load_policy
@@ -70,15 +61,13 @@ def read_plan_or_policy(source: Path) -> PruningPlan | Policy:
 
 
 def _propose(policy: Policy, settings: RunConfig, splits: Splits, model: nn.Module) -> tuple[Evaluator, PruningPlan]:
-    given = {"env.min_keep": settings.env.min_keep, "env.max_groups": settings.env.max_groups}
-    policy.check(settings.env.granularity, given)
-    # One plan is evaluated: measuring the fastest form would take many times as long.
+    policy.check(settings)
+    # One plan is evaluated: measuring the fastest execution would take many times as long.
     form = ExecutionSection(**asdict(usual_execution(settings)))
-    times: Times | None = None if settings.env.only_faster_groups else {}
-    problem = make_problem(settings.model_copy(update={"form": form}), splits, model, group_times=times)
-    return problem.evaluator, policy.propose(
-        PruningEnv(problem=problem, action=policy.action, proposed_by="replay")
-    ).plan
+    granularity = settings.granularity.model_copy(update={"action": policy.action})
+    settings = settings.model_copy(update={"form": form, "granularity": granularity})
+    problem = build_problem(settings, splits, model, remembered=Remembered(timed=False))
+    return problem.evaluator, policy.propose(PruningEnv(problem=problem, proposed_by="replay")).plan
 
 
 def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.Module) -> tuple[Evaluator, PruningPlan]:
@@ -96,8 +85,8 @@ def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.M
     walk = trace(settings, splits, model)
     _check_units(plan, walk)
     walk = walk.protecting({unit.name: unit.protected for unit in plan.units if unit.protected})
-    costs = walk.costs(plan.widths, plan.groups, plan.reads)
-    return make_evaluator(settings, splits, walk, bool(plan.grouped)), plan.model_copy(update={"costs": costs})
+    costs = walk.costs(plan.widths, plan.by_layer)
+    return build_evaluator(settings, splits, walk, edits=bool(plan.edits)), plan.model_copy(update={"costs": costs})
 
 
 def _check_units(plan: PruningPlan, walk: LayerWalk) -> None:

@@ -10,7 +10,7 @@ from agents.searches import check_evaluations, check_search
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.data import Splits
-from prune_env.env.builders import check_names
+from prune_env.env.loading import check_names
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.report.network_table import compare_plans, render, warnings_of

@@ -14,7 +14,7 @@ from prune_env.budget import Budget
 from prune_env.budget.latency_model import LatencyModel
 from prune_env.criteria import ScoringContext, score_channels
 from prune_env.data import ImageSet, ImageSource, Indices, Split, Splits
-from prune_env.env.builders import load_model, load_splits
+from prune_env.env.loading import load_model, load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings

@@ -53,8 +53,7 @@ class Budget:
             self.form = cost_form(walk, metric)
         self.channels: IntArray = np.array([unit.channels for unit in self.units], dtype=np.int64)
         self.dense = self.form.cost(self.channels)
-        # A hair more than the product, so that a share worked out from a whole cost gives that cost back.
-        self.limit = floor(self.dense * keep * (1 + 1e-12))
+        self.limit = _limit(self.dense, keep)
         self.least: IntArray = np.array([self._least(unit.channels, min_keep) for unit in self.units], dtype=np.int64)
         smallest = self.form.cost(self.least)
         if smallest > self.limit:
@@ -74,6 +73,12 @@ class Budget:
         """The same budget where each output of some layers reads a given number of inputs; see `CostForm.reading`."""
         other = copy.copy(self)
         other.form = self.form.reading(reads)
+        return other
+
+    def with_keep(self, keep: float) -> Self:
+        """The same budget with another share of the dense cost that may remain, in (0, 1]."""
+        other = copy.copy(self)
+        other.keep, other.limit = keep, _limit(self.dense, keep)
         return other
 
     @property
@@ -167,3 +172,8 @@ class Budget:
     def names(self, widths: Sequence[int] | IntArray) -> dict[str, int]:
         """Widths [units] by unit name."""
         return {unit.name: int(width) for unit, width in zip(self.units, widths, strict=True)}
+
+
+def _limit(dense: int, keep: float) -> int:
+    # A hair more than the product, so that a share worked out from a whole cost gives that cost back.
+    return floor(dense * keep * (1 + 1e-12))

@@ -40,7 +40,7 @@ class AgentSection(Section):
     preset: Literal["amc"] | None = Field(
         default=None,
         description="amc: AMC's published settings for the keys of this section not given (what else it has is "
-        "env.action=ratio env.min_keep=0.2); null: none.",
+        "granularity.action=ratio env.min_keep=0.2); null: none.",
     )
     hidden: tuple[PositiveInt, ...] = Field(
         default=(64, 64),

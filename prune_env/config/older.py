@@ -1,6 +1,6 @@
 """Keys of earlier releases: files and command lines that use them are still read."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -15,24 +15,46 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "finetune.selector_penalty": "granularity.selector_penalty",
     }
 )
-"""Today's key by yesterday's. The new key wins where both are given."""
+"""Today's key by yesterday's."""
 
 
-def renamed(document: Mapping[str, Any]) -> dict[str, Any]:
+def with_new_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """The document with today's keys in the place of yesterday's.
 
     Args:
         document: Sections of keys; left as it is.
+
+    Returns:
+        A new document, and the new keys that were given by their old name.
     """
     found = {name: dict(part) if isinstance(part, Mapping) else part for name, part in document.items()}
+    moved = set()
     for old, new in RENAMED.items():
-        section, _, key = old.partition(".")
+        (section, _, key), (into, _, name) = old.partition("."), new.partition(".")
         if not isinstance(found.get(section), dict) or key not in found[section]:
             continue
         value = found[section].pop(key)
-        into, _, name = new.partition(".")
         if found.get(into) is None:
             found[into] = {}
         if isinstance(found[into], dict):
-            found[into].setdefault(name, value)
-    return found
+            found[into][name] = value
+            moved.add(new)
+    return found, moved
+
+
+def without_inert(
+    section: Mapping[str, Any], path: str, moved: Collection[str], known: Collection[str]
+) -> dict[str, Any]:
+    """A section without keys that an earlier release recorded although they meant nothing there.
+
+    What is switched on stays, so that it is refused rather than passed over.
+
+    Args:
+        section: Keys and values.
+        path: The section's name.
+        moved: As `with_new_names` gives them.
+        known: The keys that the section has.
+    """
+    return {
+        key: value for key, value in section.items() if key in known or f"{path}.{key}" not in moved or value is True
+    }

@@ -5,15 +5,18 @@ import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializeAsAny, ValidationError, create_model
 
 from prune_env.common.errors import ConfigError
 from prune_env.config.agent import AgentSection
+from prune_env.config.granularity import GRANULARITIES, GranularitySettings
 from prune_env.config.load import read_yaml, with_environment, with_overrides, without_references
+from prune_env.config.older import with_new_names, without_inert
 from prune_env.config.problems import describe_problems
 from prune_env.config.sections import (
     BudgetSection,
@@ -49,6 +52,7 @@ class RunConfig(Section):
     pretrain: PretrainSection = Field(default_factory=PretrainSection)
     budget: BudgetSection = Field(default_factory=BudgetSection)
     env: EnvSection = Field(default_factory=EnvSection)
+    granularity: SerializeAsAny[GranularitySettings] = Field(default_factory=GranularitySettings)
     criterion: CriterionSection = Field(default_factory=CriterionSection)
     repair: RepairSection = Field(default_factory=RepairSection)
     sensitivity: SensitivitySection = Field(default_factory=SensitivitySection)
@@ -90,16 +94,26 @@ class RunConfig(Section):
         Raises:
             ConfigError: As in ``load``, apart from the file.
         """
-        filled = with_environment(with_overrides(document, overrides), os.environ)
+        renamed, moved = with_new_names(document)
+        # Overrides are applied to today's keys, and may themselves use yesterday's: they win over the file either way.
+        renamed, overridden = with_new_names(with_overrides(renamed, overrides))
+        moved |= overridden
+        filled = with_environment(renamed, os.environ)
         for name in _sections():
             # "reward:" with nothing below is null in YAML and means no keys; and a whole missing section is
             # better reported by the keys that it lacks.
             if filled.get(name) is None:
                 filled[name] = {}
+        whole, given = cls, filled["granularity"]
+        # A granularity has keys of its own. Where the section is no mapping, or the name no text, the checks say so.
+        if isinstance(given, Mapping) and isinstance(name := given.get("name", "channel"), str):
+            section: type[GranularitySettings] = GRANULARITIES.find(name).Settings
+            filled["granularity"] = without_inert(given, "granularity", moved, section.model_fields)
+            whole = _with_section(cls, section)
         try:
-            return cls.model_validate(filled)
+            return whole.model_validate(filled)
         except ValidationError as error:
-            raise ConfigError(describe_problems(error, cls, source)) from None
+            raise ConfigError(describe_problems(error, whole, source)) from None
 
     def resolved(self) -> dict[str, Any]:
         """Every setting with its value, presets filled in, as plain values that JSON and YAML can hold."""
@@ -110,6 +124,18 @@ class RunConfig(Section):
         """The resolved settings as YAML that ``load`` reads as the same settings."""
         # ASCII only: PyYAML writes some line-break characters of Unicode as it does not read them.
         return yaml.safe_dump(without_references(self.resolved()), sort_keys=False, allow_unicode=False)
+
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+@cache
+def _with_section(base: type[Config], section: type[GranularitySettings]) -> type[Config]:
+    """The same settings with a section that has keys of its own."""
+    found: type[Config] = create_model(
+        base.__name__, __base__=base, __doc__=base.__doc__, granularity=(section, Field(default_factory=section))
+    )
+    return found
 
 
 class KeyDescription(NamedTuple):
@@ -131,6 +157,20 @@ def describe() -> list[KeyDescription]:
             default = "required" if entry.is_required() else json.dumps(entry.get_default(call_default_factory=True))
             path = key if section is None else f"{name}.{key}"
             found.append(KeyDescription(path, _type_text(entry.annotation), default, entry.description or ""))
+        if section is GranularitySettings:
+            found += _keys_of_granularities()
+    return found
+
+
+def _keys_of_granularities() -> list[KeyDescription]:
+    """The keys that single granularities have beside those of all."""
+    found = []
+    for name in GRANULARITIES:
+        for key, entry in GRANULARITIES.find(name).Settings.model_fields.items():
+            if entry != GranularitySettings.model_fields.get(key):
+                default = json.dumps(entry.get_default(call_default_factory=True))
+                description = f"{name}: {entry.description}"
+                found.append(KeyDescription(f"granularity.{key}", _type_text(entry.annotation), default, description))
     return found
 
 

@@ -113,38 +113,20 @@ class BudgetSection(Section):
 
 
 class EnvSection(Section):
-    """What may be cut, and what an action means."""
+    """What may be cut, and in what steps."""
 
-    granularity: Literal["channel", "group"] = Field(
-        default="channel",
-        description="The shape that is cut: whole channels; or also kernels, convolutions falling into groups that "
-        "read some of their inputs each (AGSPRL).",
-    )
-    max_groups: int = Field(default=8, ge=1, description="granularity group: most groups of a convolution, 1 or more.")
-    only_faster_groups: bool = Field(
-        default=False,
-        description="granularity group: allow a convolution only those group counts with which it is faster on this "
-        "machine, measured.",
-    )
     min_keep: float = Field(
         default=0.1,
         gt=0,
         le=1,
-        description="Least keep ratio that is decided of a unit, or share of kernels with action pruning_rate, in "
-        "(0, 1]; what no group reads is cut beyond it.",
+        description="Least keep ratio that is decided of a unit, or least share of kernels where rates of kernels are "
+        "decided, in (0, 1]; channels that nothing reads are cut beyond it.",
     )
     round_to: int | None = Field(
         default=1,
         ge=1,
         description="Widths are multiples of this many channels, 1 or more; null: of as many as make networks at the "
         "budget fastest on this machine, measured.",
-    )
-    action: Literal["share", "ratio", "pruning_rate"] = Field(
-        default="share",
-        description="ratio: the action is the unit's keep ratio, as in AMC; share (our choice): it "
-        "multiplies the ratio that would spend what is left of the budget evenly; with granularity group a second "
-        "number is the group count. pruning_rate (AGSPRL, granularity group alone): the action is the share of kernels "
-        "that go, and groups follow.",
     )
     protect: dict[str, str] = Field(
         default_factory=dict, description="Modules that may not be cut: dotted name to reason in words."
@@ -159,11 +141,6 @@ class CriterionSection(Section):
     )
     images: int = Field(
         default=512, ge=1, description="Calibration images that it looks at, 1 or more; no more than there are."
-    )
-    kernels: Literal["norm", "second_order"] = Field(
-        default="second_order",
-        description="granularity group: score of a kernel, by which groups choose what they read. norm: its squared L2 "
-        "norm; second_order: how far its layer's squared error rises without it.",
     )
 
 

@@ -93,11 +93,3 @@ class FinetuneSection(TrainingSection):
     temperature: float = Field(
         default=4.0, gt=0, description="What both outputs are divided by before they are compared, above 0."
     )
-    selectors: bool = Field(
-        default=False,
-        description="Whether an attention selector for each group chooses anew what it reads: from all inputs down to "
-        "as many as the plan says over the first half of the training, then for good.",
-    )
-    selector_penalty: float = Field(
-        default=1e-3, ge=0, description="selectors: weight of their mean gate in the loss, 0 or more."
-    )

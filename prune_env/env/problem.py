@@ -12,43 +12,15 @@ from prune_env.common.arrays import IntArray
 from prune_env.common.errors import EvaluationError, RunError
 from prune_env.criteria import ScoringContext
 from prune_env.env.observation import Observer, UnitEvidence
-from prune_env.env.trial import Trial, _groups_of
+from prune_env.env.trial import Trial
 from prune_env.evaluation.evaluator import Evaluator, StopEarly
 from prune_env.evaluation.execution_memory import ExecutionChoice
 from prune_env.evaluation.racing import Race
-from prune_env.granularity.channel import PlanBuilder
-from prune_env.granularity.group.builder import GroupPlanBuilder
-from prune_env.granularity.group.grouping import Grouping
-from prune_env.granularity.group.kernel_scores import KernelScores
-from prune_env.granularity.group.pruning_rate import RatePlanBuilder
-from prune_env.granularity.group.times import Times
+from prune_env.granularity import Granularity, PlanBuilder
 from prune_env.plan import PlannedBudget, PruningPlan
 from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.walk import LayerWalk, Scores
 from rewards import Outcome, Reward, RewardError
-
-
-@dataclass(frozen=True)
-class Groups:
-    """What convolutions may fall into groups by.
-
-    Attributes:
-        grouping: Which, how many, and with which unit they are decided.
-        kernels: One score per kernel of each.
-        times: Seconds that each takes in so many groups, for a batch that latency is of.
-    """
-
-    grouping: Grouping
-    kernels: KernelScores
-    times: Times
-
-    def as_record(self) -> dict[str, Any]:
-        """What a run keeps of it: the times, the counts allowed, and why other convolutions stay whole."""
-        return {
-            "times": {name: {str(count): one for count, one in times.items()} for name, times in self.times.items()},
-            "allowed": {found.name: sorted(found.counts) for found in self.grouping.convolutions},
-            "whole": dict(self.grouping.whole),
-        }
 
 
 @dataclass
@@ -66,8 +38,7 @@ class PruningProblem:
         context: The network and the images as criteria see them.
         racing: Whether a plan is given up within its evaluation once it cannot become its search's best.
         execution_choice: How the evaluator's form came about; None where it was not chosen.
-        groups: What convolutions may fall into groups by; None where channels alone are cut.
-        min_keep: Least keep ratio of a unit; least share of a convolution's kernels where rates are decided.
+        granularity: What shape is cut, prepared for the network.
         latency: What latency follows from the widths by; None where nothing asks for it.
         probe_keep: The keep ratio of the probes that show how far the loss rises; None for no probes.
         provenance: Facts that every plan records.
@@ -86,8 +57,7 @@ class PruningProblem:
     report: SensitivityReport | None
     input_size: tuple[int, int]
     context: ScoringContext
-    groups: Groups | None = None
-    min_keep: float = 0.1
+    granularity: Granularity
     latency: LatencyModel | None = None
     probe_keep: float | None = None
     racing: bool = False
@@ -170,6 +140,7 @@ class PruningProblem:
             cached=bool(self.recorded_trials[self.trials]["cached"]) if recalled else self.evaluator.hits > hits,
             seconds=float(self.recorded_trials[self.trials]["seconds"]) if recalled else time.perf_counter() - started,
             recalled=recalled,
+            edits=self.granularity.record(plan),
         )
         self.trials += 1
         if outcome.complete:
@@ -192,7 +163,8 @@ class PruningProblem:
                 "release, or its evaluations.jsonl is damaged. Start a new run."
             )
         widths = {unit.name: plan.widths[unit.name] for unit in self.budget.units}
-        there, here = (row["widths"], {key: row.get(key) for key in _groups_of(plan)}), (widths, _groups_of(plan))
+        edits = self.granularity.record(plan)
+        there, here = (row["widths"], {key: row.get(key) for key in edits}), (widths, edits)
         if row["kind"] != proposed_by or there != here:
             raise RunError(
                 f"evaluation {self.trials} of the run was {row['kind']!r} with {_told(*there)}, but going through the "
@@ -223,33 +195,10 @@ class PruningProblem:
         share = min(1.0, self.budget.form.cost(widths) / self.budget.dense)
         return self.walk.plan(self.budget.names(widths), self.scores, self._planned_budget(share), self.provenance)
 
-    def builder(self, action: str = "share", budget: Budget | None = None) -> PlanBuilder:
-        """A plan in the making, of the kind that an environment's actions decide on.
-
-        Args:
-            action: What an action means, as ``env.action``.
-            budget: Another budget than the problem's.
-        """
-        budget = budget or self.budget
-        if self.groups is None:
-            return PlanBuilder(budget)
-        about = budget, self.groups.grouping, self.scores, self.groups.kernels
-        return RatePlanBuilder(*about, self.min_keep) if action == "pruning_rate" else GroupPlanBuilder(*about)
-
-    def reachable(self, action: str) -> tuple[float, float]:
-        """The shares of the dense cost that plans can reach by such actions: least and most.
-
-        Raises:
-            BudgetError: If the budget is not among them.
-        """
-        return (self.builder(action).share, 1.0) if action == "pruning_rate" else self.budget.reachable
-
     def built_plan(self, builder: PlanBuilder) -> PruningPlan:
-        """The plan of a builder in which every unit is decided."""
-        if not isinstance(builder, GroupPlanBuilder):
-            return self.plan(builder.widths)
-        kept = {name: channels.tolist() for name, channels in builder.kept.items()}
-        return self.walk.plan_keeping(kept, builder.grouped, self._planned_budget(builder.share), self.provenance)
+        """The plan of a builder that has decided every unit."""
+        kept = {name: [int(channel) for channel in channels] for name, channels in builder.kept.items()}
+        return self.walk.plan_keeping(kept, builder.edits, self._planned_budget(builder.share), self.provenance)
 
     def _planned_budget(self, share: float) -> PlannedBudget:
         return PlannedBudget(metric=self.budget.metric, keep=self.budget.keep, achieved=share)
@@ -265,10 +214,7 @@ class PruningProblem:
         return rises
 
 
-def _told(widths: Mapping[str, int], groups: Mapping[str, Any]) -> str:
+def _told(widths: Mapping[str, int], edits: Mapping[str, Any]) -> str:
     """What was tried, in words."""
-    return f"the widths {widths}" + (
-        ", groups {groups}, inputs a group {reads} and their digest {inputs}".format(**groups)
-        if groups["groups"]
-        else ""
-    )
+    made = {name: value for name, value in edits.items() if value is not None}
+    return f"the widths {widths}" + (f" and the edits {made}" if made else "")

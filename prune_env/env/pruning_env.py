@@ -1,7 +1,6 @@
 """PruningEnv: the layer walk as a Gymnasium environment. One step decides one unit; an episode makes one plan."""
 
-from collections.abc import Mapping
-from math import exp, log
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from prune_env.common.errors import UserError
 from prune_env.config import RunConfig
-from prune_env.env.builders import load_model, load_splits, make_problem
+from prune_env.env.builders import build_problem
+from prune_env.env.loading import load_model, load_splits
 from prune_env.env.observation import FEATURES, FloatArray
 from prune_env.env.problem import PruningProblem
 
@@ -20,24 +19,21 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
     """Walks the free units of a network; the action says how much of each stays.
 
     Observation: ``Box(-1, 1, (16,))``, the features of the unit that the next action is for
-    (`prune_env.env.observation.FEATURES`). Action: ``Box(-1, 1, (1,))``. With ``env.action: ratio`` it is the keep
-    ratio, -1 being the least and 1 everything. With ``env.action: share`` [our choice] it multiplies the ratio that would
-    spend the rest of the budget evenly, by exp(-1) to exp(1), so that 0 everywhere is the uniform plan. Widths are
-    rounded, then clipped so that the finished plan meets the budget.
+    (`prune_env.env.observation.FEATURES`). Action: ``Box(-1, 1, (n,))``, one number for each of the granularity's
+    action dimensions (`Granularity.actions`). With whole channels that is one number. With ``granularity.action:
+    ratio`` it is the keep ratio, -1 being the least and 1 everything. With ``granularity.action: share`` [our choice]
+    it multiplies the ratio that would spend the rest of the budget evenly, by exp(-1) to exp(1), so that 0 everywhere
+    is the uniform plan. Widths are rounded, then clipped so that the finished plan meets the budget.
 
-    With ``env.granularity: group`` the action is ``Box(-1, 1, (2,))``: the second number is the group count that the
-    convolutions decided with the unit are to have, from 1 at -1 to ``env.max_groups`` at 1, evenly in logarithms. With
-    ``env.action: pruning_rate`` (AGSPRL) the action is one number again: the kernel pruning rate, from 0 at -1 to
-    1 - ``env.min_keep`` at 1, from which the groups follow.
-
-    The reward is 0 until the last unit is decided, and then that of the finished plan. ``info`` holds ``unit``,
-    ``width`` and, by convolution, ``groups`` after each step, and after the last also ``plan``, ``metrics`` and
-    ``trial``. Later steps may narrow a unit further where no group reads its channels: ``plan`` has the last word.
+    The reward is 0 until the last unit is decided, and then that of the finished plan. ``info`` holds ``unit`` and
+    ``width`` after each step, with what the granularity tells of the unit (`PlanBuilder.decided`), and after the last
+    also ``plan``, ``metrics`` and ``trial``. Later steps may narrow a unit further where nothing reads its channels:
+    ``plan`` has the last word.
 
     Args:
         config: Path of a YAML file, its settings as a mapping, or a RunConfig. Not needed with ``problem``.
         problem: A problem made before, so that several environments and searches share one evaluator.
-        action: ``share``, ``ratio`` or ``pruning_rate``; None takes the configuration's, or ``share``.
+        action: What an action means, one of the granularity's; None takes the configuration's.
         proposed_by: How the episodes' trials are recorded.
 
     Example:
@@ -60,37 +56,32 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
                 raise TypeError("PruningEnv needs a config (a path, a mapping or a RunConfig) or a problem.")
             settings = _read(config)
             splits = load_splits(settings)
-            problem = make_problem(settings, splits, load_model(settings, splits))
-            action = action or settings.env.action
+            problem = build_problem(settings, splits, load_model(settings, splits))
         self.problem = problem
-        if action not in (None, "share", "ratio", "pruning_rate"):
-            raise UserError(f"action: {action!r} given; allowed are 'share', 'ratio' and 'pruning_rate'.")
-        if action == "pruning_rate" and problem.groups is None:
-            raise UserError("action: 'pruning_rate' given; it is for env.granularity: group alone.")
-        self.action = action or "share"
+        self.granularity = problem.granularity if action is None else problem.granularity.with_action(action)
         self.proposed_by = proposed_by
+        self.dimensions = self.granularity.actions()
         self.observation_space = spaces.Box(-1.0, 1.0, (len(FEATURES),), np.float32)
-        self.action_space = spaces.Box(-1.0, 1.0, (action_numbers(problem, self.action),), np.float32)
-        self._draft = problem.builder(self.action)
+        self.action_space = spaces.Box(-1.0, 1.0, (len(self.dimensions),), np.float32)
+        self._builder = self.granularity.builder(problem.budget)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[FloatArray, dict[str, Any]]:
         """Starts an episode at the first free unit."""
         super().reset(seed=seed, options=options)
-        self._draft = self.problem.builder(self.action)
+        self._builder = self.granularity.builder(self.problem.budget)
         return self._observe(), {"unit": self.problem.budget.units[0].name}
 
     def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         """Decides the width of one unit; the last one ends the episode with the plan's evaluation."""
-        builder, number = self._draft, self._draft.number
+        builder, number = self._builder, self._builder.number
         if builder.finished:
             raise RuntimeError("The episode is over: every unit is decided. Call reset() to start another.")
-        keep = self._keep(float(action[0]))
-        counts = self.action_space.shape == (2,)
-        builder.decide(keep, self._most_groups ** ((float(action[1]) + 1.0) / 2.0) if counts else 1.0)
+        even = builder.even
+        builder.decide([one.decode(float(value), even) for one, value in zip(self.dimensions, action, strict=True)])
         info: dict[str, Any] = {"unit": builder.budget.units[number].name, "width": int(builder.widths[number])}
-        info["groups"] = builder.groups_of(number)
+        info |= builder.decided(number)
         if not builder.finished:
             return self._observe(), 0.0, False, False, info
         trial = self.problem.attempt_plan(self.problem.built_plan(builder), self.proposed_by)
@@ -104,60 +95,27 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
         return self._observe(), trial.reward, True, False, info
 
     @property
-    def limits(self) -> dict[str, float]:
-        """The settings that the meaning of an action hangs on, by name."""
-        if self.action == "pruning_rate":
-            return {"env.min_keep": self.problem.min_keep}
-        return {} if self.problem.groups is None else {"env.max_groups": self._most_groups}
-
-    @property
     def number(self) -> int:
         """The number of the free unit that is being decided."""
-        return self._draft.number
+        return self._builder.number
 
-    def action_for(self, keep: float, groups: float = 1.0) -> FloatArray:
+    def action_for(self, numbers: Sequence[float]) -> FloatArray:
         """The action that asks for something of the unit that is being decided, or for the nearest to it.
 
         Args:
-            keep: Its keep ratio, or the share of kernels where rates are decided, in (0, 1].
-            groups: Into how many groups its convolutions should fall, where an action says that.
+            numbers: What is asked for, one number for each of the granularity's action dimensions.
 
         Returns:
             float32, in [-1, 1], of the action's shape.
         """
-        if self.action == "share":
-            action = log(keep / max(self._draft.even, 1e-9))
-        elif self.action == "ratio":
-            action = 2.0 * keep - 1.0
-        else:
-            action = 2.0 * (1.0 - keep) / max(1.0 - self.problem.min_keep, 1e-9) - 1.0
-        numbers = [action]
-        if self.action_space.shape == (2,):
-            numbers.append(2.0 * log(groups) / max(log(self._most_groups), 1e-9) - 1.0)
-        return np.clip(np.array(numbers, dtype=np.float32), -1.0, 1.0)
-
-    def _keep(self, action: float) -> float:
-        """The share of channels (or of kernels) that an action asks for, before rounding and clipping."""
-        if self.action == "share":
-            return self._draft.even * exp(action)
-        if self.action == "ratio":
-            return (action + 1.0) / 2.0
-        return 1.0 - (1.0 - self.problem.min_keep) * (action + 1.0) / 2.0
-
-    @property
-    def _most_groups(self) -> int:
-        assert self.problem.groups is not None
-        return self.problem.groups.grouping.most
+        even = self._builder.even
+        action = [one.encode(float(number), even) for one, number in zip(self.dimensions, numbers, strict=True)]
+        return np.clip(np.array(action, dtype=np.float32), -1.0, 1.0)
 
     def _observe(self) -> FloatArray:
-        builder = self._draft
+        builder = self._builder
         number = min(builder.number, len(builder.budget.units) - 1)
         return self.problem.observer.observe(number, builder.reduced, builder.even, builder.previous)
-
-
-def action_numbers(problem: PruningProblem, action: str) -> int:
-    """How many numbers an action has."""
-    return 2 if problem.groups is not None and action != "pruning_rate" else 1
 
 
 def _read(config: str | Path | Mapping[str, Any] | RunConfig) -> RunConfig:

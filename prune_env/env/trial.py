@@ -1,7 +1,6 @@
 """Trials: one plan tried, and what it came to."""
 
-import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,7 @@ from rewards import Outcome
 
 @dataclass(frozen=True)
 class Trial:
-    """One set of widths tried; two trials are equal if the same plan came to the same, whenever that was.
+    """One plan tried; two trials are equal if the same plan came to the same, whenever that was.
 
     Attributes:
         number: How many trials came before it in this problem.
@@ -22,6 +21,7 @@ class Trial:
         cached: Whether the same plan had been measured before.
         seconds: Wall-clock seconds that it took.
         recalled: Whether its outcome is an interrupted run's, and was not measured again.
+        edits: What is recorded of the plan's edits; see `Granularity.record`.
     """
 
     number: int = field(compare=False)
@@ -32,6 +32,7 @@ class Trial:
     cached: bool = field(compare=False)
     seconds: float = field(compare=False)
     recalled: bool = field(compare=False, default=False)
+    edits: Mapping[str, Any] = field(compare=False, default_factory=dict)
 
     def as_record(self) -> dict[str, Any]:
         """One line of a run's ``evaluations.jsonl``; protected units are left out."""
@@ -48,14 +49,5 @@ class Trial:
             "images": self.outcome.images,
             "seconds": round(self.seconds, 4),
             "widths": {unit.name: len(unit.kept) for unit in self.plan.units if unit.protected is None},
-            **(_groups_of(self.plan) if self.plan.grouped else {}),
+            **{name: value for name, value in self.edits.items() if value is not None},
         }
-
-
-def _groups_of(plan: PruningPlan) -> dict[str, Any]:
-    """A plan's groups as a record has them: how many, how many inputs each reads, and a digest of which."""
-    if not plan.grouped:
-        return {"groups": None, "reads": None, "inputs": None}
-    listed = [(name, one.inputs, one.filters) for name, one in sorted(plan.grouped.items())]
-    digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
-    return {"groups": plan.groups, "reads": plan.reads, "inputs": digest}

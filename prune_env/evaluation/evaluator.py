@@ -19,10 +19,9 @@ from prune_env.common.errors import EvaluationError
 from prune_env.data import ImageSet
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.evaluation.reshapable import ReshapableNetwork
-from prune_env.granularity.group.selected_groups import apply_with_selectors
 from prune_env.logits import check_logits
-from prune_env.plan import PruningPlan
-from prune_env.surgery import Repair, apply_plan
+from prune_env.plan import PruningPlan, apply_plan
+from prune_env.surgery import Repair
 from prune_env.walk import LayerWalk
 from rewards import Outcome
 
@@ -50,6 +49,7 @@ class Evaluator:
         repair: What gives the layers that read cut channels other weights; None leaves them sliced.
 
     Attributes:
+        model: The dense network, on the device; not to be changed.
         hits: How many plans were asked for again.
         misses: How many plans were really evaluated.
         images_left: How many reward images were not looked at because plans were given up.
@@ -73,12 +73,12 @@ class Evaluator:
         self.images_left = 0
         self.seconds: dict[str, float] = {}
         self._sets = reward, calibration
-        self._model = copy.deepcopy(walk.model).to(self.device).to(memory_format=self.form.memory_format).eval()
+        self.model = copy.deepcopy(walk.model).to(self.device).to(memory_format=self.form.memory_format).eval()
         # Where nothing else reads a batch norm's input, recalibration may overwrite it, folded or not.
         pairs = find_fold_pairs(walk.model, calibration.images[:2])
         self._sole_readers = [pair.norm for pair in pairs]
         dtype = self.form.tensor_dtype(self.device)
-        self._network = ReshapableNetwork(self._model, walk.units, dtype, pairs, self.form.folded, repair)
+        self._network = ReshapableNetwork(self.model, walk.units, dtype, pairs, self.form.folded, repair)
         self.reward = _batches(reward, self.form, self.device)
         self.calibration = _batches(calibration, self.form, self.device)
         self._cache: dict[bytes, Outcome] = {}
@@ -147,7 +147,7 @@ class Evaluator:
 
     def cut(self, plan: PruningPlan) -> nn.Module:
         """The network in the plan's shape with the dense network's statistics; valid until the next plan."""
-        return self._network.cut(plan.kept, plan.grouped)
+        return self._network.cut(plan.kept, plan.by_layer)
 
     def ready(self, plan: PruningPlan) -> nn.Module:
         """The network in the plan's shape, recalibrated, in the evaluator's form; valid until the next plan."""
@@ -172,18 +172,15 @@ class Evaluator:
         """A network of its own for the plan, in float32 and not folded, batch norms recalibrated, in eval mode."""
         return self.repaired(plan, self.repair)
 
-    def with_selectors(self, plan: PruningPlan) -> nn.Module:
-        """As `pruned`, but that which inputs its groups read is left to selectors that are to be trained."""
-        small = apply_with_selectors(plan, self._model, self.repair)
-        recalibrate(small, (images for images, _ in self._exact(self._sets[1])), self._sole_readers)
-        return small
+    def recalibrated(self, network: nn.Module) -> nn.Module:
+        """A cut network of the caller's own on the evaluator's device, its batch norms recalibrated in place."""
+        recalibrate(network, (images for images, _ in self._exact(self._sets[1])), self._sole_readers)
+        return network
 
     def repaired(self, plan: PruningPlan, repair: Repair | None) -> nn.Module:
         """As `pruned`, with another repair than the evaluator's."""
-        small = apply_plan(plan, self._model, repair)
-        if _cuts(plan):
-            recalibrate(small, (images for images, _ in self._exact(self._sets[1])), self._sole_readers)
-        return small
+        small = apply_plan(plan, self.model, repair)
+        return self.recalibrated(small) if _cuts(plan) else small
 
     def measure(self, model: nn.Module) -> float:
         """A network's accuracy on the reward set in float32, for a result; `evaluate` may rank in a faster form."""
@@ -202,14 +199,12 @@ def _key(plan: PruningPlan) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for kept in plan.kept.values():
         digest.update(np.array([len(kept), *kept], dtype=np.int64).tobytes())
-    digest.update(
-        repr(sorted((name, planned.inputs, planned.filters) for name, planned in plan.grouped.items())).encode()
-    )
+    digest.update(repr(sorted((name, edit.model_dump()) for name, edit in plan.by_layer.items())).encode())
     return digest.digest()
 
 
 def _cuts(plan: PruningPlan) -> bool:
-    return bool(plan.grouped) or any(len(unit.kept) < unit.channels for unit in plan.units)
+    return bool(plan.edits) or any(len(unit.kept) < unit.channels for unit in plan.units)
 
 
 def measure_accuracy(

@@ -16,10 +16,7 @@ from prune_env.batch_norm.fast_norm import BatchNorm, Overwriting, is_plain
 from prune_env.batch_norm.folding import FoldPair, fold_into
 from prune_env.common.arrays import IntArray
 from prune_env.common.layers import Convolution, channels_of
-from prune_env.granularity.group.planned_groups import Grouped
-from prune_env.plan import PlannedGroups
-from prune_env.surgery.channels import NO_GROUPS, cut_tensors, set_sizes
-from prune_env.surgery.repair import Repair
+from prune_env.surgery.channels import NO_MASKS, Mask, Masks, Repair, cut_tensors, set_sizes
 from prune_env.walk.unit import Unit
 
 
@@ -124,13 +121,13 @@ class ReshapableNetwork:
         self._modules = {name: self.model.get_submodule(name) for name in self._touched}
         self._settled = tuple((_Fold if folded else _Quick)(self.model, pair) for pair in pairs)
 
-    def cut(self, kept: Mapping[str, Sequence[int]], grouped: Grouped = NO_GROUPS) -> nn.Module:
+    def cut(self, kept: Mapping[str, Sequence[int]], masks: Masks = NO_MASKS) -> nn.Module:
         """Gives the skeleton the shape of a plan.
 
         Args:
             kept: For each unit the channels that stay, ascending; a unit that is not named is dense.
-            grouped: Groups of convolutions. What a group does not read has weights of zero here: the outputs are those
-                of grouped convolutions, at less trouble.
+            masks: What is taken away from layers beyond whole channels. It has weights of zero here: the outputs are
+                those of the edited layers, at less trouble.
 
         Returns:
             The skeleton's network, valid until the next cut, with the dense network's batch-norm statistics.
@@ -148,7 +145,7 @@ class ReshapableNetwork:
         for settled in self._settled:
             settled.undo()
         for name, cut in sides.items():
-            self._reshape(name, cut, grouped.get(name))
+            self._reshape(name, cut, masks.get(name))
         return self.model
 
     def settle(self) -> None:
@@ -156,12 +153,12 @@ class ReshapableNetwork:
         for settled in self._settled:
             settled.do()
 
-    def _reshape(self, name: str, sides: Mapping[str, IntArray], planned: PlannedGroups | None) -> None:
+    def _reshape(self, name: str, sides: Mapping[str, IntArray], mask: Mask | None) -> None:
         dense = self._originals[name]
         if hasattr(dense, "keep_outputs"):
             self._replace(name, copy.deepcopy(dense))
         module = self._modules[name]
-        sliced = cut_tensors(name, dense, sides, self._repair, planned)
+        sliced = cut_tensors(name, dense, sides, self._repair, mask)
         for key, parameter in dense._parameters.items():
             values = None if parameter is None else sliced.get(key, parameter.data)
             module._parameters[key] = None if values is None else nn.Parameter(values, requires_grad=False)

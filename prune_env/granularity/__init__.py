@@ -1,1 +1,27 @@
-"""Granularities: what shape is cut."""
+"""Granularities: what shape is cut. Importing this package registers those that come with the library."""
+
+from prune_env.granularity.actions import ActionDimension
+from prune_env.granularity.base import (
+    Granularity,
+    GranularityContext,
+    TextTable,
+    Trainable,
+    make_granularity,
+    register_granularity,
+)
+from prune_env.granularity.builder import PlanBuilder
+from prune_env.granularity.channel import Channel
+from prune_env.granularity.group import Group
+
+__all__ = [
+    "ActionDimension",
+    "Channel",
+    "Granularity",
+    "GranularityContext",
+    "Group",
+    "PlanBuilder",
+    "TextTable",
+    "Trainable",
+    "make_granularity",
+    "register_granularity",
+]

@@ -1,8 +1,8 @@
 """The pruning plan: which channels stay, as a small readable file that any machine can check and apply.
 
-The format is our choice: JSON, version 1, complete in itself. It names the network that it fits by a fingerprint of
+The format is our choice: JSON, version 2, complete in itself. It names the network that it fits by a fingerprint of
 every module, and for each unit says which channels stay and which places they occupy, so that applying it needs no
-tracing.
+tracing. Version 1, which had a field of its own for the one kind of edit that there was, is still read.
 """
 
 import json
@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator
 from torch import nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import PlanError
 from prune_env.common.files import atomic_write
-from prune_env.common.fingerprint import fingerprint as fingerprint
-from prune_env.common.fingerprint import first_difference as first_difference
 from prune_env.common.fingerprint import shorten
-from prune_env.plan.records import Frozen, PlannedBudget, PlannedCosts, PlannedGroups, PlannedUnit
+from prune_env.plan.apply import apply_plan
+from prune_env.plan.edits import EDITS, Edit, edits_from
+from prune_env.plan.records import Frozen, PlannedBudget, PlannedCosts, PlannedUnit
 
-PLAN_VERSION: Literal[1] = 1
+PLAN_VERSION: Literal[2] = 2
 
 
 class PruningPlan(Frozen):
@@ -40,9 +40,9 @@ class PruningPlan(Frozen):
         5
     """
 
-    version: Literal[1] = PLAN_VERSION
+    version: Literal[2] = PLAN_VERSION
     units: list[PlannedUnit]
-    grouped: dict[str, PlannedGroups] = Field(default_factory=dict)
+    edits: dict[str, dict[str, SerializeAsAny[Edit]]] = Field(default_factory=dict)
     costs: PlannedCosts
     budget: PlannedBudget | None = None
     provenance: dict[str, str | int | float | None] = Field(default_factory=dict)
@@ -59,14 +59,19 @@ class PruningPlan(Frozen):
         return {unit.name: tuple(unit.kept) for unit in self.units}
 
     @property
-    def groups(self) -> dict[str, int]:
-        """Into how many groups convolutions fall that are named here; all others keep theirs."""
-        return {name: len(planned.inputs) for name, planned in self.grouped.items()}
+    def by_layer(self) -> dict[str, Edit]:
+        """All edits, whatever their kind, by layer."""
+        return {name: edit for layers in self.edits.values() for name, edit in layers.items()}
 
     @property
-    def reads(self) -> dict[str, int]:
-        """How many input channels each group of these convolutions reads."""
-        return {name: len(planned.inputs[0]) for name, planned in self.grouped.items()}
+    def groups(self) -> dict[str, int]:
+        """How many groups each edited layer has; all other layers keep theirs."""
+        return {name: edit.groups for name, edit in self.by_layer.items()}
+
+    @field_validator("edits", mode="before")
+    @classmethod
+    def _known_edits(cls, value: Any) -> dict[str, dict[str, Edit]]:
+        return edits_from(value)
 
     def removed_channels(self) -> dict[tuple[str, str], IntArray]:
         """For each (module, side) that is cut: the module's channels that go."""
@@ -100,9 +105,6 @@ class PruningPlan(Frozen):
         Raises:
             PlanMismatchError: If the network is another one; names the first module that differs.
         """
-        # The plan is at the bottom of the imports; only this convenience looks up.
-        from prune_env.surgery import apply_plan
-
         return apply_plan(self, model)
 
     def diff(self, other: "PruningPlan") -> dict[str, tuple[int, int]]:
@@ -135,15 +137,24 @@ class PruningPlan(Frozen):
             raise PlanError(f"{path} is not a plan: it cannot be read as JSON ({error}).") from None
         if not isinstance(document, dict) or "version" not in document:
             raise PlanError(f"{path} is not a plan: a plan is a JSON object with a field 'version'.")
-        if type(document["version"]) is not int or document["version"] != PLAN_VERSION:
+        if type(document["version"]) is not int or not 1 <= document["version"] <= PLAN_VERSION:
             raise PlanError(
-                f"{path} is a plan of version {shorten(repr(document['version']))}; this release reads version "
+                f"{path} is a plan of version {shorten(repr(document['version']))}; this release reads versions 1 to "
                 f"{PLAN_VERSION}. Use the release that wrote it, or make the plan anew."
             )
         try:
-            return cls.model_validate(document)
+            return cls.model_validate(_from_version_1(document) if document["version"] == 1 else document)
         except ValidationError as error:
             raise PlanError(f"{path} is not a valid plan:\n{_problems(error)}") from None
+
+
+def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
+    """The document in today's form: edits by their kind."""
+    if "edits" in document:
+        return document  # version 1 has no such field, which the validation says
+    fields = {edit.version_1_field: kind for kind in EDITS if (edit := EDITS.find(kind)).version_1_field}
+    edits = {fields[name]: document[name] for name in fields if document.get(name)}
+    return {**{name: value for name, value in document.items() if name not in fields}, "version": 2, "edits": edits}
 
 
 def _problems(error: ValidationError) -> str:
@@ -157,7 +168,7 @@ def _problems(error: ValidationError) -> str:
 def _dump(value: Any, indent: int = 0) -> str:
     """JSON with one line for each record and each list of numbers, so that a plan reads and diffs well."""
     pad = " " * (indent + 1)
-    if isinstance(value, dict) and value and indent < 2:
+    if isinstance(value, dict) and value and (indent < 2 or all(isinstance(item, dict) for item in value.values())):
         rows = [f"{pad}{json.dumps(key)}: {_dump(item, indent + 1)}" for key, item in value.items()]
         return "{\n" + ",\n".join(rows) + "\n" + " " * indent + "}"
     if isinstance(value, dict) and "members" in value:

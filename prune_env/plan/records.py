@@ -7,8 +7,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from prune_env.common.arrays import IntArray
-from prune_env.common.fingerprint import fingerprint as fingerprint
-from prune_env.common.fingerprint import first_difference as first_difference
 
 
 class Frozen(BaseModel):
@@ -94,39 +92,6 @@ class PlannedUnit(Frozen):
                     f"unit {self.name!r}, member {member.module!r}: index must have {self.channels} equal rows"
                 )
         return self
-
-
-class PlannedGroups(Frozen):
-    """The groups that one convolution falls into, in the order in which it computes them.
-
-    Attributes:
-        inputs: For each group the input channels that it reads, ascending, as the dense convolution numbers them.
-        filters: For each group its output channels, by the same rule. Where all groups' are not ascending in a row,
-            the unit that the convolution writes is put into their order, and all that reads it follows.
-    """
-
-    inputs: list[list[int]] = Field(min_length=1)
-    filters: list[list[int]] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _groups_are_alike(self) -> Self:
-        if len(self.inputs) != len(self.filters):
-            raise ValueError(f"inputs are given for {len(self.inputs)} groups and filters for {len(self.filters)}")
-        for what, lists in (("inputs", self.inputs), ("filters", self.filters)):
-            for number, channels in enumerate(lists):
-                if channels != sorted(set(channels)) or not channels or channels[0] < 0:
-                    raise ValueError(f"group {number}: {what} must be channels in ascending order, each once")
-                if len(channels) != len(lists[0]):
-                    raise ValueError(f"group {number} has {len(channels)} {what}, and group 0 {len(lists[0])}")
-        repeated = [channel for channel, times in Counter(self.order).items() if times > 1]
-        if repeated:
-            raise ValueError(f"output channel {min(repeated)} is in more than one group")
-        return self
-
-    @property
-    def order(self) -> list[int]:
-        """All output channels as the groups follow each other."""
-        return [channel for filters in self.filters for channel in filters]
 
 
 class PlannedBudget(Frozen):

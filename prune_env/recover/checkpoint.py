@@ -54,10 +54,17 @@ def read_checkpoint(path: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Ten
             "away and start anew."
         ) from error
     ours = json.loads(json.dumps(facts))
-    differing = [key for key in ours if ours[key] != theirs.get(key)]
+    differing = [key for key in ours if not _agree(ours[key], theirs.get(key))]
     if differing:
         raise RunError(
             f"{str(path)!r} is of a training with other {', '.join(differing)}. Go on with what it was started with, "
             "or start a new one."
         )
     return state, epochs, passes
+
+
+def _agree(ours: Any, theirs: Any) -> bool:
+    """Whether two facts are equal; settings that this release does not have any more do not count."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return all(key in theirs and theirs[key] == value for key, value in ours.items())
+    return bool(ours == theirs)

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from prune_env.common.errors import EvaluationError
 from prune_env.config.training import TrainingSection
 from prune_env.evaluation.training_passes import Passes
-from prune_env.granularity.group.selection import Selection
+from prune_env.granularity.base import Trainable
 from prune_env.recover.batches import Batches, seed_of
 from prune_env.recover.loss import training_loss
 from prune_env.recover.workers import Workers
@@ -60,7 +60,7 @@ class Trainer:
         workers: Which process this is among those that share the training.
         passes: How the passes are computed.
         teacher: A network whose output the trained one's is to be like; None for none.
-        selector_penalty: Weight of the mean gate of the network's selectors in the loss, where it has any.
+        trainable: What is trained beside the network's weights; None for nothing.
 
     Attributes:
         done: Epochs behind it.
@@ -76,7 +76,7 @@ class Trainer:
         workers: Workers,
         passes: Passes | None = None,
         teacher: nn.Module | None = None,
-        selector_penalty: float = 0.0,
+        trainable: Trainable | None = None,
     ) -> None:
         self.batches = batches
         self.settings = settings
@@ -84,14 +84,15 @@ class Trainer:
         self.workers = workers
         self.passes = passes or Passes()
         self.teacher = teacher
-        self.selector_penalty = selector_penalty
+        self.trainable = trainable
         self.done = 0
         self._model = model.to(workers.device).to(memory_format=self.passes.memory_format)
         self._average = None
         if settings.average:
             decay = 1.0 - 1.0 / max(1.0, settings.average * self.steps)
             self._average = AveragedModel(self._model, multi_avg_fn=_moving_average(decay), use_buffers=True).eval()
-        self._selection = Selection(self._model, self._average, workers)
+        if trainable is not None:
+            trainable.attach(self._model, self._average, workers.mean)
         self._wrapped = workers.wrapped(self._model)
         self._optimizer = torch.optim.SGD(
             _groups(model, settings.weight_decay), settings.learning_rate, momentum=MOMENTUM, nesterov=True
@@ -143,8 +144,8 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self.share_of_rate(number)
         images = images.contiguous(memory_format=self.passes.memory_format)
-        if self._selection:
-            self._selection.progress(number / self.steps)
+        if self.trainable is not None:
+            self.trainable.progress(number / self.steps)
         with self.passes.computing(self.workers.device):
             aim = None
             if self.teacher is not None:
@@ -152,8 +153,8 @@ class Trainer:
                     aim = self.teacher(images)
             logits = self._wrapped(images)
         loss = training_loss(logits, labels, self.settings, aim)
-        if self._selection:
-            loss = loss + self.selector_penalty * self._selection.penalty()
+        if self.trainable is not None:
+            loss = loss + self.trainable.penalty()
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
@@ -203,8 +204,8 @@ class Trainer:
         for name, parameter in self._model.named_parameters():
             if name in momenta:
                 self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momenta[name])
-        if self._selection:
-            self._selection.resume(done / self.settings.epochs)
+        if self.trainable is not None:
+            self.trainable.resume(done / self.settings.epochs)
         self.done = done
 
 

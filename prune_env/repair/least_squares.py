@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from prune_env.common.layers import Convolution, is_depthwise
 from prune_env.common.modes import in_eval_mode
 from prune_env.criteria.patch_covariance import patch_moments, too_large
-from prune_env.surgery.repair import Sides
+from prune_env.surgery import Sides
 
 
 class LeastSquares:

@@ -17,8 +17,8 @@ from prune_env.common.arrays import IntArray
 from prune_env.common.layers import Convolution, channels_of, is_depthwise
 from prune_env.criteria.context import ScoringContext
 from prune_env.models.shortcut import ZeroPadShortcut
+from prune_env.surgery import Sides
 from prune_env.surgery.channels import sliced_tensors
-from prune_env.surgery.repair import Sides
 from prune_env.walk import LayerWalk
 from prune_env.walk.unit import Unit
 

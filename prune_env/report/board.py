@@ -1,5 +1,6 @@
 """What TensorBoard shows of a search: curves of every episode, pictures, the settings and the units."""
 
+from collections.abc import Mapping
 from math import nan
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from prune_env.config import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.report.figure_style import figure_pixels
-from prune_env.report.figures import Tried, accuracy_against_macs, group_count_heat_map, keep_ratio_heat_map
+from prune_env.report.figures import Tried, accuracy_against_macs, keep_ratio_heat_map, series_heat_map
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode
 from rewards import Outcome
@@ -31,10 +32,10 @@ class BoardListener:
     """Writes a search to TensorBoard; give it to `prune_env.search.loop.train_agent` as a listener.
 
     Scalars of each episode: ``search/reward``, ``search/best_reward``, ``search/accuracy``, ``search/macs_share``,
-    ``search/params_share``, ``keep_ratio/UNIT`` for every free unit, ``groups/CONVOLUTION`` for every one that may fall
-    into groups, and what the search tells of itself, such as ``agent/sigma`` (in actions of [0, 1]),
+    ``search/params_share``, ``keep_ratio/UNIT`` for every free unit, the granularity's own series as
+    ``FAMILY/LAYER``, and what the search tells of itself, such as ``agent/sigma`` (in actions of [0, 1]),
     ``agent/actor_loss`` and ``agent/critic_loss``. Images every 25 episodes and at the end: ``keep_ratio/heat_map``,
-    ``groups/heat_map`` and ``search/accuracy_against_macs``. Texts: ``settings`` and ``units``. At the end the
+    ``FAMILY/heat_map`` and ``search/accuracy_against_macs``. Texts: ``settings`` and ``units``. At the end the
     hyperparameters, with ``hparam/best_reward`` and ``hparam/best_accuracy``.
 
     Args:
@@ -50,8 +51,7 @@ class BoardListener:
         again = 0 if problem.recalling else None
         self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS, purge_step=again)
         self._history: list[list[float]] = []
-        self._groups: list[list[int]] = []
-        self._grouped = [] if problem.groups is None else [found.name for found in problem.groups.grouping.convolutions]
+        self._series: dict[str, list[Mapping[str, float]]] = {}
         self._last: Episode | None = None
         self._tried = [self._point("dense", nan, problem.baseline)]
         self._heard: Trial | None = None
@@ -68,8 +68,9 @@ class BoardListener:
         widths = trial.plan.widths
         ratios = {unit.name: widths[unit.name] / unit.channels for unit in self.problem.budget.units}
         self._history.append(list(ratios.values()))
-        groups = {name: trial.plan.groups.get(name, 1) for name in self._grouped}
-        self._groups.append(list(groups.values()))
+        series = self.problem.granularity.series(trial.edits)
+        for family, by_layer in series.items():
+            self._series.setdefault(family, []).append(by_layer)
         self._last = episode
         values = {
             "search/reward": trial.reward,
@@ -79,7 +80,7 @@ class BoardListener:
             "search/params_share": trial.outcome.params / self.problem.baseline.params,
             **episode.scalars,
             **{f"keep_ratio/{name}": ratio for name, ratio in ratios.items()},
-            **{f"groups/{name}": count for name, count in groups.items()},
+            **{f"{family}/{name}": value for family, found in series.items() for name, value in found.items()},
         }
         self._write_scalars(values, episode.number)
         if (episode.number + 1) % EPISODES_PER_PICTURE == 0:
@@ -126,8 +127,8 @@ class BoardListener:
             "keep_ratio/heat_map": keep_ratio_heat_map(np.array(self._history), names, first),
             "search/accuracy_against_macs": scatter,
         }
-        if self._grouped:
-            figures["groups/heat_map"] = group_count_heat_map(np.array(self._groups), self._grouped, first)
+        for family, history in self._series.items():
+            figures[f"{family}/heat_map"] = series_heat_map(family, history, first)
         for tag, figure in figures.items():
             self._writer.add_image(tag, figure_pixels(figure), episode.number, dataformats="HWC")
         self._pictured = episode.number

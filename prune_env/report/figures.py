@@ -58,16 +58,18 @@ def keep_ratio_heat_map(history: npt.NDArray[np.floating], units: Sequence[str],
     return _heat_map(history, units, first, (0.0, 1.0), style.percent(), "Channels kept of each unit, by episode")
 
 
-def group_count_heat_map(history: npt.NDArray[np.floating], names: Sequence[str], first: int = 0) -> Figure:
-    """The number of groups of each convolution over the episodes.
+def series_heat_map(family: str, history: Sequence[Mapping[str, float]], first: int = 0) -> Figure:
+    """A granularity's own series over the episodes.
 
     Args:
-        history: Group counts, 1 or more, [episodes, convolutions], at least one of each.
-        names: Of the convolutions.
+        family: What the numbers are of, for example ``groups``.
+        history: Whole numbers by layer, the same layers for each episode; at least one of each.
         first: Number of the first episode.
     """
-    span = (1.0, max(2.0, float(history.max())))
-    figure = _heat_map(history, names, first, span, "%d", "Groups of each convolution, by episode")
+    values = np.array([list(by_layer.values()) for by_layer in history], dtype=np.float64)
+    span = (float(values.min(initial=1.0)), max(2.0, float(values.max())))
+    title = f"{family.capitalize()} of each layer, by episode"
+    figure = _heat_map(values, list(history[0]), first, span, "%d", title)
     figure.axes[-1].yaxis.set_major_locator(style.whole_numbers())
     return figure
 

@@ -6,11 +6,11 @@ from prune_env.report import html
 from prune_env.report.figures import (
     accuracy_against_macs,
     figure_png,
-    group_count_heat_map,
     keep_ratio_bars,
     keep_ratio_heat_map,
     result_picture,
     reward_curve,
+    series_heat_map,
 )
 from prune_env.report.run_record import RowRecord, RunRecord, SensitivityRecord, Summary, read_run
 from prune_env.runs.directory import RunDirectory
@@ -52,7 +52,7 @@ def render_page(record: RunRecord) -> str:
         *_pictures(record),
         html.heading("The plan"),
         _plan_table(record),
-        *(_groups(record) if record.grouped else ()),
+        *_own_tables(record),
         *(_evidence(record.sensitivity) if record.sensitivity else ()),
         html.heading("Making this run again"),
         html.code(summary.command),
@@ -144,9 +144,9 @@ def _pictures(record: RunRecord) -> list[str]:
     if record.history.size:
         heat_map = keep_ratio_heat_map(record.history, record.free)
         figures.insert(2, (heat_map, "What the search kept of each free unit, episode by episode."))
-    if record.groups.size:
-        heat_map = group_count_heat_map(record.groups, record.grouped)
-        figures.insert(3, (heat_map, "Into how many groups convolutions fell, episode by episode."))
+    for family in record.series[0] if record.series else ():
+        heat_map = series_heat_map(family, [drawn[family] for drawn in record.series])
+        figures.insert(3, (heat_map, f"What the search decided of {family}, episode by episode."))
     return [html.picture(figure_png(figure), caption) for figure, caption in figures]
 
 
@@ -161,26 +161,16 @@ def _plan_table(record: RunRecord) -> str:
     return html.table(headings, rows, right=(1, 2, 3, 5))
 
 
-def _groups(record: RunRecord) -> list[str]:
-    """The plan's groups, beside what each convolution takes on the run's machine in how many."""
-    counts = sorted({count for times in record.group_times.values() for count in times})
-    rows = []
-    for name in record.grouped:
-        planned = record.plan.grouped.get(name)
-        cells = ["1", "all"] if planned is None else [str(len(planned.inputs)), str(len(planned.inputs[0]))]
-        times = record.group_times[name]
-        rows.append([name, *cells, *(f"{1e3 * times[count]:.2f}" if count in times else "-" for count in counts)])
-    words = (
-        "Into how many groups the plan divides each convolution and how many inputs each group reads, and the "
-        f"milliseconds for {record.summary.batch_size} images that the convolution, as wide as it is in the dense "
-        "network, takes in how many groups, what gathers their inputs included: fewer MACs need not be less time."
-    )
-    headings = ["convolution", "groups", "inputs a group", *(f"ms in {count}" for count in counts)]
-    return [
-        html.heading("Groups"),
-        html.paragraph(words, "soft"),
-        html.table(headings, rows, right=range(1, 3 + len(counts))),
-    ]
+def _own_tables(record: RunRecord) -> list[str]:
+    """What the granularity has to show beside widths."""
+    body = []
+    for texts in record.granularity.tables(record.summary.batch_size, record.plan):
+        body += [
+            html.heading(texts.title),
+            html.paragraph(texts.words, "soft"),
+            html.table(texts.headings, texts.rows, right=range(1, len(texts.headings))),
+        ]
+    return body
 
 
 def _evidence(report: SensitivityRecord) -> list[str]:

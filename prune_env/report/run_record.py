@@ -12,10 +12,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, Field, ValidationError
 
 from prune_env.common.errors import RunError
+from prune_env.config import RunConfig
+from prune_env.granularity import Granularity, make_granularity
+from prune_env.granularity.base import Series
 from prune_env.plan import PruningPlan
 from prune_env.report.figures import Tried
 from prune_env.runs.directory import RunDirectory
-from prune_env.runs.searching import read_times
+from prune_env.runs.searching import measurements_of
 
 
 class Quartiles(BaseModel):
@@ -103,9 +106,8 @@ class RunRecord:
         uniform: Widths of the uniform plan by unit name; None where it was not tried.
         history: Keep ratios of the search's plans, [episodes, free units]; no rows where it made none.
         free: Names of the free units.
-        groups: Group counts of the search's plans, [episodes, grouped]; no rows where it made none.
-        grouped: Names of the convolutions that may fall into groups.
-        group_times: Seconds that each takes in so many groups.
+        granularity: What shape was cut, with what the run has measured.
+        series: What the granularity draws of each of the search's plans.
         sensitivity: The evidence for sensitive layers; None where it was not looked for.
         settings: The text of ``config.yaml``.
         versions: Versions that the run was made with, by package.
@@ -117,9 +119,8 @@ class RunRecord:
     uniform: Mapping[str, int] | None
     history: npt.NDArray[np.float64]
     free: list[str]
-    groups: npt.NDArray[np.float64]
-    grouped: list[str]
-    group_times: Mapping[str, Mapping[int, float]]
+    granularity: Granularity
+    series: list[Series]
     sensitivity: SensitivityRecord | None
     settings: str
     versions: Mapping[str, str]
@@ -144,8 +145,8 @@ def read_run(run: RunDirectory) -> RunRecord:
     dense = summary.row("dense")
     tried = [Tried("dense", float("nan"), dense.reward_accuracy, 1.0)] if dense else []
     uniform: Mapping[str, int] | None = None
-    history, groups = [], []
-    times = read_times(run) if run.groups.is_file() else {}
+    history, series = [], []
+    granularity = _granularity_of(run)
     for number, record in enumerate(run.evaluations(), start=1):
         try:
             kind, widths = str(record["kind"]), {name: int(width) for name, width in record["widths"].items()}
@@ -153,7 +154,7 @@ def read_run(run: RunDirectory) -> RunRecord:
             accuracy = float(record["accuracy"]) if record["images"] is None else nan
             tried.append(Tried(kind, float(record["reward"]), accuracy, macs_share))
             ratios = [widths[name] / channels[name] for name in free]
-            counts = [int(record.get("groups", {}).get(name, 1)) for name in times]
+            drawn = granularity.series(record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(
                 f"{str(run.evaluations_file)!r} is damaged: line {number} is no evaluation of the network in "
@@ -163,7 +164,7 @@ def read_run(run: RunDirectory) -> RunRecord:
             uniform = widths
         if kind == summary.search:
             history.append(ratios)
-            groups.append(counts)
+            series.append(drawn)
     settings = _text(run.config)
     return RunRecord(
         summary=summary,
@@ -172,13 +173,18 @@ def read_run(run: RunDirectory) -> RunRecord:
         uniform=uniform,
         history=np.array(history, dtype=np.float64).reshape(len(history), len(free)),
         free=free,
-        groups=np.array(groups, dtype=np.float64).reshape(len(groups), len(times)),
-        grouped=list(times),
-        group_times=times,
+        granularity=granularity,
+        series=series,
         sensitivity=_read(run.sensitivity, SensitivityRecord) if run.sensitivity.is_file() else None,
         settings=settings,
         versions=dict(_versions(settings)),
     )
+
+
+def _granularity_of(run: RunDirectory) -> Granularity:
+    settings = RunConfig.load(run.config)
+    granularity, measured = make_granularity(settings.granularity), measurements_of(run, settings)
+    return granularity if measured is None else granularity.restore(measured)
 
 
 Model = TypeVar("Model", bound=BaseModel)

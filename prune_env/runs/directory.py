@@ -190,11 +190,6 @@ class RunDirectory:
         return self.root / "latency.json"
 
     @property
-    def groups(self) -> Path:
-        """What convolutions take in groups, and which may fall into some, where that is searched."""
-        return self.root / "groups.json"
-
-    @property
     def summary(self) -> Path:
         """The result in numbers."""
         return self.root / "summary.json"

@@ -14,10 +14,12 @@ from prune_env.budget.latency_model import LatencyModel
 from prune_env.common.errors import RunError
 from prune_env.common.fingerprint import weights_digest
 from prune_env.config import RunConfig
+from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.sections import ExecutionSection
 from prune_env.criteria import save_scores
 from prune_env.data import Splits
-from prune_env.env.builders import load_model, load_splits, make_problem
+from prune_env.env.builders import NOTHING_REMEMBERED, Remembered, build_problem
+from prune_env.env.loading import load_model, load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.models import save_weights
@@ -50,13 +52,9 @@ def prepare(settings: RunConfig, run: RunDirectory | None = None) -> tuple[Split
                 f"training the dense network: epoch {epoch} of {settings.pretrain.epochs}, loss {loss:.3f}"
             ),
         )
-        known = run.scores if run is not None else None
-        latency = None
-        if run is not None and run.latency.is_file():
-            latency = LatencyModel.from_record(run.read_json(run.latency))
-        times = read_times(run) if run is not None and run.groups.is_file() else None
-        problem = make_problem(settings, splits, model, status.update, known, latency, times)
-    low, high = problem.reachable(settings.env.action)
+        remembered = remembered_by(run, settings) if run is not None else NOTHING_REMEMBERED
+        problem = build_problem(settings, splits, model, status.update, remembered)
+    low, high = problem.granularity.reachable(problem.budget)
     console.print(
         f"{settings.model.name}: {len(problem.budget.units)} of {len(problem.walk.units)} units free, reachable "
         f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {settings.budget.keep:.0%}"
@@ -78,8 +76,9 @@ def start_run(folder: Path, settings: RunConfig, splits: Splits, problem: Prunin
         run.write_config(settings.model_copy(update={"form": form, "env": env}))
         if problem.latency is not None:
             run.write_json(run.latency, problem.latency.as_record())
-        if problem.groups is not None:
-            run.write_json(run.groups, problem.groups.as_record())
+        measured, file = problem.granularity.measurements(), problem.granularity.measurements_file
+        if measured is not None and file is not None:
+            run.write_json(run.root / file, measured)
         run.write_json(run.splits, splits.record())
         run.write_json(
             run.form, {**problem.execution_choice.as_record(), "weights": weights_digest(problem.walk.model)}
@@ -92,20 +91,16 @@ def start_run(folder: Path, settings: RunConfig, splits: Splits, problem: Prunin
     return RunDirectory.open(folder)
 
 
-def read_times(run: RunDirectory) -> dict[str, dict[int, float]]:
-    """What convolutions take in groups, as a run has measured it.
+def remembered_by(run: RunDirectory, settings: RunConfig) -> Remembered:
+    """What a run has measured, so that its search can be resumed without measuring it again."""
+    latency = LatencyModel.from_record(run.read_json(run.latency)) if run.latency.is_file() else None
+    return Remembered(run.scores, latency, measurements_of(run, settings))
 
-    Raises:
-        RunError: If the file is damaged.
-    """
-    record = run.read_json(run.groups)
-    try:
-        return {
-            name: {int(count): float(seconds) for count, seconds in times.items()}
-            for name, times in record["times"].items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{str(run.groups)!r} is damaged ({error!r}). Start a new run.") from None
+
+def measurements_of(run: RunDirectory, settings: RunConfig) -> Any | None:
+    """What the run's granularity has measured (`Granularity.measurements`); None where it measures nothing."""
+    file = GRANULARITIES.find(settings.granularity.name).measurements_file
+    return run.read_json(run.root / file) if file is not None and (run.root / file).is_file() else None
 
 
 def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:

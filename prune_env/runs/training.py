@@ -18,7 +18,7 @@ from prune_env.config import RunConfig
 from prune_env.config.training import TrainingSection
 from prune_env.data import Splits
 from prune_env.evaluation.execution_choice import USUAL_THREADS
-from prune_env.granularity.group.selection import selectors_of
+from prune_env.granularity import Trainable
 from prune_env.models import save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Batches, Epoch, Passes, Trainer, fastest_passes, training_loss
@@ -46,12 +46,12 @@ class TrainingFolder(RunDirectory):
 
     @property
     def selecting(self) -> Path:
-        """The weights of the epoch to keep with the selectors in it, where the training has any."""
+        """The weights of the epoch to keep while parts that are trained beside weights are still in the network."""
         return self.root / "selecting.safetensors"
 
     @property
     def selecting_plan(self) -> Path:
-        """The plan that a training with selectors starts from, which `plan` follows from once they have chosen."""
+        """The plan that a training of more than weights starts from; `plan` follows from it once all is decided."""
         return self.root / "selecting.json"
 
     @property
@@ -77,6 +77,7 @@ def start_training(
     model: nn.Module,
     workers: Workers,
     plan: PruningPlan | None = None,
+    trainable: Trainable | None = None,
 ) -> TrainingFolder:
     """Makes the folder of a new training, with all that it can be taken up from.
 
@@ -87,6 +88,7 @@ def start_training(
         model: The network as it is before.
         workers: Which process this is; the first alone writes.
         plan: What the network was cut by; None for one that was not.
+        trainable: What is trained beside weights; None for nothing.
 
     Raises:
         RunError: If the folder exists or cannot be made.
@@ -97,7 +99,7 @@ def start_training(
             made.write_json(made.splits, splits.record())
             save_weights(model, made.start)
             if plan is not None:
-                made.write_bytes(made.selecting_plan if selectors_of(model) else made.plan, plan.to_json())
+                made.write_bytes(made.plan if trainable is None else made.selecting_plan, plan.to_json())
     workers.agree(None)
     return TrainingFolder(folder)
 
@@ -151,7 +153,7 @@ def train_into(
     workers: Workers,
     validate: Validate,
     teacher: nn.Module | None = None,
-    selector_penalty: float = 0.0,
+    trainable: Trainable | None = None,
 ) -> tuple[list[Epoch], Passes]:
     """Trains a network, or goes on training it, with a checkpoint after each epoch.
 
@@ -164,7 +166,7 @@ def train_into(
         workers: Which process this is among those that share the training.
         validate: Says how good a network is.
         teacher: What the network is to be like; None for nothing.
-        selector_penalty: As `Trainer`.
+        trainable: What is trained beside weights; None for nothing.
 
     Returns:
         What each epoch came to, and how the passes were computed.
@@ -193,8 +195,8 @@ def train_into(
             console.print(f"training in {passes.dtype}, {passes.layout}, {torch.get_num_threads()} threads")
         if teacher is not None:
             teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
-        trainer = Trainer(model, batches, settings, seed, workers, passes, teacher, selector_penalty)
-        kept = folder.selecting if selectors_of(model) else folder.weights
+        trainer = Trainer(model, batches, settings, seed, workers, passes, teacher, trainable)
+        kept = folder.weights if trainable is None else folder.selecting
         epochs: list[Epoch] = []
         if known:
             epochs = known[1]
@@ -218,7 +220,8 @@ def epoch_to_keep(epochs: Sequence[Epoch], planned: int) -> Epoch:
     """Of the second half of a training the epoch that did best on the validation images; before that, the last one.
 
     The network that a training starts from has as a rule been trained on these images: its first epochs still know
-    them by heart, and would win over later ones that are better on any others. Selectors, too, have chosen by then.
+    them by heart, and would win over later ones that are better on any others. What is trained beside weights is
+    decided by then, too.
 
     Args:
         epochs: Those so far, one or more.

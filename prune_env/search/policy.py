@@ -17,9 +17,13 @@ from torch import nn
 from prune_env.common.errors import ConfigError, WeightsError
 from prune_env.common.files import atomic_write
 from prune_env.common.fingerprint import shorten
+from prune_env.config import RunConfig
+from prune_env.config.granularity import GRANULARITIES
+from prune_env.config.older import RENAMED
 from prune_env.env import PruningEnv
 from prune_env.env.observation import FEATURES, FloatArray
 from prune_env.env.trial import Trial
+from prune_env.granularity import Granularity
 
 POLICY_VERSION = 1
 METADATA = "prune_env.policy"
@@ -35,44 +39,47 @@ class Policy:
     Attributes:
         actor: Maps observations float32 [N, len(features)] to actions in [-1, 1], [N, numbers]; bounded by tanh or
             clipped.
-        action: What an action means: ``share``, ``ratio`` or ``pruning_rate``.
-        limits: The settings that its actions were learned with, as `PruningEnv.limits`; what is not named is not known.
+        action: What an action means, one of the granularity's.
+        granularity: The granularity that its actions are for, by name.
+        limits: The settings that its actions were learned with, as `Granularity.limits`; what is not named is not
+            known.
         features: The names of the observation's features, in order.
     """
 
     actor: nn.Sequential
     action: str
+    granularity: str
     limits: Mapping[str, float] = field(default_factory=dict)
     features: tuple[str, ...] = FEATURES
 
-    @property
-    def numbers(self) -> int:
-        """How many numbers an action has: 2 where the second says how many groups."""
-        return [layer.out_features for layer in self.actor if isinstance(layer, nn.Linear)][-1]
-
-    def check(self, granularity: str, limits: Mapping[str, float]) -> None:
+    def check(self, config: RunConfig) -> None:
         """Refuses settings by which the policy's actions would mean something else.
 
         Args:
-            granularity: ``env.granularity``.
-            limits: Settings by which actions are scaled, by name; see `PruningEnv.limits`.
+            config: Settings; ``granularity.action`` does not count.
 
         Raises:
             ConfigError: Names the setting, and the value that the policy was trained with.
         """
-        needed = "group" if self.numbers == 2 or self.action == "pruning_rate" else "channel"
-        if granularity != needed:
+        self._check_granularity(config.granularity.name)
+        for setting in self.limits:
+            section, _, key = setting.partition(".")
+            self._check_limit(setting, getattr(getattr(config, section, None), key, None))
+
+    def _check_granularity(self, given: str) -> None:
+        if given != self.granularity:
             raise ConfigError(
-                f"env.granularity: {granularity} given, but the policy was trained with {needed}. Give "
-                f"env.granularity={needed}."
+                f"granularity.name: {given} given, but the policy was trained with {self.granularity}. Give "
+                f"granularity.name={self.granularity}."
             )
-        for setting, given in limits.items():
-            known = self.limits.get(setting, given)
-            if given != known:
-                raise ConfigError(
-                    f"{setting}: {given} given, but the policy was trained with {known}, by which its actions are "
-                    f"scaled. Give {setting}={known}."
-                )
+
+    def _check_limit(self, setting: str, given: object) -> None:
+        known = self.limits.get(setting, given)
+        if given != known:
+            raise ConfigError(
+                f"{setting}: {given} given, but the policy was trained with {known}, by which its actions are scaled. "
+                f"Give {setting}={known}."
+            )
 
     def act(self, observation: FloatArray) -> FloatArray:
         """The action for one observation [len(features)], float32 [numbers]."""
@@ -85,12 +92,15 @@ class Policy:
         Raises:
             ConfigError: If the environment takes other actions than the policy gives.
         """
-        if env.action != self.action:
+        granularity = env.granularity
+        self._check_granularity(granularity.settings.name)
+        if granularity.action != self.action:
             raise ConfigError(
-                f"env.action: {env.action} given, but the policy was trained with {self.action}. Give "
-                f"env.action={self.action}."
+                f"granularity.action: {granularity.action} given, but the policy was trained with {self.action}. Give "
+                f"granularity.action={self.action}."
             )
-        self.check("channel" if env.problem.groups is None else "group", env.limits)
+        for setting, given in granularity.limits().items():
+            self._check_limit(setting, given)
         observation, _ = env.reset()
         finished = False
         info: dict[str, Any] = {}
@@ -111,6 +121,7 @@ def save_policy(policy: Policy, path: Path) -> None:
     bound = next(name for name, kind in BOUNDS.items() if isinstance(policy.actor[-1], kind))
     about = {
         "version": POLICY_VERSION,
+        "granularity": policy.granularity,
         "action": policy.action,
         "limits": dict(policy.limits),
         "features": policy.features,
@@ -137,7 +148,8 @@ def load_policy(path: str | Path) -> Policy:
     if not isinstance(about, dict) or about.get("version") != POLICY_VERSION:
         found = about.get("version", "none") if isinstance(about, dict) else "none"
         raise WeightsError(f"{path} is a policy of version {found}; this release reads version {POLICY_VERSION}.")
-    if about.get("features") != list(FEATURES) or about.get("action") not in ("share", "ratio", "pruning_rate"):
+    action = about.get("action")
+    if about.get("features") != list(FEATURES) or not isinstance(action, str):
         raise WeightsError(
             f"{path} was trained on another observation (this release has {len(FEATURES)} features: "
             f"{', '.join(FEATURES)}) or with another kind of action. Train a policy with this release."
@@ -151,7 +163,28 @@ def load_policy(path: str | Path) -> Policy:
             f"{path} says that its actions are scaled by {shorten(repr(limits))}, which are not settings with numbers "
             "above 0. The file is damaged; train the policy anew."
         )
-    return Policy(_actor_from(tensors, path, bound), about["action"], limits)
+    actor = _actor_from(tensors, path, bound)
+    granularity = about.get("granularity") or _granularity_of(action, _numbers(actor))
+    if not isinstance(granularity, str):
+        raise WeightsError(
+            f"{path} gives {_numbers(actor)} numbers as an action {shorten(repr(action))}, which no granularity takes. "
+            "Train a policy with this release."
+        )
+    return Policy(actor, action, granularity, {RENAMED.get(name, name): value for name, value in limits.items()})
+
+
+def _granularity_of(action: str, numbers: int) -> str | None:
+    """The granularity that takes so many numbers as such an action; earlier releases did not record it."""
+    for name in GRANULARITIES:
+        granularity: type[Granularity] = GRANULARITIES.find(name)
+        if action in granularity.allowed_actions() and granularity.action_numbers(action) == numbers:
+            return name
+    return None
+
+
+def _numbers(actor: nn.Sequential) -> int:
+    """How many numbers an actor's action has."""
+    return [layer.out_features for layer in actor if isinstance(layer, nn.Linear)][-1]
 
 
 def _is_positive(value: object) -> bool:
@@ -171,7 +204,9 @@ def policy_of(actor: nn.Module, env: PruningEnv, bound: str = "tanh") -> Policy:
     for number, layer in enumerate(layers):
         tensors[f"{number}.weight"] = layer.weight.detach().clone()
         tensors[f"{number}.bias"] = layer.bias.detach().clone()
-    return Policy(_actor_from(tensors, Path("actor"), bound), env.action, env.limits)
+    granularity = env.granularity
+    actor = _actor_from(tensors, Path("actor"), bound)
+    return Policy(actor, granularity.action, granularity.settings.name, dict(granularity.limits()))
 
 
 def _actor_from(tensors: dict[str, torch.Tensor], path: Path, bound: str) -> nn.Sequential:
@@ -199,11 +234,8 @@ def _actor_from(tensors: dict[str, torch.Tensor], path: Path, bound: str) -> nn.
         layer.load_state_dict({"weight": weight, "bias": bias})
         layers += [layer, BOUNDS[bound]() if number == count - 1 else nn.ReLU()]
         width = len(weight)
-    if not layers or width not in (1, 2):
-        raise WeightsError(
-            f"{path}: the policy must end in an action of one number or two; it ends in "
-            f"{width if layers else 'no layer'}."
-        )
+    if not layers:
+        raise WeightsError(f"{path}: the policy must end in an action of one number or more; it has no layer.")
     return nn.Sequential(*layers)
 
 

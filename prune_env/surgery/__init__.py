@@ -1,6 +1,5 @@
-"""Surgery: a plan applied to a network, exact, on copies only, and repairs of what it leaves."""
+"""Surgery: tensors sliced and modules made smaller, exact, on copies only. It knows arrays, not plans."""
 
-from prune_env.surgery.channels import apply_plan, slice_network
-from prune_env.surgery.repair import Repair
+from prune_env.surgery.channels import Repair, Sides, slice_network
 
-__all__ = ["Repair", "apply_plan", "slice_network"]
+__all__ = ["Repair", "Sides", "slice_network"]

@@ -1,74 +1,59 @@
 """Channels cut out of a network: tensors sliced while the module tree is copied, nothing else touched."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
-from prune_env.common.errors import PlanError, PlanMismatchError
-from prune_env.common.fingerprint import fingerprint, first_difference, shorten
+from prune_env.common.errors import PlanError
 from prune_env.common.layers import Convolution, channels_of, is_depthwise
-from prune_env.granularity.group.planned_groups import Grouped, check_grouped, into_groups, places_of, put_in_order
-from prune_env.plan import PlannedGroups, PruningPlan
-from prune_env.surgery.repair import Repair, Sides
+
+Sides = Mapping[str, IntArray]
+"""For each side of one module that is cut, the channels that stay."""
 
 Kept = Mapping[tuple[str, str], IntArray]
 """For each (module, side), some of that module's channels."""
 
-NO_GROUPS: Grouped = MappingProxyType({})
+
+class Repair(Protocol):
+    """Gives layers of a cut network other weights than those that slicing leaves."""
+
+    def tensors(self, name: str, sides: Sides) -> Mapping[str, Tensor]:
+        """The tensors that a cut layer gets instead of the sliced ones, by name.
+
+        Args:
+            name: The layer's dotted name.
+            sides: The channels that stay, for each side that is cut.
+        """
+        ...
 
 
-def apply_plan(plan: PruningPlan, model: nn.Module, repair: Repair | None = None) -> nn.Module:
-    """A physically smaller copy of ``model``, repaired where a repair is given; see `PruningPlan.apply`."""
-    kept = staying(plan, model)
-    small = slice_network(model, kept, repair, plan.grouped)
-    return into_groups(small, model, plan.grouped, kept)
+class Mask(Protocol):
+    """Takes more away from a layer than whole channels, by zeros in its tensors."""
+
+    def masked(
+        self, module: nn.Module, sides: Sides, cut: Callable[[Sides], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """The layer's tensors, of the cut layer's shape.
+
+        Args:
+            module: The dense layer.
+            sides: For each side that is cut, the channels that stay, in order.
+            cut: The layer's tensors at given sides, sliced and repaired.
+        """
+        ...
 
 
-def staying(plan: PruningPlan, model: nn.Module) -> dict[tuple[str, str], IntArray]:
-    """For each (module, side) that a plan cuts or puts in another order: the channels that stay, in order.
+Masks = Mapping[str, Mask]
+"""Masks by layer."""
 
-    Raises:
-        PlanMismatchError: If the plan was made for another network.
-        PlanError: If it contradicts itself.
-    """
-    difference = first_difference(plan.fingerprint, fingerprint(model))
-    if difference is not None:
-        raise PlanMismatchError(
-            f"The plan was made for another network. First module that differs: {difference}. "
-            "Build the network that the plan was made for, or make a plan for this one."
-        )
-    _check_places(plan, model)
-    kept = kept_channels(model, plan.removed_channels())
-    check_grouped(plan, model, kept)
-    return put_in_order(plan, model, kept)
-
-
-def _check_places(plan: PruningPlan, model: nn.Module) -> None:
-    """Refuses a plan whose units claim channels that the network does not have, or one channel twice."""
-    modules = dict(model.named_modules())
-    claimed: dict[tuple[str, str], IntArray] = {}
-    for unit in plan.units:
-        for member in unit.members:
-            size = channels_of(modules[member.module], member.side) if member.module in modules else 0
-            if not member.fits(unit.channels, size):
-                raise PlanError(
-                    f"Unit {shorten(repr(unit.name))} of the plan occupies channels of {shorten(repr(member.module))} "
-                    f"({member.side}) outside its {size} channels. The file is damaged; make the plan anew."
-                )
-            if unit.protected is None:
-                counts = claimed.setdefault((member.module, member.side), np.zeros(size, dtype=np.int64))
-                np.add.at(counts, member.channels(unit.channels).ravel(), 1)
-    for (name, side), counts in claimed.items():
-        if counts.max() > 1:
-            raise PlanError(
-                f"The plan claims channel {counts.argmax()} of {name!r} ({side}) more than once. "
-                "The file is damaged; make the plan anew."
-            )
+NO_MASKS: Masks = MappingProxyType({})
 
 
 def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntArray]:
@@ -100,9 +85,7 @@ def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntA
     return kept
 
 
-def slice_network(
-    model: nn.Module, kept: Kept, repair: Repair | None = None, grouped: Grouped = NO_GROUPS
-) -> nn.Module:
+def slice_network(model: nn.Module, kept: Kept, repair: Repair | None = None, masks: Masks = NO_MASKS) -> nn.Module:
     """A copy of ``model`` in which every module listed in ``kept`` has only its kept channels.
 
     The tree is copied with the sliced tensors already in place of the dense ones, so nothing is copied to be
@@ -112,7 +95,7 @@ def slice_network(
         model: The dense network; it is left untouched.
         kept: The channels that stay.
         repair: What gives the layers that read cut channels other weights; None leaves them sliced.
-        grouped: Groups of convolutions; their kernels for inputs that a group does not read are zero.
+        masks: What is taken away beyond whole channels, by layer.
 
     Returns:
         The smaller network, in the same training mode, on the same device.
@@ -120,13 +103,13 @@ def slice_network(
     cuts: dict[str, dict[str, IntArray]] = {}
     for (name, side), channels in kept.items():
         cuts.setdefault(name, {})[side] = channels
-    for name in grouped:
+    for name in masks:
         cuts.setdefault(name, {})
     modules = dict(model.named_modules())
     sliced: dict[int, Tensor] = {}
     for name, sides in cuts.items():
         own = {**modules[name]._parameters, **modules[name]._buffers}
-        for key, values in cut_tensors(name, modules[name], sides, repair, grouped.get(name)).items():
+        for key, values in cut_tensors(name, modules[name], sides, repair, masks.get(name)).items():
             sliced[id(own[key])] = _like(own[key], values)
     small = copy.deepcopy(model, dict(sliced))
     modules = dict(small.named_modules())
@@ -136,36 +119,17 @@ def slice_network(
 
 
 def cut_tensors(
-    name: str, module: nn.Module, sides: Sides, repair: Repair | None, planned: PlannedGroups | None = None
+    name: str, module: nn.Module, sides: Sides, repair: Repair | None, mask: Mask | None = None
 ) -> dict[str, Tensor]:
-    """The module's own tensors that a cut changes, sliced and repaired, by name."""
-    if planned is not None:
-        return _cut_by_group(name, module, sides, repair, planned)
+    """The module's own tensors that a cut changes, sliced, repaired and masked, by name."""
+    if mask is not None:
+        return mask.masked(module, sides, partial(cut_tensors, name, module, repair=repair))
     sliced = sliced_tensors(module, sides)
     if repair is None:
         return sliced
     own = {**module._parameters, **module._buffers}
     # A repair may compute elsewhere, and in another type.
     return {**sliced, **{key: values.to(own[key]) for key, values in repair.tensors(name, sides).items()}}
-
-
-def _cut_by_group(
-    name: str, module: nn.Module, sides: Sides, repair: Repair | None, planned: PlannedGroups
-) -> dict[str, Tensor]:
-    """As `cut_tensors`: each group is a cut of its own, and what it does not read is zero."""
-    whole = {side: sides.get(side, np.arange(channels_of(module, side))) for side in ("out", "in")}
-    found = sliced_tensors(module, whole)
-    found["weight"].zero_()
-    rows, columns = places_of(whole["out"]), places_of(whole["in"])
-    for filters, inputs in zip(planned.filters, planned.inputs, strict=True):
-        own = {"out": np.array(filters, dtype=np.int64), "in": np.array(inputs, dtype=np.int64)}
-        part = cut_tensors(name, module, own, repair)
-        there = torch.as_tensor(rows[own["out"]], device=found["weight"].device)
-        read = torch.as_tensor(columns[own["in"]], device=found["weight"].device)
-        found["weight"][there[:, None], read] = part["weight"]
-        if "bias" in found:
-            found["bias"][there] = part["bias"]
-    return found
 
 
 def sliced_tensors(module: nn.Module, sides: Sides) -> dict[str, Tensor]:
@@ -234,6 +198,34 @@ _SIZES = {
     "in": ("in_channels", "in_features"),
     "out": ("out_channels", "out_features", "num_features", "num_parameters"),
 }
+
+
+def takes_any_order(module: nn.Module) -> bool:
+    """Whether a module can take the channels of a unit in any order."""
+    own_slots = getattr(module, "groups", 1) > 1 and not is_depthwise(module)
+    return not hasattr(module, "keep_outputs") and not own_slots
+
+
+def kept_side(module: nn.Module, kept: Kept, name: str, side: str) -> IntArray:
+    """The channels of one side that stay, all of them where it is not cut."""
+    whole: IntArray = np.arange(channels_of(module, side), dtype=np.int64)
+    return kept.get((name, side), whole)
+
+
+def places_of(channels: IntArray) -> IntArray:
+    """Where each channel is in a list of some, by its number; meaningless for those that are not in it."""
+    places: IntArray = np.zeros(int(channels.max()) + 1, dtype=np.int64)
+    places[channels] = np.arange(len(channels))
+    return places
+
+
+def replaced(network: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    """The network with another module in a place, changed in place; the module where it is all of the network."""
+    if not name:
+        return module
+    parent, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, module)
+    return network
 
 
 def _as_index(channels: IntArray | None, module: nn.Module) -> Tensor | None:

@@ -18,9 +18,9 @@ from prune_env.walk.unit import Unit
 
 Metric = Literal["macs", "params"]
 """Costs that are counted."""
-Counts = Mapping[str, int]
-"""A number for each of some convolutions, by name."""
-NO_COUNTS: Counts = MappingProxyType({})
+Weights = Mapping[str, int]
+"""Elements of the weight tensors of edited layers, by layer."""
+NO_EDITS: Weights = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -64,20 +64,12 @@ class LayerCost:
     depthwise: bool
     bias: bool
 
-    def weights(self, widths: Sequence[int], groups: int | None = None, reads: int | None = None) -> int:
-        """Elements of the weight tensor at the given widths and group count.
-
-        Args:
-            widths: Of all units.
-            groups: The group count; None for the dense layer's.
-            reads: Inputs that each group reads; None for its share of them.
-        """
+    def weights(self, widths: Sequence[int]) -> int:
+        """Elements of the weight tensor at the widths of all units."""
         outputs = self.outputs.at(widths)
         if self.depthwise:
             return self.kernel * outputs
-        if reads is not None:
-            return self.kernel * reads * outputs
-        return self.kernel * self.inputs.at(widths) * outputs // (groups or self.groups)
+        return self.kernel * self.inputs.at(widths) * outputs // self.groups
 
 
 @dataclass(frozen=True)
@@ -103,20 +95,20 @@ class CostModel:
     vectors: tuple[VectorCost, ...]
     fixed_params: int
 
-    def macs(self, widths: Sequence[int], groups: Counts = NO_COUNTS, reads: Counts = NO_COUNTS) -> int:
-        """Multiply-adds for one image when unit number u keeps ``widths[u]`` channels."""
-        return sum(layer.positions * self._weights(layer, widths, groups, reads) for layer in self.layers)
+    def macs(self, widths: Sequence[int], edited: Weights = NO_EDITS) -> int:
+        """Multiply-adds for one image when unit number u keeps ``widths[u]`` channels, some layers edited."""
+        return sum(layer.positions * self._weights(layer, widths, edited) for layer in self.layers)
 
-    def params(self, widths: Sequence[int], groups: Counts = NO_COUNTS, reads: Counts = NO_COUNTS) -> int:
-        """Parameters (buffers not counted) when unit number u keeps ``widths[u]`` channels."""
-        weights = sum(self._weights(layer, widths, groups, reads) for layer in self.layers)
+    def params(self, widths: Sequence[int], edited: Weights = NO_EDITS) -> int:
+        """Parameters (buffers not counted) when unit number u keeps ``widths[u]`` channels, some layers edited."""
+        weights = sum(self._weights(layer, widths, edited) for layer in self.layers)
         biases = sum(layer.outputs.at(widths) for layer in self.layers if layer.bias)
         vectors = sum(vector.per_channel * vector.extent.at(widths) for vector in self.vectors)
         return self.fixed_params + weights + biases + vectors
 
     @staticmethod
-    def _weights(layer: LayerCost, widths: Sequence[int], groups: Counts, reads: Counts) -> int:
-        return layer.weights(widths, groups.get(layer.name), reads.get(layer.name))
+    def _weights(layer: LayerCost, widths: Sequence[int], edited: Weights) -> int:
+        return edited[layer.name] if layer.name in edited else layer.weights(widths)
 
     def cost(self, metric: Metric, widths: Sequence[int]) -> int:
         """MACs or params at the given widths."""

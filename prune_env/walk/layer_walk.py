@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from prune_env.common.errors import UserError, suggest
 from prune_env.common.fingerprint import fingerprint
 from prune_env.common.layers import Convolution
-from prune_env.plan import PlannedBudget, PlannedCosts, PlannedGroups, PruningPlan
+from prune_env.plan import Edit, Edits, PlannedBudget, PlannedCosts, PruningPlan
+from prune_env.plan.edits import NO_EDITS
 from prune_env.walk.costs import CostModel, Metric, build_cost_model
 from prune_env.walk.coupling import find_units
 from prune_env.walk.planned import planned_unit
@@ -137,63 +138,35 @@ class LayerWalk:
             raise UserError(f"There is no unit {name!r}: {suggest(name, (unit.name for unit in self.units))}.")
         return numbers
 
-    def macs(
-        self,
-        widths: Mapping[str, int] | None = None,
-        groups: Mapping[str, int] | None = None,
-        reads: Mapping[str, int] | None = None,
-    ) -> int:
+    def macs(self, widths: Mapping[str, int] | None = None, edits: Edits = NO_EDITS) -> int:
         """Multiply-adds of convolution and linear layers for one image.
 
         Args:
             widths: Channels that stay, by unit name; units that are not named are dense.
-            groups: Group counts by convolution name; convolutions that are not named keep theirs.
-            reads: Input channels that each group reads, by convolution name; its share of them where not given.
+            edits: What is done to layers beyond whole channels, by layer.
 
         Returns:
-            The exact count of the network cut to these widths and groups.
+            The exact count of the network cut to these widths, with these edits.
+
+        Raises:
+            UserError: If there is no such unit or layer, or a width is not allowed.
         """
         numbers = self.width_list(widths)
-        groups, reads = groups or {}, reads or {}
-        self._check_groups(groups, reads, numbers)
-        return self.cost_model.macs(numbers, groups, reads)
+        return self.cost_model.macs(numbers, self._edited(numbers, edits))
 
-    def params(
-        self,
-        widths: Mapping[str, int] | None = None,
-        groups: Mapping[str, int] | None = None,
-        reads: Mapping[str, int] | None = None,
-    ) -> int:
-        """Parameters at the given widths and groups, as `macs`; buffers are not counted."""
+    def params(self, widths: Mapping[str, int] | None = None, edits: Edits = NO_EDITS) -> int:
+        """Parameters at the given widths, with the given edits, as `macs`; buffers are not counted."""
         numbers = self.width_list(widths)
-        groups, reads = groups or {}, reads or {}
-        self._check_groups(groups, reads, numbers)
-        return self.cost_model.params(numbers, groups, reads)
+        return self.cost_model.params(numbers, self._edited(numbers, edits))
 
-    def _check_groups(self, groups: Mapping[str, int], reads: Mapping[str, int], numbers: list[int]) -> None:
-        modules = dict(self.model.named_modules())
-        layers = {layer.name: layer for layer in self.cost_model.layers if isinstance(modules[layer.name], Convolution)}
-        for name, count in groups.items():
+    def _edited(self, numbers: list[int], edits: Edits) -> dict[str, int]:
+        layers = {layer.name: layer for layer in self.cost_model.layers}
+        for name in edits:
             if name not in layers:
-                raise UserError(f"There is no convolution {name!r} to group: {suggest(name, layers)}.")
-            sizes = layers[name].inputs.at(numbers), layers[name].outputs.at(numbers)
-            if layers[name].depthwise and count != sizes[0]:
-                raise UserError(
-                    f"{name!r}: group count {count} given; it is depthwise and has as many groups as channels. "
-                    "Leave it out."
-                )
-            divided = sizes if name not in reads else sizes[1:]
-            if count < 1 or any(size % count for size in divided):
-                raise UserError(
-                    f"{name!r}: group count {count} given; it must divide the {sizes[0]} input and the {sizes[1]} "
-                    "output channels that stay."
-                )
-        for name, count in reads.items():
-            if name not in groups:
-                raise UserError(f"{name!r}: {count} inputs a group given, but no group count.")
-            most = layers[name].inputs.at(numbers)
-            if not 1 <= count <= most:
-                raise UserError(f"{name!r}: {count} inputs a group given; allowed are 1 to the {most} that stay.")
+                raise UserError(f"There is no layer {name!r} to edit: {suggest(name, layers)}.")
+        return {
+            name: edit.weights(layers[name].kernel, layers[name].inputs.at(numbers)) for name, edit in edits.items()
+        }
 
     def reach(self, metric: Metric = "macs", least: Mapping[str, int] | None = None) -> float:
         """The share of the dense cost that the free units can take away, cut to ``least`` (one channel each)."""
@@ -226,47 +199,43 @@ class LayerWalk:
             unit.name: best_channels(scores.get(unit.name), unit, width)
             for unit, width in zip(self.units, numbers, strict=True)
         }
-        return self.plan_keeping(kept, {}, budget, provenance)
+        return self.plan_keeping(kept, NO_EDITS, budget, provenance)
 
     def plan_keeping(
         self,
         kept: Mapping[str, Sequence[int]],
-        grouped: Mapping[str, PlannedGroups],
+        edits: Edits = NO_EDITS,
         budget: PlannedBudget | None = None,
         provenance: Mapping[str, str | int | float | None] | None = None,
     ) -> PruningPlan:
-        """The plan that keeps given channels, with convolutions in given groups.
+        """The plan that keeps given channels and makes given edits.
 
         Args:
             kept: The channels that stay, by unit name; units that are not named are dense.
-            grouped: The groups of convolutions that fall into some.
+            edits: What is done to layers beyond whole channels, by layer.
             budget: As `plan`.
             provenance: As `plan`.
         """
         widths = {name: len(channels) for name, channels in kept.items()}
-        groups = {name: len(planned.inputs) for name, planned in grouped.items()}
-        reads = {name: len(planned.inputs[0]) for name, planned in grouped.items()}
+        by_kind: dict[str, dict[str, Edit]] = {}
+        for name, edit in edits.items():
+            by_kind.setdefault(edit.kind, {})[name] = edit
         return PruningPlan(
             units=[planned_unit(unit, kept.get(unit.name, range(unit.channels))) for unit in self.units],
-            grouped=dict(grouped),
-            costs=self.costs(widths, groups, reads),
+            edits=by_kind,
+            costs=self.costs(widths, edits),
             budget=budget,
             provenance=dict(provenance or {}),
             fingerprint=dict(self.fingerprint),
         )
 
-    def costs(
-        self,
-        widths: Mapping[str, int],
-        groups: Mapping[str, int] | None = None,
-        reads: Mapping[str, int] | None = None,
-    ) -> PlannedCosts:
-        """MACs and params, dense and at the given widths and groups; see `macs`."""
+    def costs(self, widths: Mapping[str, int], edits: Edits = NO_EDITS) -> PlannedCosts:
+        """MACs and params, dense and at the given widths with the given edits; see `macs`."""
         return PlannedCosts(
             dense_macs=self.macs(),
-            macs=self.macs(widths, groups, reads),
+            macs=self.macs(widths, edits),
             dense_params=self.params(),
-            params=self.params(widths, groups, reads),
+            params=self.params(widths, edits),
         )
 
     def magnitudes(self, unit: Unit, power: int = 1) -> npt.NDArray[np.float64]:

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from prune_env.common.fingerprint import fingerprint as fingerprint
-from prune_env.common.fingerprint import first_difference as first_difference
 from prune_env.plan import PlannedMember, PlannedUnit
 from prune_env.walk.unit import Unit
 

@@ -20,7 +20,7 @@ from prune_env.budget.cost_form import cost_form
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import BudgetError
 from prune_env.data import ArraySource, LabelledArrays, make_splits
-from prune_env.env.builders import make_problem
+from prune_env.env.builders import build_problem
 from prune_env.walk.costs import Metric
 
 METRICS: tuple[Metric, ...] = ("macs", "params")
@@ -397,7 +397,7 @@ class TestABudgetOutOfReach:
         source = ArraySource("noise", 2, arrays, arrays, (0.5, 0.5), (0.25, 0.25))
         config = digits_config("budget.keep=0.001", f"sensitivity.enabled={sensitivity}", "data.calibration_images=8")
         with pytest.raises(BudgetError, match="Reachable are"):
-            make_problem(config, make_splits(source, 20, 8, seed=0), model)
+            build_problem(config, make_splits(source, 20, 8, seed=0), model)
         sizes = {size for size, _ in model.passes}
         assert 1 in sizes, "the network was not even traced"
         assert 20 not in sizes, "the reward set was evaluated"

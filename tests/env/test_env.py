@@ -31,7 +31,7 @@ from zoo import Net, conv
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import BudgetError, ConfigError
 from prune_env.data import Splits
-from prune_env.env.builders import make_problem
+from prune_env.env.builders import build_problem
 from prune_env.env.problem import PruningProblem
 
 FULL = {"stem": 8, "down": 12, "up": 16, "mid": 24, "fc": CLASSES}
@@ -182,7 +182,7 @@ class TestAnEpisode:
         splits = Splits(
             source, whole.reward_indices, whole.calibration_indices, whole.train_indices, whole.test_indices
         )
-        problem = make_problem(digits_config(), splits, trained_digits())
+        problem = build_problem(digits_config(), splits, trained_digits())
         episode(PruningEnv(problem=problem), [0.0] * 12)
         assert source.loaded["test"] == []
         searched = {*whole.reward_indices.tolist(), *whole.calibration_indices.tolist()}

@@ -20,7 +20,8 @@ from toy import (
 
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import EvaluationError, ModelError
-from prune_env.env.builders import device_of, load_model, load_splits, make_problem
+from prune_env.env.builders import build_problem
+from prune_env.env.loading import device_of, load_model, load_splits
 from prune_env.env.observation import STATIC
 from prune_env.env.trial import Trial
 from rewards import Outcome, RewardError, make_reward
@@ -142,7 +143,7 @@ class TestMakingATask:
             "sensitivity.probe_keep=0.5",
             "seed=7",
         )
-        problem = make_problem(config, digits_splits(), trained_digits())
+        problem = build_problem(config, digits_splits(), trained_digits())
         assert (problem.budget.metric, problem.budget.keep, problem.budget.round_to) == ("params", 0.4, 4)
         assert problem.budget.least.tolist() == [4 * math.ceil(c / 16) for c in problem.budget.channels]
         assert "layer1.0.conv1" not in {unit.name for unit in problem.walk.free}
@@ -175,7 +176,7 @@ class TestMakingATask:
         with torch.no_grad():
             model.layer1[0].conv1.weight[0] = math.nan
         with pytest.raises(ModelError, match=r"'layer1\.0\.conv1\.weight' holds .* not finite.*Check the weights"):
-            make_problem(config, digits_splits(), model)
+            build_problem(config, digits_splits(), model)
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
     def test_on_a_gpu_that_is_not_there_is_refused(self) -> None:

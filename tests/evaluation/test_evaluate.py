@@ -30,7 +30,8 @@ from prune_env import LayerWalk, PruningPlan
 from prune_env.batch_norm.recalibration import BatchNorm
 from prune_env.common.errors import EvaluationError, ModelError
 from prune_env.data import ImageSet
-from prune_env.env.builders import load_splits, make_problem
+from prune_env.env.builders import build_problem
+from prune_env.env.loading import load_splits
 from prune_env.evaluation.evaluator import Evaluator, Measurement, measure_accuracy
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.logits import check_output
@@ -268,7 +269,7 @@ class TestTheOutput:
 def test_reward_calibration_and_test_images_are_three_disjoint_sets_and_those_of_the_splits() -> None:
     config = digits_config("form={layout: channels_last, dtype: float32, folded: true, batch: 64, threads: 1}")
     splits = load_splits(config)
-    evaluator = make_problem(config, splits, trained_digits()).evaluator
+    evaluator = build_problem(config, splits, trained_digits()).evaluator
     reward, calibration = set(splits.reward_indices.tolist()), set(splits.calibration_indices.tolist())
     assert not reward & calibration
     assert not (reward | calibration) & set(splits.train_indices.tolist())

@@ -16,7 +16,7 @@ from prune_env.budget import Budget
 from prune_env.config.sections import ExecutionSection
 from prune_env.criteria import ScoringContext, score_channels
 from prune_env.data import ImageSet
-from prune_env.env.builders import make_problem
+from prune_env.env.builders import build_problem
 from prune_env.evaluation import execution_choice as execution_choice
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
@@ -268,7 +268,7 @@ class TestBfloat16:
 
 class TestATask:
     def test_holds_the_choice_and_evaluates_in_its_form(self) -> None:
-        problem = make_problem(digits_config(GIVEN), digits_splits(), trained_digits())
+        problem = build_problem(digits_config(GIVEN), digits_splits(), trained_digits())
         assert problem.execution_choice is not None
         assert problem.execution_choice.reason == "given"
         assert (
@@ -280,7 +280,7 @@ class TestATask:
     def test_measures_what_the_config_leaves_open(self, folder: Path) -> None:
         config = digits_config("form={layout: channels_last, batch: 64, threads: 1}", "search.evaluations=10")
         heard: list[str] = []
-        problem = make_problem(config, digits_splits(), trained_digits(), heard.append)
+        problem = build_problem(config, digits_splits(), trained_digits(), heard.append)
         assert problem.execution_choice is not None
         assert (problem.execution_choice.reason, len(list(folder.iterdir()))) == ("measured", 1)
         assert problem.evaluator.form == problem.execution_choice.form

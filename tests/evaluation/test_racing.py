@@ -10,7 +10,8 @@ from toy import SIDE, digits_config, digits_splits, image_set, random_plans, toy
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import ConfigError
 from prune_env.data import ImageSet
-from prune_env.env.builders import check_names, make_problem
+from prune_env.env.builders import build_problem
+from prune_env.env.loading import check_names
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.evaluation import racing
@@ -193,7 +194,10 @@ class TestATaskThatRaces:
 class TestTheConfig:
     def test_with_ones_own_reward_is_refused_with_the_way_out(self) -> None:
         config = digits_config("search.racing=true", "reward.name=test_task:broken")
-        for refuse in (lambda: check_names(config), lambda: make_problem(config, digits_splits(), torch.nn.Identity())):
+        for refuse in (
+            lambda: check_names(config),
+            lambda: build_problem(config, digits_splits(), torch.nn.Identity()),
+        ):
             with pytest.raises(
                 ConfigError, match=r"search\.racing: true .*'test_task:broken'.*Set search\.racing to f"
             ):

@@ -3,7 +3,8 @@
 import pytest
 
 from prune_env.config import RunConfig
-from prune_env.env.builders import load_model, load_splits, trace
+from prune_env.env.builders import trace
+from prune_env.env.loading import load_model, load_splits
 from prune_env.protection.feature_ranks import feature_map_ranks
 from prune_env.protection.sensitivity import find_sensitive_layers
 

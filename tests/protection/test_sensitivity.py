@@ -13,7 +13,8 @@ from zoo import Net, conv, imprint, randomise
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import BudgetError, EvaluationError
 from prune_env.data import ImageSet, load_source
-from prune_env.env.builders import load_splits, make_problem
+from prune_env.env.builders import build_problem
+from prune_env.env.loading import load_splits
 from prune_env.protection.feature_ranks import LayerRanks, feature_map_ranks
 from prune_env.protection.sensitivity import LayerEvidence, SensitivityReport, find_sensitive_layers
 
@@ -340,7 +341,7 @@ class TestTheConfig:
     @staticmethod
     def report_of(*overrides: str) -> SensitivityReport | None:
         config = digits_config("sensitivity.probe_keep=null", "budget.keep=0.95", *overrides)
-        return make_problem(config, load_splits(config), trained_digits()).report
+        return build_problem(config, load_splits(config), trained_digits()).report
 
     def test_sets_both_thresholds(self) -> None:
         report = self.report_of("sensitivity.rank_threshold=0.85", "sensitivity.layer_threshold=0.6")
@@ -366,7 +367,7 @@ class TestTheConfig:
         splits = load_splits(config)
         handle = model.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
         try:
-            make_problem(config, splits, model)
+            build_problem(config, splits, model)
         finally:
             handle.remove()
         assert 10 in counts
@@ -381,7 +382,7 @@ class TestTheConfig:
             "sensitivity.rank_threshold=1", "sensitivity.layer_threshold=0", f"env.protect={json.dumps(stage3)}"
         )
         with pytest.raises(BudgetError, match=r"Nothing .*can be pruned.*conv1: sensitive: \d+% of the maps of"):
-            make_problem(config, digits_splits(), trained_digits())
+            build_problem(config, digits_splits(), trained_digits())
 
     def test_keeps_sensitive_units_at_full_width_through_an_episode(self) -> None:
         config = digits_config(
@@ -390,7 +391,7 @@ class TestTheConfig:
             "sensitivity.probe_keep=null",
             "budget.keep=0.9",
         )
-        problem = make_problem(config, load_splits(config), trained_digits())
+        problem = build_problem(config, load_splits(config), trained_digits())
         assert problem.report is not None
         sensitive = set(problem.report.sensitive)
         assert sensitive, "nothing is sensitive"

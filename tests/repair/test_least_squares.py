@@ -9,7 +9,8 @@ from zoo import body, conv, small_images
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.criteria.patch_covariance import patches
-from prune_env.env.builders import load_splits, make_repair
+from prune_env.env.builders import make_repair
+from prune_env.env.loading import load_splits
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.repair.least_squares import LeastSquares

@@ -24,7 +24,7 @@ from toy import WatchedSource
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.data import Splits
-from prune_env.env.builders import load_splits
+from prune_env.env.loading import load_splits
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.models import build_model, load_weights
 from prune_env.recover import Epoch, Trainer

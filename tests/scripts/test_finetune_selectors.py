@@ -20,7 +20,8 @@ from prune_env import PruningPlan
 from prune_env.budget import Budget
 from prune_env.common.errors import RunError
 from prune_env.data import load_source
-from prune_env.env.builders import load_splits, trace
+from prune_env.env.builders import trace
+from prune_env.env.loading import load_splits
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.gathered import GatheredConv2d

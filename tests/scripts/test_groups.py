@@ -472,7 +472,7 @@ def test_a_policy_is_refused_under_other_limits_before_the_task_is_made(
     override: str,
     known: str,
 ) -> None:
-    monkeypatch.setattr("scripts.replay.make_problem", None)
+    monkeypatch.setattr("scripts.replay.build_problem", None)
     said = refused("replay", runs[action].policy, config, GROUPED, override)
     setting, given = override.split("=")
     assert f"{setting}: {given} given, but the policy was trained with {known}" in said

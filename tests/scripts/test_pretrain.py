@@ -11,7 +11,7 @@ import torch
 from toy import digits_config
 
 from prune_env.common.errors import ConfigError
-from prune_env.env.builders import load_splits
+from prune_env.env.loading import load_splits
 from prune_env.evaluation.evaluator import measure_accuracy
 from prune_env.models import build_model
 from prune_env.recover import Epoch, Trainer, Workers

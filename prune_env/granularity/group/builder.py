@@ -1,18 +1,20 @@
-"""Drafts: plans in the making, one free unit decided after the other, such that the finished plan meets the budget."""
+"""Widths and group counts: plans in the making whose convolutions fall into groups."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import lcm
+from typing import Any
 
 import numpy as np
 
 from prune_env.budget import Budget
 from prune_env.common.arrays import IntArray
-from prune_env.granularity.channel import PlanBuilder
+from prune_env.granularity.builder import PlanBuilder
+from prune_env.granularity.group.edit import GroupEdit
 from prune_env.granularity.group.gathered import GroupSpec
 from prune_env.granularity.group.grouping import Groupable, Grouping, nearest_count, planned
 from prune_env.granularity.group.kernel_scores import KernelScores
 from prune_env.granularity.group.unread import channels_read
-from prune_env.plan import PlannedGroups
+from prune_env.plan import Edits
 from prune_env.walk import Scores, best_channels
 from prune_env.walk.unit import Unit
 
@@ -30,15 +32,14 @@ class GroupPlanBuilder(PlanBuilder):
         kernels: One score per kernel of each of the convolutions.
 
     Attributes:
-        kept: Channels of each free unit that stay; all of those undecided.
         grouped: The groups so far, by convolution.
     """
 
     def __init__(self, budget: Budget, grouping: Grouping, scores: Scores, kernels: KernelScores) -> None:
         super().__init__(budget)
         self.grouping = grouping
-        self.kept: dict[str, IntArray] = {unit.name: np.arange(unit.channels) for unit in budget.units}
-        self.grouped: dict[str, PlannedGroups] = {}
+        self._kept: dict[str, IntArray] = {unit.name: np.arange(unit.channels) for unit in budget.units}
+        self.grouped: dict[str, GroupEdit] = {}
         self._scores = scores
         self._kernels = kernels
         self._whole = budget
@@ -46,18 +47,28 @@ class GroupPlanBuilder(PlanBuilder):
         self._numbers = {unit.name: number for number, unit in enumerate(budget.units)}
         self._convolutions = {found.name: found for found in grouping.convolutions}
 
-    def groups_of(self, number: int) -> dict[str, int]:
-        """As `PlanBuilder.groups_of`."""
-        return {found.name: self._specs[found.name].groups for found in self.grouping.by_step[number]}
+    @property
+    def kept(self) -> Mapping[str, IntArray]:
+        """The channels of each free unit that stay, ascending; all of those undecided."""
+        return self._kept
 
-    def decide(self, keep: float, groups: float = 1.0) -> None:
+    @property
+    def edits(self) -> Edits:
+        """The groups so far, by convolution."""
+        return self.grouped
+
+    def decided(self, number: int) -> Mapping[str, Any]:
+        """``groups``: the group counts of the convolutions that were decided with a unit, by name."""
+        return {"groups": {found.name: self._specs[found.name].groups for found in self.grouping.by_step[number]}}
+
+    def decide(self, numbers: Sequence[float]) -> None:
         """Decides the next unit.
 
         Args:
-            keep: Its keep ratio, before rounding and clipping.
-            groups: Into how many groups its convolutions should fall, 1 or more; each has the count nearest to it that
-                divides what it then reads and writes.
+            numbers: Its keep ratio, and into how many groups its convolutions should fall, 1 or more; each convolution
+                gets the nearest count that divides what it then reads and writes.
         """
+        keep, groups = numbers
         budget, number = self.budget, self.number
         unit, least = budget.units[number], int(budget.least[number])
         width = budget.allowed(number, keep * unit.channels)
@@ -78,7 +89,7 @@ class GroupPlanBuilder(PlanBuilder):
 
     def _sizes(self, found: Groupable, widths: Mapping[str, int]) -> tuple[int, int]:
         """Input and output channels of a convolution, with the widths that are decided and those given."""
-        kept = {**self.kept, **{name: self.kept[name][:width] for name, width in widths.items()}}
+        kept = {**self._kept, **{name: self._kept[name][:width] for name, width in widths.items()}}
         inputs, outputs = (len(self.grouping.kept(found, side, kept)) for side in ("in", "out"))
         return inputs, outputs
 
@@ -94,7 +105,7 @@ class GroupPlanBuilder(PlanBuilder):
 
     def _settle(self, specs: Mapping[str, GroupSpec], width: int) -> None:
         unit = self.budget.units[self.number]
-        self.kept[unit.name] = np.array(best_channels(self._scores[unit.name], unit, width))
+        self._kept[unit.name] = np.array(best_channels(self._scores[unit.name], unit, width))
         self._specs.update(specs)
         self._close(width)
         # The last one first: what it does not read changes what those before it write.
@@ -108,24 +119,24 @@ class GroupPlanBuilder(PlanBuilder):
     def _is_whole(self, found: Groupable) -> bool:
         """Whether a convolution is one group that reads all there is."""
         spec = self._specs[found.name]
-        return spec.groups == 1 and spec.inputs >= len(self.grouping.kept(found, "in", self.kept))
+        return spec.groups == 1 and spec.inputs >= len(self.grouping.kept(found, "in", self._kept))
 
     def _group(self, found: Groupable) -> None:
         """Shares out a convolution's filters and inputs, and cuts what it alone would have read."""
         spec = self._specs[found.name]
-        ins, outs = (self.grouping.kept(found, side, self.kept) for side in ("in", "out"))
+        ins, outs = (self.grouping.kept(found, side, self._kept) for side in ("in", "out"))
         if self._is_whole(found):
             self.grouped.pop(found.name, None)
             return
         scores = self._kernels[found.name]
         self.grouped[found.name] = planned(scores, spec.groups, spec.inputs, found.reorders, ins, outs)
         for unit, _ in found.reads:
-            if unit.name in self.kept:
+            if unit.name in self._kept:
                 self._narrow(unit)
 
     def _narrow(self, unit: Unit) -> None:
         """Cuts channels of a unit that no group reads, as many as leave what writes them in its groups."""
-        kept = self.kept[unit.name]
+        kept = self._kept[unit.name]
         read = channels_read(self.grouping.walk.model, unit.members, self.grouped)
         if read is None:
             return
@@ -138,7 +149,7 @@ class GroupPlanBuilder(PlanBuilder):
         if width >= len(kept):
             return
         worst = unread[np.argsort(self._scores[unit.name][unread], kind="stable")[: len(kept) - width]]
-        self.kept[unit.name] = np.setdiff1d(kept, worst, assume_unique=True)
+        self._kept[unit.name] = np.setdiff1d(kept, worst, assume_unique=True)
         self.widths[self._numbers[unit.name]] = width
         for found in writers:
             if found.name in self.grouped:

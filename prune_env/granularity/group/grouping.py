@@ -14,9 +14,9 @@ from scipy.optimize import linear_sum_assignment
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.layers import channels_of
+from prune_env.granularity.group.edit import GroupEdit, why_not_groupable
 from prune_env.granularity.group.gathered import choose_inputs, possible_groups
-from prune_env.granularity.group.planned_groups import follows, why_not_groupable
-from prune_env.plan import PlannedGroups
+from prune_env.surgery.channels import takes_any_order
 from prune_env.walk import LayerWalk
 from prune_env.walk.unit import Member, Unit
 
@@ -120,7 +120,7 @@ def _reorders(walk: LayerWalk, name: str, writes: list[tuple[Unit, Member]]) -> 
     layers = {layer.name: layer for layer in walk.cost_model.layers}
     for member in unit.members:
         module = walk.model.get_submodule(member.module)
-        if not follows(module) or len(_touching(walk, member.module, member.side)) > 1:
+        if not takes_any_order(module) or len(_touching(walk, member.module, member.side)) > 1:
             return False
         if member.index.size != channels_of(module, member.side):
             return False
@@ -180,7 +180,7 @@ def _inputs(scores: npt.NDArray[np.float64], filters: list[IntArray], reads: int
 
 def planned(
     scores: npt.NDArray[np.float64], count: int, reads: int, reorders: bool, ins: IntArray, outs: IntArray
-) -> PlannedGroups:
+) -> GroupEdit:
     """The groups of a convolution as a plan has them.
 
     Args:
@@ -192,6 +192,4 @@ def planned(
         outs: Output channels that stay.
     """
     filters, inputs = share_out(scores[np.ix_(outs, ins)], count, reads, reorders)
-    return PlannedGroups(
-        inputs=[ins[read].tolist() for read in inputs], filters=[outs[own].tolist() for own in filters]
-    )
+    return GroupEdit(inputs=[ins[read].tolist() for read in inputs], filters=[outs[own].tolist() for own in filters])

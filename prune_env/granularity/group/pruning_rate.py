@@ -1,6 +1,6 @@
 """AGSPRL's mode: a kernel pruning rate is decided of each unit, and groups follow from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 from prune_env.budget import Budget
@@ -64,11 +64,12 @@ class RatePlanBuilder(GroupPlanBuilder):
 
     def _cost_undecided_whole(self) -> int:
         undecided = [found for step in self.grouping.by_step[self.number :] for found in step]
-        whole = {found.name: GroupSpec(1, len(self.grouping.kept(found, "in", self.kept))) for found in undecided}
+        whole = {found.name: GroupSpec(1, len(self.grouping.kept(found, "in", self._kept))) for found in undecided}
         return self._reading(whole).form.cost(self.widths)
 
-    def decide(self, keep: float, groups: float = 1.0) -> None:  # noqa: ARG002  (they follow)
+    def decide(self, numbers: Sequence[float]) -> None:
         """Decides the next unit: the share of the kernels of its convolutions that stays, one less the pruning rate."""
+        (keep,) = numbers
         unit = self.budget.units[self.number]
         keep = min(1.0, max(self.least, keep))
         while True:
@@ -76,7 +77,7 @@ class RatePlanBuilder(GroupPlanBuilder):
             if keep <= self.least or self._fits(specs, int(self.widths[self.number])):
                 break
             keep = max(self.least, keep - RATE_STEP)
-        self._settle(specs, len(self.kept[unit.name]))
+        self._settle(specs, len(self._kept[unit.name]))
         self.previous = keep
 
     def _configured(self, found: Groupable, keep: float) -> GroupSpec:

@@ -5,13 +5,13 @@ import copy
 import numpy as np
 from torch import nn
 
+from prune_env.granularity.group.edit import GroupEdit, groups_of
 from prune_env.granularity.group.gathered import GroupSpec
-from prune_env.granularity.group.planned_groups import into_groups, kept_side, places_of, replaced
 from prune_env.granularity.group.selectors import GroupPrunedConv2d
 from prune_env.granularity.group.unread import without_unread
-from prune_env.plan import PlannedGroups, PruningPlan
-from prune_env.surgery.channels import slice_network, staying
-from prune_env.surgery.repair import Repair
+from prune_env.plan import PruningPlan
+from prune_env.plan.apply import edited, staying
+from prune_env.surgery.channels import Repair, kept_side, places_of, replaced, slice_network
 from prune_env.walk import LayerWalk
 
 
@@ -24,10 +24,10 @@ def apply_with_selectors(plan: PruningPlan, model: nn.Module, repair: Repair | N
         repair: What gives the layers that read cut channels other weights; None leaves them sliced.
     """
     small = slice_network(model, staying(plan, model), repair)
-    for name, planned in plan.grouped.items():
+    for name, planned in groups_of(plan).items():
         convolution = small.get_submodule(name)
         assert isinstance(convolution, nn.Conv2d)
-        spec = GroupSpec(len(planned.inputs), len(planned.inputs[0]))
+        spec = GroupSpec(planned.groups, planned.reads)
         small = replaced(small, name, GroupPrunedConv2d.from_conv(convolution, spec).train(small.training))
     return small
 
@@ -49,19 +49,19 @@ def without_selectors(
         The network as the new plan's ``apply`` would make it, with its own weights; the new plan.
     """
     model = walk.model
-    network, grouped, kept = copy.deepcopy(trained), dict(plan.grouped), staying(plan, model)
-    for name, planned in plan.grouped.items():
+    network, grouped, kept = copy.deepcopy(trained), groups_of(plan), staying(plan, model)
+    for name, planned in groups_of(plan).items():
         layer = network.get_submodule(name)
         assert isinstance(layer, GroupPrunedConv2d)
         places = kept_side(model.get_submodule(name), kept, name, "in")
         inputs = [np.sort(places[chosen]).tolist() for chosen in layer.chosen]
-        grouped[name] = PlannedGroups(inputs=inputs, filters=planned.filters)
+        grouped[name] = GroupEdit(inputs=inputs, filters=planned.filters)
         network = replaced(network, name, layer.masked())
-    chosen = without_unread(plan.model_copy(update={"grouped": grouped}), walk, multiple)
+    chosen = without_unread(plan.model_copy(update={"edits": {**plan.edits, GroupEdit.kind: grouped}}), walk, multiple)
     left = staying(chosen, model)
     cuts = {
         (name, side): places_of(kept_side(model.get_submodule(name), kept, name, side))[channels]
         for (name, side), channels in left.items()
     }
-    network = into_groups(slice_network(network, cuts), model, chosen.grouped, left)
+    network = edited(slice_network(network, cuts), model, chosen.by_layer, left)
     return network, chosen

@@ -1,28 +1,39 @@
 """Selectors in a training: fewer inputs step by step, a penalty on open gates, and the choice that stays at the end."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from prune_env.granularity.group.selected_groups import apply_with_selectors, without_selectors
 from prune_env.granularity.group.selectors import RAMP, GroupPrunedConv2d
-from prune_env.recover.workers import Workers
+from prune_env.plan import PruningPlan
+from prune_env.surgery import Repair
+from prune_env.walk import LayerWalk
 
 
-class Selection:
-    """All selectors of a network that is trained, and of the moving average of its weights.
+class SelectorTraining:
+    """All selectors of a network that is trained, and of the moving average of its weights; a `Trainable`.
 
     Args:
-        model: The network.
-        average: Its moving average; None where there is none.
-        workers: The processes that share the training.
+        weight: Weight of the mean gate in the loss, 0 or more.
     """
 
-    def __init__(self, model: nn.Module, average: nn.Module | None, workers: Workers) -> None:
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self._layers: list[GroupPrunedConv2d] = []
+        self._averages: list[GroupPrunedConv2d] = []
+        self._mean: Callable[[Tensor], Tensor] = lambda value: value
+
+    def network(self, plan: PruningPlan, model: nn.Module, repair: Repair | None) -> nn.Module:
+        """The cut network with a selector for each group; see `apply_with_selectors`."""
+        return apply_with_selectors(plan, model, repair)
+
+    def attach(self, model: nn.Module, average: nn.Module | None, mean: Callable[[Tensor], Tensor]) -> None:
+        """Takes the network that is trained, the moving average of its weights, and a mean over processes."""
         self._layers = selectors_of(model)
         self._averages = selectors_of(average) if average is not None else []
-        self._workers = workers
-
-    def __bool__(self) -> bool:
-        return bool(self._layers)
+        self._mean = mean
 
     def progress(self, share: float) -> None:
         """Makes ready for a step after a share of the training, in [0, 1]; once few enough are read, freezes them."""
@@ -31,7 +42,7 @@ class Selection:
         if share < RAMP[1] or self._layers[0].frozen:
             return
         for layer in self._layers:
-            layer.means.copy_(self._workers.mean(layer.means))
+            layer.means.copy_(self._mean(layer.means))
             layer.freeze()
         for layer, average in zip(self._layers, self._averages, strict=False):
             average.shares.copy_(layer.shares)
@@ -44,8 +55,14 @@ class Selection:
             layer.frozen = share >= RAMP[1]
 
     def penalty(self) -> Tensor:
-        """The mean gate of the last images over all selectors."""
-        return torch.stack([layer.penalty() for layer in self._layers]).mean()
+        """The weighted mean gate of the last images over all selectors, a scalar."""
+        return self.weight * torch.stack([layer.penalty() for layer in self._layers]).mean()
+
+    def finish(
+        self, trained: nn.Module, plan: PruningPlan, walk: LayerWalk, multiple: int
+    ) -> tuple[nn.Module, PruningPlan]:
+        """The network without selectors, and the plan with what they have chosen; see `without_selectors`."""
+        return without_selectors(trained, plan, walk, multiple)
 
 
 def selectors_of(model: nn.Module) -> list[GroupPrunedConv2d]:

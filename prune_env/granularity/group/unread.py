@@ -1,18 +1,19 @@
 """Channels that no group reads: which they are, and a plan without them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from torch import nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.layers import is_depthwise
-from prune_env.plan import PlannedGroups, PlannedUnit, PruningPlan
+from prune_env.granularity.group.edit import GroupEdit, Groups, groups_of
+from prune_env.plan import PlannedUnit, PruningPlan
 from prune_env.walk import LayerWalk
 from prune_env.walk.unit import Member
 
 
-def channels_read(model: nn.Module, members: Sequence[Member], grouped: Mapping[str, PlannedGroups]) -> IntArray | None:
+def channels_read(model: nn.Module, members: Sequence[Member], grouped: Groups) -> IntArray | None:
     """The channels of a unit that groups read, ascending; None where not all that reads the unit falls into groups.
 
     Args:
@@ -43,7 +44,7 @@ def without_unread(plan: PruningPlan, walk: LayerWalk, multiple: int = 1) -> Pru
         walk: The dense network, traced.
         multiple: Widths are cut to multiples of this.
     """
-    grouped = dict(plan.grouped)
+    grouped = groups_of(plan)
     free = {unit.name for unit in walk.free}
     units = []
     for unit in plan.units:
@@ -54,20 +55,20 @@ def without_unread(plan: PruningPlan, walk: LayerWalk, multiple: int = 1) -> Pru
                 planned = grouped[member.module]
                 left = [np.setdiff1d(own, member.channels(unit.channels)[gone]).tolist() for own in planned.filters]
                 grouped[member.module] = planned.model_copy(update={"filters": left})
-    narrow = plan.model_copy(update={"units": units, "grouped": grouped})
-    return narrow.costing(walk.costs(narrow.widths, narrow.groups, narrow.reads))
+    narrow = plan.model_copy(update={"units": units, "edits": {**plan.edits, GroupEdit.kind: grouped}})
+    return narrow.costing(walk.costs(narrow.widths, narrow.by_layer))
 
 
 def _to_cut(unit: PlannedUnit, plan: PruningPlan, model: nn.Module, multiple: int) -> IntArray:
     nothing: IntArray = np.arange(0)
     members = [Member(one.module, one.side, one.channels(unit.channels)) for one in unit.members]
-    read = channels_read(model, members, plan.grouped)
+    read = channels_read(model, members, groups_of(plan))
     if unit.protected is not None or read is None:
         return nothing
-    written = [one for one in members if one.side == "out" and one.module in plan.grouped]
+    written = [one for one in members if one.side == "out" and one.module in groups_of(plan)]
     parts = [np.array(unit.kept)]
     if written:
-        filters = plan.grouped[written[0].module].filters
+        filters = groups_of(plan)[written[0].module].filters
         alone = len(written) == 1 and np.array_equal(written[0].index.ravel(), np.arange(unit.channels))
         if not alone or sum(map(len, filters)) != len(unit.kept):
             return nothing

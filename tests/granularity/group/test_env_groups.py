@@ -16,7 +16,7 @@ from zoo import counted_macs, counted_params
 
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import BudgetError, ConfigError, UserError
-from prune_env.env.builders import check_names
+from prune_env.env.loading import check_names
 from prune_env.env.problem import Groups, PruningProblem
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.kernel_scores import score_kernels

@@ -28,8 +28,8 @@ from prune_env import LayerWalk, PruningPlan
 from prune_env.batch_norm.folding import find_fold_pairs
 from prune_env.common.errors import PlanError, UserError
 from prune_env.evaluation.reshapable import ReshapableNetwork
+from prune_env.granularity.group.edit import GroupEdit
 from prune_env.granularity.group.gathered import GatheredConv2d
-from prune_env.plan import PlannedGroups
 from prune_env.repair.least_squares import LeastSquares
 from prune_env.surgery.channels import apply_plan
 
@@ -38,7 +38,7 @@ Lists = list[list[int]]
 WALK = LayerWalk.trace(chain(), small_images())
 """Units ``0`` of 8 channels and ``3`` of 6; the linear layer ``7`` reads 16 pixels of each of the latter."""
 
-GROUPED = {"3": PlannedGroups(inputs=[[0, 1, 4], [1, 2, 3]], filters=[[0, 2, 5], [1, 3, 4]])}
+GROUPED = {"3": GroupEdit(inputs=[[0, 1, 4], [1, 2, 3]], filters=[[0, 2, 5], [1, 3, 4]])}
 
 
 @pytest.fixture(autouse=True)
@@ -48,10 +48,10 @@ def same_weights() -> None:
 
 def groups_of(walk: LayerWalk, name: str, reads: Lists, filters: Lists) -> PruningPlan:
     """The plan that cuts nothing but the kernels of one convolution."""
-    return walk.plan_keeping({}, {name: PlannedGroups(inputs=reads, filters=filters)})
+    return walk.plan_keeping({}, {name: GroupEdit(inputs=reads, filters=filters)})
 
 
-def masked(model: nn.Module, grouped: Mapping[str, PlannedGroups]) -> nn.Module:
+def masked(model: nn.Module, grouped: Mapping[str, GroupEdit]) -> nn.Module:
     """The dense network with every kernel zero by which no group reads."""
     found = copy.deepcopy(model)
     for name, planned in grouped.items():
@@ -146,7 +146,7 @@ class TestWhatDoesNotFit:
     def with_groups(self, name: str, inputs: Lists, filters: Lists, **kept: Sequence[int]) -> PruningPlan:
         """A plan of the chain in which nothing of the groups is checked; channels kept by unit, as ``_0``."""
         plan = WALK.plan_keeping({unit.removeprefix("_"): channels for unit, channels in kept.items()}, {})
-        return plan.model_copy(update={"grouped": {name: PlannedGroups(inputs=inputs, filters=filters)}})
+        return plan.model_copy(update={"grouped": {name: GroupEdit(inputs=inputs, filters=filters)}})
 
     def test_an_unknown_module_is_refused(self) -> None:
         plan = self.with_groups("nowhere", [[0], [1]], [[0], [1]])
@@ -163,7 +163,7 @@ class TestWhatDoesNotFit:
     def test_a_convolution_that_is_grouped_already_is_refused(self, count: int) -> None:
         model = body(lambda net, x: net.g(x), g=conv(8, 8, groups=count))
         plan = LayerWalk.trace(model, small_images()).plan({})
-        grouped = {"g": PlannedGroups(inputs=[[0], [1]], filters=[[0, 1, 2, 3], [4, 5, 6, 7]])}
+        grouped = {"g": GroupEdit(inputs=[[0], [1]], filters=[[0, 1, 2, 3], [4, 5, 6, 7]])}
         self.refused(plan.model_copy(update={"grouped": grouped}), model, f"'g', but it has {count} groups already")
 
     @pytest.mark.parametrize(
@@ -213,12 +213,10 @@ class TestFiltersInAnotherOrder:
         else:
             model = body(run, **parts)
         walk = LayerWalk.trace(model, small_images())
-        grouped = {"m": PlannedGroups(inputs=[[0, 3, 5], [1, 3, 6]], filters=HALVES)}
+        grouped = {"m": GroupEdit(inputs=[[0, 3, 5], [1, 3, 6]], filters=HALVES)}
         if name == "grouped reader":
             # Its own filters are in another order too, and of what it reads it keeps the dense numbers.
-            grouped["p"] = PlannedGroups(
-                inputs=[[1, 5], [0, 3], [2, 5], [6, 7]], filters=[[0, 7], [1, 6], [2, 5], [3, 4]]
-            )
+            grouped["p"] = GroupEdit(inputs=[[1, 5], [0, 3], [2, 5], [6, 7]], filters=[[0, 7], [1, 6], [2, 5], [3, 4]])
         plan = walk.plan_keeping({}, grouped)
         assert difference(walk, plan, small_images(3)) < 1e-4
         small = plan.apply(model).get_submodule("m")
@@ -232,7 +230,7 @@ class TestFiltersInAnotherOrder:
         )
         walk = LayerWalk.trace(model, small_images())
         kept = {"a": [0, 2, 3, 5, 7], "m": [1, 2, 4, 5, 6, 7]}
-        grouped = {"m": PlannedGroups(inputs=[[0, 5], [2, 5], [3, 7]], filters=[[4, 7], [1, 5], [2, 6]])}
+        grouped = {"m": GroupEdit(inputs=[[0, 5], [2, 5], [3, 7]], filters=[[4, 7], [1, 5], [2, 6]])}
         plan = walk.plan_keeping(kept, grouped)
         assert difference(walk, plan, small_images(3)) < 1e-4
         assert counted_macs(plan.apply(model), small_images()) == plan.costs.macs
@@ -251,7 +249,7 @@ class TestFiltersInAnotherOrder:
         plan = groups_of(self.concatenated(), "m", [[0, 3], [1, 2]], [[0, 1, 2, 3], [4, 5, 6, 7]])
         assert difference(self.concatenated(), plan, small_images(3)) < 1e-4
 
-    def refused_or_exact(self, walk: LayerWalk, grouped: Mapping[str, PlannedGroups], images: Tensor) -> None:
+    def refused_or_exact(self, walk: LayerWalk, grouped: Mapping[str, GroupEdit], images: Tensor) -> None:
         plan = walk.plan_keeping({}, grouped)
         try:
             found = difference(walk, plan, images)
@@ -266,7 +264,7 @@ class TestFiltersInAnotherOrder:
     def test_of_one_writer_of_a_stream_are_refused_or_exact_whatever_the_others(self, out: list[range] | None) -> None:
         filters = {"up": [range(1, 16, 2), range(0, 16, 2)], **({} if out is None else {"out": out})}
         grouped = {
-            name: PlannedGroups(inputs=[[0, 3], [4, 7]], filters=[list(own) for own in groups])
+            name: GroupEdit(inputs=[[0, 3], [4, 7]], filters=[list(own) for own in groups])
             for name, groups in filters.items()
         }
         self.refused_or_exact(toy_walk(), grouped, image_set(3).images)
@@ -282,7 +280,7 @@ class TestFiltersInAnotherOrder:
     )
     def test_are_refused_or_exact_where_their_places_mean_something(self, model: Net) -> None:
         walk = LayerWalk.trace(model.eval(), small_images())
-        self.refused_or_exact(walk, {"m": PlannedGroups(inputs=[[0, 3], [4, 7]], filters=HALVES)}, small_images(3))
+        self.refused_or_exact(walk, {"m": GroupEdit(inputs=[[0, 3], [4, 7]], filters=HALVES)}, small_images(3))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -374,10 +372,10 @@ def toy_plan(walk: LayerWalk) -> PruningPlan:
     kept = {"stem": [0, 1, 3, 4, 6, 7], "down": [0, 2, 3, 5, 6, 8, 9, 11], "mid": list(range(0, 24, 2))}
     blocks = [list(range(number, number + 4)) for number in range(0, 16, 4)]
     grouped = {
-        "down": PlannedGroups(inputs=some(kept["stem"], 2, 4), filters=[[2, 3, 8, 11], [0, 5, 6, 9]]),
-        "up": PlannedGroups(inputs=some(kept["down"], 4, 3), filters=blocks),
-        "mid": PlannedGroups(inputs=some(range(16), 3, 5), filters=[[0, 8, 16, 22], [2, 6, 14, 20], [4, 10, 12, 18]]),
-        "out": PlannedGroups(inputs=some(kept["mid"], 4, 2), filters=blocks),
+        "down": GroupEdit(inputs=some(kept["stem"], 2, 4), filters=[[2, 3, 8, 11], [0, 5, 6, 9]]),
+        "up": GroupEdit(inputs=some(kept["down"], 4, 3), filters=blocks),
+        "mid": GroupEdit(inputs=some(range(16), 3, 5), filters=[[0, 8, 16, 22], [2, 6, 14, 20], [4, 10, 12, 18]]),
+        "out": GroupEdit(inputs=some(kept["mid"], 4, 2), filters=blocks),
     }
     return walk.plan_keeping(kept, grouped)
 
@@ -467,7 +465,7 @@ def test_filters_in_another_order_are_exact_where_a_reader_has_each_channel_twic
     walk = LayerWalk.trace(model, small_images())
     order = [[1, 3, 5], [0, 4, 6]]
     # Each group reads everything, so that only the order is looked at.
-    groups = {"b": PlannedGroups(inputs=[list(range(8))] * 2, filters=order)}
+    groups = {"b": GroupEdit(inputs=[list(range(8))] * 2, filters=order)}
     kept = {"b": sorted(order[0] + order[1])}
     if not next(unit for unit in walk.units if unit.name == "b").free:
         pytest.skip("the unit is not cut here")
@@ -481,7 +479,7 @@ def test_a_convolution_with_two_names_is_not_grouped() -> None:
     shared = conv(8, 8)
     model = nn.Sequential(conv(3, 8), nn.ReLU(), shared, nn.ReLU(), shared, nn.ReLU(), conv(8, 4)).eval()
     walk = LayerWalk.trace(model, small_images())
-    plan = walk.plan_keeping({}, {"2": PlannedGroups(inputs=[[0, 1], [2, 3]], filters=[[0, 1, 2, 3], [4, 5, 6, 7]])})
+    plan = walk.plan_keeping({}, {"2": GroupEdit(inputs=[[0, 1], [2, 3]], filters=[[0, 1, 2, 3], [4, 5, 6, 7]])})
     with pytest.raises(PlanError, match="it has more than one name in the network"):
         plan.apply(model)
 
@@ -492,7 +490,7 @@ def test_a_reader_that_has_slots_of_its_own_refuses_another_order(tmp_path: Path
         conv(3, 8), nn.ReLU(), conv(8, 8), nn.ReLU(), conv(8, 8, groups=2), nn.ReLU(), conv(8, 4)
     ).eval()
     walk = LayerWalk.trace(model, small_images())
-    groups = {"2": PlannedGroups(inputs=[list(range(4)), list(range(4))], filters=[[0, 2, 4, 6], [1, 3, 5, 7]])}
+    groups = {"2": GroupEdit(inputs=[list(range(4)), list(range(4))], filters=[[0, 2, 4, 6], [1, 3, 5, 7]])}
     document = json.loads(walk.plan_keeping({}, groups).to_json())
     for unit in document["units"]:
         if unit["name"] == "2":

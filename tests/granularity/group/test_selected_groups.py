@@ -12,11 +12,11 @@ from zoo import counted_macs, counted_params, imprint
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.common.errors import PlanError
+from prune_env.granularity.group.edit import GroupEdit
 from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.granularity.group.selected_groups import apply_with_selectors, without_selectors
 from prune_env.granularity.group.selectors import GroupPrunedConv2d
 from prune_env.granularity.group.unread import without_unread
-from prune_env.plan import PlannedGroups
 from prune_env.repair.least_squares import LeastSquares
 from prune_env.surgery.channels import apply_plan
 
@@ -40,7 +40,7 @@ def plan_of(walk: LayerWalk, reordered: bool) -> PruningPlan:
         filters = np.array(kept.get(name, kept["up"]))
         if reordered and name in ("down", "mid"):
             filters = generator.permutation(filters)
-        grouped[name] = PlannedGroups(
+        grouped[name] = GroupEdit(
             inputs=[some(kept[reads[name]], READS[name], generator) for _ in range(count)],
             filters=[sorted(own.tolist()) for own in np.split(filters, count)],
         )
@@ -247,7 +247,7 @@ def test_gates_that_are_all_shut_still_leave_a_plan() -> None:
         layer.freeze()
     exported, chosen = without_selectors(network, plan, walk)
     assert chosen.reads == READS
-    assert PlannedGroups.model_validate(chosen.grouped["up"].model_dump()) == chosen.grouped["up"]
+    assert GroupEdit.model_validate(chosen.grouped["up"].model_dump()) == chosen.grouped["up"]
     with torch.no_grad():
         torch.testing.assert_close(exported(images_of()), network(images_of()))
 
@@ -265,7 +265,7 @@ def test_a_plan_without_groups_has_no_selectors() -> None:
 def test_groups_that_do_not_fit_are_refused_as_without_selectors() -> None:
     walk = toy_walk()
     plan = plan_of(walk, False)
-    grouped = {**plan.grouped, "down": PlannedGroups(inputs=[[0, 2], [1, 3]], filters=plan.grouped["down"].filters)}
+    grouped = {**plan.grouped, "down": GroupEdit(inputs=[[0, 2], [1, 3]], filters=plan.grouped["down"].filters)}
     with pytest.raises(PlanError, match="Group 0 of 'down' reads input channel 2"):
         apply_with_selectors(plan.model_copy(update={"grouped": grouped}), walk.model)
 

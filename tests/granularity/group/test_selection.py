@@ -13,10 +13,10 @@ from zoo import Net, conv
 from prune_env import LayerWalk, PruningPlan
 from prune_env.config.training import FinetuneSection
 from prune_env.data import ArraySource, LabelledArrays
+from prune_env.granularity.group.edit import GroupEdit
 from prune_env.granularity.group.selected_groups import apply_with_selectors, without_selectors
 from prune_env.granularity.group.selection import selectors_of
 from prune_env.granularity.group.selectors import RAMP, GroupPrunedConv2d
-from prune_env.plan import PlannedGroups
 from prune_env.recover import Batches, Passes, Trainer, Workers
 
 FROZEN = ceil(20 * RAMP[1])
@@ -27,8 +27,8 @@ def planned() -> tuple[LayerWalk, PruningPlan]:
     """The small network of `practice`; ``up`` reads 2 of 6 channels in 2 groups, ``mid`` 3 of 8 in 4."""
     walk = toy_walk(network().eval())
     grouped = {
-        "up": PlannedGroups(inputs=[[0, 3], [1, 5]], filters=[[0, 1, 2, 3], [4, 5, 6, 7]]),
-        "mid": PlannedGroups(
+        "up": GroupEdit(inputs=[[0, 3], [1, 5]], filters=[[0, 1, 2, 3], [4, 5, 6, 7]]),
+        "mid": GroupEdit(
             inputs=[[0, 1, 2], [0, 1, 7], [3, 5, 6], [4, 6, 7]], filters=[[0, 1, 5], [2, 3, 4], [6, 8, 11], [7, 9, 10]]
         ),
     }
@@ -218,7 +218,7 @@ def chosen_of_needed(seed: int) -> int:
     walk = LayerWalk.trace(model.eval(), torch.zeros(1, COLOURS, 8, 8))
     blocks = [[0, 1], [2, 3], [4, 5], [6, 7]]
     # The plan's own choice is the worst one.
-    plan = walk.plan_keeping({}, {"r": PlannedGroups(inputs=[[8, 9, 10, 11]] * 4, filters=blocks)})
+    plan = walk.plan_keeping({}, {"r": GroupEdit(inputs=[[8, 9, 10, 11]] * 4, filters=blocks)})
     network = apply_with_selectors(plan, walk.model)
     settings = settings_of(epochs=20, batch_size=16, learning_rate=0.1)
     batches = Batches(labelled(96), np.arange(96), settings, seed, Workers(CPU))

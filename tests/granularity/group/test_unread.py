@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from zoo import Net, body, conv, counted_macs, counted_params, randomise, small_images
 
 from prune_env import LayerWalk, PruningPlan
+from prune_env.granularity.group.edit import GroupEdit
 from prune_env.granularity.group.unread import without_unread
-from prune_env.plan import PlannedGroups
 
 Lists = Sequence[Sequence[int]]
 HALVES = ((0, 1, 2, 3), (4, 5, 6, 7))
@@ -23,8 +23,8 @@ def row(seed: int = 0) -> nn.Sequential:
     return randomise(nn.Sequential(conv(3, 8), norms[0], nn.ReLU(), conv(8, 8), norms[1], nn.ReLU(), conv(8, 4))).eval()
 
 
-def groups(inputs: Lists, filters: Lists) -> PlannedGroups:
-    return PlannedGroups(inputs=[list(own) for own in inputs], filters=[list(own) for own in filters])
+def groups(inputs: Lists, filters: Lists) -> GroupEdit:
+    return GroupEdit(inputs=[list(own) for own in inputs], filters=[list(own) for own in filters])
 
 
 def same_outputs(walk: LayerWalk, plan: PruningPlan, narrow: PruningPlan) -> bool:

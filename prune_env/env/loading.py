@@ -1,0 +1,95 @@
+"""What a configuration names: data, network, device; and whether all of its names exist."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from prune_env.common.errors import ConfigError, ModelError
+from prune_env.config import RunConfig
+from prune_env.config.granularity import GRANULARITIES
+from prune_env.criteria import criterion_named
+from prune_env.data import Splits, load_images, load_source, make_splits
+from prune_env.logits import check_output
+from prune_env.models import build_model
+from prune_env.recover import train
+from rewards import make_reward
+
+TIMED_REWARDS = ("latency_penalty",)
+"""Rewards that look at the latency."""
+
+
+def load_model(
+    config: RunConfig,
+    splits: Splits,
+    on_epoch: Callable[[int, float], None] | None = None,
+    accept: Callable[[nn.Module], object] | None = None,
+) -> nn.Module:
+    """The network that a configuration names, trained on the spot where it asks for that.
+
+    Args:
+        config: The run's settings.
+        splits: The data; training on the spot uses only images that no other set holds.
+        on_epoch: Called with the epoch's number and its mean loss.
+        accept: Called with the network before any training; may refuse it by an error of its own.
+    """
+    torch.manual_seed(config.seed)
+    source = splits.source
+    model = build_model(
+        config.model.name, source.classes, source.channels, config.model.weights, config.model.arguments
+    )
+    check_output(model, load_images(source, "train", splits.reward_indices[:1]).images, source.classes)
+    if accept is not None:
+        accept(model)
+    if config.model.weights is None and config.pretrain.epochs:
+        train(model, splits, config.pretrain, config.seed, device_of(config), on_epoch)
+    return model.eval()
+
+
+def load_splits(config: RunConfig) -> Splits:
+    """The data that a configuration names, split by index."""
+    data = config.data
+    source = load_source(data.name, data.path, data.image_size)
+    return make_splits(source, data.reward_images, data.calibration_images, config.seed, data.test_images)
+
+
+def device_of(config: RunConfig) -> torch.device:
+    """The device that a configuration asks for.
+
+    Raises:
+        ModelError: If it asks for a GPU and there is none.
+    """
+    wanted = config.run.device
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"run.device: {wanted} given, but this machine has no usable GPU. Give cpu or auto.")
+    device = torch.device(wanted)
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ModelError(f"run.device: {wanted} given, but this machine has {count} GPUs, cuda:0 to cuda:{count - 1}.")
+    return device
+
+
+def check_names(config: RunConfig) -> None:
+    """Refuses a criterion, a reward or a device that does not exist, before any time is spent.
+
+    Raises:
+        ConfigError: If there is no such criterion, or racing does not go with the reward.
+        RewardError: If there is no such reward, or its settings do not fit.
+        ModelError: If there is no such device.
+    """
+    if config.search.racing and ":" in config.reward.name:
+        raise ConfigError(
+            f"search.racing: true given with the reward {config.reward.name!r}; allowed with the library's own "
+            "rewards, which do not look at the loss and do not fall where accuracy rises. Set search.racing to false."
+        )
+    timed = config.budget.metric == "latency" or config.reward.name in TIMED_REWARDS
+    if timed and not GRANULARITIES.find(config.granularity.name).supports_latency:
+        raise ConfigError(
+            f"granularity.name: {config.granularity.name} given with a budget or reward of latency, whose formula "
+            "knows channels alone. Count macs or params, or give granularity.name=channel."
+        )
+    criterion_named(config.criterion.name)
+    make_reward(config.reward.name, config.reward.settings)
+    device_of(config)

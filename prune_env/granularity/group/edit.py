@@ -1,0 +1,143 @@
+"""The groups of one convolution, as a plan holds them and as the network gets them."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from prune_env.common.arrays import IntArray
+from prune_env.common.errors import PlanError
+from prune_env.common.fingerprint import shorten
+from prune_env.common.layers import channels_of
+from prune_env.granularity.group.gathered import GatheredConv2d
+from prune_env.plan import Edit, PruningPlan, register_edit
+from prune_env.surgery.channels import Sides, places_of, sliced_tensors
+
+
+@register_edit
+class GroupEdit(Edit):
+    """The groups that one convolution falls into, in the order in which it computes them.
+
+    Attributes:
+        inputs: For each group the input channels that it reads, ascending, as the dense convolution numbers them.
+        filters: For each group its output channels, by the same rule. Where all groups' are not ascending in a row,
+            the unit that the convolution writes is put into their order, and all that reads it follows.
+    """
+
+    kind = "group"
+    version_1_field = "grouped"
+
+    inputs: list[list[int]] = Field(min_length=1)
+    filters: list[list[int]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _groups_are_alike(self) -> Self:
+        if len(self.inputs) != len(self.filters):
+            raise ValueError(f"inputs are given for {len(self.inputs)} groups and filters for {len(self.filters)}")
+        for what, lists in (("inputs", self.inputs), ("filters", self.filters)):
+            for number, channels in enumerate(lists):
+                if channels != sorted(set(channels)) or not channels or channels[0] < 0:
+                    raise ValueError(f"group {number}: {what} must be channels in ascending order, each once")
+                if len(channels) != len(lists[0]):
+                    raise ValueError(f"group {number} has {len(channels)} {what}, and group 0 {len(lists[0])}")
+        repeated = [channel for channel, times in Counter(self.filters_in_order).items() if times > 1]
+        if repeated:
+            raise ValueError(f"output channel {min(repeated)} is in more than one group")
+        return self
+
+    @property
+    def filters_in_order(self) -> list[int]:
+        """All output channels as the groups follow each other."""
+        return [channel for filters in self.filters for channel in filters]
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are."""
+        return len(self.inputs)
+
+    @property
+    def reads(self) -> int:
+        """How many input channels each group reads."""
+        return len(self.inputs[0])
+
+    def order(self) -> IntArray:
+        """The output channels, group after group."""
+        return np.array(self.filters_in_order, dtype=np.int64)
+
+    def weights(self, kernel: int, inputs: int) -> int:  # noqa: ARG002  (each group reads a number of its own)
+        """Elements of the weight tensor: each filter has a kernel for each input that its group reads."""
+        return kernel * self.reads * len(self.filters_in_order)
+
+    def validate_on(self, model: nn.Module, name: str, ins: IntArray, outs: IntArray) -> None:
+        """Refuses a layer that cannot fall into these groups.
+
+        Raises:
+            PlanError: Names the layer, and says what is wrong.
+        """
+        place = shorten(repr(name))
+        reason = why_not_groupable(model, name)
+        if reason is not None:
+            raise PlanError(f"The plan groups {place}, but {reason}. Leave the edit of this layer out.")
+        if sorted(self.filters_in_order) != outs.tolist():
+            raise PlanError(
+                f"The plan's {self.groups} groups of {place} have {len(self.filters_in_order)} filters in all, which "
+                f"are not the {len(outs)} output channels that it keeps; each of these must be in one group."
+            )
+        for number, inputs in enumerate(self.inputs):
+            outside = np.setdiff1d(inputs, ins)
+            if len(outside):
+                raise PlanError(
+                    f"Group {number} of {place} reads input channel {outside[0]}, which is not one of the "
+                    f"{len(ins)} that the plan keeps."
+                )
+
+    def masked(
+        self, module: nn.Module, sides: Sides, cut: Callable[[Sides], Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """The cut layer's tensors, each group a cut of its own: kernels for inputs that it does not read are zero."""
+        whole = {side: sides.get(side, np.arange(channels_of(module, side))) for side in ("out", "in")}
+        found = sliced_tensors(module, whole)
+        found["weight"].zero_()
+        rows, columns = places_of(whole["out"]), places_of(whole["in"])
+        for filters, inputs in zip(self.filters, self.inputs, strict=True):
+            own = {"out": np.array(filters, dtype=np.int64), "in": np.array(inputs, dtype=np.int64)}
+            part = cut(own)
+            there = torch.as_tensor(rows[own["out"]], device=found["weight"].device)
+            read = torch.as_tensor(columns[own["in"]], device=found["weight"].device)
+            found["weight"][there[:, None], read] = part["weight"]
+            if "bias" in found:
+                found["bias"][there] = part["bias"]
+        return found
+
+    def module(self, layer: nn.Module, ins: IntArray, outs: IntArray) -> nn.Module:  # noqa: ARG002
+        """A gather and a grouped convolution, or the convolution alone where nothing has to be gathered."""
+        assert isinstance(layer, nn.Conv2d)
+        places = places_of(ins)
+        chosen = [np.sort(places[inputs]) for inputs in self.inputs]
+        return GatheredConv2d.from_convolution(layer, chosen).simplest()
+
+
+Groups = Mapping[str, GroupEdit]
+"""Group edits by convolution."""
+
+
+def groups_of(plan: PruningPlan) -> dict[str, GroupEdit]:
+    """The groups of a plan, by convolution."""
+    found = plan.edits.get(GroupEdit.kind, {})
+    return {name: edit for name, edit in found.items() if isinstance(edit, GroupEdit)}
+
+
+def why_not_groupable(model: nn.Module, name: str) -> str | None:
+    """Why a module of a network cannot fall into groups; None where it can."""
+    module = model.get_submodule(name)
+    if type(module) is not nn.Conv2d:
+        return f"it is a {type(module).__name__} and no nn.Conv2d"
+    if module.groups > 1:
+        return f"it has {module.groups} groups already"
+    if sum(one is module for _, one in model.named_modules(remove_duplicate=False)) > 1:
+        return "it has more than one name in the network"
+    return None
