@@ -12,12 +12,14 @@ from zoo import Net, randomise
 from prune_env import LayerWalk, RunConfig
 from prune_env.budget import Budget
 from prune_env.budget.latency_model import LatencyModel
+from prune_env.config.granularity import GranularitySettings
 from prune_env.criteria import ScoringContext, score_channels
 from prune_env.data import ImageSet, ImageSource, Indices, Split, Splits
 from prune_env.env.loading import load_model, load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.granularity import GranularityContext, make_granularity
 from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.walk.costs import Metric
 from rewards import Reward, make_reward
@@ -89,21 +91,25 @@ def toy_problem(
     report: SensitivityReport | None = None,
     probe_keep: float | None = None,
     latency: LatencyModel | None = None,
+    granularity: GranularitySettings | None = None,
 ) -> PruningProblem:
-    """A problem made of its parts, without a config."""
+    """A problem made of its parts, without a config; no granularity measures times."""
     walk = walk or toy_walk()
     reward_set = reward_set or image_set(24, seed=1)
     calibration = calibration or image_set(16, seed=2)
     context = ScoringContext(walk, calibration)
+    scores = score_channels("l1", context)
+    about = GranularityContext(context, scores, min_keep, lambda: calibration.images, measured={"times": {}})
     return PruningProblem(
         walk,
         Budget(walk, metric, keep, min_keep, round_to),
         Evaluator(walk, reward_set, calibration, ExecutionSettings(batch=batch_size)),
-        score_channels("l1", context),
+        scores,
         make_reward(reward) if isinstance(reward, str) else reward,
         report,
         input_size=(int(reward_set.images.shape[2]), int(reward_set.images.shape[3])),
         context=context,
+        granularity=make_granularity(granularity or GranularitySettings()).prepare(about),
         latency=latency,
         probe_keep=probe_keep,
     )

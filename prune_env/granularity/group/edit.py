@@ -131,6 +131,12 @@ def groups_of(plan: PruningPlan) -> dict[str, GroupEdit]:
     return {name: edit for name, edit in found.items() if isinstance(edit, GroupEdit)}
 
 
+def with_groups(plan: PruningPlan, grouped: Groups) -> PruningPlan:
+    """The plan with other groups; its costs stay as they are."""
+    others = {kind: edits for kind, edits in plan.edits.items() if kind != GroupEdit.kind}
+    return plan.model_copy(update={"edits": {**others, GroupEdit.kind: dict(grouped)} if grouped else others})
+
+
 def why_not_groupable(model: nn.Module, name: str) -> str | None:
     """Why a module of a network cannot fall into groups; None where it can."""
     module = model.get_submodule(name)

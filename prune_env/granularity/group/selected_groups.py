@@ -5,7 +5,7 @@ import copy
 import numpy as np
 from torch import nn
 
-from prune_env.granularity.group.edit import GroupEdit, groups_of
+from prune_env.granularity.group.edit import GroupEdit, groups_of, with_groups
 from prune_env.granularity.group.gathered import GroupSpec
 from prune_env.granularity.group.selectors import GroupPrunedConv2d
 from prune_env.granularity.group.unread import without_unread
@@ -57,7 +57,7 @@ def without_selectors(
         inputs = [np.sort(places[chosen]).tolist() for chosen in layer.chosen]
         grouped[name] = GroupEdit(inputs=inputs, filters=planned.filters)
         network = replaced(network, name, layer.masked())
-    chosen = without_unread(plan.model_copy(update={"edits": {**plan.edits, GroupEdit.kind: grouped}}), walk, multiple)
+    chosen = without_unread(with_groups(plan, grouped), walk, multiple)
     left = staying(chosen, model)
     cuts = {
         (name, side): places_of(kept_side(model.get_submodule(name), kept, name, side))[channels]

@@ -7,7 +7,7 @@ from torch import nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.layers import is_depthwise
-from prune_env.granularity.group.edit import GroupEdit, Groups, groups_of
+from prune_env.granularity.group.edit import Groups, groups_of, with_groups
 from prune_env.plan import PlannedUnit, PruningPlan
 from prune_env.walk import LayerWalk
 from prune_env.walk.unit import Member
@@ -55,7 +55,7 @@ def without_unread(plan: PruningPlan, walk: LayerWalk, multiple: int = 1) -> Pru
                 planned = grouped[member.module]
                 left = [np.setdiff1d(own, member.channels(unit.channels)[gone]).tolist() for own in planned.filters]
                 grouped[member.module] = planned.model_copy(update={"filters": left})
-    narrow = plan.model_copy(update={"units": units, "edits": {**plan.edits, GroupEdit.kind: grouped}})
+    narrow = with_groups(plan.model_copy(update={"units": units}), grouped)
     return narrow.costing(walk.costs(narrow.widths, narrow.by_layer))
 
 

@@ -17,9 +17,9 @@ from zoo import counted_macs, counted_params
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import BudgetError, ConfigError, UserError
 from prune_env.env.loading import check_names
-from prune_env.env.problem import Groups, PruningProblem
-from prune_env.granularity.group.grouping import Grouping
-from prune_env.granularity.group.kernel_scores import score_kernels
+from prune_env.env.problem import PruningProblem
+from prune_env.granularity.group import Group, groups_of
+from prune_env.granularity.group.settings import GroupSettings
 
 STEPS = {"stem": [], "down": ["down"], "up": ["up", "project"], "mid": ["mid", "out"]}
 """Which convolutions are decided with which unit of the toy network."""
@@ -27,12 +27,9 @@ STEPS = {"stem": [], "down": ["down"], "up": ["up", "project"], "mid": ["mid", "
 KINDS = ("share", "ratio", "pruning_rate")
 
 
-def group_task(walk: LayerWalk | None = None, most: int = 8, **given: Any) -> PruningProblem:
-    problem = toy_problem(walk, **{"reward_set": image_set(4), **given})
-    grouping = Grouping(problem.walk, most)
-    names = [found.name for found in grouping.convolutions]
-    problem.groups = Groups(grouping, score_kernels("norm", problem.context, names), times={})
-    return problem
+def group_problem(walk: LayerWalk | None = None, most: int = 8, **given: Any) -> PruningProblem:
+    granularity = GroupSettings(name="group", max_groups=most, kernels="norm")
+    return toy_problem(walk, **{"reward_set": image_set(4), "granularity": granularity, **given})
 
 
 def episode(env: PruningEnv, actions: Sequence[Sequence[float]]) -> list[tuple[Any, ...]]:
@@ -51,7 +48,7 @@ def single_unit() -> LayerWalk:
 
 @pytest.mark.parametrize(("action", "size"), [("share", 2), ("ratio", 2), ("pruning_rate", 1)])
 def test_an_action_has_a_number_for_the_count_unless_it_is_a_rate(action: str, size: int) -> None:
-    space = PruningEnv(problem=group_task(keep=0.8), action=action).action_space
+    space = PruningEnv(problem=group_problem(keep=0.8), action=action).action_space
     assert space == gymnasium.spaces.Box(-1.0, 1.0, (size,), np.float32)
 
 
@@ -60,12 +57,12 @@ class TestTheCheckers:
     @pytest.mark.parametrize("action", KINDS)
     @pytest.mark.parametrize("make", [toy_walk, single_unit], ids=["four units", "one unit"])
     def test_have_nothing_to_say_about_a_task_with_groups(self, make: Any, action: str) -> None:
-        problem = group_task(make(), keep=0.8)
+        problem = group_problem(make(), keep=0.8)
         gymnasium_check(PruningEnv(problem=problem, action=action), skip_render_check=True)
         sb3_check(PruningEnv(problem=problem, action=action))
 
     def test_have_nothing_to_say_about_a_config_with_groups(self) -> None:
-        config = {**DIGITS, "env": {"granularity": "group", "action": "pruning_rate", "min_keep": 0.2}}
+        config = {**DIGITS, "env": {"min_keep": 0.2}, "granularity": {"name": "group", "action": "pruning_rate"}}
         env = gymnasium.make("prune_env/Pruning-v0", config=config)
         assert env.action_space.shape == (1,)
         gymnasium_check(env.unwrapped)
@@ -76,7 +73,7 @@ class TestTheCheckers:
 def problems() -> list[PruningProblem]:
     walk = toy_walk()
     return [
-        group_task(walk, most, keep=keep, metric=metric, round_to=round_to)
+        group_problem(walk, most, keep=keep, metric=metric, round_to=round_to)
         for keep, metric, round_to, most in (
             (0.5, "macs", 1, 8),
             (0.3, "params", 1, 4),
@@ -106,7 +103,7 @@ def test_the_budget_is_met_whatever_the_actions(data: st.DataObject) -> None:
     assert cost <= problem.budget.keep * dense
     assert plan.budget.achieved == pytest.approx(cost / dense)
     assert all(observation in env.observation_space for observation, *_ in steps)
-    most = problem.groups.grouping.most
+    most = problem.granularity.settings.max_groups
     for (unit, names), (*_, info) in zip(STEPS.items(), steps, strict=True):
         assert info["unit"] == unit
         assert list(info["groups"]) == names
@@ -119,14 +116,14 @@ def test_the_same_actions_give_the_same_plan_and_reward(action: str) -> None:
     actions = (
         [[0.6], [0.7], [0.4], [0.8]] if action == "pruning_rate" else [[0.4, 0.1], [-0.2, 0.9], [0.3, 0.5], [0, 1]]
     )
-    found = [episode(PruningEnv(problem=group_task(keep=0.6), action=action), actions) for _ in range(2)]
+    found = [episode(PruningEnv(problem=group_problem(keep=0.6), action=action), actions) for _ in range(2)]
     ends = [(steps[-1][1], steps[-1][-1]["plan"], [step[0].tolist() for step in steps]) for steps in found]
     assert ends[0] == ends[1]
-    assert ends[0][1].grouped
+    assert ends[0][1].edits
 
 
 def test_the_second_number_runs_from_one_group_to_the_most_evenly_in_logarithms() -> None:
-    problem = group_task(keep=1.0, most=8)
+    problem = group_problem(keep=1.0, most=8)
     for number, count in ((-1.0, 1), (-1 / 3, 2), (1 / 3, 4), (1.0, 8)):
         plan = plan_after(problem, [[1.0, number]] * 4, "ratio")
         counts = {name: plan.groups.get(name, 1) for names in STEPS.values() for name in names}
@@ -135,24 +132,23 @@ def test_the_second_number_runs_from_one_group_to_the_most_evenly_in_logarithms(
 
 
 def test_without_groups_the_plan_is_that_of_channels_alone() -> None:
-    grouped, plain = group_task(keep=0.5), toy_problem(keep=0.5, reward_set=image_set(4))
+    grouped, plain = group_problem(keep=0.5), toy_problem(keep=0.5, reward_set=image_set(4))
     widths = [0.3, -0.4, 0.1, 0.6]
     one = plan_after(grouped, [[width, -1.0] for width in widths])
     other = plan_after(plain, [[width] for width in widths])
     assert one == other
-    assert one.grouped == {}
+    assert one.edits == {}
 
 
 def test_more_groups_leave_more_channels_for_later_units() -> None:
-    problem = group_task(keep=0.3)
+    problem = group_problem(keep=0.3)
     few, many = (plan_after(problem, [[0.0, count], [0.0, count], [0.0, -1.0], [1.0, -1.0]]) for count in (-1.0, 0.4))
     assert many.widths["mid"] > few.widths["mid"]
 
 
 def test_a_rate_runs_from_all_kernels_to_the_least_share() -> None:
-    problem = group_task(keep=1.0, min_keep=0.25)
-    problem.min_keep = 0.25
-    assert plan_after(problem, [[-1.0]] * 4, "pruning_rate").grouped == {}
+    problem = group_problem(keep=1.0, min_keep=0.25)
+    assert plan_after(problem, [[-1.0]] * 4, "pruning_rate").edits == {}
     most = plan_after(problem, [[1.0]] * 4, "pruning_rate")
     # out writes 16 channels and reads 24, of which mid's groups leave all, for each is read.
     assert {name: most.groups.get(name, 1) for name in ("down", "project", "up", "mid")} == {
@@ -162,99 +158,102 @@ def test_a_rate_runs_from_all_kernels_to_the_least_share() -> None:
         "mid": 4,
     }
     modules = dict(problem.walk.model.named_modules())
-    for name, reads in most.reads.items():
-        assert reads / modules[name].in_channels == pytest.approx(0.25, abs=0.05)
+    for name, edit in groups_of(most).items():
+        assert edit.reads / modules[name].in_channels == pytest.approx(0.25, abs=0.05)
 
 
 class TestAnActionAskedFor:
     @pytest.mark.parametrize("action", ["share", "ratio"])
     def test_keep_ratios_gives_these_widths_in_one_group(self, action: str) -> None:
-        problem = group_task(keep=1.0)
+        problem = group_problem(keep=1.0)
         widths = {"stem": 5, "down": 12, "up": 9, "mid": 20}
         env = PruningEnv(problem=problem, action=action)
         env.reset()
         for width, unit in zip(widths.values(), problem.budget.units, strict=True):
-            asked = env.action_for(width / unit.channels)
+            asked = env.action_for((width / unit.channels, 1.0))
             assert asked in env.action_space
             *_, info = env.step(asked)
             assert info["width"] == width
             assert set(info["groups"].values()) <= {1}
         assert info["plan"].widths == {**widths, "fc": CLASSES}
-        assert info["plan"].grouped == {}
+        assert info["plan"].edits == {}
 
     @pytest.mark.parametrize("action", ["share", "ratio"])
     @pytest.mark.parametrize("count", [1, 2, 4])
     def test_groups_gives_that_many(self, action: str, count: int) -> None:
-        problem = group_task(keep=1.0)
+        problem = group_problem(keep=1.0)
         env = PruningEnv(problem=problem, action=action)
         env.reset()
         for names in STEPS.values():
-            asked = env.action_for(1.0, count)
+            asked = env.action_for((1.0, count))
             assert asked in env.action_space
             *_, info = env.step(asked)
             assert info["groups"] == dict.fromkeys(names, count)
 
     def test_where_at_most_one_group_may_be_is_in_the_space(self) -> None:
-        env = PruningEnv(problem=group_task(keep=1.0, most=1), action="ratio")
+        env = PruningEnv(problem=group_problem(keep=1.0, most=1), action="ratio")
         env.reset()
-        assert env.action_for(1.0).tolist() == [1.0, -1.0]
+        assert env.action_for((1.0, 1.0)).tolist() == [1.0, -1.0]
 
     @pytest.mark.parametrize("share", [0.1, 0.3, 0.75, 1.0])
     def test_a_share_of_the_kernels_leaves_that_share(self, share: float) -> None:
-        problem = group_task(keep=1.0)
+        problem = group_problem(keep=1.0)
         env = PruningEnv(problem=problem, action="pruning_rate")
         env.reset()
         for _ in STEPS:
-            env.step(env.action_for(share))
-        assert env._draft.previous == pytest.approx(share, abs=1e-6)
+            env.step(env.action_for((share,)))
+        assert env._builder.previous == pytest.approx(share, abs=1e-6)
 
     @pytest.mark.parametrize("action", KINDS)
     def test_what_is_out_of_range_is_the_nearest_in_it(self, action: str) -> None:
-        env = PruningEnv(problem=group_task(keep=0.6), action=action)
+        env = PruningEnv(problem=group_problem(keep=0.6), action=action)
         env.reset()
         for keep in (1e-6, 1.0, 5.0):
-            assert env.action_for(keep, 64.0) in env.action_space
+            assert env.action_for((keep, 64.0)[: len(env.dimensions)]) in env.action_space
 
 
 class TestWhatIsRefused:
     def test_a_pruning_rate_without_groups(self) -> None:
-        with pytest.raises(UserError, match=r"'pruning_rate' given; it is for env\.granularity: group alone"):
+        with pytest.raises(
+            UserError, match=r"'pruning_rate' given; allowed with granularity\.name=channel are 'share', 'ratio'"
+        ):
             PruningEnv(problem=toy_problem(), action="pruning_rate")
 
     def test_an_unknown_action(self) -> None:
-        with pytest.raises(UserError, match="'rate' given; allowed are 'share', 'ratio' and 'pruning_rate'"):
-            PruningEnv(problem=group_task(), action="rate")
+        with pytest.raises(
+            UserError, match=r"'rate' given; allowed with granularity\.name=group are 'share', 'ratio', 'pruning_rate'"
+        ):
+            PruningEnv(problem=group_problem(), action="rate")
 
     def test_a_budget_that_rates_cannot_meet_before_any_step(self) -> None:
         with pytest.raises(BudgetError, match="at its highest pruning rate"):
-            PruningEnv(problem=group_task(keep=0.12), action="pruning_rate")
+            PruningEnv(problem=group_problem(keep=0.12), action="pruning_rate")
 
     @pytest.mark.parametrize(
-        ("overrides", "message"),
+        "overrides",
         [
-            (["env.action=pruning_rate"], "env.action: pruning_rate given, which is for env.granularity: group"),
-            (
-                ["env.granularity=group", "budget.metric=latency"],
-                "env.granularity: group given with a budget or reward",
-            ),
-            (
-                ["env.granularity=group", "reward.name=latency_penalty"],
-                "env.granularity: group given with a budget or reward of latency",
-            ),
+            ["granularity.name=group", "budget.metric=latency"],
+            ["granularity.name=group", "reward.name=latency_penalty"],
         ],
     )
-    def test_a_config_that_does_not_go_together(self, overrides: list[str], message: str) -> None:
-        with pytest.raises(ConfigError, match=message):
+    def test_a_config_that_does_not_go_together(self, overrides: list[str]) -> None:
+        with pytest.raises(ConfigError, match=r"granularity\.name: group given with a budget or reward of latency"):
             check_names(digits_config(*overrides))
 
+    def test_a_rate_in_a_config_of_channels(self) -> None:
+        with pytest.raises(
+            ConfigError, match=r"granularity\.action: given \"pruning_rate\"; must be 'share' or 'ratio'"
+        ):
+            digits_config("granularity.action=pruning_rate")
+
     def test_nothing_of_what_does(self) -> None:
-        check_names(digits_config("env.granularity=group", "env.action=pruning_rate"))
-        check_names(digits_config("env.granularity=group", "budget.metric=params"))
+        check_names(digits_config("granularity.name=group", "granularity.action=pruning_rate"))
+        check_names(digits_config("granularity.name=group", "budget.metric=params"))
         check_names(digits_config("budget.metric=latency"))
 
 
 def test_a_config_s_action_and_groups_are_what_the_environment_has() -> None:
-    env = PruningEnv({**DIGITS, "env": {"granularity": "group", "max_groups": 4}, "budget": {"keep": 0.4}})
+    env = PruningEnv({**DIGITS, "granularity": {"name": "group", "max_groups": 4}, "budget": {"keep": 0.4}})
     env.action_space.seed(0)
     env.reset()
     done = False
@@ -266,4 +265,6 @@ def test_a_config_s_action_and_groups_are_what_the_environment_has() -> None:
     assert plan.groups
     assert set(plan.groups.values()) <= {1, 2, 4}
     # Each count that may be is timed.
-    assert set(env.problem.groups.times) == {found.name for found in env.problem.groups.grouping.convolutions}
+    granularity = env.granularity
+    assert isinstance(granularity, Group)
+    assert set(granularity.times) == {found.name for found in granularity.grouping.convolutions}

@@ -21,40 +21,37 @@ from prune_env.common.errors import ConfigError
 from prune_env.config.agent import AgentSection
 from prune_env.env import PruningEnv
 from prune_env.env.observation import FEATURES, FloatArray
-from prune_env.env.problem import Groups, PruningProblem
+from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
-from prune_env.granularity.group.grouping import Grouping
-from prune_env.granularity.group.kernel_scores import score_kernels
-from prune_env.report.figures import figure_png, group_count_heat_map
+from prune_env.granularity.group.settings import GroupSettings
+from prune_env.report.figures import figure_png, series_heat_map
 from prune_env.search.episode import SearchResult
 from prune_env.search.loop import train_agent
 from prune_env.search.policy import load_policy, save_policy
 
 LEARNERS = ("ddpg", "td3", "sac", "ppo")
 EPISODES = 24
-LIMITS = {"share": {"env.max_groups": 8}, "pruning_rate": {"env.min_keep": 0.1}}
+LIMITS = {"share": {"granularity.max_groups": 8}, "pruning_rate": {"env.min_keep": 0.1}}
 AIM = np.array([0.3, -0.5], dtype=np.float32)
 
 
 @cache
-def known_task(probe_keep: float | None = None) -> PruningProblem:
+def known_problem(probe_keep: float | None = None) -> PruningProblem:
     """A problem whose convolutions may fall into groups; not to be changed."""
-    problem = toy_problem(probe_keep=probe_keep)
-    grouping = Grouping(problem.walk, 8)
-    kernels = score_kernels("norm", problem.context, [found.name for found in grouping.convolutions])
-    return replace(problem, groups=Groups(grouping, kernels, {}))
+    return toy_problem(probe_keep=probe_keep, granularity=GroupSettings(name="group", kernels="norm"))
 
 
-def group_task(probe_keep: float | None = None) -> PruningProblem:
+def group_problem(probe_keep: float | None = None, action: str = "share") -> PruningProblem:
     """The same without trials."""
-    return known_task(probe_keep).again()
+    problem = known_problem(probe_keep).again()
+    return replace(problem, granularity=problem.granularity.with_action(action))
 
 
 def config_of(name: str, action: str = "share", evaluations: int = EPISODES) -> RunConfig:
     document = {
         "model": {"name": "toy"},
         "data": {"name": "noise"},
-        "env": {"action": action, "granularity": "group"},
+        "granularity": {"name": "group", "action": action},
         "agent": {"name": name, "hidden": [8]},
         "search": {"evaluations": evaluations},
     }
@@ -64,7 +61,7 @@ def config_of(name: str, action: str = "share", evaluations: int = EPISODES) -> 
 @cache
 def searched(name: str, action: str) -> tuple[SearchResult, tuple[Trial, ...]]:
     """What a search came to, and its trials."""
-    problem = group_task()
+    problem = group_problem(action=action)
     trials: list[Trial] = []
     problem.listeners.append(trials.append)
     return train_agent(problem, config_of(name, action)), tuple(trials)
@@ -80,13 +77,15 @@ def test_every_learner_searches_groups_within_the_budget(name: str, action: str,
     assert len(counts - {1}) >= 2
     assert result.best.reward == max(trial.reward for trial in trials)
     assert result.policy is not None
-    assert (result.policy.numbers, result.policy.action) == (numbers, action)
+    assert result.policy.action == action
+    assert result.policy.granularity == "group"
+    assert result.policy.act(np.zeros(len(FEATURES), dtype=np.float32)).shape == (numbers,)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_the_same_seed_tries_the_same_groups(name: str) -> None:
     result, trials = searched(name, "share")
-    problem = group_task()
+    problem = group_problem()
     again: list[Trial] = []
     problem.listeners.append(again.append)
     repeated = train_agent(problem, config_of(name))
@@ -101,12 +100,11 @@ def test_a_saved_policy_of_groups_makes_the_same_plan_when_loaded(name: str, act
     assert policy is not None
     save_policy(policy, tmp_path / "policy.safetensors")
     loaded = load_policy(tmp_path / "policy.safetensors")
-    assert (loaded.numbers, loaded.action, loaded.features) == (policy.numbers, action, FEATURES)
+    assert (loaded.granularity, loaded.action, loaded.features) == ("group", action, FEATURES)
     assert loaded.limits == policy.limits == LIMITS[action]
     for observation in np.random.default_rng(0).uniform(-1, 1, (5, len(FEATURES))).astype(np.float32):
-        assert loaded.act(observation).shape == (policy.numbers,)
         assert np.array_equal(loaded.act(observation), policy.act(observation))
-    plans = [one.propose(PruningEnv(problem=group_task(), action=action)).plan for one in (policy, loaded)]
+    plans = [one.propose(PruningEnv(problem=group_problem(), action=action)).plan for one in (policy, loaded)]
     assert plans[0] == plans[1]
     assert plans[0].costs.macs <= 0.5 * plans[0].costs.dense_macs
 
@@ -115,21 +113,20 @@ def test_a_policy_is_refused_where_actions_have_another_shape() -> None:
     pair, rate = (searched("ddpg", action)[0].policy for action in ("share", "pruning_rate"))
     assert pair is not None
     assert rate is not None
-    with pytest.raises(ConfigError, match=r"channel given, .* Give env\.granularity=group"):
+    with pytest.raises(ConfigError, match=r"channel given, .* Give granularity\.name=group"):
         pair.propose(PruningEnv(problem=toy_problem(), action="share"))
-    with pytest.raises(ConfigError, match=r"share given, .* Give env\.action=pruning_rate"):
-        rate.propose(PruningEnv(problem=group_task(), action="share"))
+    with pytest.raises(ConfigError, match=r"share given, .* Give granularity\.action=pruning_rate"):
+        rate.propose(PruningEnv(problem=group_problem(), action="share"))
 
 
 @pytest.mark.parametrize("action", LIMITS)
 def test_a_policy_is_refused_where_its_actions_would_mean_something_else(action: str) -> None:
     policy = searched("ddpg", action)[0].policy
     assert policy is not None
-    problem = group_task()
-    assert problem.groups is not None
+    settings = GroupSettings(name="group", kernels="norm", max_groups=4)
     others = {
-        "share": replace(problem, groups=replace(problem.groups, grouping=Grouping(problem.walk, 4))),
-        "pruning_rate": replace(problem, min_keep=0.2),
+        "share": toy_problem(granularity=settings),
+        "pruning_rate": toy_problem(min_keep=0.2, granularity=settings),
     }
     ((setting, known),) = LIMITS[action].items()
     with pytest.raises(ConfigError, match=rf"{setting}: .* given, .* Give {setting}={known}\."):
@@ -141,7 +138,7 @@ def test_a_policy_is_refused_where_its_actions_would_mean_something_else(action:
 @pytest.mark.parametrize("name", ["ddpg", "td3"])
 @pytest.mark.parametrize("action", ["share", "ratio"])
 def test_what_is_shown_is_in_one_group_and_the_rest_is_the_agent_s(name: str, action: str) -> None:
-    problem = group_task(0.25)
+    problem = group_problem(0.25, action)
     tried: list[Trial] = []
     problem.listeners.append(tried.append)
     train_agent(problem, config_of(name, action, problem.probes + 2 * RULE_PLANS))
@@ -149,13 +146,13 @@ def test_what_is_shown_is_in_one_group_and_the_rest_is_the_agent_s(name: str, ac
     assert len(episodes) == 2 * RULE_PLANS
     expected = [problem.plan(widths) for widths in rule_plans(problem)]
     assert [plan.kept for plan in episodes[:RULE_PLANS]] == [plan.kept for plan in expected]
-    assert not any(plan.grouped for plan in episodes[:RULE_PLANS])
-    assert any(plan.grouped for plan in episodes[RULE_PLANS:])
+    assert not any(plan.edits for plan in episodes[:RULE_PLANS])
+    assert any(plan.edits for plan in episodes[RULE_PLANS:])
 
 
 @pytest.mark.parametrize("action", ["share", "ratio", "pruning_rate"])
 def test_the_agent_begins_with_what_it_is_shown(action: str) -> None:
-    problem = group_task(0.25)
+    problem = group_problem(0.25)
     env = PruningEnv(problem=problem, action=action, proposed_by="shown")
     shown = Demonstrations(env, 2 * RULE_PLANS)
     expected = []
@@ -171,11 +168,11 @@ def test_the_agent_begins_with_what_it_is_shown(action: str) -> None:
     assert shown.action(len(shown)) is None
     assert all(plan.costs.macs <= 0.5 * plan.costs.dense_macs for plan in expected)
     tried: list[Trial] = []
-    problem = group_task(0.25)
+    problem = group_problem(0.25, action)
     problem.listeners.append(tried.append)
     train_agent(problem, config_of("ddpg", action, problem.probes + 2 * RULE_PLANS))
     # Probes cut units alone, whatever an action means.
-    assert not any(trial.plan.grouped for trial in tried if trial.proposed_by == "probe")
+    assert not any(trial.plan.edits for trial in tried if trial.proposed_by == "probe")
     assert [trial.plan.kept for trial in tried if trial.proposed_by == "ddpg"][: len(shown)] == [
         one.kept for one in expected
     ]
@@ -183,7 +180,7 @@ def test_the_agent_begins_with_what_it_is_shown(action: str) -> None:
 
 @pytest.mark.parametrize("action", ["share", "pruning_rate"])
 def test_without_probes_nothing_is_shown(action: str) -> None:
-    shown = Demonstrations(PruningEnv(problem=group_task(), action=action), episodes=100)
+    shown = Demonstrations(PruningEnv(problem=group_problem(), action=action), episodes=100)
     assert len(shown) == 0
     assert shown.action(0) is None
 
@@ -215,7 +212,7 @@ def test_the_agent_learns_both_numbers() -> None:
 
 def drawn(history: list[list[int]], first: int = 0) -> Figure:
     names = [f"layer{number}.conv" for number in range(len(history[0]))]
-    return group_count_heat_map(np.array(history), names, first)
+    return series_heat_map("groups", [dict(zip(names, row, strict=True)) for row in history], first)
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,22 @@ from zoo import counted_macs, counted_params, imprint
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.common.errors import PlanError
-from prune_env.granularity.group.edit import GroupEdit
+from prune_env.granularity.group.edit import GroupEdit, groups_of
 from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.granularity.group.selected_groups import apply_with_selectors, without_selectors
 from prune_env.granularity.group.selectors import GroupPrunedConv2d
 from prune_env.granularity.group.unread import without_unread
+from prune_env.plan import apply_plan
 from prune_env.repair.least_squares import LeastSquares
-from prune_env.surgery.channels import apply_plan
 
 GROUPS = {"down": 2, "up": 4, "mid": 3, "out": 2}
 READS = {"down": 4, "up": 3, "mid": 5, "out": 6}
 ORDERS = (False, True)
+
+
+def reads_of(plan: PruningPlan) -> dict[str, int]:
+    """How many inputs each group of a convolution reads, by convolution."""
+    return {name: edit.reads for name, edit in groups_of(plan).items()}
 
 
 def plan_of(walk: LayerWalk, reordered: bool) -> PruningPlan:
@@ -93,7 +98,7 @@ def test_with_every_gate_at_one_it_is_the_network_that_only_lost_channels(reorde
     network = apply_with_selectors(plan, walk.model)
     for layer in layers_of(network).values():
         nn.init.zeros_(layer.selector.gates.weight)
-    whole = plan.model_copy(update={"grouped": {}}).apply(walk.model)
+    whole = plan.model_copy(update={"edits": {"group": {}}}).apply(walk.model)
     torch.testing.assert_close(network(images_of()), whole(images_of()), rtol=1e-4, atol=1e-5)
 
 
@@ -107,10 +112,10 @@ def test_what_cut_channels_leave_is_repaired_before_there_are_groups() -> None:
     network = apply_with_selectors(plan, walk.model, repair)
     for layer in layers_of(network).values():
         nn.init.zeros_(layer.selector.gates.weight)
-    whole = apply_plan(plan.model_copy(update={"grouped": {}}), walk.model, repair)
+    whole = apply_plan(plan.model_copy(update={"edits": {"group": {}}}), walk.model, repair)
     found = network(images_of())
     torch.testing.assert_close(found, whole(images_of()), rtol=1e-4, atol=1e-4)
-    assert (found - plan.model_copy(update={"grouped": {}}).apply(walk.model)(images_of())).abs().max() > 1e-3
+    assert (found - plan.model_copy(update={"edits": {"group": {}}}).apply(walk.model)(images_of())).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("reordered", ORDERS)
@@ -174,13 +179,13 @@ def test_the_plan_that_is_left_reads_other_inputs_and_has_no_channel_that_nothin
     plan = plan_of(walk, reordered)
     network = frozen(walk, plan)
     exported, chosen = without_selectors(network, plan, walk)
-    assert (chosen.groups, chosen.reads) == (plan.groups, plan.reads) == (GROUPS, READS)
-    assert all(planned.inputs != plan.grouped[name].inputs for name, planned in chosen.grouped.items())
+    assert (chosen.groups, reads_of(chosen)) == (plan.groups, reads_of(plan)) == (GROUPS, READS)
+    assert all(planned.inputs != groups_of(plan)[name].inputs for name, planned in groups_of(chosen).items())
     # All that reads the 16 channels of mid is out, in 2 groups of 6; mid itself is in 3 groups of 4.
-    read = {channel for inputs in chosen.grouped["out"].inputs for channel in inputs}
-    spare = [len(set(own) - read) for own in plan.grouped["mid"].filters]
+    read = {channel for inputs in groups_of(chosen)["out"].inputs for channel in inputs}
+    spare = [len(set(own) - read) for own in groups_of(plan)["mid"].filters]
     assert min(spare) > 0
-    assert [len(own) for own in chosen.grouped["mid"].filters] == [4 - min(spare)] * 3
+    assert [len(own) for own in groups_of(chosen)["mid"].filters] == [4 - min(spare)] * 3
     assert read <= set(chosen.kept["mid"]) < set(plan.kept["mid"])
     assert counted_macs(exported, images_of()) == chosen.costs.macs < plan.costs.macs
     assert counted_params(exported) == chosen.costs.params < plan.costs.params
@@ -200,13 +205,13 @@ def test_the_inputs_are_those_of_the_selectors_as_the_dense_network_numbers_them
     network = frozen(walk, plan)
     layer = layers_of(network)["up"]
     # up reads down, whose 8 channels come in the order of its groups.
-    order = plan.grouped["down"].order
+    order = groups_of(plan)["down"].filters_in_order
     assert order != sorted(order)
     layer.shares.zero_()
     for group, places in enumerate(([0, 1, 2], [2, 5, 7], [0, 3, 6], [4, 5, 6])):
         layer.shares[group, places] = 1.0
     _, chosen = without_selectors(network, plan, walk)
-    assert chosen.grouped["up"].inputs == [
+    assert groups_of(chosen)["up"].inputs == [
         sorted(order[place] for place in places) for places in ([0, 1, 2], [2, 5, 7], [0, 3, 6], [4, 5, 6])
     ]
 
@@ -246,8 +251,8 @@ def test_gates_that_are_all_shut_still_leave_a_plan() -> None:
         layer.means.zero_()
         layer.freeze()
     exported, chosen = without_selectors(network, plan, walk)
-    assert chosen.reads == READS
-    assert GroupEdit.model_validate(chosen.grouped["up"].model_dump()) == chosen.grouped["up"]
+    assert reads_of(chosen) == READS
+    assert GroupEdit.model_validate(groups_of(chosen)["up"].model_dump()) == groups_of(chosen)["up"]
     with torch.no_grad():
         torch.testing.assert_close(exported(images_of()), network(images_of()))
 
@@ -265,9 +270,9 @@ def test_a_plan_without_groups_has_no_selectors() -> None:
 def test_groups_that_do_not_fit_are_refused_as_without_selectors() -> None:
     walk = toy_walk()
     plan = plan_of(walk, False)
-    grouped = {**plan.grouped, "down": GroupEdit(inputs=[[0, 2], [1, 3]], filters=plan.grouped["down"].filters)}
+    grouped = {**groups_of(plan), "down": GroupEdit(inputs=[[0, 2], [1, 3]], filters=groups_of(plan)["down"].filters)}
     with pytest.raises(PlanError, match="Group 0 of 'down' reads input channel 2"):
-        apply_with_selectors(plan.model_copy(update={"grouped": grouped}), walk.model)
+        apply_with_selectors(plan.model_copy(update={"edits": {"group": grouped}}), walk.model)
 
 
 def test_units_that_the_walk_protects_by_now_stay_as_the_plan_has_them() -> None:
@@ -275,12 +280,12 @@ def test_units_that_the_walk_protects_by_now_stay_as_the_plan_has_them() -> None
     plan = plan_of(walk, True)
     unit = next(unit for unit in plan.units if unit.name == "mid")
     whole = unit.model_copy(update={"kept": list(range(unit.channels))})
-    grouped = {name: planned for name, planned in plan.grouped.items() if name != "mid"}
+    grouped = {name: planned for name, planned in groups_of(plan).items() if name != "mid"}
     open_plan = plan.model_copy(
-        update={"units": [whole if one.name == "mid" else one for one in plan.units], "grouped": grouped}
+        update={"units": [whole if one.name == "mid" else one for one in plan.units], "edits": {"group": grouped}}
     )
     network = frozen(walk, open_plan)
     _, cut = without_selectors(network, open_plan, walk)
     _, left = without_selectors(network, open_plan, walk.protecting({"mid": "by the test"}))
     assert cut.widths["mid"] < left.widths["mid"] == unit.channels
-    assert left.grouped == cut.grouped
+    assert groups_of(left) == groups_of(cut)

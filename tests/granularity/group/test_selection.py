@@ -13,9 +13,9 @@ from zoo import Net, conv
 from prune_env import LayerWalk, PruningPlan
 from prune_env.config.training import FinetuneSection
 from prune_env.data import ArraySource, LabelledArrays
-from prune_env.granularity.group.edit import GroupEdit
+from prune_env.granularity.group.edit import GroupEdit, groups_of
 from prune_env.granularity.group.selected_groups import apply_with_selectors, without_selectors
-from prune_env.granularity.group.selection import selectors_of
+from prune_env.granularity.group.selection import SelectorTraining, selectors_of
 from prune_env.granularity.group.selectors import RAMP, GroupPrunedConv2d
 from prune_env.recover import Batches, Passes, Trainer, Workers
 
@@ -45,7 +45,7 @@ def selecting() -> nn.Module:
 def trainer_of(settings: FinetuneSection, model: nn.Module, penalty: float = 1e-3) -> Trainer:
     passes = Passes(settings.layout or "contiguous", settings.dtype or "float32")
     batches = batches_of(settings)
-    return Trainer(model, batches, settings, 0, Workers(CPU), passes, selector_penalty=penalty)
+    return Trainer(model, batches, settings, 0, Workers(CPU), passes, trainable=SelectorTraining(penalty))
 
 
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -193,11 +193,6 @@ def test_the_penalty_lowers_the_gates() -> None:
     assert gates[1] < 0.9 * gates[0]
 
 
-def test_a_network_without_selectors_is_trained_whatever_the_penalty() -> None:
-    losses = [trainer_of(settings_of(), network(), penalty).run_epoch().loss for penalty in (0.0, 100.0)]
-    assert losses[0] == losses[1]
-
-
 COLOURS = 12
 
 
@@ -222,14 +217,14 @@ def chosen_of_needed(seed: int) -> int:
     network = apply_with_selectors(plan, walk.model)
     settings = settings_of(epochs=20, batch_size=16, learning_rate=0.1)
     batches = Batches(labelled(96), np.arange(96), settings, seed, Workers(CPU))
-    trainer = Trainer(network, batches, settings, seed, Workers(CPU), selector_penalty=0.01)
+    trainer = Trainer(network, batches, settings, seed, Workers(CPU), trainable=SelectorTraining(0.01))
     for _ in range(20):
         trainer.run_epoch()
     (layer,) = selectors_of(trainer.result)
     assert isinstance(layer, GroupPrunedConv2d)
     _, found = without_selectors(trainer.result, plan, walk)
-    assert [own.tolist() for own in layer.chosen] == found.grouped["r"].inputs
-    return sum(channel < CLASSES for inputs in found.grouped["r"].inputs for channel in inputs)
+    assert [own.tolist() for own in layer.chosen] == groups_of(found)["r"].inputs
+    return sum(channel < CLASSES for inputs in groups_of(found)["r"].inputs for channel in inputs)
 
 
 def test_the_inputs_that_labels_need_are_chosen_more_often_than_by_chance() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from zoo import Net, body, conv, counted_macs, counted_params, randomise, small_images
 
 from prune_env import LayerWalk, PruningPlan
-from prune_env.granularity.group.edit import GroupEdit
+from prune_env.granularity.group.edit import GroupEdit, groups_of
 from prune_env.granularity.group.unread import without_unread
 
 Lists = Sequence[Sequence[int]]
@@ -39,7 +39,7 @@ def test_what_no_group_reads_is_cut_where_it_is_made() -> None:
     plan = walk.plan_keeping({"0": [0, 1, 2, 3, 5, 6, 7]}, {"3": groups([[1, 5], [5, 7]], HALVES)})
     narrow = without_unread(plan, walk)
     assert narrow.kept == {"0": (1, 5, 7), "3": tuple(range(8)), "6": tuple(range(4))}
-    assert narrow.grouped == plan.grouped
+    assert groups_of(narrow) == groups_of(plan)
     assert same_outputs(walk, plan, narrow)
     small = narrow.apply(walk.model)
     assert small[0].out_channels == small[1].num_features == small[3].in_channels == 3
@@ -75,8 +75,8 @@ def test_what_is_written_in_groups_loses_as_many_filters_of_each(filters: Lists,
     grouped = {"3": groups([[0, 1, 2], [3, 4, 7]], filters), "6": groups(reads, [[0, 1], [2, 3]])}
     plan = walk.plan_keeping({}, grouped)
     narrow = without_unread(plan, walk)
-    assert narrow.grouped["3"] == groups(grouped["3"].inputs, left)
-    assert narrow.grouped["6"] == grouped["6"]
+    assert groups_of(narrow)["3"] == groups(grouped["3"].inputs, left)
+    assert groups_of(narrow)["6"] == grouped["6"]
     assert narrow.widths["3"] == 6
     # 5 and 6 of the first unit feed no group of the second.
     assert narrow.kept["0"] == (0, 1, 2, 3, 4, 7)
@@ -114,7 +114,7 @@ def test_a_unit_that_several_write_in_groups_stays() -> None:
     both = {name: groups([everything] * 2, HALVES) for name in ("b", "c")}
     plan = walk.plan_keeping({}, {**both, "z": groups([[0, 4]] * 2, [[0, 1, 2], [3, 4, 5]])})
     assert without_unread(plan, walk) == plan
-    alone = walk.plan_keeping({}, {"b": both["b"], "z": plan.grouped["z"]})
+    alone = walk.plan_keeping({}, {"b": both["b"], "z": groups_of(plan)["z"]})
     narrow = without_unread(alone, walk)
     assert narrow.widths["b"] == 2
     assert same_outputs(walk, alone, narrow)

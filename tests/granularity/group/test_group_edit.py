@@ -28,10 +28,10 @@ from prune_env import LayerWalk, PruningPlan
 from prune_env.batch_norm.folding import find_fold_pairs
 from prune_env.common.errors import PlanError, UserError
 from prune_env.evaluation.reshapable import ReshapableNetwork
-from prune_env.granularity.group.edit import GroupEdit
+from prune_env.granularity.group.edit import GroupEdit, groups_of
 from prune_env.granularity.group.gathered import GatheredConv2d
+from prune_env.plan import apply_plan
 from prune_env.repair.least_squares import LeastSquares
-from prune_env.surgery.channels import apply_plan
 
 Lists = list[list[int]]
 
@@ -46,7 +46,7 @@ def same_weights() -> None:
     torch.manual_seed(0)
 
 
-def groups_of(walk: LayerWalk, name: str, reads: Lists, filters: Lists) -> PruningPlan:
+def plan_of_groups(walk: LayerWalk, name: str, reads: Lists, filters: Lists) -> PruningPlan:
     """The plan that cuts nothing but the kernels of one convolution."""
     return walk.plan_keeping({}, {name: GroupEdit(inputs=reads, filters=filters)})
 
@@ -65,7 +65,7 @@ def masked(model: nn.Module, grouped: Mapping[str, GroupEdit]) -> nn.Module:
 
 def difference(walk: LayerWalk, plan: PruningPlan, images: Tensor) -> float:
     """How far the network that the plan makes is from the one that is only masked; relative."""
-    expected = masked(walk.model, plan.grouped)
+    expected = masked(walk.model, groups_of(plan))
     with channels_zeroed(expected, walk.units, plan.kept):
         wanted = outputs(expected, images)
     return relative_difference(outputs(plan.apply(walk.model), images), wanted)
@@ -90,10 +90,10 @@ class TestAFile:
             ([[0, 1], [2, 3]], [[0, 1, 2], [2, 4, 5]], "output channel 2 is in more than one group"),
             ([[], []], [[0, 1, 2], [3, 4, 5]], "group 0: inputs must be channels"),
             ([[0, 1], []], [[0, 1, 2], [3, 4, 5]], "group 1: inputs must be channels"),
-            ([], [], r"grouped\.3\.inputs: .*at least 1"),
-            ([[0.5, 1], [2, 3]], [[0, 1, 2], [3, 4, 5]], r"grouped\.3\.inputs\.0\.0: .*integer"),
-            ([[True, 1], [2, 3]], [[0, 1, 2], [3, 4, 5]], r"grouped\.3\.inputs\.0\.0: .*integer"),
-            (3, [[0, 1, 2], [3, 4, 5]], r"grouped\.3\.inputs: .*list"),
+            ([], [], r"edits: .*group, layer '3': inputs: .*at least 1"),
+            ([[0.5, 1], [2, 3]], [[0, 1, 2], [3, 4, 5]], r"edits: .*group, layer '3': inputs\.0\.0: .*integer"),
+            ([[True, 1], [2, 3]], [[0, 1, 2], [3, 4, 5]], r"edits: .*group, layer '3': inputs\.0\.0: .*integer"),
+            (3, [[0, 1, 2], [3, 4, 5]], r"edits: .*group, layer '3': inputs: .*list"),
         ],
     )
     def test_whose_groups_are_none_is_refused_with_what_is_wrong(
@@ -103,18 +103,18 @@ class TestAFile:
         document = json.loads(WALK.plan_keeping({}, GROUPED).to_json())
         path.write_text(json.dumps(document))
         PruningPlan.load(path)
-        document["grouped"]["3"] = {"inputs": inputs, "filters": filters}
+        document["edits"]["group"]["3"] = {"inputs": inputs, "filters": filters}
         path.write_text(json.dumps(document))
         with pytest.raises(PlanError, match=message) as caught:
             PruningPlan.load(path)
-        assert "grouped.3" in str(caught.value)
+        assert "group, layer '3'" in str(caught.value)
 
     @pytest.mark.parametrize("planned", [{}, {"inputs": [[0]]}, {"inputs": [[0]], "filters": [[0]], "order": [0]}])
     def test_that_lacks_a_field_or_has_another_one_is_refused(self, tmp_path: Path, planned: dict[str, Any]) -> None:
         path = tmp_path / "plan.json"
         document = json.loads(WALK.plan_keeping({}, GROUPED).to_json())
-        path.write_text(json.dumps({**document, "grouped": {"3": planned}}))
-        with pytest.raises(PlanError, match=r"grouped\.3\.(inputs|filters|order): "):
+        path.write_text(json.dumps({**document, "edits": {"group": {"3": planned}}}))
+        with pytest.raises(PlanError, match=r"edits: .*group, layer '3': (inputs|filters|order): "):
             PruningPlan.load(path)
 
     def test_loads_as_what_was_saved_and_fits_other_weights(self, tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ class TestAFile:
         plan.save(path)
         loaded = PruningPlan.load(path)
         assert loaded == plan
-        assert loaded.grouped == GROUPED
-        assert (loaded.groups, loaded.reads) == ({"3": 2}, {"3": 3})
+        assert groups_of(loaded) == GROUPED
+        assert (loaded.groups, groups_of(loaded)["3"].reads) == ({"3": 2}, 3)
         other = LayerWalk.trace(chain(seed=7), small_images())
         small = loaded.apply(other.model)
         assert difference(other, loaded, small_images(3)) < 1e-4
@@ -133,7 +133,7 @@ class TestAFile:
         assert counted_params(small) == loaded.costs.params
 
     def test_without_groups_does_not_name_them(self) -> None:
-        assert b"grouped" not in WALK.plan({"0": 4}).to_json()
+        assert b"edits" not in WALK.plan({"0": 4}).to_json()
 
 
 class TestWhatDoesNotFit:
@@ -146,11 +146,11 @@ class TestWhatDoesNotFit:
     def with_groups(self, name: str, inputs: Lists, filters: Lists, **kept: Sequence[int]) -> PruningPlan:
         """A plan of the chain in which nothing of the groups is checked; channels kept by unit, as ``_0``."""
         plan = WALK.plan_keeping({unit.removeprefix("_"): channels for unit, channels in kept.items()}, {})
-        return plan.model_copy(update={"grouped": {name: GroupEdit(inputs=inputs, filters=filters)}})
+        return plan.model_copy(update={"edits": {"group": {name: GroupEdit(inputs=inputs, filters=filters)}}})
 
     def test_an_unknown_module_is_refused(self) -> None:
         plan = self.with_groups("nowhere", [[0], [1]], [[0], [1]])
-        self.refused(plan, WALK.model, "groups 'nowhere', which the network does not have")
+        self.refused(plan, WALK.model, "an edit of kind 'group' for 'nowhere', a layer that the network does not have")
 
     @pytest.mark.parametrize(
         ("name", "reason"),
@@ -164,7 +164,9 @@ class TestWhatDoesNotFit:
         model = body(lambda net, x: net.g(x), g=conv(8, 8, groups=count))
         plan = LayerWalk.trace(model, small_images()).plan({})
         grouped = {"g": GroupEdit(inputs=[[0], [1]], filters=[[0, 1, 2, 3], [4, 5, 6, 7]])}
-        self.refused(plan.model_copy(update={"grouped": grouped}), model, f"'g', but it has {count} groups already")
+        self.refused(
+            plan.model_copy(update={"edits": {"group": grouped}}), model, f"'g', but it has {count} groups already"
+        )
 
     @pytest.mark.parametrize(
         ("filters", "total"),
@@ -241,12 +243,12 @@ class TestFiltersInAnotherOrder:
         return LayerWalk.trace(both, small_images())
 
     def test_are_refused_where_a_reader_cannot_follow(self) -> None:
-        plan = groups_of(self.concatenated(), "m", [[0], [1]], HALVES)
+        plan = plan_of_groups(self.concatenated(), "m", [[0], [1]], HALVES)
         with pytest.raises(PlanError, match=r"filters of 'm' are not in ascending order, .* cannot follow"):
             plan.apply(self.concatenated().model)
 
     def test_are_applied_there_in_ascending_order(self) -> None:
-        plan = groups_of(self.concatenated(), "m", [[0, 3], [1, 2]], [[0, 1, 2, 3], [4, 5, 6, 7]])
+        plan = plan_of_groups(self.concatenated(), "m", [[0, 3], [1, 2]], [[0, 1, 2, 3], [4, 5, 6, 7]])
         assert difference(self.concatenated(), plan, small_images(3)) < 1e-4
 
     def refused_or_exact(self, walk: LayerWalk, grouped: Mapping[str, GroupEdit], images: Tensor) -> None:
@@ -293,7 +295,7 @@ class TestFiltersInAnotherOrder:
 def test_every_kind_of_convolution_is_the_masked_one(bias: bool, settings: dict[str, Any], filters: Lists) -> None:
     convolution = nn.Conv2d(8, 8, **{"kernel_size": 3, "padding": 1, **settings, "bias": bias})
     walk = LayerWalk.trace(body(lambda net, x: torch.relu(net.m(x)), m=convolution), small_images())
-    plan = groups_of(walk, "m", [[0, 1, 6], [1, 2, 3]], filters)
+    plan = plan_of_groups(walk, "m", [[0, 1, 6], [1, 2, 3]], filters)
     assert difference(walk, plan, small_images(3)) < 1e-4
 
 
@@ -305,7 +307,7 @@ def test_modes_are_those_of_the_dense_network(training: bool) -> None:
 
 
 def test_groups_that_read_their_own_share_in_order_need_no_gather() -> None:
-    plan = groups_of(WALK, "3", [[0, 1, 2, 3], [4, 5, 6, 7]], [[0, 1, 2], [3, 4, 5]])
+    plan = plan_of_groups(WALK, "3", [[0, 1, 2, 3], [4, 5, 6, 7]], [[0, 1, 2], [3, 4, 5]])
     small = plan.apply(WALK.model).get_submodule("3")
     assert type(small) is nn.Conv2d
     assert small.groups == 2
@@ -313,7 +315,7 @@ def test_groups_that_read_their_own_share_in_order_need_no_gather() -> None:
 
 
 def test_one_group_reads_fewer_inputs_than_there_are() -> None:
-    plan = groups_of(WALK, "3", [[1, 2, 6]], [[0, 1, 2, 3, 4, 5]])
+    plan = plan_of_groups(WALK, "3", [[1, 2, 6]], [[0, 1, 2, 3, 4, 5]])
     assert difference(WALK, plan, small_images(3)) < 1e-4
     assert plan.costs.macs == WALK.macs() - 5 * 6 * 9 * 64
 
@@ -322,39 +324,20 @@ def test_a_network_that_is_a_single_convolution_can_be_grouped() -> None:
     torch.manual_seed(0)
     model = conv(4, 4).eval()
     walk = LayerWalk.trace(model, torch.zeros(1, 4, 8, 8))
-    plan = groups_of(walk, "", [[0, 3], [1, 2]], [[0, 1], [2, 3]])
+    plan = plan_of_groups(walk, "", [[0, 3], [1, 2]], [[0, 1], [2, 3]])
     assert difference(walk, plan, torch.randn(2, 4, 8, 8)) < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("groups", "reads", "message"),
-    [
-        ({"3": 4}, {}, "'3': group count 4 given; it must divide the 8 input and the 6 output channels"),
-        ({"3": 3}, {}, "'3': group count 3 given; it must divide"),
-        ({"3": 0}, {}, "'3': group count 0 given; it must divide"),
-        ({"3": -2}, {}, "'3': group count -2 given; it must divide"),
-        ({"3": 4}, {"3": 2}, "'3': group count 4 given; it must divide"),
-        ({}, {"3": 2}, "'3': 2 inputs a group given, but no group count"),
-        ({"3": 2}, {"3": 9}, "'3': 9 inputs a group given; allowed are 1 to the 8 that stay"),
-        ({"3": 2}, {"3": 0}, "'3': 0 inputs a group given; allowed are 1 to the 8"),
-        ({"4": 2}, {}, "There is no convolution '4' to group"),
-        ({"7": 2}, {}, "There is no convolution '7' to group"),
-    ],
-)
-def test_costs_of_groups_that_cannot_be_are_refused(
-    groups: dict[str, int], reads: dict[str, int], message: str
-) -> None:
+def test_costs_of_edits_of_unknown_layers_are_refused() -> None:
+    edit = GroupEdit(inputs=[[0], [1]], filters=[[0], [1]])
     for cost in (WALK.macs, WALK.params):
-        with pytest.raises(UserError, match=message):
-            cost({}, groups, reads)
+        with pytest.raises(UserError, match=r"There is no layer '4' to edit: known: "):
+            cost({}, {"4": edit})
 
 
-def test_what_divides_and_what_can_be_read_are_counted_at_the_widths_that_stay() -> None:
-    assert WALK.macs({"0": 6}, {"3": 3}, {}) == WALK.macs({"0": 2}) + 4 * 3 * 9 * 64
-    with pytest.raises(UserError, match="allowed are 1 to the 4 that stay"):
-        WALK.macs({"0": 4}, {"3": 2}, {"3": 5})
-    with pytest.raises(UserError, match="must divide the 5 input"):
-        WALK.macs({"0": 5}, {"3": 2})
+def test_costs_of_groups_follow_from_what_each_filter_reads() -> None:
+    thirds = GroupEdit(inputs=[[0, 1], [2, 3], [4, 5]], filters=[[0, 1], [2, 3], [4, 5]])
+    assert WALK.macs({"0": 6}, {"3": thirds}) == WALK.macs({"0": 2}) + 4 * 3 * 9 * 64
 
 
 def repair_of(walk: LayerWalk, images: Tensor, ridge: float = 1e-3) -> LeastSquares:
@@ -404,11 +387,11 @@ def test_a_skeleton_gives_what_the_plan_s_network_gives(repaired: bool, folded: 
     if repaired:
         assert (expected - plan.apply(model)(images)).abs().max() > 1e-2 * expected.abs().max()
     for _ in range(2):
-        torch.testing.assert_close(skeleton.cut(plan.kept, plan.grouped)(images), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(skeleton.cut(plan.kept, plan.by_layer)(images), expected, rtol=1e-4, atol=1e-5)
         skeleton.settle()
         torch.testing.assert_close(skeleton.model(images), expected, rtol=1e-4, atol=1e-4)
         # Nothing of the groups is left in the next plan's network.
-        ungrouped = plan.model_copy(update={"grouped": {}})
+        ungrouped = plan.model_copy(update={"edits": {"group": {}}})
         whole = apply_plan(ungrouped, model, repair)(images)
         torch.testing.assert_close(skeleton.cut(plan.kept)(images), whole, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(skeleton.cut({})(images), model(images), rtol=0, atol=0)
@@ -423,7 +406,7 @@ def test_fitted_groups_are_no_farther_from_the_dense_layer_than_masked_ones(bias
     read = torch.relu(model.bn(model.a(images)))
     dense = model.m(read)
     fit = repair_of(walk, images, ridge)
-    plan = groups_of(walk, "m", [[0, 1, 6], [1, 2, 3]], HALVES)
+    plan = plan_of_groups(walk, "m", [[0, 1, 6], [1, 2, 3]], HALVES)
     order = [channel for half in HALVES for channel in half]
     errors = {}
     for name, small in (("masked", plan.apply(model)), ("fitted", apply_plan(plan, model, fit))):
@@ -439,7 +422,7 @@ def test_each_group_is_fitted_on_what_it_alone_reads() -> None:
     walk, images = LayerWalk.trace(model, small_images()), small_images(24, seed=2)
     fit = repair_of(walk, images, 1e-5)
     reads = [[0, 1, 6], [1, 2, 3]]
-    small = apply_plan(groups_of(walk, "m", reads, HALVES), model, fit).get_submodule("m")
+    small = apply_plan(plan_of_groups(walk, "m", reads, HALVES), model, fit).get_submodule("m")
     for number, (inputs, filters) in enumerate(zip(reads, HALVES, strict=True)):
         alone = fit.tensors("m", {"in": np.array(inputs), "out": np.array(filters)})
         rows = slice(4 * number, 4 * number + 4)

@@ -26,7 +26,8 @@ from zoo import (
 from prune_env import LayerWalk, PruningPlan
 from prune_env.budget import Budget
 from prune_env.common.errors import BudgetError
-from prune_env.granularity.channel import PlanBuilder
+from prune_env.granularity.channel import ChannelPlanBuilder
+from prune_env.granularity.group import GroupEdit, groups_of
 from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.pruning_rate import RatePlanBuilder
@@ -54,7 +55,8 @@ def decided(builder: GroupPlanBuilder, seed: int) -> PruningPlan:
     while not builder.finished:
         assert 0.0 <= builder.reduced <= 1.0
         assert 0.0 <= builder.even <= 1.0
-        builder.decide(generator.random(), 2.0 ** generator.integers(0, 4))
+        keep, count = generator.random(), 2.0 ** generator.integers(0, 4)
+        builder.decide((keep,) if isinstance(builder, RatePlanBuilder) else (keep, count))
     return plan_of(builder)
 
 
@@ -67,8 +69,8 @@ def plan_of(builder: GroupPlanBuilder) -> PruningPlan:
 def kernels_zeroed(model: nn.Module, plan: PruningPlan) -> Iterator[None]:
     """The network with every kernel zero that no group of the plan reads by."""
     with torch.no_grad():
-        before = {name: model.get_submodule(name).weight.clone() for name in plan.grouped}
-        for name, planned in plan.grouped.items():
+        before = {name: model.get_submodule(name).weight.clone() for name in groups_of(plan)}
+        for name, planned in groups_of(plan).items():
             mask = torch.zeros_like(before[name])
             for filters, inputs in zip(planned.filters, planned.inputs, strict=True):
                 for one in filters:
@@ -81,9 +83,7 @@ def kernels_zeroed(model: nn.Module, plan: PruningPlan) -> Iterator[None]:
 
 def check(walk: LayerWalk, builder: GroupPlanBuilder, plan: PruningPlan, images: Tensor) -> None:
     assert plan.costs.macs <= builder.budget.limit
-    assert (
-        plan.costs.macs == builder.budget.form.cost(builder.widths) == walk.macs(plan.widths, plan.groups, plan.reads)
-    )
+    assert plan.costs.macs == builder.budget.form.cost(builder.widths) == walk.macs(plan.widths, plan.by_layer)
     small = plan.apply(walk.model)
     assert counted_macs(small, images) == plan.costs.macs
     assert counted_params(small) == plan.costs.params
@@ -124,13 +124,23 @@ def test_many_drafts_of_a_small_network(rates: bool) -> None:
 def test_without_groups_a_group_draft_is_a_plain_one() -> None:
     walk = toy_walk()
     for keep in (0.2, 0.5, 0.9):
-        builder, plain = group_draft(walk), PlanBuilder(Budget(walk, "macs", 0.4))
+        builder, plain = (
+            group_draft(walk),
+            ChannelPlanBuilder(Budget(walk, "macs", 0.4), {unit.name: walk.magnitudes(unit) for unit in walk.units}),
+        )
         while not builder.finished:
             assert (builder.even, builder.reduced) == (plain.even, plain.reduced)
-            builder.decide(keep, 1.0)
-            plain.decide(keep)
+            builder.decide((keep, 1.0))
+            plain.decide((keep,))
         assert builder.widths.tolist() == plain.widths.tolist()
         assert builder.grouped == {}
+
+
+def in_groups(count: int, reads: int, outputs: int = 8) -> GroupEdit:
+    """Groups that all read the first inputs."""
+    size = outputs // count
+    filters = [list(range(number * size, (number + 1) * size)) for number in range(count)]
+    return GroupEdit(inputs=[list(range(reads))] * count, filters=filters)
 
 
 def three(inner: int = 8) -> LayerWalk:
@@ -152,18 +162,18 @@ def test_what_no_group_reads_is_cut_where_it_comes_from() -> None:
     kernels["b"][:, :4] += 10.0
     scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
     builder = GroupPlanBuilder(Budget(walk, "macs", 1.0), grouping, scores, kernels)
-    builder.decide(1.0)
+    builder.decide((1.0, 1.0))
     assert builder.kept["a"].tolist() == list(range(8))
     before = builder.reduced
-    builder.decide(1.0, 2.0)
+    builder.decide((1.0, 2.0))
     assert builder.kept["a"].tolist() == [0, 1, 2, 3]
     assert builder.widths[0] == 4
     assert builder.reduced > before
-    builder.decide(1.0)
+    builder.decide((1.0, 1.0))
     plan = plan_of(builder)
     assert plan.widths["a"] == 4
     assert plan.groups == {"b": 2}
-    assert plan.reads == {"b": 4}
+    assert groups_of(plan)["b"].reads == 4
     small = plan.apply(walk.model)
     assert (small.a.out_channels, small.c.in_channels) == (4, 8)
     check(walk, builder, plan, small_images())
@@ -176,12 +186,12 @@ def test_what_is_cut_upstream_leaves_the_groups_that_write_it_whole() -> None:
     kernels["c"][:, :5] += 10.0
     scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
     builder = RatePlanBuilder(Budget(walk, "macs", 1.0), grouping, scores, kernels, 0.1)
-    builder.decide(1.0)
-    builder.decide(0.25)
+    builder.decide((1.0,))
+    builder.decide((0.25,))
     assert builder.grouped["b"].inputs[0] != builder.grouped["b"].inputs[1]
     assert len(builder.grouped["b"].inputs) == 4
     # c, one group, reads 5 of 8; what b writes in 4 groups cannot become fewer.
-    builder.decide(5 / 8)
+    builder.decide((5 / 8,))
     assert builder.kept["b"].tolist() == list(range(8))
     assert builder.grouped["c"].inputs == [[0, 1, 2, 3, 4]]
     check(walk, builder, plan_of(builder), small_images())
@@ -191,11 +201,11 @@ def test_a_rate_below_a_half_is_plain_channel_pruning() -> None:
     walk = three()
     builder = group_draft(walk, 1.0, rates=True)
     for keep in (1.0, 0.75, 1.0):
-        builder.decide(keep)
+        builder.decide((keep,))
     plan = plan_of(builder)
     # The inputs that b does not read are gone from a, and then b is an ordinary convolution.
     assert plan.widths["a"] == 6
-    assert plan.grouped == {}
+    assert plan.edits == {}
     assert type(plan.apply(walk.model).b) is nn.Conv2d
 
 
@@ -204,9 +214,9 @@ def test_what_is_undecided_counts_as_whole() -> None:
     builder = group_draft(walk, 0.5, rates=True)
     assert builder.reduced == 0.0
     assert 0.1 < builder.even < 1.0
-    builder.decide(1.0)
-    builder.decide(0.2)
-    left = walk.macs({"a": len(builder.kept["a"])}, groups={"b": 4}, reads={"b": 2})
+    builder.decide((1.0,))
+    builder.decide((0.2,))
+    left = walk.macs({"a": len(builder.kept["a"])}, {"b": in_groups(4, 2)})
     assert builder.reduced == pytest.approx(1.0 - left / walk.macs())
     assert group_draft(walk, 1.0, rates=True).even == 1.0
 
@@ -222,7 +232,7 @@ def test_a_lower_budget_gives_other_groups_and_they_differ_by_layer() -> None:
     for keep in (0.5, 0.2):
         builder = group_draft(walk, keep, rates=True)
         while not builder.finished:
-            builder.decide(builder.even)
+            builder.decide((builder.even,))
         found.append({name: spec.groups for name, spec in builder._specs.items()})
     assert found[0] != found[1]
     assert len(set(found[1].values())) > 1
@@ -254,7 +264,7 @@ def test_a_convolution_that_reads_what_it_writes_can_be_narrowed() -> None:
     for keep in (0.2, 0.4, 0.6, 0.8):
         builder = RatePlanBuilder(Budget(walk, "macs", 1.0), grouping, scores, kernels, 0.1)
         while not builder.finished:
-            builder.decide(keep)
+            builder.decide((keep,))
         check(walk, builder, plan_of(builder), small_images())
         assert all(len(one.inputs) > 1 or len(one.inputs[0]) < 8 for one in builder.grouped.values())
 
@@ -273,6 +283,6 @@ def test_what_no_group_reads_behind_a_depthwise_convolution_is_cut_before_it() -
     scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
     builder = RatePlanBuilder(Budget(walk, "macs", 1.0), grouping, scores, kernels, 0.1)
     while not builder.finished:
-        builder.decide(0.5)
+        builder.decide((0.5,))
     assert builder.kept["ex"].tolist() == list(range(8))
     check(walk, builder, plan_of(builder), small_images())
