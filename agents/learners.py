@@ -32,7 +32,7 @@ class Learner(ABC):
         self.steps = len(problem.budget.units)
         self.evaluations = config.search.evaluations
         self.episodes = self.evaluations - problem.probes
-        self.env = PruningEnv(problem=problem, proposed_by=config.agent.name)
+        self.env = PruningEnv(problem=problem, action=config.granularity.action, proposed_by=config.agent.name)
         self.agent = self._make(self.env, config.agent.with_preset(), config.seed)
 
     @abstractmethod

@@ -60,10 +60,10 @@ def check_evaluations(problem: PruningProblem, config: RunConfig) -> None:
             f"search.evaluations: {given} given, but the evidence alone takes {probes}, one for each free unit. "
             "Give more, or set sensitivity.probe_keep to null."
         )
-    agent = config.agent.with_preset()
+    agent, granularity = config.agent.with_preset(), problem.granularity.with_action(config.granularity.action)
     warmup = agent.warmup_episodes if agent.name in ("ddpg", "td3", "sac") else None
     shows = agent.name != "sac" and agent.demonstrations
-    left = episodes - (demonstration_count(problem, problem.granularity, episodes) if shows else 0)
+    left = episodes - (demonstration_count(problem, granularity, episodes) if shows else 0)
     if warmup is not None and warmup >= left:
         raise ConfigError(
             f"agent.warmup_episodes: {warmup} given, but there are only {left} episodes for it, so that the agent "

@@ -16,8 +16,10 @@ from zoo import conv
 from prune_env import LayerWalk, PruningPlan
 from prune_env.budget import Budget
 from prune_env.budget.cost_form import CostForm
+from prune_env.config.granularity import GranularitySettings
 from prune_env.criteria import ScoringContext, score_channels
 from prune_env.env.problem import PruningProblem
+from prune_env.granularity import GranularityContext, make_granularity
 from rewards import Outcome, make_reward
 
 STAGES = (24, 40, 64, 96)
@@ -107,15 +109,18 @@ def synthetic_problem(seed: int, coupled: bool) -> PruningProblem:
     walk = chain_walk()
     landscape = Landscape.drawn(seed, len(walk.free), coupled)
     context = ScoringContext(walk, image_set(8, seed, colours=3, side=SIDE))
+    scores = score_channels("l1", context)
+    granularity = make_granularity(GranularitySettings())
     return PruningProblem(
         walk,
         Budget(walk, "macs", KEEP),
         cast(Any, FormulaEvaluator(walk, landscape)),
-        score_channels("l1", context),
+        scores,
         make_reward("error"),
         None,
         input_size=(SIDE, SIDE),
         context=context,
+        granularity=granularity.prepare(GranularityContext(context, scores, 0.1, lambda: context.images)),
         probe_keep=0.25,
     )
 

@@ -58,5 +58,5 @@ def test_the_action_for_a_width_gives_that_width(action):
     env.reset()
     wanted = env.problem.budget.uniform()
     for number, width in enumerate(wanted[:-1]):
-        *_, info = env.step(env.action_for(width / env.problem.budget.channels[number]))
+        *_, info = env.step(env.action_for((width / env.problem.budget.channels[number],)))
         assert (number, info["width"]) == (number, width)

@@ -138,7 +138,7 @@ def test_the_agent_keeps_more_of_the_unit_whose_channels_all_matter_and_beats_un
     uniform = problem.attempt(problem.budget.uniform(), "uniform")
     assert uniform.plan.widths["duplicated"] == uniform.plan.widths["essential"]
     found = train_agent(problem, config)
-    learnt = found.policy.propose(PruningEnv(problem=problem, action=config.env.action))
+    learnt = found.policy.propose(PruningEnv(problem=problem, action=config.granularity.action))
     for trial in (found.best, learnt):
         assert trial.plan.widths["duplicated"] < trial.plan.widths["essential"]
         assert trial.outcome.accuracy > uniform.outcome.accuracy

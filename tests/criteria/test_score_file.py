@@ -13,7 +13,7 @@ from prune_env.criteria import ScoringContext, load_scores, save_scores, score_c
 
 
 @pytest.fixture
-def subject() -> ScoringContext:
+def context() -> ScoringContext:
     return ScoringContext(toy_walk(), image_set(8))
 
 

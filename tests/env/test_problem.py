@@ -83,7 +83,9 @@ class TestTrials:
         problem = toy_problem(reward=make_reward(f"{__name__}:broken", {"value": value}))
         heard: list[Trial] = []
         problem.listeners.append(heard.append)
-        with pytest.raises(EvaluationError, match=rf"test_task:broken' returned {value}.*must return a finite number"):
+        with pytest.raises(
+            EvaluationError, match=rf"test_problem:broken' returned {value}.*must return a finite number"
+        ):
             problem.attempt(problem.budget.uniform(), "test")
         assert heard == []
 

@@ -67,8 +67,8 @@ def test_the_file_has_one_line_for_each_member_and_says_its_version(tmp_path: Pa
     plan = random_plan(traced(name).walk, seed=1)
     plan.save(tmp_path / "plan.json")
     text = (tmp_path / "plan.json").read_text()
-    assert json.loads(text)["version"] == 1
-    assert text.startswith('{\n "version": 1,\n')
+    assert json.loads(text)["version"] == 2
+    assert text.startswith('{\n "version": 2,\n')
     lines = [line for line in text.splitlines() if '"module":' in line]
     assert len(lines) == sum(len(unit.members) for unit in plan.units)
     for line in lines:

@@ -112,9 +112,9 @@ def test_a_plan_that_lacks_a_field_is_refused_with_its_name(path: Path, key: str
     refused(path, json.dumps(plan), f"is not a valid plan:\n  {key}: Field required")
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, "1", None, True, 1.0, [1], {"a": 1}])
+@pytest.mark.parametrize("version", [0, 3, 99, "1", None, True, 1.0, [1], {"a": 1}])
 def test_an_unknown_version_is_refused_with_the_one_that_is_read(path: Path, version: Any) -> None:
-    message = rf"is a plan of version {re.escape(repr(version))}; this release reads version 1\. Use the release"
+    message = rf"is a plan of version {re.escape(repr(version))}; this release reads versions 1 to 2\. Use the release"
     refused(path, spoiled("version", value=version), message)
 
 

@@ -23,6 +23,7 @@ from prune_env.data import load_source
 from prune_env.env.builders import trace
 from prune_env.env.loading import load_splits
 from prune_env.evaluation.evaluator import measure_accuracy
+from prune_env.granularity.group import groups_of
 from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.granularity.group.grouping import Grouping
@@ -36,7 +37,7 @@ from scripts.export import Target, export
 from scripts.finetune import finetune
 
 EPOCHS = 4
-SELECT = ("finetune.selectors=true", f"finetune.epochs={EPOCHS}")
+SELECT = ("granularity.selectors=true", f"finetune.epochs={EPOCHS}")
 COUNTS = (1.0, 2.0, 4.0)
 """Groups of the plan's convolutions, in turn."""
 
@@ -47,7 +48,7 @@ Told = Callable[[], Any]
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A finished search whose plan has groups that read what chance has chosen; selectors can only do better."""
     run = pruned_run(tmp_path_factory.mktemp("runs") / "run")
-    config = pruned_config("env.granularity=group", "env.round_to=4")
+    config = pruned_config("granularity.name=group", "env.round_to=4")
     run.write_config(config)
     walk = trace(config, load_splits(config), trained_digits())
     grouping, generator = Grouping(walk, 4), np.random.default_rng(0)
@@ -58,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
     builder = GroupPlanBuilder(Budget(walk, "macs", 0.5, round_to=4), grouping, scores, kernels)
     while not builder.finished:
-        builder.decide(0.9, COUNTS[builder.number % len(COUNTS)])
+        builder.decide((0.9, COUNTS[builder.number % len(COUNTS)]))
     kept = {name: channels.tolist() for name, channels in builder.kept.items()}
     run.write_bytes(run.plan, walk.plan_keeping(kept, builder.grouped).to_json())
     return run
@@ -122,6 +123,11 @@ def network_of(plan: PruningPlan, folder: TrainingFolder) -> nn.Module:
     return network.eval()
 
 
+def reads_of(plan: PruningPlan) -> dict[str, int]:
+    """How many inputs each group reads, by convolution."""
+    return {name: edit.reads for name, edit in groups_of(plan).items()}
+
+
 def images() -> Tensor:
     source = load_source("digits")
     return source.load("test", np.arange(9))
@@ -131,14 +137,18 @@ def test_the_plan_of_the_run_leaves_something_to_choose(searched: PruningPlan) -
     assert {2, 4} <= set(searched.groups.values())
     network = searched.apply(trained_digits())
     layers = {name: module for name, module in network.named_modules() if isinstance(module, GatheredConv2d)}
-    assert sum(searched.reads[name] < layers[name].in_channels for name in searched.groups if name in layers) >= 3
+    assert (
+        sum(groups_of(searched)[name].reads < layers[name].in_channels for name in searched.groups if name in layers)
+        >= 3
+    )
 
 
 def test_the_folder_s_plan_has_the_same_groups_and_other_inputs(searched: PruningPlan, tuned: PruningPlan) -> None:
-    assert (tuned.groups, tuned.reads) == (searched.groups, searched.reads)
+    assert (tuned.groups, reads_of(tuned)) == (searched.groups, reads_of(searched))
     assert all(set(tuned.kept[name]) <= set(kept) for name, kept in searched.kept.items())
     assert all(len(unit.kept) % 4 == 0 for unit in tuned.units if unit.protected is None)
-    changed = [name for name in tuned.grouped if tuned.grouped[name].inputs != searched.grouped[name].inputs]
+    ours, theirs = groups_of(tuned), groups_of(searched)
+    changed = [name for name in ours if ours[name].inputs != theirs[name].inputs]
     assert len(changed) >= 3
 
 
@@ -272,8 +282,8 @@ def test_a_kill_after_the_last_epoch_is_harmless(
 def test_without_an_average_the_weights_are_the_last_epoch_s_own(
     run: RunDirectory, searched: PruningPlan, tmp_path: Path
 ) -> None:
-    finetune(run.root, ["finetune.selectors=true", "finetune.average=0", "finetune.epochs=1"], name=tmp_path.name)
+    finetune(run.root, ["granularity.selectors=true", "finetune.average=0", "finetune.epochs=1"], name=tmp_path.name)
     folder = TrainingFolder.open(run.root / tmp_path.name)
     summary = folder.read_json(folder.summary)
     assert summary["rows"][2]["reward_accuracy"] == summary["epochs"][0]["accuracy"]
-    assert PruningPlan.load(folder.plan).reads == searched.reads
+    assert reads_of(PruningPlan.load(folder.plan)) == reads_of(searched)

@@ -19,8 +19,9 @@ from toy import digits_config, trained_digits
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget import Budget
-from prune_env.common.errors import ConfigError, PlanError, RunError
+from prune_env.common.errors import PlanError, RunError
 from prune_env.env.problem import PruningProblem
+from prune_env.granularity.group import Group, groups_of
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.pruning_rate import RatePlanBuilder
 from prune_env.models import save_weights
@@ -32,8 +33,8 @@ from scripts.replay import replay
 from scripts.train import train
 
 EVALUATIONS = 14
-GROUPED = "env.granularity=group"
-RATES = (GROUPED, "env.action=pruning_rate")
+GROUPED = "granularity.name=group"
+RATES = (GROUPED, "granularity.action=pruning_rate")
 ACTIONS = ("share", "pruning_rate")
 
 Refused = Callable[..., str]
@@ -65,7 +66,7 @@ def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str,
     """A finished run for each meaning of an action; not to be changed."""
     folder = tmp_path_factory.mktemp("runs")
     for action in ACTIONS:
-        train(config, [f"run.directory={folder / action}", GROUPED, f"env.action={action}"])
+        train(config, [f"run.directory={folder / action}", GROUPED, f"granularity.action={action}"])
     return {action: RunDirectory.open(folder / action) for action in ACTIONS}
 
 
@@ -130,12 +131,12 @@ def times_of(grouping: Grouping, _: object) -> dict[str, dict[int, float]]:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands run on that machine."""
-    monkeypatch.setattr("prune_env.env.builders.time_groups", times_of)
+    monkeypatch.setattr("prune_env.granularity.group.granularity.time_groups", times_of)
 
 
 def test_inspect_gives_times_allowed_counts_and_what_stays_whole(config: Path, told: Callable[[], Any]) -> None:
-    inspect_walk(config, [GROUPED, "env.max_groups=4", "env.protect.layer2.0.conv2=mine"], as_json=True)
-    found = told()["groups"]
+    inspect_walk(config, [GROUPED, "granularity.max_groups=4", "env.protect.layer2.0.conv2=mine"], as_json=True)
+    found = told()["granularity"]["measured"]
     assert found["whole"]["conv1"] == "it reads no unit's channels"
     assert found["whole"]["linear"] == "it is a Linear and no nn.Conv2d"
     assert found["whole"]["layer2.0.conv2"] == "it is protected"
@@ -150,14 +151,14 @@ def test_inspect_gives_times_allowed_counts_and_what_stays_whole(config: Path, t
 
 def test_inspect_of_channels_says_nothing_of_groups(config: Path, told: Callable[[], Any]) -> None:
     inspect_walk(config, as_json=True)
-    assert told()["groups"] is None
+    assert told()["granularity"] == {"name": "channel", "measured": None}
 
 
 @pytest.mark.usefixtures("machine")
 def test_the_table_has_a_time_for_every_count_and_a_reason_for_what_stays_whole(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inspect_walk(config, [GROUPED, "env.only_faster_groups=true"])
+    inspect_walk(config, [GROUPED, "granularity.only_faster=true"])
     lines = capsys.readouterr().out.partition("in how many groups")[2].splitlines()
     rows = {cells[0]: cells[1:] for line in lines if len(cells := [cell.strip() for cell in line.split("│")[1:-1]]) > 1}
     # In brackets: what is not allowed.
@@ -169,10 +170,11 @@ def test_the_table_has_a_time_for_every_count_and_a_reason_for_what_stays_whole(
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize("action", ACTIONS)
 def test_with_only_faster_groups_no_other_count_is_allowed_or_used(config: Path, tmp_path: Path, action: str) -> None:
-    settings = RunConfig.load(config, [GROUPED, "env.only_faster_groups=true", f"env.action={action}"])
+    settings = RunConfig.load(config, [GROUPED, "granularity.only_faster=true", f"granularity.action={action}"])
     _, problem = prepare(settings)
-    assert problem.groups is not None
-    assert set(map(tuple, problem.groups.as_record()["allowed"].values())) == {(1, 4)}
+    measured = problem.granularity.measurements()
+    assert measured is not None
+    assert set(map(tuple, measured["allowed"].values())) == {(1, 4)}
     run = search_on(RunDirectory.create(tmp_path / "run"), problem, settings)
     used = {count for row in run.evaluations() for count in row.get("groups", {}).values()}
     assert 4 in used
@@ -180,7 +182,7 @@ def test_with_only_faster_groups_no_other_count_is_allowed_or_used(config: Path,
 
 
 def test_the_run_keeps_the_times_and_every_row_the_groups_of_its_plan(finished: RunDirectory) -> None:
-    record = finished.read_json(finished.groups)
+    record = finished.read_json(finished.root / "groups.json")
     assert record.keys() == {"times", "allowed", "whole"}
     assert record["times"].keys() == record["allowed"].keys()
     assert all(seconds > 0 for times in record["times"].values() for seconds in times.values())
@@ -200,7 +202,8 @@ def test_the_plan_is_the_best_row_and_meets_the_budget(finished: RunDirectory) -
     plan = PruningPlan.load(finished.plan)
     best = max((row for row in finished.evaluations() if row["kind"] == "ddpg"), key=lambda row: row["reward"])
     assert plan.costs.macs == best["macs"] <= 0.4 * plan.costs.dense_macs
-    assert (plan.groups, plan.reads) == (best.get("groups", {}), best.get("reads", {}))
+    assert plan.groups == best.get("groups", {})
+    assert {name: edit.reads for name, edit in groups_of(plan).items()} == best.get("reads", {})
     assert {name: plan.widths[name] for name in best["widths"]} == best["widths"]
     assert plan.budget is not None
     assert plan.budget.achieved == pytest.approx(plan.costs.macs / plan.costs.dense_macs)
@@ -215,7 +218,7 @@ def test_the_policy_decides_by_as_many_numbers_as_an_action_has(
     runs: Mapping[str, RunDirectory], action: str, numbers: int
 ) -> None:
     policy = load_policy(runs[action].policy)
-    assert (policy.action, policy.numbers) == (action, numbers)
+    assert (policy.action, policy.granularity) == (action, "group")
     with safe_open(runs[action].policy, framework="np") as file:
         assert file.get_tensor("2.bias").shape == (numbers,)
 
@@ -223,7 +226,7 @@ def test_the_policy_decides_by_as_many_numbers_as_an_action_has(
 def test_tensorboard_has_the_groups_of_every_episode_and_their_picture(finished: RunDirectory) -> None:
     log = EventAccumulator(str(finished.tensorboard))
     log.Reload()
-    names = finished.read_json(finished.groups)["times"].keys()
+    names = finished.read_json(finished.root / "groups.json")["times"].keys()
     tags = {tag for tag in log.Tags()["scalars"] if tag.startswith("groups/")}
     assert tags == {f"groups/{name}" for name in names}
     episodes = [row for row in finished.evaluations() if row["kind"] == "ddpg"]
@@ -239,7 +242,7 @@ def test_channels_alone_have_neither_curves_nor_a_file_of_groups(channels: RunDi
     log = EventAccumulator(str(channels.tensorboard))
     log.Reload()
     assert not [tag for kind in ("scalars", "images") for tag in log.Tags()[kind] if tag.startswith("groups/")]
-    assert not channels.groups.exists()
+    assert not (channels.root / "groups.json").exists()
     assert not any({"groups", "reads"} & row.keys() for row in channels.evaluations())
     assert "<h2>Groups</h2>" not in channels.report.read_text()
 
@@ -280,11 +283,12 @@ def test_the_report_has_the_groups_beside_the_milliseconds(finished: RunDirector
     page.feed(finished.report.read_text())
     heading, *rows = page.rows["Groups"]
     assert heading == ["convolution", "groups", "inputs a group", "ms in 1", "ms in 2", "ms in 4", "ms in 8"]
-    plan, times = PruningPlan.load(finished.plan), finished.read_json(finished.groups)["times"]
+    plan, times = PruningPlan.load(finished.plan), finished.read_json(finished.root / "groups.json")["times"]
     assert [row[0] for row in rows] == list(times)
+    edits = groups_of(plan)
     for name, groups, reads, *milliseconds in rows:
         assert groups == str(plan.groups.get(name, 1))
-        assert reads == str(plan.reads.get(name, "all"))
+        assert reads == (str(edits[name].reads) if name in edits else "all")
         assert milliseconds == [f"{1e3 * seconds:.2f}" for seconds in times[name].values()]
     sources = [str(picture["src"]).removeprefix("data:image/png;base64,") for picture in page.pictures]
     assert [Image.open(BytesIO(b64decode(source))).size[0] for source in sources] == [1350] * 5
@@ -313,11 +317,11 @@ def test_a_run_that_is_taken_up_goes_by_the_times_that_it_has_measured(
     def refuse(*_: object) -> None:
         raise AssertionError("timed again")
 
-    settings = RunConfig.load(config, [GROUPED, "env.only_faster_groups=true"])
-    monkeypatch.setattr("prune_env.env.builders.time_groups", times_of)
+    settings = RunConfig.load(config, [GROUPED, "granularity.only_faster=true"])
+    monkeypatch.setattr("prune_env.granularity.group.granularity.time_groups", times_of)
     splits, problem = prepare(settings)
     whole = search_on(start_run(tmp_path / "whole", settings, splits, problem), problem, settings)
-    monkeypatch.setattr("prune_env.env.builders.time_groups", refuse)
+    monkeypatch.setattr("prune_env.granularity.group.granularity.time_groups", refuse)
     run = interrupted(whole, tmp_path / "run", 7)
     train(resume=run.root)
     assert untimed(run) == untimed(whole)
@@ -355,7 +359,7 @@ def test_evaluations_with_other_groups_are_refused_by_their_number(
     # What is said of the two plans must differ, or nobody could see why they are not the same.
     there, _, here = str(refusal.value).partition(", but going through the run again gives ")
     said = [
-        re.sub(r"\b(the widths|and groups|with|and) ", "", text) for text in (there, here.partition(". The run")[0])
+        re.sub(r"\b(the widths|and the edits|with|and) ", "", text) for text in (there, here.partition(". The run")[0])
     ]
     assert said[0].partition("'ddpg' ")[2] != said[1].partition("'ddpg' ")[2]
 
@@ -363,8 +367,8 @@ def test_evaluations_with_other_groups_are_refused_by_their_number(
 @pytest.mark.parametrize("text", ["{}", '{"times": 3}', '{"times": {"conv1": {"one": 1.0}}}', "{"])
 def test_damaged_times_are_refused_by_their_file(runs: Mapping[str, RunDirectory], tmp_path: Path, text: str) -> None:
     run = interrupted(runs["share"], tmp_path / "run", 3)
-    run.groups.write_text(text)
-    with pytest.raises(RunError, match=r"groups\.json'"):
+    (run.root / "groups.json").write_text(text)
+    with pytest.raises(RunError, match=r"groups\.json"):
         train(resume=run.root)
 
 
@@ -381,17 +385,18 @@ def test_a_plan_with_groups_is_repaired_alike_whatever_the_settings_allow(
     config: Path, problem: PruningProblem, tmp_path: Path, told: Callable[[], Any]
 ) -> None:
     # What reads a unit that stays whole in groups must make up for what it no longer reads.
-    assert problem.groups is not None
+    granularity = problem.granularity
+    assert isinstance(granularity, Group)
     walk = problem.walk.protecting({"conv1": "mine"})
     grouping = Grouping(walk, 8)
-    builder = RatePlanBuilder(Budget(walk, "macs", 0.6), grouping, problem.scores, problem.groups.kernels, 0.1)
+    builder = RatePlanBuilder(Budget(walk, "macs", 0.6), grouping, problem.scores, granularity.kernels, 0.1)
     while not builder.finished:
-        builder.decide(builder.even)
+        builder.decide((builder.even,))
     kept = {name: channels.tolist() for name, channels in builder.kept.items()}
     walk.plan_keeping(kept, builder.grouped, provenance={"repair": "least_squares"}).save(tmp_path / "plan.json")
     found = []
-    for granularity in ("group", "channel"):
-        settings = ["repair.name=least_squares", "env.protect.conv1=mine", f"env.granularity={granularity}"]
+    for name in ("group", "channel"):
+        settings = ["repair.name=least_squares", "env.protect.conv1=mine", f"granularity.name={name}"]
         replay(tmp_path / "plan.json", config, settings, as_json=True)
         found.append(next(row for row in told()["rows"] if row["name"] == "replayed"))
     assert found[0]["macs"] == found[1]["macs"]
@@ -420,7 +425,7 @@ def test_a_plan_with_groups_is_refused_on_another_network(
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda groups: {"conv9": groups["layer1.0.conv1"]}, "'conv9', which the network does not have"),
+        (lambda groups: {"conv9": groups["layer1.0.conv1"]}, "'conv9', a layer that the network does not have"),
         (lambda groups: {"linear": groups["layer1.0.conv1"]}, "it is a Linear and no nn.Conv2d"),
         (
             lambda groups: {"layer1.0.conv1": {"inputs": [[0], [99]], "filters": groups["layer1.0.conv1"]["filters"]}},
@@ -442,7 +447,7 @@ def test_groups_that_do_not_fit_are_refused_by_their_convolution(
     unit = next(unit for unit in document["units"] if unit["name"] == "layer1.0.conv1")
     half = len(unit["kept"]) // 2
     halves = {"inputs": [[0], [1]], "filters": [unit["kept"][:half], unit["kept"][half:]]}
-    document["grouped"] = damage({"layer1.0.conv1": halves})
+    document["edits"] = {"group": damage({"layer1.0.conv1": halves})}
     (tmp_path / "plan.json").write_text(json.dumps(document))
     with pytest.raises(PlanError, match=words):
         replay(tmp_path / "plan.json", config)
@@ -450,18 +455,18 @@ def test_groups_that_do_not_fit_are_refused_by_their_convolution(
 
 def test_a_policy_of_two_numbers_needs_groups(runs: Mapping[str, RunDirectory], config: Path, refused: Refused) -> None:
     said = refused("replay", runs["share"].policy, config)
-    assert "env.granularity: channel given, but the policy was trained with group." in said
-    assert "Give env.granularity=group." in said
+    assert "granularity.name: channel given, but the policy was trained with group." in said
+    assert "Give granularity.name=group." in said
 
 
 def test_a_policy_of_rates_needs_groups(runs: Mapping[str, RunDirectory], config: Path, refused: Refused) -> None:
     said = refused("replay", runs["pruning_rate"].policy, config)
-    assert "Give env.granularity=group." in said
+    assert "Give granularity.name=group." in said
 
 
 @pytest.mark.parametrize(
     ("action", "override", "known"),
-    [("pruning_rate", "env.min_keep=0.3", "0.1"), ("share", "env.max_groups=2", "8")],
+    [("pruning_rate", "env.min_keep=0.3", "0.1"), ("share", "granularity.max_groups=2", "8")],
 )
 def test_a_policy_is_refused_under_other_limits_before_the_task_is_made(
     runs: Mapping[str, RunDirectory],
@@ -481,21 +486,21 @@ def test_a_policy_is_refused_under_other_limits_before_the_task_is_made(
 
 def test_a_policy_of_channels_does_not_decide_groups(channels: RunDirectory, config: Path, refused: Refused) -> None:
     said = refused("replay", channels.policy, config, GROUPED)
-    assert "env.granularity: group given, but the policy was trained with channel." in said
-    assert "Give env.granularity=channel." in said
+    assert "granularity.name: group given, but the policy was trained with channel." in said
+    assert "Give granularity.name=channel." in said
 
 
 @pytest.mark.parametrize("command", ["train", "inspect"])
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["env.action=pruning_rate"], "env.action: pruning_rate given, which is for env.granularity: group."),
-        ([GROUPED, "budget.metric=latency"], "env.granularity: group given with a budget or reward of latency"),
-        ([GROUPED, "reward.name=latency_penalty"], "env.granularity: group given with a budget or reward of latency"),
-        ([GROUPED, "env.max_groups=0"], "env.max_groups: given 0; must be greater than or equal to 1"),
-        ([GROUPED, "env.max_groups=true"], "env.max_groups: given true; must not be true or false"),
-        ([GROUPED, "criterion.kernels=l1"], "criterion.kernels"),
-        (["env.granularity=groups"], "env.granularity"),
+        (["granularity.action=pruning_rate"], "granularity.action: given \"pruning_rate\"; must be 'share' or 'ratio'"),
+        ([GROUPED, "budget.metric=latency"], "granularity.name: group given with a budget or reward of latency"),
+        ([GROUPED, "reward.name=latency_penalty"], "granularity.name: group given with a budget or reward of latency"),
+        ([GROUPED, "granularity.max_groups=0"], "granularity.max_groups: given 0; must be greater than or equal to 1"),
+        ([GROUPED, "granularity.max_groups=true"], "granularity.max_groups: given true; must not be true or false"),
+        ([GROUPED, "criterion.kernels=l1"], "granularity.kernels"),
+        (["granularity.name=groups"], "granularity.name"),
     ],
     ids=["no groups", "latency", "reward", "none", "true", "kernels", "groups"],
 )
@@ -518,11 +523,12 @@ def test_a_budget_that_rates_cannot_meet_is_refused_before_a_run_is_made(
 
 
 def test_selectors_need_a_plan_with_groups(channels: RunDirectory, refused: Refused) -> None:
-    said = refused("finetune", channels.root, "finetune.selectors=true")
-    assert "finetune.selectors: true given, but no convolution of the plan falls into groups." in said
+    said = refused("finetune", channels.root, GROUPED, "granularity.selectors=true")
+    assert "granularity.selectors: true given, but no convolution of the plan falls into groups." in said
     assert not (channels.root / "finetune").exists()
 
 
-def test_the_settings_that_a_rate_needs_are_said_together(config: Path, runs: Mapping[str, RunDirectory]) -> None:
-    with pytest.raises(ConfigError, match="Give both, or ratio"):
-        replay(runs["share"].root, config, ["env.action=pruning_rate"])
+@pytest.mark.parametrize("override", ["granularity.selectors=true", "finetune.selectors=true"])
+def test_selectors_need_the_granularity_that_has_them(channels: RunDirectory, refused: Refused, override: str) -> None:
+    assert "granularity.selectors: unknown key" in refused("finetune", channels.root, override)
+    assert not (channels.root / "finetune").exists()

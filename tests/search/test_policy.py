@@ -71,8 +71,9 @@ def test_a_pickle_in_place_of_a_policy_is_refused_and_never_run(tmp_path):
         (save(_tensors()), "of version none"),
         (save(_tensors(), _metadata(version=7)), "of version 7; this release reads version 1"),
         (save(_tensors(), _metadata(features=["depth"])), "another observation"),
+        (save(_tensors(), _metadata(action=3)), "another kind of action"),
         (save(_tensors(), {"prune_env.policy": "{"}), "is not a policy"),
-        (save(_tensors(), _metadata(action="jump")), "another kind of action"),
+        (save(_tensors(), _metadata(action="jump")), "1 numbers as an action 'jump', which no granularity takes"),
         (save(_tensors(), _metadata(bound=["tanh"])), "bounds its actions by"),
         (save(_tensors(), _metadata(limits={"env.min_keep": "a tenth"})), "not settings with numbers"),
         (save(_tensors(), _metadata(limits={"env.min_keep": float("nan")})), "not settings with numbers"),
@@ -82,7 +83,10 @@ def test_a_pickle_in_place_of_a_policy_is_refused_and_never_run(tmp_path):
         (save(_tensors(**{"0.weight": torch.ones(8, 3)}), _metadata()), "layer 0 of the policy is missing or does not"),
         (save(_tensors(**{"1.bias": None}), _metadata()), "policy"),
         (save(_tensors(**{"1.weight": torch.full((1, 8), torch.nan)}), _metadata()), "layer 1 .* not finite"),
-        (save(_tensors(**{"1.weight": torch.ones(3, 8), "1.bias": torch.zeros(3)}), _metadata()), "ends in 3"),
+        (
+            save(_tensors(**{"1.weight": torch.ones(3, 8), "1.bias": torch.zeros(3)}), _metadata()),
+            "3 numbers .* which no granularity takes",
+        ),
         (save(_tensors(**{"0.bias": torch.zeros(8, 1)}), _metadata()), r"layer 0 .* a bias of shape \[8, 1\]; a layer"),
         (save(_tensors(**{"0.bias": torch.zeros(())}), _metadata()), r"layer 0 .* a bias of shape \[\]; a layer needs"),
         (

@@ -30,7 +30,7 @@ from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.demonstrations import at_budget, shown_counts
 from prune_env.granularity.group.edit import groups_of
 from prune_env.granularity.group.grouping import Grouping
-from prune_env.granularity.group.kernel_scores import score_kernels
+from prune_env.granularity.group.kernel_scores import KernelScores, score_kernels
 from prune_env.granularity.group.pruning_rate import RatePlanBuilder
 from prune_env.granularity.group.selection import SelectorTraining
 from prune_env.granularity.group.settings import GroupSettings
@@ -48,6 +48,7 @@ class Group(Granularity):
     Attributes:
         grouping: Which convolutions may fall into groups, how many, and with which unit each is decided.
         times: Seconds that each of them takes in how many groups, for a batch that latency is of.
+        kernels: One score per kernel of each.
     """
 
     name = "group"
@@ -58,6 +59,7 @@ class Group(Granularity):
     settings: GroupSettings
     grouping: Grouping
     times: Times
+    kernels: KernelScores
 
     @classmethod
     def action_numbers(cls, action: str) -> int:
@@ -78,7 +80,7 @@ class Group(Granularity):
             self.grouping = Grouping(walk, settings.max_groups, context.untouched, faster_counts(self.times))
         context.on_progress(f"scoring kernels by {settings.kernels}")
         names = [found.name for found in self.grouping.convolutions]
-        self._kernels = score_kernels(settings.kernels, context.scoring, names)
+        self.kernels = score_kernels(settings.kernels, context.scoring, names)
         self._scores = context.scores
         self._min_keep = context.min_keep
         return self
@@ -89,7 +91,7 @@ class Group(Granularity):
         Raises:
             BudgetError: If rates are decided, and the budget cannot be met by rates alone.
         """
-        about = budget, self.grouping, self._scores, self._kernels
+        about = budget, self.grouping, self._scores, self.kernels
         return RatePlanBuilder(*about, self._min_keep) if self.action == RATES else GroupPlanBuilder(*about)
 
     def actions(self) -> tuple[ActionDimension, ...]:
