@@ -1,8 +1,8 @@
 """Reinforcement learners as searches: DDPG and its relatives from Stable-Baselines3, on the problem's environment."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -10,25 +10,28 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
 from agents.ddpg import PruningTD3, make_ddpg, make_td3
-from agents.demonstrations import Demonstrations
+from agents.demonstrations import Demonstrations, demonstration_count
 from agents.replay_buffer import EpisodeReplayBuffer
+from prune_env.common.errors import ConfigError
 from prune_env.config import RunConfig
 from prune_env.config.agent import AgentSection
 from prune_env.env import PruningEnv
 from prune_env.env.problem import PruningProblem
-from prune_env.search.base import HasBudget
+from prune_env.search.base import HasBudget, Search
 from prune_env.search.policy import Policy, policy_of
+from prune_env.search.registry import register_search
 
 PPO_EPISODES = 8
 """Episodes that PPO collects between two updates [our choice]."""
 
 
-class Learner(ABC):
+class Learner(Search):
     """An agent that walks the units; an episode is a trial."""
 
-    probes: ClassVar[bool] = True
+    probes = True
 
     def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
+        super().__init__(problem, config)
         self.steps = len(problem.budget.units)
         self.evaluations = config.search.evaluations
         self.episodes = self.evaluations - problem.probes
@@ -75,6 +78,15 @@ class _Shown(Learner):
 
     agent: PruningTD3
 
+    @classmethod
+    def check(cls, problem: PruningProblem, config: RunConfig, episodes: int) -> None:
+        """Refuses a warm-up that leaves no episode, after what is shown."""
+        shown = 0
+        if config.agent.with_preset().demonstrations:
+            granularity = problem.granularity.with_action(config.granularity.action)
+            shown = demonstration_count(problem, granularity, episodes)
+        check_warmup(config, episodes - shown)
+
     @property
     def scalars(self) -> Mapping[str, float]:
         """Exploration (in actions of [0, 1]) once the agent acts, and mean losses of the last updates."""
@@ -84,6 +96,7 @@ class _Shown(Learner):
         return found
 
 
+@register_search("ddpg")
 class DdpgSearch(_Shown):
     """Our agent: DDPG, the credit for a plan shared among its steps."""
 
@@ -92,6 +105,7 @@ class DdpgSearch(_Shown):
         return make_ddpg(env, settings, self.steps, self.episodes, seed, shown)
 
 
+@register_search("td3")
 class Td3Search(_Shown):
     """TD3: twin critics, of which each step's learns the whole plan's reward."""
 
@@ -100,8 +114,14 @@ class Td3Search(_Shown):
         return make_td3(env, settings, self.steps, self.episodes, seed, shown)
 
 
+@register_search("sac")
 class SacSearch(Learner):
     """SAC (Haarnoja et al., 2018) as Stable-Baselines3 has it, every step with the whole plan's reward."""
+
+    @classmethod
+    def check(cls, problem: PruningProblem, config: RunConfig, episodes: int) -> None:  # noqa: ARG003
+        """Refuses a warm-up that leaves no episode."""
+        check_warmup(config, episodes)
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> SAC:
         warmup = settings.warmup_episodes
@@ -133,6 +153,7 @@ class SacSearch(Learner):
         return policy_of(nn.Sequential(*layers), self.env)
 
 
+@register_search("ppo")
 class PpoSearch(Learner):
     """PPO (Schulman et al., 2017) as Stable-Baselines3 has it; the reward comes with the last step, undiscounted."""
 
@@ -155,6 +176,20 @@ class PpoSearch(Learner):
         """The most likely action of the policy as it is now."""
         layers = (self.agent.policy.get_submodule(name) for name in ("mlp_extractor.policy_net", "action_net"))
         return policy_of(nn.Sequential(*layers), self.env, "clip")
+
+
+def check_warmup(config: RunConfig, episodes: int) -> None:
+    """Refuses a warm-up of so many episodes that the agent would never act.
+
+    Raises:
+        ConfigError: If it leaves none of the episodes.
+    """
+    warmup = config.agent.with_preset().warmup_episodes
+    if warmup is not None and warmup >= episodes:
+        raise ConfigError(
+            f"agent.warmup_episodes: {warmup} given, but there are only {episodes} episodes for it, so that the agent "
+            "would never act. Give fewer, or raise search.evaluations."
+        )
 
 
 def _networks(settings: AgentSection) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Black-box optimisers over the logarithms of the widths: CMA-ES and the tree-structured Parzen estimator."""
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +8,8 @@ import numpy.typing as npt
 from agents.rules import rule_plans
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningProblem
-from prune_env.search.base import HasBudget
+from prune_env.search.base import HasBudget, Search
+from prune_env.search.registry import register_search
 
 SIGMA = 0.3
 """CMA-ES's first standard deviation of the widths' logarithms."""
@@ -18,15 +18,8 @@ REACH = 1.0
 """TPE proposes widths from exp(-1) to exp(1) times their channels before they are made to meet the budget."""
 
 
-class _Optimiser:
+class _Optimiser(Search):
     """Minimises the loss where the reward is accuracy alone, which the loss tells finer [our choice]; else -reward."""
-
-    probes: ClassVar[bool] = False
-    policy: ClassVar[None] = None
-
-    def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
-        self.problem = problem
-        self.config = config
 
     def _cost(self, logarithms: npt.ArrayLike) -> float:
         """What is minimised, at widths exp(logarithms) times the channels, [free units], made to meet the budget."""
@@ -36,6 +29,7 @@ class _Optimiser:
         return trial.outcome.loss if self.config.reward.name == "error" else -trial.reward
 
 
+@register_search("cma")
 class CmaEs(_Optimiser):
     """CMA-ES (Hansen and Ostermeier, 2001) by the ``cma`` package, from the uniform plan on."""
 
@@ -67,10 +61,11 @@ class CmaEs(_Optimiser):
         return {"search/sigma": float(self._strategy.sigma)}
 
 
+@register_search("cma_from_rules")
 class CmaFromRules(CmaEs):
     """CMA-ES from the best of the plans that our agent is shown: what is left of a lead is the agent's own."""
 
-    probes: ClassVar[bool] = True
+    probes = needs_probes = True
 
     def run(self, has_budget: HasBudget) -> None:
         """Tries the plans of the rules, then generation after generation around the best of them."""
@@ -84,10 +79,9 @@ class CmaFromRules(CmaEs):
         super().run(has_budget)
 
 
+@register_search("tpe")
 class Tpe(_Optimiser):
     """TPE (Bergstra et al., 2011) by ``optuna``, multivariate, one parameter a unit."""
-
-    scalars: ClassVar[Mapping[str, float]] = {}
 
     def run(self, has_budget: HasBudget) -> None:
         """Tries proposal after proposal."""

@@ -19,7 +19,6 @@ from rich.progress import track
 from rich.table import Table
 
 from agents.ddpg import make_ddpg
-from agents.searches import check_search
 from prune_env.common.errors import EvaluationError
 from prune_env.common.memory import live_megabytes
 from prune_env.config import RunConfig
@@ -30,6 +29,7 @@ from prune_env.env.loading import load_model, load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.plan import PruningPlan
+from prune_env.search.registry import check_search
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
 from scripts.plain_way import PlainWay
 

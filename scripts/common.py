@@ -11,6 +11,7 @@ import torch
 import typer
 from rich.console import Console
 
+import agents  # noqa: F401  (registers the searches)
 from prune_env.common.errors import UserError
 from prune_env.common.memory import keep_freed_memory
 from prune_env.config import RunConfig

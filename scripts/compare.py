@@ -9,7 +9,6 @@ import numpy as np
 import typer
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.searches import SEARCHES, check_evaluations, check_search
 from prune_env.common.errors import ConfigError, RunError, suggest
 from prune_env.common.files import atomic_write
 from prune_env.config import RunConfig
@@ -31,6 +30,7 @@ from prune_env.runs.searching import (
     start_run,
     summary_of,
 )
+from prune_env.search.registry import SEARCHES, check_evaluations, check_search
 from scripts.common import (
     AsJson,
     ConfigArgument,

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agents.searches import check_evaluations, check_search
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.data import Splits
@@ -18,6 +17,7 @@ from prune_env.report.page import write_report
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.searching import check_same_start, prepare, search_into, settings_of, start_run, summary_of
 from prune_env.search.episode import Episode, SearchResult
+from prune_env.search.registry import check_evaluations, check_search
 from scripts.common import (
     AsJson,
     Overrides,

@@ -107,7 +107,10 @@ class RunConfig(Section):
         whole, given = cls, filled["granularity"]
         # A granularity has keys of its own. Where the section is no mapping, or the name no text, the checks say so.
         if isinstance(given, Mapping) and isinstance(name := given.get("name", "channel"), str):
-            section: type[GranularitySettings] = GRANULARITIES.find(name).Settings
+            try:
+                section: type[GranularitySettings] = GRANULARITIES.find(name).Settings
+            except ConfigError as error:
+                raise ConfigError(f"{source}:\n  {error}") from None
             filled["granularity"] = without_inert(given, "granularity", moved, section.model_fields)
             whole = _with_section(cls, section)
         try:

@@ -2,12 +2,12 @@
 
 import time
 
-from agents.searches import SEARCHES, check_evaluations, check_search
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode, Listener, SearchResult
+from prune_env.search.registry import SEARCHES, check_evaluations, check_search
 
 
 def train_agent(problem: PruningProblem, config: RunConfig, listeners: tuple[Listener, ...] = ()) -> SearchResult:
@@ -28,7 +28,7 @@ def train_agent(problem: PruningProblem, config: RunConfig, listeners: tuple[Lis
     """
     check_search(config)
     check_evaluations(problem, config)
-    search = SEARCHES[config.agent.name](problem, config)
+    search = SEARCHES.find(config.agent.name)(problem, config)
     watcher = _Watcher(config, search, listeners)
     problem.listeners.append(watcher.hear)
     try:

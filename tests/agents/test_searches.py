@@ -16,7 +16,6 @@ from toy import toy_problem, toy_walk
 from agents import SEARCHES, Policy, load_policy, save_policy, train_agent
 from agents.baselines import EXPONENTS, POWERS
 from agents.rules import greedy_widths, power_widths
-from agents.searches import check_evaluations, check_search
 from prune_env import LayerWalk, PruningEnv, PruningPlan, RunConfig
 from prune_env.common.errors import ConfigError, RunError, WeightsError
 from prune_env.env.observation import FEATURES
@@ -24,6 +23,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.search.base import Search
 from prune_env.search.policy import policy_of
+from prune_env.search.registry import check_evaluations, check_search
 from rewards import Outcome
 
 PROBES = 4
@@ -95,21 +95,21 @@ def measured(problem: PruningProblem) -> list[PruningPlan]:
 
 
 class TestTrials:
-    @pytest.mark.parametrize("name", SEARCHES)
+    @pytest.mark.parametrize("name", SEARCHES.names())
     def test_are_as_many_as_there_are_evaluations_or_the_search_has_plans(self, name: str) -> None:
         assert len(uninterrupted(name)) == FINITE.get(name, EVALUATIONS)
 
-    @pytest.mark.parametrize("name", SEARCHES)
+    @pytest.mark.parametrize("name", SEARCHES.names())
     def test_end_with_the_evaluations_in_the_middle_of_anything(self, name: str) -> None:
         few = search_trials(problem_of(), config_of(name, evaluations=PROBES + 2))
         assert len(few) == min(PROBES + 2, FINITE.get(name, PROBES + 2))
 
     @pytest.mark.parametrize("metric", ["macs", "params"])
-    @pytest.mark.parametrize("name", SEARCHES)
+    @pytest.mark.parametrize("name", SEARCHES.names())
     def test_are_the_probes_first_and_then_plans_of_the_search_within_the_budget(self, name: str, metric: str) -> None:
         problem = problem_of(metric=metric, keep=0.4)
         trials = search_trials(problem, config_of(name, evaluations=12))
-        probes = PROBES if SEARCHES[name].probes else 0
+        probes = PROBES if SEARCHES.find(name).probes else 0
         kinds = [trial.proposed_by for trial in trials]
         assert kinds == ["probe"] * probes + [name] * (len(trials) - probes)
         assert len(trials) > probes
@@ -117,12 +117,12 @@ class TestTrials:
             assert getattr(trial.outcome, metric) <= problem.budget.limit
             assert trial.plan.budget.achieved <= 0.4
 
-    @pytest.mark.parametrize("name", SEARCHES)
+    @pytest.mark.parametrize("name", SEARCHES.names())
     def test_are_the_same_for_the_same_seed(self, name: str) -> None:
         again = search_trials(problem_of(), config_of(name))
         assert widths_and_rewards(again) == widths_and_rewards(uninterrupted(name))
 
-    @pytest.mark.parametrize("name", SEARCHES)
+    @pytest.mark.parametrize("name", SEARCHES.names())
     def test_are_others_for_another_seed_where_there_is_chance(self, name: str) -> None:
         alike = widths_and_rewards(uninterrupted(name, 1)) == widths_and_rewards(uninterrupted(name))
         assert alike == (name in DETERMINISTIC)
@@ -133,7 +133,7 @@ class TestTrials:
             plans = [trial.plan.widths for trial in uninterrupted(name)[PROBES:]]
             assert any(plan != uniform.plan.widths for plan in plans)
 
-    @pytest.mark.parametrize("name", SEARCHES)
+    @pytest.mark.parametrize("name", SEARCHES.names())
     def test_give_the_best_of_the_search_s_own_plans(self, name: str) -> None:
         problem = problem_of()
         trials: list[Trial] = []
@@ -177,7 +177,7 @@ class TestTakingUp:
         assert not all(trial.outcome.complete for trial in whole)
         assert raced(journal_of(whole[:14])) == whole
 
-    @pytest.mark.parametrize("name", SEARCHES)
+    @pytest.mark.parametrize("name", SEARCHES.names())
     def test_is_refused_where_another_plan_is_recorded(self, name: str) -> None:
         whole = uninterrupted(name)
         for place in {0, len(whole) - 1}:
@@ -357,7 +357,7 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="known: " + ", ".join(sorted(SEARCHES))):
             check_search(config_of("xyzzy"))
 
-    @pytest.mark.parametrize("name", SEARCHES)
+    @pytest.mark.parametrize("name", SEARCHES.names())
     def test_of_searches_without_probes_hit_those_that_go_by_them(self, name: str) -> None:
         config = config_of(name, sensitivity={"probe_keep": None})
         if name in ("greedy", "power", "cma_from_rules"):
@@ -366,10 +366,10 @@ class TestRefusals:
         else:
             assert len(search_trials(problem_of(probe_keep=None), config)) == FINITE.get(name, EVALUATIONS)
 
-    @pytest.mark.parametrize("name", SEARCHES)
+    @pytest.mark.parametrize("name", SEARCHES.names())
     def test_of_too_few_evaluations_hit_those_that_probe(self, name: str) -> None:
         problem, config = problem_of(), config_of(name, evaluations=PROBES)
-        if SEARCHES[name].probes:
+        if SEARCHES.find(name).probes:
             with pytest.raises(ConfigError, match=r"^search\.evaluations: 4 given, but the evidence alone takes 4,"):
                 check_evaluations(problem, config)
         else:

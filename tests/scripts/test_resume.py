@@ -16,7 +16,6 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy import digits_config, trained_digits
 
-from agents.searches import SEARCHES
 from prune_env import RunConfig
 from prune_env.common.errors import RunError
 from prune_env.criteria import CRITERIA
@@ -24,6 +23,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.models import save_weights
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.searching import prepare, search_into
+from prune_env.search.registry import SEARCHES
 from scripts.train import train
 
 EVALUATIONS = 48
@@ -349,7 +349,7 @@ def problem(config: Path) -> PruningProblem:
     return prepare(RunConfig.load(config))[1]
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("name", SEARCHES.names())
 def test_every_search_is_taken_up_where_it_was(
     name: str, config: Path, problem: PruningProblem, tmp_path: Path
 ) -> None:
