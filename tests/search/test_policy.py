@@ -18,7 +18,7 @@ COUNT = len(FEATURES)
 def _policy(seed=0):
     torch.manual_seed(seed)
     actor = nn.Sequential(nn.Linear(COUNT, 8), nn.ReLU(), nn.Linear(8, 1), nn.Tanh())
-    return Policy(actor, "share")
+    return Policy(actor, "share", "channel")
 
 
 def _metadata(**changes):
