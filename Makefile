@@ -1,9 +1,9 @@
-# Two commands: `make demo` and `make test`. Both set up everything they need in .venv and can be repeated.
+# `make demo`, `make test` and `make test-all` set up everything they need in .venv and can be repeated.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test lint format
+.PHONY: setup demo test test-all lint format
 
 setup: $(READY)
 
@@ -16,6 +16,9 @@ demo: $(READY)
 	$(BIN)/prune-env train configs/digits.yaml run.directory=runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 test: $(READY)
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(READY)
 	$(BIN)/python -m pytest -n 2
 
 lint: $(READY)

@@ -14,6 +14,8 @@ from prune_env.env import PruningEnv
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 
+pytestmark = pytest.mark.slow
+
 EVALUATIONS = 200
 CONSTANTS = np.linspace(-1.0, 1.0, 200, dtype=np.float32)
 CLOSED = {False: 0.94, True: 0.92}

@@ -17,6 +17,8 @@ from prune_env.env import PruningEnv
 from prune_env.env.problem import PruningProblem
 from prune_env.search.loop import train_agent
 
+pytestmark = pytest.mark.slow
+
 SEEDS = [0, 1, 2]
 TARGET = 0.37
 CLASSES = 16

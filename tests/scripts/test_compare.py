@@ -510,6 +510,7 @@ def test_a_comparison_that_trains_its_network_can_be_interrupted_and_run_again_a
         assert without_seconds(again) == without_seconds(first)
 
 
+@pytest.mark.slow
 def test_a_comparison_of_plans_that_race_comes_to_the_same_when_a_part_is_done_again(
     config: Path, tmp_path: Path
 ) -> None:

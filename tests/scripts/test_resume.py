@@ -129,6 +129,7 @@ def wait_for_lines(run: RunDirectory, count: int, process: BaseProcess) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_was_not(
     config: Path, finished: RunDirectory, tmp_path: Path
 ) -> None:
