@@ -49,12 +49,20 @@ class AgentSection(Section):
     )
     actor_learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate of the actor (Adam), above 0.")
     critic_learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate of the critic (Adam), above 0.")
-    batch_size: int = Field(default=64, ge=1, description="Transitions per update, 1 or more.")
+    batch_size: int = Field(
+        default=64,
+        ge=1,
+        description="Transitions per update, 1 or more; means nothing where the steps share the reward.",
+    )
     buffer_episodes: int = Field(
         default=1000, ge=1, description="Episodes that the replay buffer holds, 1 or more; not PPO."
     )
     tau: float = Field(
-        default=0.01, gt=0, le=1, description="Share of the target networks replaced per update, in (0, 1]."
+        default=0.01,
+        gt=0,
+        le=1,
+        description="Share of the target networks replaced per update, in (0, 1]; means nothing where the steps share "
+        "the reward.",
     )
     gamma: float = Field(
         default=0.0,
