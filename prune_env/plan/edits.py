@@ -43,12 +43,13 @@ class Edit(Frozen, ABC):
         """
 
     @abstractmethod
-    def weights(self, kernel: int, inputs: int) -> int:
+    def weights(self, kernel: int, inputs: int, outputs: int) -> int:
         """Elements of the edited layer's weight tensor.
 
         Args:
             kernel: Elements of one kernel, for example 9 for 3 x 3.
             inputs: How many input channels of the layer stay.
+            outputs: How many output channels of the layer stay.
         """
 
     def order(self) -> IntArray | None:

@@ -164,9 +164,11 @@ class LayerWalk:
         for name in edits:
             if name not in layers:
                 raise UserError(f"There is no layer {name!r} to edit: {suggest(name, layers)}.")
-        return {
-            name: edit.weights(layers[name].kernel, layers[name].inputs.at(numbers)) for name, edit in edits.items()
-        }
+        found = {}
+        for name, edit in edits.items():
+            layer = layers[name]
+            found[name] = edit.weights(layer.kernel, layer.inputs.at(numbers), layer.outputs.at(numbers))
+        return found
 
     def reach(self, metric: Metric = "macs", least: Mapping[str, int] | None = None) -> float:
         """The share of the dense cost that the free units can take away, cut to ``least`` (one channel each)."""

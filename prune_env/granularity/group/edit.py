@@ -68,9 +68,9 @@ class GroupEdit(Edit):
         """The output channels, group after group."""
         return np.array(self.filters_in_order, dtype=np.int64)
 
-    def weights(self, kernel: int, inputs: int) -> int:  # noqa: ARG002  (each group reads a number of its own)
+    def weights(self, kernel: int, inputs: int, outputs: int) -> int:  # noqa: ARG002  (each group reads its own number)
         """Elements of the weight tensor: each filter has a kernel for each input that its group reads."""
-        return kernel * self.reads * len(self.filters_in_order)
+        return kernel * self.reads * outputs
 
     def validate_on(self, model: nn.Module, name: str, ins: IntArray, outs: IntArray) -> None:
         """Refuses a layer that cannot fall into these groups.
