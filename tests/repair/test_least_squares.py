@@ -159,7 +159,7 @@ def test_the_evaluator_and_a_network_of_its_own_are_repaired_alike() -> None:
     model = toy_resnet()
     walk = toy_walk(model)
     reward, calibration = image_set(64, 1), image_set(64, 2)
-    batches = [(calibration.images, calibration.labels)]
+    batches = [(calibration.images, calibration.targets)]
     fit = LeastSquares(model, [name for name, _ in model.named_modules() if name], batches)
     evaluator = Evaluator(walk, reward, calibration, ExecutionSettings(batch=32, folded=False), repair=fit)
     plain = Evaluator(walk, reward, calibration, ExecutionSettings(batch=32, folded=False))

@@ -172,7 +172,7 @@ def test_the_readme_s_lines_load_what_was_exported(
     export(run.root, into=tmp_path / "weights")
     wanted = PruningPlan.load(run.plan).apply(dense())
     load_weights(wanted, run.root / "finetune" / "weights.safetensors")
-    images = load_source("digits").load("test", load_source("digits").labels("test")[:9] * 0 + range(9))
+    images = load_source("digits").load("test", load_source("digits").targets("test")[:9] * 0 + range(9))
     monkeypatch.chdir(tmp_path / "program")
     plain: dict[str, Any] = {"images": images}
     exec(readme_block("torch.export.load"), plain)
