@@ -13,8 +13,8 @@ from prune_env.env.builders import make_repair
 from prune_env.env.loading import load_splits
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.plan import apply_plan
 from prune_env.repair.least_squares import LeastSquares
-from prune_env.surgery.channels import apply_plan
 
 TINY = 1e-5
 
