@@ -19,7 +19,7 @@ REACH = 1.0
 
 
 class _Optimiser(Search):
-    """Minimises the loss where the reward is accuracy alone, which the loss tells finer [our choice]; else -reward."""
+    """Minimises the loss where the reward is quality alone, which the loss tells finer [our choice]; else -reward."""
 
     def _cost(self, logarithms: npt.ArrayLike) -> float:
         """What is minimised, at widths exp(logarithms) times the channels, [free units], made to meet the budget."""

@@ -11,7 +11,7 @@ from rewards.outcome import Outcome
 from rewards.registry import Reward, register
 from rewards.settings import Setting
 
-# Accuracies are counts over the size of the reward set: two that differ do so by far more than this. Without
+# Most qualities are counts over the size of the reward set: two that differ do so by far more than this. Without
 # it, a plan that loses exactly the allowed drop could fall below the floor by a rounding error.
 _ROUNDING = 1e-9
 _DEFAULT_DROP = 0.01
@@ -19,7 +19,7 @@ _DEFAULT_DROP = 0.01
 
 @register("error")
 def error() -> Reward:
-    """Negative error, ``accuracy - 1``, in [-1, 0].
+    """Negative error, ``quality - 1``, in [-1, 0].
 
     AMC's reward under a resource constraint, published. It does not look at the cost: the budget does.
     """
@@ -28,33 +28,33 @@ def error() -> Reward:
 
 @register("error_log_macs")
 def error_log_macs() -> Reward:
-    """AMC's ``-error * ln(MACs)``, published, <= 0: accuracy first, then fewer MACs."""
+    """AMC's ``-error * ln(MACs)``, published, <= 0: quality first, then fewer MACs."""
     return _error_log_macs
 
 
 @register("error_log_params")
 def error_log_params() -> Reward:
-    """AMC's ``-error * ln(params)``, published, <= 0: accuracy first, then fewer parameters."""
+    """AMC's ``-error * ln(params)``, published, <= 0: quality first, then fewer parameters."""
     return _error_log_params
 
 
 @register(
     "accuracy_guaranteed",
-    floor=Setting(0.0, 1.0, "least accuracy of an acceptable plan, as a share"),
-    drop=Setting(0.0, 1.0, "accuracy that may be lost against the dense network, as a share"),
+    floor=Setting(0.0, 1.0, "least quality of an acceptable plan, as a share"),
+    drop=Setting(0.0, 1.0, "quality that may be lost against the dense network, as a share"),
 )
 def accuracy_guaranteed(floor: float | None = None, drop: float | None = None) -> Reward:
-    """The cheapest plan above an accuracy floor.
+    """The cheapest plan above a floor of quality.
 
     At or above the floor, the reward is the share of the MACs that is saved, in [0, 1]. Below it, the reward
-    is ``accuracy - floor``: negative, so worse than any plan above, and still saying which way is up.
+    is ``quality - floor``: negative, so worse than any plan above, and still saying which way is up.
 
-    Our choice. AMC's own reward of that purpose is ``error_log_macs``, which weighs accuracy against cost and
+    Our choice. AMC's own reward of that purpose is ``error_log_macs``, which weighs quality against cost and
     has no floor.
 
     Args:
-        floor: Least accuracy of an acceptable plan, in [0, 1]. At most one of the two settings is given.
-        drop: Accuracy that may be lost against the dense network, in [0, 1]; 0.01 where neither is given.
+        floor: Least quality of an acceptable plan, in [0, 1]. At most one of the two settings is given.
+        drop: Quality that may be lost against the dense network, in [0, 1]; 0.01 where neither is given.
 
     Raises:
         RewardError: Both ``floor`` and ``drop`` are given.
@@ -62,7 +62,7 @@ def accuracy_guaranteed(floor: float | None = None, drop: float | None = None) -
     if floor is not None and drop is not None:
         raise RewardError(
             f"reward 'accuracy_guaranteed': floor={floor} and drop={drop} were both given; "
-            "give one of them (floor: least accuracy; drop: what may be lost against the dense network)"
+            "give one of them (floor: least quality; drop: what may be lost against the dense network)"
         )
     if floor is not None:
         return partial(_cheapest_above_floor, floor=floor)
@@ -72,29 +72,29 @@ def accuracy_guaranteed(floor: float | None = None, drop: float | None = None) -
 @register(
     "budget_penalty",
     keep=Setting(0.0, 1.0, "share of the dense MACs that may remain", above_low=True),
-    weight=Setting(0.0, math.inf, "accuracy that one whole dense network's MACs over the budget are worth"),
+    weight=Setting(0.0, math.inf, "quality that one whole dense network's MACs over the budget are worth"),
 )
 def budget_penalty(keep: float, weight: float = 1.0) -> Reward:
-    """``accuracy - weight * max(0, macs / dense macs - keep)``, our choice: a budget that may be bought off.
+    """``quality - weight * max(0, macs / dense macs - keep)``, our choice: a budget that may be bought off.
 
     Args:
         keep: Share of the dense MACs that may remain without a penalty, in (0, 1].
-        weight: Accuracy lost for each whole dense network's MACs above the budget, >= 0.
+        weight: Quality lost for each whole dense network's MACs above the budget, >= 0.
     """
-    return partial(_penalised_accuracy, keep=keep, weight=weight)
+    return partial(_penalised_quality, keep=keep, weight=weight)
 
 
 @register(
     "latency_penalty",
     keep=Setting(0.0, 1.0, "share of the dense latency that may remain", above_low=True),
-    weight=Setting(0.0, math.inf, "accuracy that one whole dense network's latency over the budget is worth"),
+    weight=Setting(0.0, math.inf, "quality that one whole dense network's latency over the budget is worth"),
 )
 def latency_penalty(keep: float, weight: float = 1.0) -> Reward:
-    """``accuracy - weight * max(0, latency / dense latency - keep)``, our choice: `budget_penalty` in seconds.
+    """``quality - weight * max(0, latency / dense latency - keep)``, our choice: `budget_penalty` in seconds.
 
     Args:
         keep: Share of the dense latency that may remain without a penalty, in (0, 1].
-        weight: Accuracy lost for each whole dense network's latency above the budget, >= 0.
+        weight: Quality lost for each whole dense network's latency above the budget, >= 0.
     """
     return partial(_penalised_latency, keep=keep, weight=weight)
 
@@ -102,31 +102,31 @@ def latency_penalty(keep: float, weight: float = 1.0) -> Reward:
 def _penalised_latency(outcome: Outcome, baseline: Outcome, *, keep: float, weight: float) -> float:
     if outcome.latency is None or baseline.latency is None:
         raise RewardError("reward 'latency_penalty' needs outcomes with a latency, and none was measured")
-    return outcome.accuracy - weight * max(0.0, outcome.latency / baseline.latency - keep)
+    return outcome.quality - weight * max(0.0, outcome.latency / baseline.latency - keep)
 
 
 def _negative_error(outcome: Outcome, baseline: Outcome) -> float:  # noqa: ARG001
-    return outcome.accuracy - 1.0
+    return outcome.quality - 1.0
 
 
 def _error_log_macs(outcome: Outcome, baseline: Outcome) -> float:  # noqa: ARG001
-    return -(1.0 - outcome.accuracy) * math.log(outcome.macs)
+    return -(1.0 - outcome.quality) * math.log(outcome.macs)
 
 
 def _error_log_params(outcome: Outcome, baseline: Outcome) -> float:  # noqa: ARG001
-    return -(1.0 - outcome.accuracy) * math.log(outcome.params)
+    return -(1.0 - outcome.quality) * math.log(outcome.params)
 
 
 def _cheapest_above_floor(outcome: Outcome, baseline: Outcome, *, floor: float) -> float:
-    margin = outcome.accuracy - floor
+    margin = outcome.quality - floor
     if margin < -_ROUNDING:
         return margin
     return max(0.0, 1.0 - outcome.macs / baseline.macs)
 
 
 def _cheapest_above_drop(outcome: Outcome, baseline: Outcome, *, drop: float) -> float:
-    return _cheapest_above_floor(outcome, baseline, floor=baseline.accuracy - drop)
+    return _cheapest_above_floor(outcome, baseline, floor=baseline.quality - drop)
 
 
-def _penalised_accuracy(outcome: Outcome, baseline: Outcome, *, keep: float, weight: float) -> float:
-    return outcome.accuracy - weight * max(0.0, outcome.macs / baseline.macs - keep)
+def _penalised_quality(outcome: Outcome, baseline: Outcome, *, keep: float, weight: float) -> float:
+    return outcome.quality - weight * max(0.0, outcome.macs / baseline.macs - keep)

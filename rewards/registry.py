@@ -89,8 +89,8 @@ def make_reward(name: str, settings: Mapping[str, float] = {}) -> Reward:
 
     Example:
         >>> from rewards import Outcome, make_reward
-        >>> dense = Outcome(accuracy=0.9, loss=0.3, macs=1000, params=100)
-        >>> pruned = Outcome(accuracy=0.875, loss=0.4, macs=500, params=60)
+        >>> dense = Outcome(quality=0.9, loss=0.3, macs=1000, params=100)
+        >>> pruned = Outcome(quality=0.875, loss=0.4, macs=500, params=60)
         >>> make_reward("error")(pruned, dense)
         -0.125
         >>> make_reward("accuracy_guaranteed", {"drop": 0.05})(pruned, dense)

@@ -61,7 +61,8 @@ def bench_episode(
         status.update("the agent's first episodes")
         bench = _Bench(settings, splits, problem, 2 * rounds + SETTLING + episodes)
     start = resident_megabytes()
-    with PlainWay(problem.walk.model, splits.reward(), splits.calibration(), problem.evaluator.device) as plain:
+    device, task = problem.evaluator.device, problem.evaluator.task
+    with PlainWay(problem.walk.model, splits.reward(), splits.calibration(), device, task) as plain:
         for _ in track(range(rounds), "timing", console=console):
             bench.round(plain)
     for _ in track(range(SETTLING if episodes else 0), "letting memory settle", console=console):

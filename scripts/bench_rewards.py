@@ -18,9 +18,10 @@ from prune_env.data import ImageSet
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import load_model, load_splits
 from prune_env.env.problem import PruningProblem
-from prune_env.evaluation.evaluator import Evaluator, measure_accuracy
+from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
-from prune_env.evaluation.execution_choice import part, random_plans
+from prune_env.evaluation.execution_choice import random_plans
+from prune_env.evaluation.measuring import measure
 from prune_env.plan import PruningPlan
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
 
@@ -32,17 +33,17 @@ Plans = Annotated[int, typer.Option(min=BEST, help="Random plans at the budget t
 
 @dataclass
 class Variant:
-    """A way to reward a plan, and what it gave: accuracy in [0, 1] and seconds for each plan."""
+    """A way to reward a plan, and what it gave: quality in [0, 1] and seconds for each plan."""
 
     name: str
-    accuracy_of: Callable[[PruningPlan], float]
-    accuracies: list[float] = field(default_factory=list)
+    quality_of: Callable[[PruningPlan], float]
+    qualities: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
     def measure(self, plan: PruningPlan) -> None:
         """Rewards one more plan."""
         started = time.perf_counter()
-        self.accuracies.append(self.accuracy_of(plan))
+        self.qualities.append(self.quality_of(plan))
         self.seconds.append(time.perf_counter() - started)
 
 
@@ -69,11 +70,12 @@ def bench_rewards(
 def _variants(problem: PruningProblem, reward: ImageSet, calibration: ImageSet) -> Iterator[Variant]:
     """The whole reward first."""
     exact = replace(problem.evaluator.form, dtype="float32")
-    device = problem.evaluator.device
+    device, task = problem.evaluator.device, problem.evaluator.task
 
     def plain(name: str, rewarded: int, calibrated: int, form: ExecutionSettings = exact) -> Variant:
-        evaluator = Evaluator(problem.walk, part(reward, rewarded), part(calibration, calibrated), form, device)
-        return Variant(name, lambda plan: evaluator.run(plan).accuracy)
+        sets = reward.first(rewarded), calibration.first(calibrated)
+        evaluator = Evaluator(problem.walk, *sets, form, device, task=task)
+        return Variant(name, lambda plan: evaluator.run(plan).quality)
 
     whole, every = len(reward), len(calibration)
     yield plain(f"float32, {whole} reward and {every} calibration images", whole, every)
@@ -82,37 +84,38 @@ def _variants(problem: PruningProblem, reward: ImageSet, calibration: ImageSet) 
         yield plain(f"{fewer} calibration images", whole, fewer)
     for fewer in dict.fromkeys(max(1, whole // share) for share in (2, 4)):
         yield plain(f"{fewer} reward images", fewer, every)
-    yield Variant("one pass: the reward batches' own statistics", OnePass(problem, reward, exact).accuracy_of)
+    yield Variant("one pass: the reward batches' own statistics", OnePass(problem, reward, exact).quality_of)
 
 
 class OnePass:
     """One pass over the reward set that normalises each batch with its own statistics; no calibration set."""
 
     def __init__(self, problem: PruningProblem, reward: ImageSet, form: ExecutionSettings) -> None:
-        few = part(reward, 2)  # no calibration set is read
-        self.evaluator = Evaluator(problem.walk, reward, few, form, problem.evaluator.device)
+        few = reward.first(2)  # no calibration set is read
+        evaluator = problem.evaluator
+        self.evaluator = Evaluator(problem.walk, reward, few, form, evaluator.device, task=evaluator.task)
 
-    def accuracy_of(self, plan: PruningPlan) -> float:
-        """The plan's accuracy."""
+    def quality_of(self, plan: PruningPlan) -> float:
+        """The plan's quality."""
         network = self.evaluator.cut(plan)
         with torch.no_grad(), measuring(network):
-            return measure_accuracy(network, self.evaluator.reward).accuracy
+            return measure(network, self.evaluator.reward, self.evaluator.task).quality
 
 
 def _compared(variant: Variant, whole: Variant) -> dict[str, Any]:
-    best, found = (set(np.argsort(one.accuracies)[-BEST:].tolist()) for one in (whole, variant))
+    best, found = (set(np.argsort(one.qualities)[-BEST:].tolist()) for one in (whole, variant))
     return {
         "name": variant.name,
-        "spearman": float(spearmanr(whole.accuracies, variant.accuracies).statistic),
+        "spearman": float(spearmanr(whole.qualities, variant.qualities).statistic),
         "best_in_common": len(best & found),
-        "mean_difference": float(np.mean(np.subtract(variant.accuracies, whole.accuracies))),
+        "mean_difference": float(np.mean(np.subtract(variant.qualities, whole.qualities))),
         "seconds": float(np.median(variant.seconds)),
         "of_the_whole": float(np.median(np.divide(variant.seconds, whole.seconds))),
     }
 
 
 def _render(rows: list[dict[str, Any]], plans: int) -> Table:
-    table = Table(box=SIMPLE, title=f"{plans} random plans at the budget, ranked by accuracy on the reward set")
+    table = Table(box=SIMPLE, title=f"{plans} random plans at the budget, ranked by quality on the reward set")
     table.add_column("reward")
     for heading in ("Spearman", f"of the best {BEST}", "mean difference", "seconds", "of the whole"):
         table.add_column(heading, justify="right")

@@ -206,10 +206,10 @@ class _Comparison:
                 fixed = compare_plans(problem.evaluator, splits, plans, batch=None)
             rows = compare_plans(problem.evaluator, splits, {name: result.best.plan}, batch=None)
             summary = summary_of(run, problem, settings, result, [*fixed, *rows])
-            summary["best_after"] = {**self._early(run, name, problem), str(total): rows[0].reward_accuracy}
+            summary["best_after"] = {**self._early(run, name, problem), str(total): rows[0].reward_quality}
             run.write_json(run.summary, summary)
             write_report(run)
-        console.print(f"seed {settings.seed}, {name}: {rows[0].reward_accuracy:.2%}, {result.seconds:.0f} s")
+        console.print(f"seed {settings.seed}, {name}: {rows[0].reward_quality:.2%}, {result.seconds:.0f} s")
         return fixed
 
     def _early(self, run: RunDirectory, name: str, problem: PruningProblem) -> dict[str, float]:

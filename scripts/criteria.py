@@ -156,7 +156,7 @@ class _Bench:
             "repaired": evaluator.measure(evaluator.repaired(plan, self.fitting)),
         }
         few = replace(self.splits, train_indices=self.splits.train_indices[: self.settings.fidelity.images])
-        train(network, few, self.settings.fidelity, self.settings.seed, device_of(self.settings))
+        train(network, few, self.settings.fidelity, self.settings.seed, device_of(self.settings), evaluator.task)
         return {**found, "tuned": evaluator.measure(network.to(evaluator.device))}
 
 

@@ -15,7 +15,7 @@ from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.loading import device_of
 from prune_env.env.problem import PruningProblem
-from prune_env.evaluation.evaluator import measure_accuracy
+from prune_env.evaluation.measuring import measure
 from prune_env.recover import train
 from prune_env.report.network_table import test_batches
 from prune_env.runs.directory import RunDirectory
@@ -71,13 +71,13 @@ def _tuned(problem: PruningProblem, splits: Splits, settings: RunConfig, widths:
     trial = problem.attempt(np.array(widths), "fidelity")
     network = problem.evaluator.pruned(trial.plan)
     few = replace(splits, train_indices=splits.train_indices[: settings.fidelity.images])
-    train(network, few, settings.fidelity, settings.seed, device_of(settings))
+    train(network, few, settings.fidelity, settings.seed, device_of(settings), problem.evaluator.task)
     network.to(problem.evaluator.device)
     return {
         "widths": widths,
         "reward": trial.reward,
         "accuracy": trial.outcome.accuracy,
-        "tuned": measure_accuracy(network, test_batches(problem.evaluator, splits)).accuracy,
+        "tuned": measure(network, test_batches(problem.evaluator, splits), problem.evaluator.task).quality,
     }
 
 

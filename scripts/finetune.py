@@ -31,6 +31,7 @@ from prune_env.runs.training import (
     train_into,
     training_images,
 )
+from prune_env.tasks import make_task
 from scripts.common import AsJson, Overrides, console, print_json, results, run_command
 from scripts.replay import fit_plan
 
@@ -66,7 +67,7 @@ def finetune(
     set_threads(settings.finetune)
     workers = AcceleratedWorkers(device_of(settings))
     splits = load_splits(settings)
-    batches = training_images(splits, settings.finetune, settings.seed, workers)
+    batches = training_images(splits, settings.finetune, settings.seed, workers, make_task(settings.task))
     plan = PruningPlan.load(TrainingFolder(place).started_plan if resume else searched.plan)
     with console.status("building the network and tracing it") if workers.first else nullcontext():
         model = load_model(settings, splits, accept=plan.apply)
@@ -156,7 +157,7 @@ def _finish(
         "seconds": seconds,
         "threads": torch.get_num_threads(),
         "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / seconds,
-        "epochs": [epoch.as_record() for epoch in epochs],
+        "epochs": [epoch.as_record(rows[0].task) for epoch in epochs],
         "weights": str(folder.weights),
     }
     folder.write_json(folder.summary, record)

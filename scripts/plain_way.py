@@ -16,7 +16,8 @@ from torch import nn
 
 from prune_env.batch_norm.fast_norm import BatchNorm
 from prune_env.data import ImageSet
-from prune_env.evaluation.evaluator import measure_accuracy
+from prune_env.evaluation.measuring import measure
+from prune_env.tasks import Task
 from prune_env.walk.coupling import prune_plainly
 
 BATCH = 256
@@ -30,11 +31,14 @@ class PlainWay:
         reward: The reward set.
         calibration: The calibration set.
         device: Where the network runs.
+        task: What the network is for.
     """
 
-    def __init__(self, model: nn.Module, reward: ImageSet, calibration: ImageSet, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, reward: ImageSet, calibration: ImageSet, device: torch.device, task: Task
+    ) -> None:
         # Bytes go through a pipe; tensors would go through shared memory, of which a container has little.
-        given = pickle.dumps((model, reward, calibration))
+        given = pickle.dumps((model, reward, calibration, task))
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), _take, (given, device, torch.get_num_threads()))
 
     def seconds(self, removed: Mapping[str, Sequence[int]]) -> float:
@@ -54,18 +58,18 @@ class PlainWay:
         self._pool.shutdown()
 
 
-_given: tuple[nn.Module, ImageSet, ImageSet, torch.device]
+_given: tuple[nn.Module, ImageSet, ImageSet, torch.device, Task]
 
 
 def _take(given: bytes, device: torch.device, threads: int) -> None:
     global _given
     torch.set_num_threads(threads)
-    model, reward, calibration = pickle.loads(given)  # made by the process above, and nobody else
-    _given = model.to(device), reward, calibration, device
+    model, reward, calibration, task = pickle.loads(given)  # made by the process above, and nobody else
+    _given = model.to(device), reward, calibration, device, task
 
 
 def _timed(removed: Mapping[str, Sequence[int]]) -> float:
-    model, reward, calibration, device = _given
+    model, reward, calibration, device, task = _given
     started = time.perf_counter()
     small = prune_plainly(model, calibration.images[:1].to(device), removed)
     norms = [module for module in small.modules() if isinstance(module, BatchNorm)]
@@ -77,6 +81,5 @@ def _timed(removed: Mapping[str, Sequence[int]]) -> float:
         for images in calibration.images.split(BATCH):
             small(images.to(device))
     small.eval()
-    batches = zip(reward.images.split(BATCH), reward.labels.split(BATCH), strict=True)
-    measure_accuracy(small, ((images.to(device), labels.to(device)) for images, labels in batches))
+    measure(small, reward.to(device).batches(BATCH), task)
     return time.perf_counter() - started

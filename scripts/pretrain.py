@@ -1,18 +1,16 @@
 """`prune-env pretrain`: train a configuration's network from scratch."""
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from torch import Tensor, nn
+from torch import nn
 
 from prune_env.common.errors import ConfigError
-from prune_env.data import ImageSet
 from prune_env.env.loading import device_of, load_model, load_splits
-from prune_env.evaluation.evaluator import measure_accuracy
+from prune_env.evaluation.measuring import measure
 from prune_env.models import load_weights
-from prune_env.recover.workers import AcceleratedWorkers, Workers
+from prune_env.recover.workers import AcceleratedWorkers
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.training import (
     check_same_data,
@@ -22,6 +20,7 @@ from prune_env.runs.training import (
     train_into,
     training_images,
 )
+from prune_env.tasks import make_task, quality_of
 from scripts.common import AsJson, Overrides, print_json, read_config, results, run_command, run_directory_of
 
 BATCH = 256
@@ -58,7 +57,8 @@ def pretrain(
     set_threads(settings.pretrain)
     workers = AcceleratedWorkers(device_of(settings))
     splits = load_splits(settings)
-    batches = training_images(splits, settings.pretrain, settings.seed, workers)
+    task = make_task(settings.task)
+    batches = training_images(splits, settings.pretrain, settings.seed, workers, task)
     untrained = settings.model_copy(update={"pretrain": settings.pretrain.model_copy(update={"epochs": 0})})
     model = load_model(untrained, splits)
     if config is not None:
@@ -68,22 +68,24 @@ def pretrain(
         check_same_data(folder, splits)
         load_weights(model, folder.start)
 
-    reward = [*_on([splits.reward()], workers)]
+    reward = splits.reward().to(workers.device)
 
     def validate(network: nn.Module) -> float:
-        return measure_accuracy(network.eval(), reward).accuracy
+        return measure(network.eval(), reward.batches(BATCH), task).quality
 
     epochs, passes = train_into(folder, model, batches, settings.pretrain, settings.seed, workers, validate)
     if not workers.first:
         return
     load_weights(model, folder.weights)
+    quality = quality_of(task)
+    test = (batch for part in splits.test_batches(BATCH) for batch in part.to(workers.device).batches(BATCH))
     record = {
         "model": settings.model.name,
-        "reward_accuracy": validate(model),
-        "test_accuracy": measure_accuracy(model, _on(splits.test_batches(BATCH), workers)).accuracy,
+        f"reward_{quality.name}": validate(model),
+        f"test_{quality.name}": measure(model, test, task).quality,
         "passes": passes._asdict(),
         "seconds": sum(epoch.seconds for epoch in epochs),
-        "epochs": [epoch.as_record() for epoch in epochs],
+        "epochs": [epoch.as_record(task) for epoch in epochs],
         "weights": str(folder.weights),
     }
     folder.write_json(folder.summary, record)
@@ -91,17 +93,11 @@ def pretrain(
         print_json(record)
         return
     results.print(
-        f"{record['model']}: {record['reward_accuracy']:.2%} of the reward set, {record['test_accuracy']:.2%} of the "
-        f"test set, {record['seconds']:.0f} s\nweights     {folder.weights}",
+        f"{record['model']}: {quality.name} {record[f'reward_{quality.name}']:{quality.form}} on the reward set, "
+        f"{record[f'test_{quality.name}']:{quality.form}} on the test set, {record['seconds']:.0f} s\n"
+        f"weights     {folder.weights}",
         soft_wrap=True,
     )
-
-
-def _on(sets: Iterable[ImageSet], workers: Workers) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels batch by batch, on the process's device."""
-    for one in sets:
-        parts = zip(one.images.split(BATCH), one.labels.split(BATCH), strict=True)
-        yield from ((images.to(workers.device), labels.to(workers.device)) for images, labels in parts)
 
 
 if __name__ == "__main__":

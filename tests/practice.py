@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from toy import CLASSES, COLOURS, SIDE, ToyResNet
+from toy import CLASSES, COLOURS, SIDE, TASK, ToyResNet
 
 from prune_env.config.training import FinetuneSection
 from prune_env.data import ArraySource, LabelledArrays
@@ -38,7 +38,7 @@ def part_of(rank: int, processes: int) -> Workers:
 
 def batches_of(settings: FinetuneSection, count: int = 40, seed: int = 0, **given: Any) -> Batches:
     """Batches of the first images of `noise_source`."""
-    given = {"source": noise_source(count), "workers": Workers(CPU), **given}
+    given = {"source": noise_source(count), "workers": Workers(CPU), "task": TASK, **given}
     return Batches(indices=np.arange(count), settings=settings, seed=seed, **given)
 
 

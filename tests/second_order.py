@@ -1,6 +1,6 @@
 """What the tests of the second-order criteria share: flat Hessians by torch's own functional, and small subjects."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from toy import image_set
 
 from prune_env import LayerWalk
 from prune_env.criteria import ScoringContext
-from prune_env.data import ImageSet
+from prune_env.data import Batch, ImageSet
 
 
 class Quadratic(nn.Module):
@@ -26,8 +26,9 @@ class Quadratic(nn.Module):
         return 0.5 * flat @ self.matrix @ flat
 
 
-def output_alone(outputs: Tensor, _labels: Tensor) -> Tensor:
-    return outputs
+def output_of(model: nn.Module) -> Callable[[Batch], Tensor]:
+    """A loss that is the network's output, whatever the targets."""
+    return lambda batch: model(batch.images)
 
 
 def full_hessian(context: ScoringContext, name: str) -> Tensor:
@@ -38,7 +39,7 @@ def full_hessian(context: ScoringContext, name: str) -> Tensor:
 
     def loss(flat: Tensor) -> Tensor:
         return F.cross_entropy(
-            functional_call(model, {f"{name}.weight": flat.view_as(weight)}, (data.images,)), data.labels
+            functional_call(model, {f"{name}.weight": flat.view_as(weight)}, (data.images,)), data.targets
         )
 
     return torch.autograd.functional.hessian(loss, weight.detach().flatten())
@@ -70,5 +71,5 @@ def relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def batches_of(data: ImageSet, size: int) -> Iterable[tuple[Tensor, Tensor]]:
-    return list(zip(data.images.split(size), data.labels.split(size), strict=True))
+def batches_of(data: ImageSet, size: int) -> Iterable[Batch]:
+    return list(data.batches(size))

@@ -77,7 +77,7 @@ class Landscape:
 
 
 class FormulaEvaluator:
-    """Stands in for the evaluator; accuracy falls with the loss and comes in steps of one image in a thousand."""
+    """Stands in for the evaluator; quality falls with the loss and comes in steps of one image in a thousand."""
 
     images = 1000
     reward: Sequence[None] = (None,)

@@ -21,12 +21,14 @@ from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.granularity import GranularityContext, make_granularity
 from prune_env.protection.sensitivity import SensitivityReport
+from prune_env.tasks import make_task
 from prune_env.walk.costs import Metric
 from rewards import Reward, make_reward
 
 SIDE = 8
 COLOURS = 2
 CLASSES = 4
+TASK = make_task()
 
 
 class ToyResNet(nn.Module):
@@ -166,8 +168,8 @@ def planted_images(count: int, seed: int = 0) -> ImageSet:
     """Images whose class is the one bright colour."""
     images = image_set(count, seed, colours=CLASSES)
     noise = 0.1 * images.images
-    noise[torch.arange(count), images.labels] += 1.0
-    return ImageSet(noise, images.labels)
+    noise[torch.arange(count), images.targets] += 1.0
+    return ImageSet(noise, images.targets)
 
 
 DIGITS: dict[str, Any] = {

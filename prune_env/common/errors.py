@@ -37,7 +37,7 @@ class PlanMismatchError(PlanError):
 
 
 class EvaluationError(UserError):
-    """An accuracy or loss that is not a finite number."""
+    """A quality, loss or reward that is not a finite number."""
 
 
 class ExportError(UserError):

@@ -32,6 +32,7 @@ from prune_env.config.sections import (
     Section,
     SensitivitySection,
 )
+from prune_env.config.task import TASKS, TaskSection
 from prune_env.config.training import FidelitySection, FinetuneSection, PretrainSection
 
 
@@ -46,6 +47,7 @@ class RunConfig(Section):
 
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of everything random, from 0 to 2^32 - 1.")
     run: RunSection = Field(default_factory=RunSection)
+    task: TaskSection = Field(default_factory=TaskSection)
     model: ModelSection
     data: DataSection
     form: ExecutionSection = Field(default_factory=ExecutionSection)
@@ -114,9 +116,11 @@ class RunConfig(Section):
             filled["granularity"] = without_inert(given, "granularity", moved, section.model_fields)
             whole = _with_section(cls, section)
         try:
-            return whole.model_validate(filled)
+            config = whole.model_validate(filled)
         except ValidationError as error:
             raise ConfigError(describe_problems(error, whole, source)) from None
+        TASKS.find(config.task.name)
+        return config
 
     def resolved(self) -> dict[str, Any]:
         """Every setting with its value, presets filled in, as plain values that JSON and YAML can hold."""

@@ -88,7 +88,7 @@ class ExecutionSection(Section):
     dtype: Literal["float32", "bfloat16"] | None = Field(
         default=None,
         description="Number type that plans are ranked in; null: bfloat16 where it is faster and ranks as float32 "
-        "does. Final accuracies are always float32.",
+        "does. Final results are always float32.",
     )
     folded: bool | None = Field(
         default=None,
@@ -213,7 +213,7 @@ class SearchSection(Section):
     racing: bool = Field(
         default=False,
         description="Whether a plan is given up within its evaluation once it cannot become the best with 99 % "
-        "confidence; for rewards that look at accuracy and cost alone.",
+        "confidence; for rewards that look at quality and cost alone.",
     )
     evaluations: int = Field(
         default=200,

@@ -22,7 +22,7 @@ class TrainingSection(Section):
         default=5e-4, ge=0, description="Weight decay, 0 or more; not on biases and batch norms."
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of a label spread over all classes, in [0, 1)."
+        default=0.0, ge=0, lt=1, description="Share of a target's class that is spread over all classes, in [0, 1)."
     )
     average: float = Field(
         default=0.0,
@@ -88,7 +88,7 @@ class FinetuneSection(TrainingSection):
         default=0.7,
         ge=0,
         le=1,
-        description="Weight of the dense network's softened output against the label's, in [0, 1]; 0: no teacher.",
+        description="Weight of the dense network's softened output against the target's, in [0, 1]; 0: no teacher.",
     )
     temperature: float = Field(
         default=4.0, gt=0, description="What both outputs are divided by before they are compared, above 0."

@@ -1,8 +1,8 @@
 """What a criterion looks at: the walk, images where there are any, and the network with its batch norms folded."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,8 @@ from prune_env.batch_norm.folding import FoldPair, find_fold_pairs, fold
 from prune_env.common.arrays import Side
 from prune_env.common.errors import ConfigError
 from prune_env.common.layers import Convolution
-from prune_env.data import ImageSet
+from prune_env.data import Batch, ImageSet, moved
+from prune_env.tasks import Task, make_task
 from prune_env.walk import LayerWalk, Scores
 from prune_env.walk.unit import Member, Unit
 
@@ -25,10 +26,11 @@ class ScoringContext:
 
     Attributes:
         walk: The network's walk.
-        data: Images and labels, none of the reward or test set; None where there are none.
+        data: Images and targets, none of the reward or test set; None where there are none.
         seed: Of everything random.
         batch_size: Images of a forward pass.
         device: Where the network runs.
+        task: What the network is for.
     """
 
     walk: LayerWalk
@@ -36,6 +38,7 @@ class ScoringContext:
     seed: int = 0
     batch_size: int = 64
     device: str | torch.device = "cpu"
+    task: Task = field(default_factory=make_task)
 
     @property
     def images(self) -> Tensor:
@@ -48,13 +51,24 @@ class ScoringContext:
             raise ConfigError("criterion.name: this criterion looks at images, and none are given.")
         return self.data.images
 
-    def batches(self, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images, and labels if there are any, on the device; ``size`` at a time, `batch_size` where it is None."""
-        count = size or self.batch_size
+    def batches(self, size: int | None = None) -> Iterator[Batch]:
+        """Images, and targets if there are any, on the device; ``size`` at a time, `batch_size` where it is None."""
         assert self.data is not None
-        for start in range(0, len(self.images), count):
-            some = slice(start, start + count)
-            yield self.images[some].to(self.device), self.data.labels[some].to(self.device)
+        for images, targets in self.data.batches(size or self.batch_size):
+            yield Batch(images.to(self.device), moved(targets, self.device))
+
+    def mean_loss(self, batch: Batch) -> Tensor:
+        """The `folded` network's mean loss over a batch, a scalar."""
+        return self.task.loss(self.task.forward(self.folded, batch), batch, "mean")
+
+    def sampled_loss(self, generator: torch.Generator) -> Callable[[Batch], Tensor]:
+        """As `mean_loss`, with targets that the generator draws anew from the network's own prediction."""
+
+        def loss(batch: Batch) -> Tensor:
+            outputs = self.task.forward(self.folded, batch)
+            return self.task.loss(outputs, self.task.sampled(outputs, batch, generator), "mean")
+
+        return loss
 
     @cached_property
     def fold_pairs(self) -> tuple[FoldPair, ...]:

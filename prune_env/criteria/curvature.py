@@ -1,6 +1,7 @@
 """The loss around a network's weights: gradients of single images, and Hessian-vector products.
 
-Everything here needs a network in eval mode and no walk. A curvature is that of the mean loss over all images given.
+Everything here is given the loss as a function of a batch, of a network in eval mode, and needs no walk. A curvature is
+that of the mean loss over all images given.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,16 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from prune_env.common.errors import EvaluationError
+from prune_env.data import Batch
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""The mean loss, a scalar, of a network's outputs and labels."""
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-"""Images [N, C, H, W] and labels int64 [N], N at a time."""
+Loss = Callable[[Batch], Tensor]
+"""A network's mean loss over a batch, a scalar: `ScoringContext.mean_loss`, or one with drawn targets."""
 
 Weights = Mapping[str, Tensor]
 """Weight tensors by name; each requires a gradient."""
@@ -38,56 +35,30 @@ def channel_quadratics(weight: Tensor, diagonal: Tensor) -> npt.NDArray[np.float
     return values
 
 
-def image_gradients(
-    model: nn.Module,
-    batches: Batches,
-    weights: Weights,
-    generator: torch.Generator | None = None,
-    loss: Loss = F.cross_entropy,
-) -> Iterator[dict[str, Tensor]]:
+def image_gradients(loss: Loss, batches: Iterable[Batch], weights: Weights) -> Iterator[dict[str, Tensor]]:
     """The gradient of each single image's loss.
 
     Args:
-        model: The network in eval mode.
-        batches: Images and labels.
+        loss: The network's loss.
+        batches: Images and targets.
         weights: What to differentiate by.
-        generator: Draws each label from the network's own softmax; where it is None, the labels are those given.
-        loss: Of one image's outputs and label.
 
     Yields:
         For each image, gradients shaped as the weights.
-
-    Raises:
-        EvaluationError: If labels are drawn and an output is not a finite number.
     """
-    for images, labels in batches:
+    for images, targets in batches:
         for place in range(len(images)):
             one = slice(place, place + 1)
             with torch.enable_grad():
-                outputs = model(images[one])
-                chosen = labels[one] if generator is None else sampled_labels(outputs, generator)
-                gradients = torch.autograd.grad(loss(outputs, chosen), list(weights.values()), materialize_grads=True)
+                value = loss(Batch(images[one], targets[one]))
+                gradients = torch.autograd.grad(value, list(weights.values()), materialize_grads=True)
             yield dict(zip(weights, gradients, strict=True))
 
 
-def sampled_labels(outputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Labels int64 [N] drawn from the softmax of outputs [N, classes], on the same device.
-
-    Raises:
-        EvaluationError: If an output is not a finite number.
-    """
-    if not outputs.isfinite().all():
-        raise EvaluationError("An output is not finite; check the network's weights and the data's scaling.")
-    chances = outputs.detach().double().cpu().softmax(1)
-    return torch.multinomial(chances, 1, generator=generator).squeeze(1).to(outputs.device)
-
-
-def gradient_graph(
-    model: nn.Module, images: Tensor, labels: Tensor, weights: Sequence[Tensor], loss: Loss = F.cross_entropy
-) -> tuple[Tensor, ...]:
+def gradient_graph(loss: Loss, batch: Batch, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The gradient of the mean loss, which can be differentiated once more; it holds the graph in memory."""
     with torch.enable_grad():
-        return torch.autograd.grad(loss(model(images), labels), weights, create_graph=True, materialize_grads=True)
+        return torch.autograd.grad(loss(batch), weights, create_graph=True, materialize_grads=True)
 
 
 def hessian_product(

@@ -52,7 +52,7 @@ PIXELS = 2**16
 def layer_eigenvalues(
     context: ScoringContext, images: int | None = None, tolerance: float = 1e-2, iterations: int = 20
 ) -> dict[str, float]:
-    """For each free unit, the top Hessian eigenvalue of the mean cross-entropy, restricted to what writes the unit.
+    """For each free unit, the top Hessian eigenvalue of the mean loss, restricted to what writes the unit.
 
     Computed on folded weights. The graph of all images is held in memory, so that an iteration costs no forward pass.
 
@@ -71,7 +71,7 @@ def layer_eigenvalues(
     generator = torch.Generator().manual_seed(context.seed)
     pixels = context.images[0, 0].numel()
     batch = next(context.batches(images or max(8, min(64, PIXELS // pixels))))
-    graph = gradient_graph(context.folded, *batch, list(context.weights.values()))
+    graph = gradient_graph(context.mean_loss, batch, list(context.weights.values()))
     gradients = dict(zip(context.weights, graph, strict=True))
     values = {}
     for unit in context.walk.free:

@@ -1,44 +1,37 @@
 """Fisher information: how much a channel's weights move the network's own predictions.
 
-The true Fisher, with labels drawn from the network's own softmax, is the Gauss-Newton part of the Hessian; it does not
-vanish where the network is right and certain of it, as the empirical one, of the data's labels, does (Kunstner et al.,
-NeurIPS 2019). The factor 1/2 makes a score the predicted rise of the mean cross-entropy.
+The true Fisher, with targets drawn from the network's own prediction, is the Gauss-Newton part of the Hessian; it does
+not vanish where the network is right and certain of it, as the empirical one, of the data's targets, does (Kunstner et
+al., NeurIPS 2019). The factor 1/2 makes a score the predicted rise of the mean loss.
 """
+
+from collections.abc import Iterable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from prune_env.criteria.context import ScoringContext
-from prune_env.criteria.curvature import Batches, Loss, Weights, channel_quadratics, image_gradients
+from prune_env.criteria.curvature import Loss, Weights, channel_quadratics, image_gradients
 from prune_env.criteria.registry import register_criterion
+from prune_env.data import Batch
 from prune_env.walk import Scores
 
 
-def fisher_diagonal(
-    model: nn.Module,
-    batches: Batches,
-    weights: Weights,
-    generator: torch.Generator | None = None,
-    loss: Loss = F.cross_entropy,
-) -> dict[str, Tensor]:
+def fisher_diagonal(loss: Loss, batches: Iterable[Batch], weights: Weights) -> dict[str, Tensor]:
     """H_qq = mean_i g_iq^2, from one gradient for each image.
 
     Args:
-        model: The network in eval mode.
-        batches: Images and labels.
+        loss: The network's loss: with drawn targets for the true Fisher, with the given ones for the empirical one.
+        batches: Images and targets.
         weights: Whose diagonal is asked for.
-        generator: Draws the labels from the network's softmax (true Fisher); where it is None, they are the given ones
-            (empirical Fisher).
-        loss: Of one image's outputs and label.
 
     Returns:
         By name, float64 and shaped as the weights.
     """
     squares = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
     count = 0
-    for gradients in image_gradients(model, batches, weights, generator, loss):
+    for gradients in image_gradients(loss, batches, weights):
         count += 1
         for name, gradient in gradients.items():
             squares[name] += gradient.double().square()
@@ -47,14 +40,14 @@ def fisher_diagonal(
 
 @register_criterion("fisher", needs="images", random=True)
 def fisher(context: ScoringContext) -> Scores:
-    """S_c = 1/2 sum_q w_cq^2 mean_i g_iq^2 with sampled labels, one draw for each image."""
-    return _diagonal_scores(context, _generator(context))
+    """S_c = 1/2 sum_q w_cq^2 mean_i g_iq^2 with sampled targets, one draw for each image."""
+    return _diagonal_scores(context, _sampled_loss(context))
 
 
-@register_criterion("empirical_fisher", needs="labels")
+@register_criterion("empirical_fisher", needs="targets")
 def empirical_fisher(context: ScoringContext) -> Scores:
-    """The same with the data's labels; all but zero where the network fits them."""
-    return _diagonal_scores(context, None)
+    """The same with the data's targets; all but zero where the network fits them."""
+    return _diagonal_scores(context, context.mean_loss)
 
 
 @register_criterion("fisher_block", needs="images", random=True)
@@ -66,7 +59,7 @@ def fisher_block(context: ScoringContext) -> Scores:
     """
     totals = {unit.name: np.zeros(unit.channels) for unit in context.walk.units}
     count = 0
-    for gradients in image_gradients(context.folded, context.batches(), context.weights, _generator(context)):
+    for gradients in image_gradients(_sampled_loss(context), context.batches(), context.weights):
         count += 1
         slopes = {
             name: (context.weights[name].detach() * gradient).double().flatten(1).sum(1).cpu().numpy()
@@ -77,12 +70,12 @@ def fisher_block(context: ScoringContext) -> Scores:
     return {name: 0.5 * total / count for name, total in totals.items()}
 
 
-def _diagonal_scores(context: ScoringContext, generator: torch.Generator | None) -> Scores:
-    diagonal = fisher_diagonal(context.folded, context.batches(), context.weights, generator)
+def _diagonal_scores(context: ScoringContext, loss: Loss) -> Scores:
+    diagonal = fisher_diagonal(loss, context.batches(), context.weights)
     return context.summed(
         {name: channel_quadratics(weight, diagonal[name]) for name, weight in context.weights.items()}
     )
 
 
-def _generator(context: ScoringContext) -> torch.Generator:
-    return torch.Generator().manual_seed(context.seed)
+def _sampled_loss(context: ScoringContext) -> Loss:
+    return context.sampled_loss(torch.Generator().manual_seed(context.seed))

@@ -1,30 +1,23 @@
-"""The Hessian of the mean cross-entropy: its diagonal, estimated or exact, and a whole channel's exact quadratic form.
+"""The Hessian of the mean loss: its diagonal, estimated or exact, and a whole channel's exact quadratic form.
 
 The factor 1/2 makes a score the predicted change of the loss. Curvature can be negative, where ReLU networks are not at
 a minimum; the magnitude of a channel's sum is its score [our choice]: the loss is not flat there, and taking magnitudes
 of single weights instead would turn the estimate's noise into a bias.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import ConfigError
 from prune_env.criteria.context import ScoringContext
-from prune_env.criteria.curvature import (
-    Batches,
-    Loss,
-    Weights,
-    channel_quadratics,
-    gradient_graph,
-    hessian_product,
-)
+from prune_env.criteria.curvature import Loss, Weights, channel_quadratics, gradient_graph, hessian_product
 from prune_env.criteria.registry import register_criterion
+from prune_env.data import Batch
 from prune_env.walk import Scores
 from prune_env.walk.unit import Unit
 
@@ -42,22 +35,20 @@ MOST_CHANNELS = 256
 
 
 def hutchinson_diagonal(
-    model: nn.Module,
-    batches: Batches,
+    loss: Loss,
+    batches: Iterable[Batch],
     weights: Weights,
     probes: int,
     generator: torch.Generator,
-    loss: Loss = F.cross_entropy,
 ) -> dict[str, Tensor]:
     """Estimates H_qq as the mean of v_q (H v)_q over Rademacher vectors v (Bekas et al. 2007); unbiased.
 
     Args:
-        model: The network in eval mode.
-        batches: Images and labels; the Hessian is that of the mean loss over all of them.
+        loss: The network's mean loss over a batch.
+        batches: Images and targets; the Hessian is that of the mean loss over all of them.
         weights: Whose diagonal is asked for.
         probes: Vectors drawn afresh for each batch.
         generator: Draws them.
-        loss: The mean loss of outputs and labels.
 
     Returns:
         By name, float64 and shaped as the weights; can be negative.
@@ -65,26 +56,24 @@ def hutchinson_diagonal(
     names, tensors = list(weights), list(weights.values())
     sums = [torch.zeros_like(tensor, dtype=torch.float64) for tensor in tensors]
     count = 0
-    for images, labels in batches:
-        count += len(images)
-        gradients = gradient_graph(model, images, labels, tensors, loss)
+    for batch in batches:
+        images = len(batch.images)
+        count += images
+        gradients = gradient_graph(loss, batch, tensors)
         for _ in range(probes):
             signs = [_signs(tensor, generator) for tensor in tensors]
             for total, sign, product in zip(sums, signs, hessian_product(gradients, tensors, signs), strict=True):
-                total += len(images) / probes * (sign * product)
+                total += images / probes * (sign * product)
     return {name: total / count for name, total in zip(names, sums, strict=True)}
 
 
-def exact_diagonal(
-    model: nn.Module, batches: Batches, weights: Weights, loss: Loss = F.cross_entropy
-) -> dict[str, Tensor]:
+def exact_diagonal(loss: Loss, batches: Iterable[Batch], weights: Weights) -> dict[str, Tensor]:
     """H_qq from one Hessian-vector product for each weight and batch.
 
     Args:
-        model: The network in eval mode.
-        batches: Images and labels; the Hessian is that of the mean loss over all of them.
+        loss: The network's mean loss over a batch.
+        batches: Images and targets; the Hessian is that of the mean loss over all of them.
         weights: Whose diagonal is asked for.
-        loss: The mean loss of outputs and labels.
 
     Returns:
         By name, float64 and shaped as the weights; can be negative.
@@ -100,37 +89,38 @@ def exact_diagonal(
         )
     sums = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
     count = 0
-    for images, labels in batches:
-        count += len(images)
-        gradients = gradient_graph(model, images, labels, list(weights.values()), loss)
+    for batch in batches:
+        images = len(batch.images)
+        count += images
+        gradients = gradient_graph(loss, batch, list(weights.values()))
         for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
             for place in range(weight.numel()):
                 one = torch.zeros_like(weight)
                 one.view(-1)[place] = 1.0
                 (column,) = hessian_product([gradient], [weight], [one])
-                sums[name].view(-1)[place] += len(images) * column.flatten()[place]
+                sums[name].view(-1)[place] += images * column.flatten()[place]
     return {name: total / count for name, total in sums.items()}
 
 
-@register_criterion("hutchinson", needs="labels", random=True)
+@register_criterion("hutchinson", needs="targets", random=True)
 def hutchinson(context: ScoringContext) -> Scores:
     """S_c = 1/2 |sum_q H_qq w_cq^2| with Hutchinson's estimate of H_qq."""
     generator = torch.Generator().manual_seed(context.seed)
     batches = context.batches(min(context.batch_size, IMAGES_AT_ONCE))
-    return _scores(context, hutchinson_diagonal(context.folded, batches, context.weights, PROBES, generator))
+    return _scores(context, hutchinson_diagonal(context.mean_loss, batches, context.weights, PROBES, generator))
 
 
-@register_criterion("hessian", needs="labels")
+@register_criterion("hessian", needs="targets")
 def hessian(context: ScoringContext) -> Scores:
     """S_c = 1/2 |sum_q H_qq w_cq^2| with the exact H_qq; for small networks only.
 
     Raises:
         ConfigError: If there are more than `MOST_WEIGHTS` weights.
     """
-    return _scores(context, exact_diagonal(context.folded, context.batches(), context.weights))
+    return _scores(context, exact_diagonal(context.mean_loss, context.batches(), context.weights))
 
 
-@register_criterion("hessian_block", needs="labels")
+@register_criterion("hessian_block", needs="targets")
 def hessian_block(context: ScoringContext) -> Scores:
     """S_c = 1/2 |w_c^T H w_c| over all weights that write a unit's channel, the members of a coupled unit together.
 
@@ -148,15 +138,16 @@ def hessian_block(context: ScoringContext) -> Scores:
         )
     totals = {unit.name: np.zeros(unit.channels) for unit in context.walk.units}
     count = 0
-    for images, labels in context.batches(min(context.batch_size, IMAGES_AT_ONCE)):
-        count += len(images)
-        graph = gradient_graph(context.folded, images, labels, list(context.weights.values()))
+    for batch in context.batches(min(context.batch_size, IMAGES_AT_ONCE)):
+        images = len(batch.images)
+        count += images
+        graph = gradient_graph(context.mean_loss, batch, list(context.weights.values()))
         gradients = dict(zip(context.weights, graph, strict=True))
         for unit in context.walk.units:
             rows = written_rows(context, unit)
             for channel in range(unit.channels):
                 chosen = {name: index[channel] for name, index in rows.items()}
-                totals[unit.name][channel] += len(images) * _quadratic(context.weights, gradients, chosen)
+                totals[unit.name][channel] += images * _quadratic(context.weights, gradients, chosen)
     return {name: np.abs(0.5 * total / count) for name, total in totals.items()}
 
 

@@ -4,7 +4,7 @@ Known from Yang and Liu (Neurocomputing 2022) and Yang (2024), system D: curvatu
 L-OBS (Dong et al., NeurIPS 2017), and a channel's sensitivity is the sum of those of its weights. For the error
 E = mean_j (z_j' - z_j)^2 / 2 of one output channel, the Hessian is the same for every channel of the layer (of a
 group): H = mean_j x_j x_j^T over all images and output positions j, x the im2col patch. The factor 1/2 throughout
-makes a score the predicted rise of E. No label is read.
+makes a score the predicted rise of E. No target is read.
 
 The bias [our choice]: its own removal is not counted, but it reads a constant 1 in H, so the surgeon may move it to
 make up for a weight, as a recalibration after the cut does.

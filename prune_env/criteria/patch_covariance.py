@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prune_env.common.errors import EvaluationError
+from prune_env.data import Batch
 
 LARGEST = 8192
 """Weights an output channel (d) up to which second moments, d x d in float64, are held: 0.5 GB a layer [our choice]."""
@@ -45,13 +46,13 @@ def patches(module: nn.Module, inputs: Tensor) -> Tensor:
     return kernel_first.reshape(len(inputs), module.groups, -1, positions)
 
 
-def watch(model: nn.Module, names: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]], see: SeeCall) -> None:
+def watch(model: nn.Module, names: Iterable[str], batches: Iterable[Batch], see: SeeCall) -> None:
     """Runs a network without gradients and shows every call of the named modules.
 
     Args:
         model: The network, in the mode in which it is to run.
         names: Modules with one input.
-        batches: Images [N, C, H, W] and labels, of which none is read.
+        batches: Images [N, C, H, W] and targets, of which none is read.
         see: Called during each of the calls, so that nothing has to be kept.
     """
     handles = [
@@ -131,9 +132,7 @@ class PatchMoments:
         return covariance + self.mean.unsqueeze(2) * self.mean.unsqueeze(1)
 
 
-def patch_moments(
-    model: nn.Module, names: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]]
-) -> dict[str, PatchMoments]:
+def patch_moments(model: nn.Module, names: Iterable[str], batches: Iterable[Batch]) -> dict[str, PatchMoments]:
     """The moments of what the named layers read, gathered in one pass over the images.
 
     Products are computed in float32 and added up in float64: 1 GB for torchvision's resnet50.
@@ -141,7 +140,7 @@ def patch_moments(
     Args:
         model: The network in eval mode.
         names: Convolutions and linear layers, each of at most `LARGEST` weights an output channel.
-        batches: Images [N, C, H, W] and labels, of which none is read.
+        batches: Images [N, C, H, W] and targets, of which none is read.
 
     Raises:
         EvaluationError: If a layer reads a number that is not finite; names the layer.
@@ -162,15 +161,13 @@ def patch_moments(
     return found
 
 
-def patch_spreads(
-    model: nn.Module, names: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]]
-) -> dict[str, tuple[Tensor, Tensor]]:
+def patch_spreads(model: nn.Module, names: Iterable[str], batches: Iterable[Batch]) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and variance, float64 [groups, d] each, of what each of the named layers reads; any number of weights.
 
     Args:
         model: The network in eval mode.
         names: Convolutions and linear layers.
-        batches: Images [N, C, H, W] and labels, of which none is read.
+        batches: Images [N, C, H, W] and targets, of which none is read.
 
     Raises:
         EvaluationError: If a layer reads a number that is not finite; names the layer.

@@ -14,7 +14,7 @@ from prune_env.walk import Scores
 Criterion = Callable[[ScoringContext], Scores]
 """Gives each unit of a walk one score per channel [channels], float64; the higher, the sooner it is kept."""
 
-Needs = Literal["weights", "images", "labels"]
+Needs = Literal["weights", "images", "targets"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Registered:
 
     Attributes:
         score: The criterion.
-        needs: ``weights`` where the network suffices, ``images`` or ``labels`` where it looks at these.
+        needs: ``weights`` where the network suffices, ``images`` or ``targets`` where it looks at these.
         random: Whether the seed matters.
     """
 
@@ -40,7 +40,7 @@ def register_criterion(name: str, needs: Needs = "weights", random: bool = False
 
     Args:
         name: What ``criterion.name`` calls it.
-        needs: ``weights`` where the network suffices, ``images`` or ``labels`` where it looks at these.
+        needs: ``weights`` where the network suffices, ``images`` or ``targets`` where it looks at these.
         random: Whether the seed matters.
     """
 
@@ -75,7 +75,7 @@ def score_channels(name: str, context: ScoringContext) -> Scores:
         context: The network, and the images where it needs any.
 
     Raises:
-        ConfigError: If there is no such criterion, or it needs images or labels and has none.
+        ConfigError: If there is no such criterion, or it needs images or targets and has none.
         UserError: If a score is not a finite number; names the unit.
     """
     criterion = criterion_named(name)
@@ -96,12 +96,12 @@ def score_channels(name: str, context: ScoringContext) -> Scores:
 
 def _refuse_missing(name: str, needs: Needs, context: ScoringContext) -> None:
     images = 0 if context.data is None else len(context.data.images)
-    labels = 0 if context.data is None else len(context.data.labels)
-    if (needs == "images" and not images) or (needs == "labels" and not 0 < images == labels):
+    targets = 0 if context.data is None else len(context.data.targets)
+    if (needs == "images" and not images) or (needs == "targets" and not 0 < images == targets):
         enough = ", ".join(other for other in known_criteria() if CRITERIA[other].needs == "weights")
         raise ConfigError(
-            f"criterion.name: {name!r} looks at {'images with labels' if needs == 'labels' else needs}, and "
-            f"{images} images with {labels} labels are given. Give a context some, or choose a criterion that needs "
+            f"criterion.name: {name!r} looks at {'images with targets' if needs == 'targets' else needs}, and "
+            f"{images} images with {targets} targets are given. Give a context some, or choose a criterion that needs "
             f"none: {enough}."
         )
 

@@ -15,6 +15,7 @@ from prune_env.common.files import atomic_write
 from prune_env.common.fingerprint import weights_digest
 from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.registry import criterion_named
+from prune_env.data import tensors_of
 from prune_env.walk import Scores
 
 
@@ -74,5 +75,6 @@ def _facts(name: str, context: ScoringContext) -> str:
 def _digest(context: ScoringContext) -> str:
     assert context.data is not None
     digest = hashlib.sha256(context.data.images.contiguous().numpy().tobytes())
-    digest.update(context.data.labels.numpy().tobytes())
+    for targets in tensors_of(context.data.targets):
+        digest.update(targets.contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -105,7 +105,7 @@ class ArraySource:
         """Height and width of each image, in pixels."""
         return int(self.train.images.shape[1]), int(self.train.images.shape[2])
 
-    def labels(self, split: Split) -> Indices:
+    def targets(self, split: Split) -> Indices:
         """The class of every image of a split, int64 [N]."""
         return self._arrays(split).labels
 

@@ -96,7 +96,7 @@ class FolderSource:
         """Height and width of each loaded image, in pixels."""
         return self.image_size, self.image_size
 
-    def labels(self, split: Split) -> Indices:
+    def targets(self, split: Split) -> Indices:
         """The class of every image of a split, int64 [N]."""
         return self._files(split).labels
 

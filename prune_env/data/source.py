@@ -1,6 +1,7 @@
-"""What every data set offers: labels at once, images when they are asked for."""
+"""What every data set offers: targets at once, images when they are asked for."""
 
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +10,12 @@ from torch import Tensor
 Split = Literal["train", "test"]
 Indices = NDArray[np.int64]
 
+SplitTargets: TypeAlias = Indices | Sequence[Mapping[str, Tensor]]
+"""What a split holds beside its images: an array with a row for each image, or a mapping of tensors for each."""
+
 
 class ImageSource(Protocol):
-    """Labelled images in a training and a test split, read by index.
+    """Images with targets in a training and a test split, read by index.
 
     Images come normalised: divided by their largest possible value, less ``mean``, over ``std``, per channel.
     """
@@ -22,7 +26,7 @@ class ImageSource(Protocol):
 
     @property
     def classes(self) -> int:
-        """How many classes there are; labels lie in 0..classes-1."""
+        """How many classes there are; targets name them by 0..classes-1."""
 
     @property
     def channels(self) -> int:
@@ -42,10 +46,10 @@ class ImageSource(Protocol):
 
     @property
     def augment(self) -> str:
-        """How its images are usually varied in training: one of `prune_env.recover.augment.AUGMENTATIONS`."""
+        """How its images are usually varied in training: one of `prune_env.tasks.augmentation.AUGMENTATIONS`."""
 
-    def labels(self, split: Split) -> Indices:
-        """The class of every image of a split, int64 [N]."""
+    def targets(self, split: Split) -> SplitTargets:
+        """What the task knows of every image of a split, such as its class (int64 [N]); no image is read."""
 
     def load(self, split: Split, indices: Indices) -> Tensor:
         """The images at ``indices`` of a split, float32 [n, channels, height, width], in that order."""

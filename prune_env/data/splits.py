@@ -1,31 +1,15 @@
 """The sets that a search is made of: disjoint by construction, by index, the same for the same seed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from prune_env.common.errors import DataError
-from prune_env.data.source import ImageSource, Indices, Split
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Images in memory.
-
-    Attributes:
-        images: float32 [N, channels, height, width], normalised.
-        labels: int64 [N].
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
+from prune_env.data.image_set import ImageSet
+from prune_env.data.source import ImageSource, Indices, Split, SplitTargets
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +55,7 @@ class Splits:
 
 
 def load_images(source: ImageSource, split: Split, indices: Indices) -> ImageSet:
-    """Load images and their labels.
+    """Load images and their targets.
 
     Args:
         source: The data set.
@@ -81,7 +65,15 @@ def load_images(source: ImageSource, split: Split, indices: Indices) -> ImageSet
     Returns:
         The images in that order.
     """
-    return ImageSet(source.load(split, indices), torch.from_numpy(source.labels(split)[indices]))
+    images, targets = source.load(split, indices), source.targets(split)
+    if isinstance(targets, np.ndarray):
+        return ImageSet(images, torch.from_numpy(targets[indices]))
+    return ImageSet(images, [targets[index] for index in indices])
+
+
+def _itself(target: Any) -> Hashable:
+    found: Hashable = target
+    return found
 
 
 def make_splits(
@@ -90,8 +82,11 @@ def make_splits(
     calibration_images: int,
     seed: int,
     test_images: int | None = None,
+    stratum: Callable[[Any], Hashable] = _itself,
 ) -> Splits:
     """Draw the reward, calibration and test sets, class-balanced: counts per class differ by at most 1.
+
+    A class here is a stratum: the images whose targets the task puts into one.
 
     Args:
         source: The data set.
@@ -99,6 +94,7 @@ def make_splits(
         calibration_images: Size of the calibration set, drawn from the rest of the training split.
         seed: The same seed draws the same images.
         test_images: Size of the test set; None takes the whole test split.
+        stratum: The class that an image counts for, by its target; classes can be sorted (see `Task.stratum`).
 
     Returns:
         The splits; reward and calibration images stand in random order.
@@ -106,33 +102,40 @@ def make_splits(
     Raises:
         DataError: If there are not as many images as asked for.
     """
-    labels = source.labels("train")
+    classes = _numbered(source.targets("train"), stratum)
     generator = np.random.default_rng(seed)
-    everything = np.arange(len(labels), dtype=np.int64)
-    reward = _draw("data.reward_images", 1, reward_images, labels, everything, generator)
+    everything = np.arange(len(classes), dtype=np.int64)
+    reward = _draw("data.reward_images", 1, reward_images, classes, everything, generator)
     remaining = np.setdiff1d(everything, reward)
-    calibration = _draw("data.calibration_images", 0, calibration_images, labels, remaining, generator)
+    calibration = _draw("data.calibration_images", 0, calibration_images, classes, remaining, generator)
     train = np.setdiff1d(remaining, calibration)
 
-    test_labels = source.labels("test")
-    test = np.arange(len(test_labels), dtype=np.int64)
+    test = np.arange(len(source.targets("test")), dtype=np.int64)
     if test_images is not None:
         # Its own generator, so that the test set does not change with the size of the other two.
-        test = _draw("data.test_images", 1, test_images, test_labels, test, np.random.default_rng([seed, 1]))
+        generator, classes = np.random.default_rng([seed, 1]), _numbered(source.targets("test"), stratum)
+        test = _draw("data.test_images", 1, test_images, classes, test, generator)
     for indices in (reward, calibration, train, test):
         indices.setflags(write=False)
     return Splits(source, reward, calibration, train, test)
 
 
+def _numbered(targets: SplitTargets, stratum: Callable[[Any], Hashable]) -> Indices:
+    """The class of each target as a number from 0, in the order of the sorted classes, int64 [N]."""
+    found: list[Any] = [stratum(target) for target in targets]
+    numbers = {one: number for number, one in enumerate(sorted(set(found)))}
+    return np.array([numbers[one] for one in found], dtype=np.int64)
+
+
 def _draw(
-    setting: str, least: int, count: int, labels: Indices, available: Indices, generator: np.random.Generator
+    setting: str, least: int, count: int, classes: Indices, available: Indices, generator: np.random.Generator
 ) -> Indices:
     """Draw ``count`` of the ``available`` indices, class-balanced, in random order."""
     if count < least:
         raise DataError(f"{setting}={count} must be at least {least}")
-    present = np.unique(labels)
-    by_class = available[np.argsort(labels[available], kind="stable")]
-    pools = np.split(by_class, np.searchsorted(labels[by_class], present[1:]))
+    present = np.unique(classes)
+    by_class = available[np.argsort(classes[available], kind="stable")]
+    pools = np.split(by_class, np.searchsorted(classes[by_class], present[1:]))
     each, left = divmod(count, len(present))
     larger = [place for place, pool in enumerate(pools) if len(pool) > each]
     smallest = min(len(pool) for pool in pools)

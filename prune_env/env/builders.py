@@ -16,7 +16,7 @@ from prune_env.budget.width_multiple import fastest_multiple
 from prune_env.common.errors import ConfigError
 from prune_env.config import RunConfig
 from prune_env.criteria import ScoringContext, load_scores, score_channels
-from prune_env.data import ImageSet, Splits, load_images
+from prune_env.data import Splits, load_images
 from prune_env.data.timing import batch_to_time
 from prune_env.env.loading import TIMED_REWARDS, check_names, device_of
 from prune_env.env.problem import PruningProblem
@@ -30,6 +30,7 @@ from prune_env.protection.sensitivity import SensitivityReport, find_sensitive_l
 from prune_env.repair.least_squares import LeastSquares
 from prune_env.repair.merging import Merging, similar_filters
 from prune_env.surgery import Repair
+from prune_env.tasks import make_task
 from prune_env.walk import LayerWalk, Scores
 from rewards import Reward, make_reward
 
@@ -109,7 +110,9 @@ def build_evaluator(
     """
     repair = make_repair(config, splits, walk, edits)
     execution = execution or usual_execution(config)
-    return Evaluator(walk, splits.reward(), splits.calibration(), execution, device_of(config), repair)
+    return Evaluator(
+        walk, splits.reward(), splits.calibration(), execution, device_of(config), repair, make_task(config.task)
+    )
 
 
 def build_problem(
@@ -162,14 +165,14 @@ def build_problem(
     ranks = partial(_reward_of, reward=reward, walk=walk, latency=latency)
     facts = {key: getattr(config, key).model_dump() for key in ("data", "criterion", "repair", "reward")}
     sets, device = (splits.reward(), splits.calibration()), device_of(config)
-    chooser = ExecutionChooser(walk, budget, *sets, device, scores, ranks, repair, facts, on_progress)
+    chooser = ExecutionChooser(walk, budget, *sets, device, scores, ranks, repair, facts, on_progress, context.task)
     choice = chooser.choose(config.form, config.search.evaluations)
     if choice.form.threads is not None:
         torch.set_num_threads(choice.form.threads)
     return PruningProblem(
         walk,
         budget,
-        Evaluator(walk, *sets, choice.form, device, repair),
+        Evaluator(walk, *sets, choice.form, device, repair, context.task),
         scores,
         reward,
         report,
@@ -225,7 +228,7 @@ def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk, edits: bool 
     """What a configuration has cut layers repaired by, edited ones too; None for nothing."""
     if config.repair.name == "none":
         return None
-    context = replace(scoring_context(config, splits, walk), data=_first(splits.calibration(), config.repair.images))
+    context = replace(scoring_context(config, splits, walk), data=splits.calibration().first(config.repair.images))
     if config.repair.name == "merge":
         if edits:
             raise ConfigError("repair.name: merge given, which knows no edited layers. Give none or least_squares.")
@@ -240,12 +243,8 @@ def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk, edits: bool 
 
 def scoring_context(config: RunConfig, splits: Splits, walk: LayerWalk) -> ScoringContext:
     """What a criterion looks at: the walk, and the first of the calibration images."""
-    data = _first(splits.calibration(), config.criterion.images)
-    return ScoringContext(walk, data, config.seed, IMAGES_AT_ONCE, device_of(config))
-
-
-def _first(images: ImageSet, count: int) -> ImageSet:
-    return ImageSet(images.images[:count], images.labels[:count])
+    data = splits.calibration().first(config.criterion.images)
+    return ScoringContext(walk, data, config.seed, IMAGES_AT_ONCE, device_of(config), make_task(config.task))
 
 
 def usual_execution(config: RunConfig) -> ExecutionSettings:

@@ -9,10 +9,9 @@ from prune_env.common.errors import ConfigError, ModelError
 from prune_env.config import RunConfig
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.criteria import criterion_named
-from prune_env.data import Splits, load_images, load_source, make_splits
-from prune_env.logits import check_output
-from prune_env.models import build_model
+from prune_env.data import Splits, load_images, make_splits
 from prune_env.recover import train
+from prune_env.tasks import make_task, quality_of
 from rewards import make_reward
 
 TIMED_REWARDS = ("latency_penalty",)
@@ -34,23 +33,21 @@ def load_model(
         accept: Called with the network before any training; may refuse it by an error of its own.
     """
     torch.manual_seed(config.seed)
-    source = splits.source
-    model = build_model(
-        config.model.name, source.classes, source.channels, config.model.weights, config.model.arguments
-    )
-    check_output(model, load_images(source, "train", splits.reward_indices[:1]).images, source.classes)
+    task, image = make_task(config.task), load_images(splits.source, "train", splits.reward_indices[:1]).images
+    model = task.build_model(config.model, splits.source, image)
     if accept is not None:
         accept(model)
     if config.model.weights is None and config.pretrain.epochs:
-        train(model, splits, config.pretrain, config.seed, device_of(config), on_epoch)
+        train(model, splits, config.pretrain, config.seed, device_of(config), task, on_epoch)
     return model.eval()
 
 
 def load_splits(config: RunConfig) -> Splits:
     """The data that a configuration names, split by index."""
-    data = config.data
-    source = load_source(data.name, data.path, data.image_size)
-    return make_splits(source, data.reward_images, data.calibration_images, config.seed, data.test_images)
+    data, task = config.data, make_task(config.task)
+    return make_splits(
+        task.load(data), data.reward_images, data.calibration_images, config.seed, data.test_images, task.stratum
+    )
 
 
 def device_of(config: RunConfig) -> torch.device:
@@ -75,14 +72,20 @@ def check_names(config: RunConfig) -> None:
     """Refuses a criterion, a reward or a device that does not exist, before any time is spent.
 
     Raises:
-        ConfigError: If there is no such criterion, or racing does not go with the reward.
+        ConfigError: If there is no such criterion, or racing does not go with the reward or the task.
         RewardError: If there is no such reward, or its settings do not fit.
         ModelError: If there is no such device.
     """
     if config.search.racing and ":" in config.reward.name:
         raise ConfigError(
             f"search.racing: true given with the reward {config.reward.name!r}; allowed with the library's own "
-            "rewards, which do not look at the loss and do not fall where accuracy rises. Set search.racing to false."
+            "rewards, which do not look at the loss and do not fall where quality rises. Set search.racing to false."
+        )
+    quality = quality_of(make_task(config.task))
+    if config.search.racing and not quality.counts:
+        raise ConfigError(
+            f"search.racing: true given with task.name={config.task.name}, whose quality, {quality.name}, is not the "
+            "share of images that are right; only such a share can be raced. Set search.racing to false."
         )
     timed = config.budget.metric == "latency" or config.reward.name in TIMED_REWARDS
     if timed and not GRANULARITIES.find(config.granularity.name).supports_latency:

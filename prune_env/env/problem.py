@@ -13,12 +13,14 @@ from prune_env.common.errors import EvaluationError, RunError
 from prune_env.criteria import ScoringContext
 from prune_env.env.observation import Observer, UnitEvidence
 from prune_env.env.trial import Trial
-from prune_env.evaluation.evaluator import Evaluator, StopEarly
+from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution_memory import ExecutionChoice
+from prune_env.evaluation.measuring import StopEarly
 from prune_env.evaluation.racing import Race
 from prune_env.granularity import Granularity, PlanBuilder
 from prune_env.plan import PlannedBudget, PruningPlan
 from prune_env.protection.sensitivity import SensitivityReport
+from prune_env.tasks import quality_of
 from prune_env.walk import LayerWalk, Scores
 from rewards import Outcome, Reward, RewardError
 
@@ -82,6 +84,11 @@ class PruningProblem:
         return replace(self, listeners=[], recorded_trials=(), trials=0)
 
     @property
+    def quality_name(self) -> str:
+        """What the task calls its quality, in files and TensorBoard."""
+        return quality_of(self.context.task).name
+
+    @property
     def probes(self) -> int:
         """How many trials the evidence for the observations takes: one for each free unit, or none."""
         return len(self.budget.units) if self.probe_keep is not None else 0
@@ -116,7 +123,7 @@ class PruningProblem:
             The trial, after the listeners have heard of it.
 
         Raises:
-            EvaluationError: If the accuracy, the loss or the reward is not finite.
+            EvaluationError: If the quality, the loss or the reward is not finite.
             RunError: If another plan is recorded in this place.
         """
         started, hits = time.perf_counter(), self.evaluator.hits
@@ -139,6 +146,7 @@ class PruningProblem:
             reward=reward,
             cached=bool(self.recorded_trials[self.trials]["cached"]) if recalled else self.evaluator.hits > hits,
             seconds=float(self.recorded_trials[self.trials]["seconds"]) if recalled else time.perf_counter() - started,
+            quality_name=self.quality_name,
             recalled=recalled,
             edits=self.granularity.record(plan),
         )
@@ -157,7 +165,7 @@ class PruningProblem:
     def _recall(self, plan: PruningPlan, proposed_by: str) -> Outcome:
         """The recorded outcome of the trial that is now proposed again; the evaluator remembers it from now on."""
         row = self.recorded_trials[self.trials]
-        if missing := {"kind", "widths", "accuracy", "loss", "images", "cached", "seconds"} - row.keys():
+        if missing := {"kind", "widths", self.quality_name, "loss", "images", "cached", "seconds"} - row.keys():
             raise RunError(
                 f"evaluation {self.trials} of the run has no {', '.join(sorted(missing))}: the run was made by another "
                 "release, or its evaluations.jsonl is damaged. Start a new run."
@@ -171,7 +179,7 @@ class PruningProblem:
                 f"run again gives {proposed_by!r} with {_told(*here)}. The run was made on another machine, with "
                 "another release or with other weights, and cannot be taken up here. Start a new one."
             )
-        outcome = Outcome(row["accuracy"], row["loss"], plan.costs.macs, plan.costs.params, images=row["images"])
+        outcome = Outcome(row[self.quality_name], row["loss"], plan.costs.macs, plan.costs.params, images=row["images"])
         self.evaluator.remember(plan, outcome)
         return outcome
 

@@ -87,7 +87,7 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
         trial = self.problem.attempt_plan(self.problem.built_plan(builder), self.proposed_by)
         info["plan"], info["trial"] = trial.plan, trial
         info["metrics"] = {
-            "accuracy": trial.outcome.accuracy,
+            trial.quality_name: trial.outcome.quality,
             "loss": trial.outcome.loss,
             "macs": trial.outcome.macs,
             "params": trial.outcome.params,

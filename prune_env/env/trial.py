@@ -20,6 +20,7 @@ class Trial:
         reward: What it is worth.
         cached: Whether the same plan had been measured before.
         seconds: Wall-clock seconds that it took.
+        quality_name: What the task calls its quality; the key in records.
         recalled: Whether its outcome is an interrupted run's, and was not measured again.
         edits: What is recorded of the plan's edits; see `Granularity.record`.
     """
@@ -31,6 +32,7 @@ class Trial:
     reward: float
     cached: bool = field(compare=False)
     seconds: float = field(compare=False)
+    quality_name: str = field(compare=False)
     recalled: bool = field(compare=False, default=False)
     edits: Mapping[str, Any] = field(compare=False, default_factory=dict)
 
@@ -40,7 +42,7 @@ class Trial:
             "number": self.number,
             "kind": self.proposed_by,
             "reward": self.reward,
-            "accuracy": self.outcome.accuracy,
+            self.quality_name: self.outcome.quality,
             "loss": self.outcome.loss,
             "macs": self.outcome.macs,
             "params": self.outcome.params,

@@ -1,40 +1,28 @@
-"""The evaluator: a plan's accuracy on the reward set, after its batch-norm statistics are measured anew."""
+"""The evaluator: a plan's quality on the reward set, after its batch-norm statistics are measured anew."""
 
 import copy
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from prune_env.batch_norm.folding import find_fold_pairs
 from prune_env.batch_norm.recalibration import recalibrate
 from prune_env.common.errors import EvaluationError
-from prune_env.data import ImageSet
+from prune_env.data import Batch, ImageSet, moved
 from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.evaluation.measuring import StopEarly, measure
 from prune_env.evaluation.reshapable import ReshapableNetwork
-from prune_env.logits import check_logits
 from prune_env.plan import PruningPlan, apply_plan
 from prune_env.surgery import Repair
+from prune_env.tasks import Task, make_task, quality_of
 from prune_env.walk import LayerWalk
 from rewards import Outcome
-
-StopEarly = Callable[[int, int], bool]
-"""Told how many images were right and how many seen, says whether the rest need not be looked at."""
-
-
-class Measurement(NamedTuple):
-    """Top-1 accuracy in [0, 1], mean cross-entropy in nats, and the number of images that they are over."""
-
-    accuracy: float
-    loss: float
-    images: int
 
 
 class Evaluator:
@@ -47,8 +35,10 @@ class Evaluator:
         form: How the forward passes run while plans are ranked.
         device: Where the network runs.
         repair: What gives the layers that read cut channels other weights; None leaves them sliced.
+        task: What the network is for; None for the default task.
 
     Attributes:
+        task: What the network is for.
         model: The dense network, on the device; not to be changed.
         hits: How many plans were asked for again.
         misses: How many plans were really evaluated.
@@ -64,8 +54,10 @@ class Evaluator:
         form: ExecutionSettings | None = None,
         device: str | torch.device = "cpu",
         repair: Repair | None = None,
+        task: Task | None = None,
     ) -> None:
         self.walk = walk
+        self.task = task or make_task()
         self.repair = repair
         self.device = torch.device(device)
         self.form = form or ExecutionSettings()
@@ -102,10 +94,10 @@ class Evaluator:
 
         Args:
             plan: The plan.
-            stop_early: Asked after each batch whether to leave the rest; see `measure_accuracy`.
+            stop_early: Asked after each batch whether to leave the rest; see `measure`.
 
         Raises:
-            EvaluationError: If the accuracy or the loss is not finite.
+            EvaluationError: If the quality or the loss is not finite.
         """
         key = _key(plan)
         known = self._cache.get(key)
@@ -134,16 +126,16 @@ class Evaluator:
         """
         network = self.ready(plan)
         with self._timed("forward"), self.form.computing(self.device):
-            measured = measure_accuracy(network, self.reward, stop_early)
-        if not (math.isfinite(measured.accuracy) and math.isfinite(measured.loss)):
+            measured = measure(network, self.reward, self.task, stop_early)
+        if not (math.isfinite(measured.quality) and math.isfinite(measured.loss)):
             raise EvaluationError(
-                f"The network gives a loss of {measured.loss} and an accuracy of {measured.accuracy} on the reward set "
-                f"with the widths {plan.widths}. Check the network's weights and the data's scaling."
+                f"On the reward set the network gives loss = {measured.loss} and {quality_of(self.task).name} = "
+                f"{measured.quality} with the widths {plan.widths}. Check the network's weights and the data's scaling."
             )
         left = self.images - measured.images
         self.images_left += left
         seen = measured.images if left else None
-        return Outcome(measured.accuracy, measured.loss, plan.costs.macs, plan.costs.params, images=seen)
+        return Outcome(measured.quality, measured.loss, plan.costs.macs, plan.costs.params, images=seen)
 
     def cut(self, plan: PruningPlan) -> nn.Module:
         """The network in the plan's shape with the dense network's statistics; valid until the next plan."""
@@ -183,15 +175,15 @@ class Evaluator:
         return self.recalibrated(small) if _cuts(plan) else small
 
     def measure(self, model: nn.Module) -> float:
-        """A network's accuracy on the reward set in float32, for a result; `evaluate` may rank in a faster form."""
-        return measure_accuracy(model, self._exact(self._sets[0])).accuracy
+        """A network's quality on the reward set in float32, for a result; `evaluate` may rank in a faster form."""
+        return measure(model, self._exact(self._sets[0]), self.task).quality
 
-    def _exact(self, images: ImageSet) -> list[tuple[Tensor, Tensor]]:
+    def _exact(self, images: ImageSet) -> list[Batch]:
         return _batches(images, ExecutionSettings(self.form.layout, batch=self.form.batch), self.device)
 
 
 def _still_stopped(outcome: Outcome, images: int, stop_early: StopEarly | None) -> bool:
-    return stop_early is not None and stop_early(round(images * outcome.accuracy), images)
+    return stop_early is not None and stop_early(round(images * outcome.quality), images)
 
 
 def _key(plan: PruningPlan) -> bytes:
@@ -207,41 +199,13 @@ def _cuts(plan: PruningPlan) -> bool:
     return bool(plan.edits) or any(len(unit.kept) < unit.channels for unit in plan.units)
 
 
-def measure_accuracy(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], stop_early: StopEarly | None = None
-) -> Measurement:
-    """A network's accuracy and loss over labelled batches, the loss in float32.
-
-    Args:
-        model: The network, in eval mode.
-        batches: Images and labels.
-        stop_early: Asked after each batch, with the images that were right and those seen; True leaves the rest.
-
-    Raises:
-        ModelError: If the network's output is not one score for each image and class.
-    """
-    correct = count = 0
-    loss = 0.0
-    with torch.no_grad():
-        for images, labels in batches:
-            output = model(images)
-            check_logits(output, len(images), int(labels.max()) + 1)
-            logits = output.float()
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            correct += int((logits.argmax(dim=1) == labels).sum())
-            count += len(labels)
-            if stop_early is not None and stop_early(correct, count):
-                break
-    return Measurement(correct / count, loss / count, count)
-
-
-def _batches(images: ImageSet, form: ExecutionSettings, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+def _batches(images: ImageSet, form: ExecutionSettings, device: torch.device) -> list[Batch]:
     """A set in memory in the form's layout and type.
 
     Batches are as even as can be: of one left-over image a batch norm over 1x1 maps could not tell a variance.
     """
-    count = math.ceil(len(images) / form.batch)
+    dtype, layout = form.tensor_dtype(device), form.memory_format
     return [
-        (part.to(device, form.tensor_dtype(device)).contiguous(memory_format=form.memory_format), labels.to(device))
-        for part, labels in zip(images.images.tensor_split(count), images.labels.tensor_split(count), strict=True)
+        Batch(part.to(device, dtype).contiguous(memory_format=layout), moved(targets, device))
+        for part, targets in images.even_batches(form.batch)
     ]

@@ -20,6 +20,7 @@ from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.evaluation.execution_memory import ExecutionChoice, machine_name, recall, remember
 from prune_env.plan import PruningPlan
 from prune_env.surgery import Repair
+from prune_env.tasks import Task, make_task
 from prune_env.walk import LayerWalk, Scores
 
 AGREEMENT = 0.99
@@ -59,6 +60,7 @@ class ExecutionChooser:
         repair: As the search's evaluator has it.
         facts: What else decides how plans rank: a choice is remembered for these alone.
         tell: Hears in words what is going on.
+        task: What the network is for.
     """
 
     walk: LayerWalk
@@ -71,6 +73,7 @@ class ExecutionChooser:
     repair: Repair | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     tell: Callable[[str], None] = lambda _: None
+    task: Task = field(default_factory=make_task)
 
     def choose(self, given: ExecutionSection, evaluations: int) -> ExecutionChoice:
         """The fastest form among those that the settings leave open.
@@ -166,7 +169,7 @@ class ExecutionChooser:
         return exact, agreement if math.isfinite(agreement) else None
 
     def _rewards(self, form: ExecutionSettings, plans: Sequence[PruningPlan]) -> list[float]:
-        evaluator = Evaluator(self.walk, self.reward, self.calibration, form, self.device, self.repair)
+        evaluator = Evaluator(self.walk, self.reward, self.calibration, form, self.device, self.repair, self.task)
         rewards = []
         for number, plan in enumerate(plans):
             self.tell(f"checking that bfloat16 ranks plans as float32 does: {form.dtype}, {number + 1} of {len(plans)}")
@@ -175,13 +178,13 @@ class ExecutionChooser:
 
     def _excerpt(self, form: ExecutionSettings) -> tuple[ImageSet, ImageSet]:
         """Enough of both sets, in their proportions, to time an evaluation within about `SECONDS`."""
-        few = part(self.reward, 16), part(self.calibration, 16)
+        few = self.reward.first(16), self.calibration.first(16)
         # A network that runs in no form at all says so when it is evaluated.
         seconds = min(self._time([replace(form, batch=16)], few).values(), default=SECONDS)
         share = min(1.0, MOST_IMAGES / len(self.reward), SECONDS / (seconds * len(self.reward)))
         return (
-            part(self.reward, max(16, round(share * len(self.reward)))),
-            part(self.calibration, max(16, round(share * len(self.calibration)))),
+            self.reward.first(max(16, round(share * len(self.reward)))),
+            self.calibration.first(max(16, round(share * len(self.calibration)))),
         )
 
     def _time(
@@ -189,7 +192,7 @@ class ExecutionChooser:
     ) -> dict[ExecutionSettings, float]:
         """Seconds an image of each form that runs, taken in turn: its least of some rounds."""
         plan = self.walk.plan(self.budget.names(self.budget.uniform()))
-        evaluators = {form: Evaluator(self.walk, *sets, form, self.device, self.repair) for form in forms}
+        evaluators = {form: Evaluator(self.walk, *sets, form, self.device, self.repair, self.task) for form in forms}
         seconds: dict[ExecutionSettings, list[float]] = {form: [] for form in forms}
         for turn in range(1 + ROUNDS):
             for form, evaluator in list(evaluators.items()):
@@ -244,8 +247,3 @@ def _first(options: dict[str, tuple[Any, ...]]) -> ExecutionSettings:
 def _fitting(batches: Sequence[int], images: int) -> tuple[int, ...]:
     """Those of the batch sizes that a forward pass over so many images can have; the least of them at any rate."""
     return tuple(size for size in batches if size <= images) or (min(batches),)
-
-
-def part(images: ImageSet, count: int) -> ImageSet:
-    """The first so many images of a set, which come in random order."""
-    return ImageSet(images.images[:count], images.labels[:count])

@@ -1,14 +1,15 @@
 """Racing: a plan that can no longer become the best is not looked at to the end (Maron and Moore, NeurIPS 1993).
 
 What is left of the reward set is bounded by the hypergeometric distribution, exactly, since the images come in random
-order and without replacement [our choice; Maron and Moore use Hoeffding's bound].
+order and without replacement [our choice; Maron and Moore use Hoeffding's bound]. So the task's quality must be the
+share of images that are right (`Metric.counts`).
 """
 
 from dataclasses import dataclass
 
 from scipy.stats import hypergeom
 
-from prune_env.evaluation.evaluator import StopEarly
+from prune_env.evaluation.measuring import StopEarly
 from rewards import Outcome, Reward
 
 CONFIDENCE = 0.99
@@ -20,7 +21,7 @@ class Race:
     """Whether a plan may still beat the best one so far.
 
     Attributes:
-        reward: What an outcome is worth; must not fall where accuracy rises, nor look at the loss.
+        reward: What an outcome is worth; must not fall where quality rises, nor look at the loss.
         baseline: The dense network's outcome.
         images: Size of the reward set.
         looks: How many times a plan is looked at before the end.

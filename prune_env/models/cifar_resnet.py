@@ -43,7 +43,7 @@ class CifarResNet(nn.Module):
         initialise_he(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images [N, in_channels, H, W] to logits [N, classes]."""
+        """Map images [N, in_channels, H, W] to outputs [N, classes]."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(torch.flatten(self.pool(x), 1))  # type: ignore[no-any-return]

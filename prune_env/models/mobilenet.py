@@ -41,7 +41,7 @@ class CifarMobileNet(nn.Module):
         initialise_he(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images [N, in_channels, H, W] to logits [N, classes]."""
+        """Map images [N, in_channels, H, W] to outputs [N, classes]."""
         return self.linear(torch.flatten(self.pool(self.features(x)), 1))  # type: ignore[no-any-return]
 
 

@@ -13,6 +13,7 @@ from prune_env.recover.batches import Batches
 from prune_env.recover.loss import training_loss
 from prune_env.recover.trainer import Epoch, Trainer
 from prune_env.recover.workers import Workers
+from prune_env.tasks import Task
 
 __all__ = ["Batches", "Epoch", "Passes", "Trainer", "Workers", "fastest_passes", "train", "training_loss"]
 
@@ -23,6 +24,7 @@ def train(
     settings: TrainingSection,
     seed: int,
     device: torch.device,
+    task: Task,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> None:
     """Trains a network in place, at once, on the images that no other set holds.
@@ -33,6 +35,7 @@ def train(
         settings: How it is trained.
         seed: For the order of the images and their variations.
         device: Where to train; the network comes back to the CPU.
+        task: What the network is for.
         on_epoch: Called with the epoch's number, from 1, and its mean loss.
 
     Raises:
@@ -46,7 +49,7 @@ def train(
             "or data.calibration_images, or give model.weights."
         )
     workers = Workers(device)
-    batches = Batches(splits.source, splits.train_indices, settings, seed, workers)
+    batches = Batches(splits.source, splits.train_indices, settings, seed, workers, task)
     passes = Passes(settings.layout or "contiguous", settings.dtype or "float32")
     trainer = Trainer(model, batches, settings, seed, workers, passes)
     for _ in range(settings.epochs):

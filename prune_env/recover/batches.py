@@ -11,9 +11,9 @@ from torch import Tensor
 
 from prune_env.common.errors import ConfigError
 from prune_env.config.training import TrainingSection
-from prune_env.data import ImageSet, ImageSource, Indices, load_images
-from prune_env.recover.augment import AUGMENTATIONS, DRAWS
+from prune_env.data import Batch, ImageSet, ImageSource, Indices, load_images
 from prune_env.recover.workers import Workers
+from prune_env.tasks import Task
 
 LARGEST = 4 * 2**30
 """Bytes of images that are kept in memory at most."""
@@ -37,6 +37,7 @@ class Batches:
         settings: The size of a batch, of all images where there are fewer, and how images are varied.
         seed: For order and variations.
         workers: Which process this is among those that share the training.
+        task: What the network is for; varies the images.
         largest: Bytes of images that are kept in memory at most.
 
     Attributes:
@@ -53,9 +54,11 @@ class Batches:
         settings: TrainingSection,
         seed: int,
         workers: Workers,
+        task: Task,
         largest: int = LARGEST,
     ) -> None:
         self.source = source
+        self.task = task
         self.indices = indices
         processes = workers.processes
         self.batch_size = min(settings.batch_size, len(indices) // processes * processes)
@@ -64,25 +67,24 @@ class Batches:
                 f"batch_size: {settings.batch_size} given, which {processes} processes cannot share evenly among "
                 f"{len(indices)} images; give a multiple of {processes}, and at least {processes} images."
             )
-        self.augment = AUGMENTATIONS[settings.augment or source.augment]
+        self.augmentation = settings.augment or source.augment
         self.seed = seed
         self.workers = workers
         self.seconds = 0.0
         size = 4 * len(indices) * source.channels * source.size[0] * source.size[1]
         self._all: ImageSet | None = None
         if size <= largest:
-            found = load_images(source, "train", indices)
-            self._all = ImageSet(found.images.to(workers.device), found.labels.to(workers.device))
+            self._all = load_images(source, "train", indices).to(workers.device)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         return len(self.indices) // self.batch_size
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's part of each batch of an epoch: images float32 [n, C, H, W] and labels int64 [n]."""
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """This process's part of each batch of an epoch: images float32 [n, C, H, W] and targets."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, number))
         order = torch.randperm(len(self.indices), generator=generator)
-        draws = torch.rand(self.batch_size * len(self), DRAWS, generator=generator)
+        draws = torch.rand(self.batch_size * len(self), self.task.draws, generator=generator)
         if self._all is not None:  # at once: each copy would hold up a GPU
             order, draws = order.to(self.workers.device), draws.to(self.workers.device)
         share = slice(self.workers.rank, None, self.workers.processes)
@@ -97,7 +99,7 @@ class Batches:
                 return
             yield batch
 
-    def _ahead(self, jobs: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _ahead(self, jobs: Iterator[tuple[Tensor, Tensor]]) -> Iterator[Batch]:
         """Makes the next batch while the network computes this one."""
         with ThreadPoolExecutor(1) as pool:
             coming = [pool.submit(self._make, *job) for job in [next(jobs)]]
@@ -106,10 +108,9 @@ class Batches:
                 yield coming.pop(0).result()
             yield coming.pop(0).result()
 
-    def _make(self, places: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    def _make(self, places: Tensor, draws: Tensor) -> Batch:
         if self._all is not None:
-            found = ImageSet(self._all.images[places], self._all.labels[places])
+            found = self._all.at(places)
         else:
-            found = load_images(self.source, "train", self.indices[places.numpy()])
-        images = self.augment(found.images.to(self.workers.device), draws.to(self.workers.device))
-        return images, found.labels.to(self.workers.device)
+            found = load_images(self.source, "train", self.indices[places.numpy()]).to(self.workers.device)
+        return self.task.augment(Batch(found.images, found.targets), draws.to(self.workers.device), self.augmentation)

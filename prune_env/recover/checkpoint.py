@@ -12,6 +12,7 @@ from torch import Tensor
 from prune_env.common.errors import RunError
 from prune_env.evaluation.training_passes import Passes
 from prune_env.recover.trainer import Epoch, Trainer
+from prune_env.tasks import Task
 
 
 def to_checkpoint(trainer: Trainer, epochs: Sequence[Epoch], facts: Mapping[str, Any]) -> bytes:
@@ -23,19 +24,20 @@ def to_checkpoint(trainer: Trainer, epochs: Sequence[Epoch], facts: Mapping[str,
         facts: What a training that is taken up must have in common with this one, as JSON can hold it.
     """
     header = {
-        "epochs": json.dumps([epoch.as_record() for epoch in epochs], allow_nan=False),
+        "epochs": json.dumps([epoch.as_record(trainer.task) for epoch in epochs], allow_nan=False),
         "passes": json.dumps(trainer.passes._asdict()),
         "facts": json.dumps(facts, sort_keys=True),
     }
     return safetensors.torch.save(trainer.state(), header)
 
 
-def read_checkpoint(path: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[Epoch], Passes]:
+def read_checkpoint(path: Path, facts: Mapping[str, Any], task: Task) -> tuple[dict[str, Tensor], list[Epoch], Passes]:
     """The trainer's state, the epochs so far, and how the passes were computed.
 
     Args:
         path: The file.
         facts: As `to_checkpoint`.
+        task: What the network is for.
 
     Raises:
         RunError: If the file is damaged, or of a training with other facts.
@@ -44,7 +46,7 @@ def read_checkpoint(path: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Ten
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata()
-        epochs = [Epoch(**record) for record in json.loads(header["epochs"])]
+        epochs = [Epoch.from_record(record, task) for record in json.loads(header["epochs"])]
         passes = Passes(**json.loads(header["passes"]))
         theirs = {**json.loads(header["facts"])}
         state = safetensors.torch.load_file(path)

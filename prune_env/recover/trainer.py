@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prune_env.common.errors import EvaluationError
 from prune_env.config.training import TrainingSection
+from prune_env.data import Batch
 from prune_env.evaluation.training_passes import Passes
 from prune_env.granularity.base import Trainable
 from prune_env.recover.batches import Batches, seed_of
 from prune_env.recover.loss import training_loss
 from prune_env.recover.workers import Workers
+from prune_env.tasks import Task, quality_of
 
 MOMENTUM = 0.9
 
@@ -30,11 +32,11 @@ class Epoch:
 
     Attributes:
         number: From 1.
-        loss: Mean over its batches, in nats.
+        loss: Mean over its batches.
         learning_rate: At its end.
         seconds: How long it took.
         waiting: Share of that time in which the network waited for images, in [0, 1].
-        accuracy: On the validation images, in [0, 1]; None where there are none.
+        quality: On the validation images, in [0, 1]; None where there are none.
     """
 
     number: int
@@ -42,11 +44,21 @@ class Epoch:
     learning_rate: float
     seconds: float
     waiting: float
-    accuracy: float | None = None
+    quality: float | None = None
 
-    def as_record(self) -> dict[str, Any]:
-        """The epoch as plain data."""
-        return asdict(self)
+    def as_record(self, task: Task) -> dict[str, Any]:
+        """The epoch as plain data, the quality under the name that the task gives it."""
+        return {quality_of(task).name if key == "quality" else key: value for key, value in vars(self).items()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], task: Task) -> Self:
+        """The epoch that `as_record` made plain.
+
+        Raises:
+            KeyError, TypeError: If the record is not of an epoch.
+        """
+        named = {field.name: field.name for field in fields(cls)} | {"quality": quality_of(task).name}
+        return cls(**{key: record[name] for key, name in named.items()})
 
 
 class Trainer:
@@ -54,12 +66,12 @@ class Trainer:
 
     Args:
         model: The network, trained in place, on the workers' device.
-        batches: Its images.
+        batches: Its images; they say what the network is for.
         settings: How it is trained.
         seed: For what is random within the network.
         workers: Which process this is among those that share the training.
         passes: How the passes are computed.
-        teacher: A network whose output the trained one's is to be like; None for none.
+        teacher: A network whose outputs the trained one's is to be like; None for none.
         trainable: What is trained beside the network's weights; None for nothing.
 
     Attributes:
@@ -79,6 +91,7 @@ class Trainer:
         trainable: Trainable | None = None,
     ) -> None:
         self.batches = batches
+        self.task = batches.task
         self.settings = settings
         self.seed = seed
         self.workers = workers
@@ -125,8 +138,8 @@ class Trainer:
         devices = [self.workers.device] if self.workers.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed_of(self.seed, number, self.workers.rank))
-            for step, (images, labels) in enumerate(self.batches.epoch(number), start=1):
-                total += self._step(self.done * len(self.batches) + step, images, labels)
+            for step, batch in enumerate(self.batches.epoch(number), start=1):
+                total += self._step(self.done * len(self.batches) + step, batch)
                 if step % LOOKS == 0 or step == len(self.batches):
                     self._look(number, step, total)
                 on_step(step)
@@ -140,19 +153,19 @@ class Trainer:
         rate = float(self._optimizer.param_groups[0]["lr"])
         return Epoch(number, loss, rate, seconds, (self.batches.seconds - waited) / seconds)
 
-    def _step(self, number: int, images: Tensor, labels: Tensor) -> Tensor:
+    def _step(self, number: int, batch: Batch) -> Tensor:
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self.share_of_rate(number)
-        images = images.contiguous(memory_format=self.passes.memory_format)
+        batch = Batch(batch.images.contiguous(memory_format=self.passes.memory_format), batch.targets)
         if self.trainable is not None:
             self.trainable.progress(number / self.steps)
         with self.passes.computing(self.workers.device):
             aim = None
             if self.teacher is not None:
                 with torch.no_grad():
-                    aim = self.teacher(images)
-            logits = self._wrapped(images)
-        loss = training_loss(logits, labels, self.settings, aim)
+                    aim = self.task.forward(self.teacher, batch)
+            outputs = self.task.forward(self._wrapped, batch)
+        loss = training_loss(outputs, batch, self.settings, self.task, aim)
         if self.trainable is not None:
             loss = loss + self.trainable.penalty()
         self._optimizer.zero_grad()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prune_env.common.layers import Convolution, is_depthwise
 from prune_env.common.modes import in_eval_mode
 from prune_env.criteria.patch_covariance import patch_moments, too_large
+from prune_env.data import Batch
 from prune_env.surgery import Sides
 
 
@@ -23,7 +24,7 @@ class LeastSquares:
     Args:
         model: The dense network; it is not to change from now on.
         names: The layers that may lose inputs; others than convolutions and linear layers are passed over.
-        batches: Images and labels, on the network's device; no label is read.
+        batches: Images and targets, on the network's device; no target is read.
         normed: Layers whose outputs a batch norm alone reads, which takes out any constant.
         ridge: How strongly the weights are held to what they were, as a share of the inputs' mean square, above 0.
 
@@ -35,7 +36,7 @@ class LeastSquares:
         self,
         model: nn.Module,
         names: Iterable[str],
-        batches: Iterable[tuple[Tensor, Tensor]],
+        batches: Iterable[Batch],
         normed: Collection[str] = (),
         ridge: float = 1e-3,
     ) -> None:

@@ -7,15 +7,16 @@ from typing import Any
 import torch
 from rich.box import SIMPLE
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 from prune_env.common.latency import Latency, measure_latency
-from prune_env.data import Splits
+from prune_env.data import Batch, Splits
 from prune_env.data.timing import batch_to_time
 from prune_env.evaluation.evaluator import Evaluator
+from prune_env.evaluation.measuring import measure_all
 from prune_env.models import weights_bytes
 from prune_env.plan import PlannedCosts, PruningPlan
-from prune_env.quality import Quality, measure_quality
+from prune_env.tasks import Task, quality_of
 
 LATENCY_BATCH = 32
 """Images in the batch that is timed."""
@@ -31,8 +32,9 @@ class NetworkRow:
 
     Attributes:
         name: What it is called.
-        reward_accuracy: On the reward set, in [0, 1].
-        test: On the test set.
+        task: What the network is for.
+        reward_quality: On the reward set, in [0, 1].
+        test: Every metric on the test set by its name, and the ``loss``.
         macs: For one image.
         params: Weights.
         size: Bytes of its safetensors file.
@@ -40,8 +42,9 @@ class NetworkRow:
     """
 
     name: str
-    reward_accuracy: float
-    test: Quality
+    task: Task
+    reward_quality: float
+    test: Mapping[str, float]
     macs: int
     params: int
     size: int
@@ -53,10 +56,8 @@ class NetworkRow:
         milliseconds = latency and {key: 1e3 * getattr(latency, key) for key in ("median", "q1", "q3")}
         return {
             "name": self.name,
-            "reward_accuracy": self.reward_accuracy,
-            "test_accuracy": self.test.top1,
-            "test_top5": self.test.top5,
-            "test_loss": self.test.loss,
+            f"reward_{quality_of(self.task).name}": self.reward_quality,
+            **{f"test_{name}": value for name, value in self.test.items()},
             "macs": self.macs,
             "params": self.params,
             "bytes": self.size,
@@ -103,8 +104,9 @@ def compare_networks(
     return [
         NetworkRow(
             name,
+            evaluator.task,
             evaluator.measure(model),
-            measure_quality(model, test_batches(evaluator, splits)),
+            measure_all(model, test_batches(evaluator, splits), evaluator.task),
             costs.macs,
             costs.params,
             len(weights_bytes(model)),
@@ -130,27 +132,28 @@ def warnings_of(rows: Sequence[NetworkRow]) -> list[str]:
     return found
 
 
-def test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[tuple[Tensor, Tensor]]:
+def test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[Batch]:
     """The test set, batch by batch, where the evaluator's networks are."""
-    for batch in splits.test_batches(evaluator.form.batch):
-        images = batch.images.to(evaluator.device).contiguous(memory_format=evaluator.form.memory_format)
-        yield images, batch.labels.to(evaluator.device)
+    for part in splits.test_batches(evaluator.form.batch):
+        batch = part.to(evaluator.device)
+        yield Batch(batch.images.contiguous(memory_format=evaluator.form.memory_format), batch.targets)
 
 
 def render(rows: list[NetworkRow], title: str, batch: int = LATENCY_BATCH) -> Table:
     """The table for the console; the first row is the dense network."""
     dense = rows[0]
+    quality, *others = dense.task.metrics()
     table = Table(title=title, box=SIMPLE, title_justify="left", pad_edge=False)
     timed = f"ms a batch of {batch},\n{torch.get_num_threads()} threads"
-    for heading in ("", "reward\nset", "test\ntop-1", "\ntop-5", "\nloss", "MACs", "params", "file", timed):
+    metrics = (f"test\n{quality.title}", *(f"\n{metric.title}" for metric in others), "\nloss")
+    for heading in ("", "reward\nset", *metrics, "MACs", "params", "file", timed):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.name,
-            f"{row.reward_accuracy:.2%}",
-            f"{row.test.top1:.2%}",
-            f"{row.test.top5:.2%}",
-            f"{row.test.loss:.3f}",
+            f"{row.reward_quality:{quality.form}}",
+            *(f"{row.test[metric.name]:{metric.form}}" for metric in (quality, *others)),
+            f"{row.test['loss']:.3f}",
             f"{_short(row.macs)} {_share(row.macs, dense.macs)}",
             f"{_short(row.params)} {_share(row.params, dense.params)}",
             f"{_short(row.size)}B",

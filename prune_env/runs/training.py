@@ -25,10 +25,11 @@ from prune_env.recover import Batches, Epoch, Passes, Trainer, fastest_passes, t
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
 from prune_env.recover.workers import Workers
 from prune_env.runs.directory import RunDirectory
+from prune_env.tasks import Task, quality_of
 from scripts.common import console
 
 Validate = Callable[[nn.Module], float]
-"""The accuracy of a network on images that it is not trained on, in [0, 1]."""
+"""The quality of a network on images that it is not trained on, in [0, 1]."""
 
 
 class TrainingFolder(RunDirectory):
@@ -134,14 +135,14 @@ def set_threads(settings: TrainingSection) -> None:
     torch.set_num_threads(settings.threads or USUAL_THREADS)
 
 
-def training_images(splits: Splits, settings: TrainingSection, seed: int, workers: Workers) -> Batches:
+def training_images(splits: Splits, settings: TrainingSection, seed: int, workers: Workers, task: Task) -> Batches:
     """All training images but the reward set's, by which the epoch to keep is chosen.
 
     Raises:
         ConfigError: If a batch cannot be shared among the processes.
     """
     indices = np.sort(np.concatenate([splits.train_indices, splits.calibration_indices]))
-    return Batches(splits.source, indices, settings, seed, workers)
+    return Batches(splits.source, indices, settings, seed, workers, task)
 
 
 def train_into(
@@ -183,7 +184,7 @@ def train_into(
             "teacher": weights_digest(teacher) if teacher is not None else None,
             "processes": workers.processes,
         }
-        known = read_checkpoint(folder.checkpoint, facts) if folder.checkpoint.is_file() else None
+        known = read_checkpoint(folder.checkpoint, facts, batches.task) if folder.checkpoint.is_file() else None
         if workers.agree(known is not None) != (known is not None):
             raise RunError(
                 f"{str(folder.root)!r} is not the same folder for all processes. Give one that all of them see."
@@ -204,7 +205,7 @@ def train_into(
         with _told(folder, epochs, trainer, workers) as tell:
             for _ in range(len(epochs), settings.epochs):
                 epoch = _one_more(trainer, kept, tell)
-                epoch = replace(epoch, accuracy=validate(trainer.result))
+                epoch = replace(epoch, quality=validate(trainer.result))
                 epochs.append(epoch)
                 if workers.first and epoch_to_keep(epochs, settings.epochs) is epoch:
                     save_weights(trainer.result, kept)
@@ -231,7 +232,7 @@ def epoch_to_keep(epochs: Sequence[Epoch], planned: int) -> Epoch:
         One of them; of equally good ones the later, whose learning rate was lower.
     """
     late = [epoch for epoch in epochs if epoch.number > planned // 2] or epochs[-1:]
-    return max(late, key=lambda epoch: (epoch.accuracy or 0.0, epoch.number))
+    return max(late, key=lambda epoch: (epoch.quality or 0.0, epoch.number))
 
 
 def _one_more(trainer: Trainer, kept: Path, tell: Callable[[int, Epoch | None], None]) -> Epoch:
@@ -245,8 +246,8 @@ def _one_more(trainer: Trainer, kept: Path, tell: Callable[[int, Epoch | None], 
 
 
 def _fastest(model: nn.Module, batches: Batches, settings: TrainingSection) -> Any:
-    images, labels = next(batches.epoch(0))
-    return fastest_passes(model, images, lambda logits: training_loss(logits, labels, settings), settings)
+    batch, task = next(batches.epoch(0)), batches.task
+    return fastest_passes(model, batch, task, lambda outputs: training_loss(outputs, batch, settings, task), settings)
 
 
 @contextmanager
@@ -257,11 +258,12 @@ def _told(
     if not workers.first:
         yield lambda _step, _epoch: None
         return
+    quality = quality_of(trainer.task)
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("loss {task.fields[loss]}, accuracy {task.fields[accuracy]}, waiting {task.fields[waiting]}"),
+        TextColumn("loss {task.fields[loss]}, {task.fields[quality]}, waiting {task.fields[waiting]}"),
         TimeRemainingColumn(),
     )
     steps = len(trainer.batches)
@@ -270,7 +272,13 @@ def _told(
         SummaryWriter(str(folder.tensorboard), purge_step=len(epochs) + 1) as board,
     ):
         bar = progress.add_task(
-            "", total=trainer.steps, epoch=len(epochs) + 1, loss="-", accuracy="-", waiting="-", completed=0
+            "",
+            total=trainer.steps,
+            epoch=len(epochs) + 1,
+            loss="-",
+            quality=f"{quality.name} -",
+            waiting="-",
+            completed=0,
         )
 
         def tell(step: int, epoch: Epoch | None) -> None:
@@ -281,11 +289,12 @@ def _told(
                 bar,
                 epoch=min(epoch.number + 1, trainer.settings.epochs),
                 loss=f"{epoch.loss:.4f}",
-                accuracy=f"{epoch.accuracy:.2%}",
+                quality=f"{quality.name} {epoch.quality:{quality.form}}",
                 waiting=f"{epoch.waiting:.1%}",
             )
-            for name in ("loss", "learning_rate", "accuracy", "waiting", "seconds"):
-                board.add_scalar(f"training/{name}", getattr(epoch, name), epoch.number)
+            values = epoch.as_record(trainer.task)
+            for name in ("loss", "learning_rate", quality.name, "waiting", "seconds"):
+                board.add_scalar(f"training/{name}", values[name], epoch.number)
             board.flush()
 
         yield tell

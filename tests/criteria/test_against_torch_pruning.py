@@ -61,7 +61,7 @@ def test_taylor_agrees_on_one_image_without_batch_norm() -> None:
     model = net()
     model.bn = torch.nn.Identity()
     expected = ours_on_plain(model)
-    F.cross_entropy(model(DATA.images), DATA.labels).backward()
+    F.cross_entropy(model(DATA.images), DATA.targets).backward()
     importance = tp.importance.TaylorImportance(group_reduction="first", normalizer=None, multivariable=True)
     assert expected == pytest.approx(theirs(importance, model) ** 2, rel=1e-3)
     # Its default sums |w dL/dw| over single weights, which is not the paper's score of a filter.

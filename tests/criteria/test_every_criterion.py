@@ -45,15 +45,15 @@ def test_exact_curvature_of_a_large_network_is_refused(name: str) -> None:
         score_channels(name, ScoringContext(walk, image_set(2, colours=3, side=32, classes=10)))
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA[name].needs == "labels"])
-def test_one_that_needs_labels_refuses_images_without_them(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA[name].needs == "targets"])
+def test_one_that_needs_targets_refuses_images_without_them(name: str) -> None:
     data = ImageSet(image_set(4).images, torch.empty(0, dtype=torch.int64))
-    with pytest.raises(ConfigError, match=f"'{name}' looks at images with labels, and 4 images with 0 labels"):
+    with pytest.raises(ConfigError, match=f"'{name}' looks at images with targets, and 4 images with 0 targets"):
         score_channels(name, ScoringContext(small_walk(), data))
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA[name].needs == "images"])
-def test_one_that_needs_images_alone_takes_them_without_labels(name: str) -> None:
+def test_one_that_needs_images_alone_takes_them_without_targets(name: str) -> None:
     data = ImageSet(image_set(6).images, torch.empty(0, dtype=torch.int64))
     found = score_channels(name, ScoringContext(small_walk(), data))
     assert {unit: values.tolist() for unit, values in found.items()} == {
@@ -80,7 +80,7 @@ def test_every_channel_of_every_unit_has_a_finite_score(name: str, model: str) -
 @pytest.mark.parametrize("name", LOOKING)
 @pytest.mark.parametrize("data", [None, image_set(0)])
 def test_one_that_needs_images_refuses_without_them(name: str, data: ImageSet | None) -> None:
-    with pytest.raises(ConfigError, match=f"'{name}' looks at (images|images with labels), and 0 images.*bn_scale.*l1"):
+    with pytest.raises(ConfigError, match=f"'{name}' looks at images( with targets)?, and 0 images.*bn_scale.*l1"):
         score_channels(name, ScoringContext(toy_walk(), data))
 
 

@@ -50,7 +50,7 @@ def test_are_not_those_of_other_images_or_labels_where_these_count(context: Scor
     save_scores("taylor", context, score_channels("taylor", context), place)
     assert load_scores("taylor", replace(context, data=image_set(8, seed=1)), place) is None
     other = image_set(8)
-    other.labels[0] = (other.labels[0] + 1) % 4
+    other.targets[0] = (other.targets[0] + 1) % 4
     assert load_scores("taylor", replace(context, data=other), place) is None
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from second_order import Quadratic, batches_of, full_hessian, one_layer, output_alone, relative, smooth_subject
+from second_order import Quadratic, batches_of, full_hessian, one_layer, output_of, relative, smooth_subject
 from torch import Tensor, nn
 from toy import COLOURS, image_set, toy_resnet, toy_walk
 from zoo import body, conv, small_images
@@ -12,18 +12,19 @@ from zoo import body, conv, small_images
 from prune_env import LayerWalk
 from prune_env.common.errors import ConfigError, EvaluationError, UserError
 from prune_env.criteria import ScoringContext, hessian, lobs, score_channels
-from prune_env.criteria.curvature import channel_quadratics, sampled_labels
+from prune_env.criteria.curvature import channel_quadratics
 from prune_env.criteria.eigenvalues import layer_eigenvalues, top_eigenvalue
 from prune_env.criteria.fisher import fisher_diagonal
 from prune_env.criteria.hessian import exact_diagonal, hutchinson_diagonal
 from prune_env.criteria.patch_covariance import patches, shrunk_inverse_diagonal
-from prune_env.data import ImageSet
+from prune_env.data import Batch, ImageSet
+from prune_env.tasks.classification import sampled_labels
 
 LAYERWISE = ("lobs", "lobs_diagonal", "lobs_block")
 FISHERS = ("fisher", "empirical_fisher", "fisher_block")
 ALL = (*LAYERWISE, *FISHERS, "hutchinson", "hessian", "hessian_block")
 RANDOM = ("fisher", "fisher_block", "hutchinson")
-NOTHING = [(torch.zeros(1, 1), torch.zeros(1))]
+NOTHING = [Batch(torch.zeros(1, 1), torch.zeros(1))]
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -47,18 +48,18 @@ def labelled(images: Tensor) -> ImageSet:
 class TestAQuadraticLoss:
     def test_has_the_diagonal_of_its_matrix(self) -> None:
         model = Quadratic(matrix := symmetric(), (3, 4))
-        found = exact_diagonal(model, NOTHING, {"w": model.weight}, output_alone)["w"]
+        found = exact_diagonal(output_of(model), NOTHING, {"w": model.weight})["w"]
         assert torch.allclose(found.flatten(), matrix.diagonal(), rtol=1e-12)
 
     def test_is_estimated_by_probes(self) -> None:
         model = Quadratic(matrix := symmetric(), (3, 4))
-        found = hutchinson_diagonal(model, NOTHING, {"w": model.weight}, 2000, generator(), output_alone)["w"]
+        found = hutchinson_diagonal(output_of(model), NOTHING, {"w": model.weight}, 2000, generator())["w"]
         assert relative(found.flatten(), matrix.diagonal()) < 0.05
 
     @pytest.mark.parametrize("probes", [1, 3])
     def test_of_a_diagonal_matrix_needs_one_probe_and_predicts_the_actual_change(self, probes: int) -> None:
         model = Quadratic(matrix := symmetric().diagonal().diag(), (3, 4))
-        diagonal = hutchinson_diagonal(model, NOTHING, {"w": model.weight}, probes, generator(), output_alone)["w"]
+        diagonal = hutchinson_diagonal(output_of(model), NOTHING, {"w": model.weight}, probes, generator())["w"]
         predicted = channel_quadratics(model.weight, diagonal)
         by_hand = 0.5 * (matrix.diagonal().view(3, 4) * model.weight.detach() ** 2).sum(1)
         assert predicted == pytest.approx(by_hand.numpy(), rel=1e-12)
@@ -77,10 +78,14 @@ class TestAQuadraticLoss:
                 return images * (weight**2).sum() / 2
 
         images = torch.tensor([[1.0], [2.0], [6.0]])
-        batches = [(images[:2], images[:2]), (images[2:], images[2:])]
+        batches = [Batch(images[:2], images[:2]), Batch(images[2:], images[2:])]
+
+        def loss(batch: Batch) -> Tensor:
+            return Curved()(batch.images).mean()
+
         for found in (
-            exact_diagonal(Curved(), batches, {"w": weight}, lambda outputs, _: outputs.mean()),
-            hutchinson_diagonal(Curved(), batches, {"w": weight}, 2, generator(), lambda outputs, _: outputs.mean()),
+            exact_diagonal(loss, batches, {"w": weight}),
+            hutchinson_diagonal(loss, batches, {"w": weight}, 2, generator()),
         ):
             assert found["w"].flatten().tolist() == pytest.approx([3.0, 3.0])
 
@@ -89,7 +94,7 @@ class TestTheHessian:
     def test_diagonal_is_torchs(self) -> None:
         context = smooth_subject()
         data = context.data
-        found = exact_diagonal(context.folded, batches_of(data, 5), context.weights)
+        found = exact_diagonal(context.mean_loss, batches_of(data, 5), context.weights)
         for name in context.weights:
             expected = full_hessian(context, name).diagonal()
             assert relative(found[name].flatten(), expected.double()) < 1e-4
@@ -142,7 +147,7 @@ class TestTheHessian:
         spread = float((full - full.diagonal().diag()).norm() / full.diagonal().norm())
         errors = {}
         for probes in (30, 300, 1200):
-            found = hutchinson_diagonal(context.folded, batches_of(data, 60), weights, probes, generator())
+            found = hutchinson_diagonal(context.mean_loss, batches_of(data, 60), weights, probes, generator())
             errors[probes] = relative(found["0"].flatten(), full.diagonal())
             assert errors[probes] == pytest.approx(spread / probes**0.5, rel=0.35)
         assert errors[300] < 0.1
@@ -291,9 +296,9 @@ class TestLayerwise:
 class TestFisher:
     def test_empirical_is_the_mean_square_of_the_images_gradients(self) -> None:
         context = smooth_subject(count=6)
-        found = fisher_diagonal(context.folded, batches_of(context.data, 4), context.weights)
+        found = fisher_diagonal(context.mean_loss, batches_of(context.data, 4), context.weights)
         squares = {name: torch.zeros_like(weight) for name, weight in context.weights.items()}
-        for image, label in zip(context.images, context.data.labels, strict=True):
+        for image, label in zip(context.images, context.data.targets, strict=True):
             loss = F.cross_entropy(context.folded(image[None]), label[None])
             for name, weight in context.weights.items():
                 squares[name] += torch.autograd.grad(loss, weight, retain_graph=True)[0] ** 2 / 6
@@ -302,8 +307,8 @@ class TestFisher:
 
     def test_true_is_the_gauss_newton_diagonal(self) -> None:
         context = smooth_subject(count=4)
-        repeated = [(context.images.repeat(200, 1, 1, 1), context.data.labels.repeat(200))]
-        found = fisher_diagonal(context.folded, repeated, {"0": context.weights["0"]}, generator())["0"]
+        repeated = [Batch(context.images.repeat(200, 1, 1, 1), context.data.targets.repeat(200))]
+        found = fisher_diagonal(context.sampled_loss(generator()), repeated, {"0": context.weights["0"]})["0"]
         expected = torch.zeros_like(context.weights["0"])
         for image in context.images:
             logs = context.folded(image[None]).log_softmax(1)[0]
@@ -312,18 +317,13 @@ class TestFisher:
                 expected += log.exp().item() * gradient**2 / len(context.images)
         assert relative(found, expected.double()) < 0.1
 
-    def test_labels_are_drawn_from_the_softmax(self) -> None:
-        outputs = torch.tensor([[0.0, 1.0, 2.0]]).repeat(20_000, 1)
-        shares = torch.bincount(sampled_labels(outputs, generator()), minlength=3) / 20_000
-        assert shares.numpy() == pytest.approx(outputs[0].softmax(0).numpy(), abs=0.02)
-
     def test_empirical_looks_at_the_labels_and_true_does_not(self) -> None:
         data = image_set(12, seed=3, side=6, classes=2)
         walk = smooth_subject().walk
         for name, same in (("empirical_fisher", False), ("fisher", True), ("fisher_block", True)):
             given, flipped = (
                 score_channels(name, ScoringContext(walk, ImageSet(data.images, labels)))["0"]
-                for labels in (data.labels, 1 - data.labels)
+                for labels in (data.targets, 1 - data.targets)
             )
             assert np.array_equal(given, flipped) is same
 
@@ -392,7 +392,7 @@ class TestEigenvalues:
 
     def test_look_at_the_first_images_alone(self) -> None:
         context, data = smooth_subject(), smooth_subject().data
-        first = ScoringContext(context.walk, ImageSet(data.images[:4], data.labels[:4]))
+        first = ScoringContext(context.walk, ImageSet(data.images[:4], data.targets[:4]))
         assert layer_eigenvalues(context, images=4) == layer_eigenvalues(first)
         assert layer_eigenvalues(context, images=4) != layer_eigenvalues(context)
 

@@ -37,7 +37,7 @@ def by_gates(model: nn.Module, places: Iterable[str], data: ImageSet) -> dict[st
     ]
     totals = dict.fromkeys(places, 0.0)
     model.eval()
-    for image, label in zip(data.images.split(1), data.labels.split(1), strict=True):
+    for image, label in zip(data.images.split(1), data.targets.split(1), strict=True):
         F.cross_entropy(model(image), label).backward()
         totals = {place: total + gates[place].grad.double().numpy() ** 2 for place, total in totals.items()}
     for handle in handles:
@@ -84,12 +84,12 @@ def test_the_batch_size_does_not_matter() -> None:
 
 def test_a_layer_called_twice_is_gone_from_both_calls() -> None:
     net = body(lambda net, x: net.s(torch.relu(net.s(x))), s=conv(8, 8, 1))
-    data = ImageSet(SMALL.images[:1], SMALL.labels[:1])
+    data = ImageSet(SMALL.images[:1], SMALL.targets[:1])
     outputs: list[Tensor] = []
     net.eval().s.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     walk = LayerWalk.trace(net, small_images())
     outputs.clear()
-    loss = F.cross_entropy(net(data.images), data.labels)
+    loss = F.cross_entropy(net(data.images), data.targets)
     first, second = (
         (output * gradient).sum((0, 2, 3)).detach().double().numpy()
         for output, gradient in zip(outputs, torch.autograd.grad(loss, outputs), strict=True)
@@ -134,10 +134,10 @@ def test_linear_layers_that_keep_the_channels_last_are_summed_over_positions() -
     walk = LayerWalk.trace(net, small_images())
     outputs: list[Tensor] = []
     net.eval().m.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
-    loss = F.cross_entropy(net(SMALL.images[:1]), SMALL.labels[:1])
+    loss = F.cross_entropy(net(SMALL.images[:1]), SMALL.targets[:1])
     (gradient,) = torch.autograd.grad(loss, outputs)
     expected = (outputs[0] * gradient).sum((0, 1, 2)).detach().double().numpy() ** 2
-    assert taylor(walk, ImageSet(SMALL.images[:1], SMALL.labels[:1]))["m"] == pytest.approx(expected, rel=1e-3)
+    assert taylor(walk, ImageSet(SMALL.images[:1], SMALL.targets[:1]))["m"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_nothing_is_left_behind() -> None:
@@ -149,5 +149,5 @@ def test_nothing_is_left_behind() -> None:
 
 def test_a_network_without_one_output_for_each_class_is_refused() -> None:
     data = ImageSet(SMALL.images, torch.full((5,), 7))
-    with pytest.raises(ModelError, match="of shape \\[1, 5\\]"):
+    with pytest.raises(ModelError, match="of shape \\[5, 5\\]"):
         taylor(LayerWalk.trace(chain(), small_images()), data)

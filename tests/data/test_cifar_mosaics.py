@@ -36,7 +36,7 @@ def test_cifar10_is_read_from_mosaics(tmp_path: Path, folder: str) -> None:
     assert isinstance(source, ArraySource)
     assert np.array_equal(source.train.images, arrays["train_images"])
     assert np.array_equal(source.test.images, arrays["test_images"])
-    assert source.labels("train").tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    assert source.targets("train").tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,6 @@ def test_damaged_mosaics_are_refused(tmp_path: Path, damage: str, message: str) 
 @pytest.mark.shared
 def test_the_whole_cifar10_is_read_and_verified(shared_data: Path) -> None:
     source = load_source("cifar10", shared_data / "cifar10")
-    assert np.bincount(source.labels("train")).tolist() == [5000] * 10
-    assert np.bincount(source.labels("test")).tolist() == [1000] * 10
+    assert np.bincount(source.targets("train")).tolist() == [5000] * 10
+    assert np.bincount(source.targets("test")).tolist() == [1000] * 10
     assert source.load("train", np.array([0, 49_999])).shape == (2, 3, 32, 32)

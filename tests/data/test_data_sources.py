@@ -29,10 +29,10 @@ def npz_arrays(train: int = 40, test: int = 20, shape: tuple[int, ...] = (32, 32
 def test_digits_are_split_alike_every_time() -> None:
     first, second = load_source("digits"), load_source("digits")
     assert (first.name, first.classes, first.channels, first.size) == ("digits", 10, 1, (8, 8))
-    assert (len(first.labels("train")), len(first.labels("test"))) == (1347, 450)
+    assert (len(first.targets("train")), len(first.targets("test"))) == (1347, 450)
     everything = np.arange(450)
     assert torch.equal(first.load("test", everything), second.load("test", everything))
-    assert np.ptp(np.bincount(first.labels("test"))) <= 3  # stratified: the classes have 174 to 183 images
+    assert np.ptp(np.bincount(first.targets("test"))) <= 3  # stratified: the classes have 174 to 183 images
 
 
 def test_digits_are_normalised() -> None:
@@ -57,8 +57,8 @@ def test_cifar10_is_read_from_npz(tmp_path: Path, form: str, monkeypatch: pytest
     scaled = arrays["test_images"][chosen].transpose(0, 3, 1, 2) / 255
     expected = (scaled - np.reshape(CIFAR_MEAN, (3, 1, 1))) / np.reshape(CIFAR_STD, (3, 1, 1))
     np.testing.assert_allclose(source.load("test", chosen).numpy(), expected, atol=1e-5)
-    assert source.labels("test")[chosen].tolist() == [7, 3, 3]
-    assert source.labels("test").dtype == np.int64
+    assert source.targets("test")[chosen].tolist() == [7, 3, 3]
+    assert source.targets("test").dtype == np.int64
 
 
 @pytest.mark.parametrize("test", ["test", "val"])
@@ -69,8 +69,8 @@ def test_npz_takes_val_where_there_is_no_test(tmp_path: Path, test: str) -> None
     np.savez_compressed(tmp_path / "my.npz", **arrays, **held_out)
     source = load_source("npz", tmp_path / "my.npz")
     assert (source.classes, source.channels, source.size) == (10, 1, (9, 9))
-    assert len(source.labels("test")) == 5
-    assert source.labels("train").shape == (12,)
+    assert len(source.targets("test")) == 5
+    assert source.targets("train").shape == (12,)
     images = source.load("train", np.arange(12))
     assert images.shape == (12, 1, 9, 9)
     assert -1 <= float(images.min()) < float(images.max()) <= 1
@@ -156,7 +156,7 @@ def test_torchvision_fashionmnist_is_read(tmp_path: Path) -> None:
         labels = count.to_bytes(4, "big") + bytes(range(count))
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + labels)
     source = load_source("fashionmnist", tmp_path)
-    assert source.labels("train").tolist() == [0, 1, 2]
+    assert source.targets("train").tolist() == [0, 1, 2]
     expected = torch.full((1, 1, 28, 28), (2 / 255 - 0.2860) / 0.3530)
     torch.testing.assert_close(source.load("test", np.array([1])), expected)
 

@@ -19,7 +19,7 @@ def source_with(counts: list[int]) -> ArraySource:
 
 
 def class_counts(source: ArraySource, indices: np.ndarray) -> np.ndarray:
-    return np.bincount(source.labels("train")[indices], minlength=source.classes)
+    return np.bincount(source.targets("train")[indices], minlength=source.classes)
 
 
 @st.composite
@@ -38,7 +38,7 @@ def test_sets_are_disjoint_balanced_and_complete(request: tuple[ArraySource, int
     splits = make_splits(source, reward, calibration, seed)
     assert (len(splits.reward_indices), len(splits.calibration_indices)) == (reward, calibration)
     together = np.concatenate([splits.reward_indices, splits.calibration_indices, splits.train_indices])
-    assert np.array_equal(np.sort(together), np.arange(len(source.labels("train"))))
+    assert np.array_equal(np.sort(together), np.arange(len(source.targets("train"))))
     for indices in (splits.reward_indices, splits.calibration_indices):
         assert np.ptp(class_counts(source, indices)) <= 1
         assert indices.dtype == np.int64
@@ -63,7 +63,7 @@ def test_test_set_does_not_depend_on_the_other_sets() -> None:
     first = make_splits(digits, 300, 100, seed=0, test_images=50)
     second = make_splits(digits, 200, 0, seed=0, test_images=50)
     assert first.record()["test"] == second.record()["test"]
-    assert np.ptp(np.bincount(digits.labels("test")[first.test_indices])) == 0
+    assert np.ptp(np.bincount(digits.targets("test")[first.test_indices])) == 0
 
 
 @pytest.fixture(scope="module")
@@ -77,21 +77,21 @@ def test_sets_hold_the_images_of_their_indices(digits_splits: Splits) -> None:
         (digits_splits.calibration(), digits_splits.calibration_indices),
     ):
         assert len(images) == len(indices)
-        assert images.labels.dtype == torch.int64
-        assert images.labels.tolist() == digits_splits.source.labels("train")[indices].tolist()
+        assert images.targets.dtype == torch.int64
+        assert images.targets.tolist() == digits_splits.source.targets("train")[indices].tolist()
         assert torch.equal(images.images, digits_splits.source.load("train", indices))
 
 
 def test_images_stand_in_random_order(digits_splits: Splits) -> None:
     """BN statistics are taken batch by batch, so a batch must not be of one class."""
-    assert len(set(digits_splits.calibration().labels[:20].tolist())) > 4
+    assert len(set(digits_splits.calibration().targets[:20].tolist())) > 4
 
 
 def test_test_batches_walk_the_whole_test_split_in_order(digits_splits: Splits) -> None:
     batches = list(digits_splits.test_batches(128))
     assert [len(batch) for batch in batches] == [128, 128, 128, 66]
-    labels = torch.cat([batch.labels for batch in batches]).numpy()
-    assert np.array_equal(labels, digits_splits.source.labels("test"))
+    labels = torch.cat([batch.targets for batch in batches]).numpy()
+    assert np.array_equal(labels, digits_splits.source.targets("test"))
 
 
 def test_record_is_json_and_lists_the_indices(digits_splits: Splits) -> None:

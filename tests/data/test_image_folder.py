@@ -33,8 +33,8 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_folder_gives_labels_and_normalised_crops(tree: Path, name: str) -> None:
     source: ImageSource = load_source(name, tree, image_size=28)
     assert (source.name, source.classes, source.channels, source.size) == (name, 2, 3, (28, 28))
-    assert source.labels("train").tolist() == [0, 0, 0, 1, 1, 1]
-    assert source.labels("test").tolist() == [0, 0, 1, 1]
+    assert source.targets("train").tolist() == [0, 0, 0, 1, 1, 1]
+    assert source.targets("test").tolist() == [0, 0, 1, 1]
     images = source.load("train", np.array([5, 0]))
     assert images.shape == (2, 3, 28, 28)
     for image, colour in zip(images, (COLOURS["red"], COLOURS["blue"]), strict=True):
@@ -59,7 +59,7 @@ def test_val_is_the_test_split_where_there_are_both(tmp_path: Path) -> None:
     write_images(tmp_path, "train", 1)
     write_images(tmp_path, "val", 2)
     (tmp_path / "test").mkdir()
-    assert len(load_source("imagefolder", tmp_path).labels("test")) == 4
+    assert len(load_source("imagefolder", tmp_path).targets("test")) == 4
 
 
 def test_missing_or_empty_folders_are_refused(tmp_path: Path) -> None:

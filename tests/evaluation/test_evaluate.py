@@ -3,15 +3,15 @@
 import gc
 import math
 import re
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from toy import (
     HALF,
+    TASK,
     Watched,
     digits_config,
     digits_splits,
@@ -24,17 +24,17 @@ from toy import (
     toy_walk,
     trained_digits,
 )
-from zoo import Net, body, conv, imprint, small_images
+from zoo import body, conv, imprint, small_images
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.batch_norm.recalibration import BatchNorm
-from prune_env.common.errors import EvaluationError, ModelError
+from prune_env.common.errors import EvaluationError
 from prune_env.data import ImageSet
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import load_splits
-from prune_env.evaluation.evaluator import Evaluator, Measurement, measure_accuracy
+from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
-from prune_env.logits import check_output
+from prune_env.evaluation.measuring import Measurement, measure
 
 
 class TestTheDenseNetwork:
@@ -44,9 +44,9 @@ class TestTheDenseNetwork:
         found = Evaluator(walk, images, digits_splits().calibration(), ExecutionSettings(batch=16)).dense()
         with torch.no_grad():
             logits = model(images.images)
-        right = int((logits.argmax(1) == images.labels).sum())
+        right = int((logits.argmax(1) == images.targets).sum())
         assert found.accuracy == right / len(images)
-        assert found.loss == pytest.approx(float(F.cross_entropy(logits, images.labels)), rel=1e-5)
+        assert found.loss == pytest.approx(float(F.cross_entropy(logits, images.targets)), rel=1e-5)
         assert (found.macs, found.params) == (walk.macs(), walk.params())
         assert found.accuracy > 0.8, "the network has not learned anything"
 
@@ -107,8 +107,8 @@ class TestACutNetwork:
         with torch.no_grad():
             small(calibration.images)
             logits = small.eval()(reward.images)
-        assert found.loss == pytest.approx(float(F.cross_entropy(logits, reward.labels)), rel=1e-4)
-        assert found.accuracy == float((logits.argmax(1) == reward.labels).double().mean())
+        assert found.loss == pytest.approx(float(F.cross_entropy(logits, reward.targets)), rel=1e-4)
+        assert found.accuracy == float((logits.argmax(1) == reward.targets).double().mean())
 
     def test_costs_what_the_walk_says(self) -> None:
         walk = toy_walk()
@@ -125,7 +125,7 @@ class TestACutNetwork:
         evaluator.evaluate(walk.plan({"stem": 1}))
         assert imprint(walk.model) == before
         # Nor is the evaluator's own copy touched: measured anew, the dense network is what it was.
-        again = measure_accuracy(evaluator.pruned(walk.plan({})), evaluator.reward)
+        again = measure(evaluator.pruned(walk.plan({})), evaluator.reward, evaluator.task)
         assert again == Measurement(dense.accuracy, dense.loss, 24)
 
     def test_gives_the_same_outcome_whatever_was_evaluated_before(self) -> None:
@@ -160,7 +160,7 @@ class TestAPlanGivenUp:
         evaluator = evaluator_of(walk)
         found = evaluator.evaluate(walk.plan(HALF), lambda _, seen: seen == 12)
         assert (found.complete, evaluator.images_left) == (False, 12)
-        assert found.accuracy == measure_accuracy(evaluator.network, evaluator.reward[:1]).accuracy
+        assert found.accuracy == measure(evaluator.network, evaluator.reward[:1], evaluator.task).quality
 
     def test_is_evaluated_again_where_everything_is_asked_for(self) -> None:
         walk = toy_walk()
@@ -191,79 +191,25 @@ class TestMeasuring:
     @pytest.mark.parametrize("batch_size", [1, 7, 24, 100])
     def test_does_not_depend_on_the_batch_size(self, batch_size: int) -> None:
         images = image_set(24)
-        batches = list(zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True))
-        accuracy, loss, count = measure_accuracy(toy_resnet(), batches)
+        accuracy, loss, count = measure(toy_resnet(), images.batches(batch_size), TASK)
         with torch.no_grad():
             logits = toy_resnet()(images.images)
-        assert accuracy == int((logits.argmax(1) == images.labels).sum()) / 24
-        assert loss == pytest.approx(float(F.cross_entropy(logits, images.labels)), rel=1e-5)
+        assert accuracy == int((logits.argmax(1) == images.targets).sum()) / 24
+        assert loss == pytest.approx(float(F.cross_entropy(logits, images.targets)), rel=1e-5)
         assert count == 24
 
     def test_stops_after_the_batch_at_which_it_is_told_to_give_up(self) -> None:
         images = image_set(24)
-        batches = list(zip(images.images.split(8), images.labels.split(8), strict=True))
+        batches = list(images.batches(8))
         asked: list[tuple[int, int]] = []
 
         def stop_early(correct: int, seen: int) -> bool:
             asked.append((correct, seen))
             return seen >= 16
 
-        found = measure_accuracy(toy_resnet(), batches, stop_early)
-        assert found == measure_accuracy(toy_resnet(), batches[:2])
-        assert asked == [(asked[0][0], 8), (round(found.accuracy * 16), 16)]
-
-
-def classifier(output: Callable[[Tensor], object]) -> nn.Module:
-    """A network for images [N, 3, 8, 8] that makes its output of ten scores."""
-    return Net(lambda net, x: output(net.fc(x.flatten(1))), fc=nn.Linear(3 * 64, 10))
-
-
-WRONG_OUTPUTS = {
-    "five outputs": (lambda x: x[:, :5], r"of shape \[{n}, 5\]"),
-    "a dict": (lambda x: {"logits": x}, "a dict"),
-    "a tuple": (lambda x: (x, x), "a tuple"),
-    "a map": (lambda x: x[:, :, None, None], r"of shape \[{n}, 10, 1, 1\]"),
-    "no batch": (lambda x: x[0], r"of shape \[10\]"),
-    "another batch": (lambda x: torch.cat([x, x]), r"of shape \[{m}, 10\]"),
-    "nothing": (lambda _: None, "a NoneType"),
-}
-
-
-class TestTheOutput:
-    @pytest.mark.parametrize("wrong", WRONG_OUTPUTS)
-    def test_that_is_not_a_score_for_each_class_is_refused_with_what_is_needed(self, wrong: str) -> None:
-        output, found = WRONG_OUTPUTS[wrong]
-        model = classifier(output).eval()
-        images = ImageSet(image_set(12, colours=3).images, torch.arange(12) % 10)
-        needed = r"The network's output is {}; a tensor of shape \[{}, 10\] is needed"
-        with pytest.raises(ModelError, match=needed.format(found.format(n=1, m=2), 1)):
-            check_output(model, images.images[:1], 10)
-        with pytest.raises(ModelError, match=needed.format(found.format(n=12, m=24), 12)):
-            measure_accuracy(model, [(images.images, images.labels)])
-
-    def test_with_more_scores_than_classes_is_taken(self) -> None:
-        check_output(classifier(lambda x: x), torch.zeros(1, 3, 8, 8), 7)
-
-    def test_is_looked_at_in_eval_mode_without_gradients_and_leaves_the_modes(self) -> None:
-        seen: list[tuple[bool, bool]] = []
-        model = classifier(lambda x: x)
-        model.fc.register_forward_hook(lambda module, _, output: seen.append((module.training, output.requires_grad)))
-        model.train()
-        model.fc.eval()
-        check_output(model, torch.zeros(1, 3, 8, 8), 10)
-        assert seen == [(False, False)]
-        assert model.training
-        assert not model.fc.training
-
-    @pytest.mark.parametrize("error", [KeyError("mine"), AttributeError("mine"), ZeroDivisionError("mine")])
-    def test_of_a_network_that_does_not_run_is_refused_with_the_images_shape(self, error: Exception) -> None:
-        def fail(_: Tensor) -> Tensor:
-            raise error
-
-        model = classifier(fail).train()
-        with pytest.raises(ModelError, match=r"does not run on an input of shape \[1, 3, 8, 8\]: .*mine"):
-            check_output(model, torch.zeros(1, 3, 8, 8), 10)
-        assert model.training
+        found = measure(toy_resnet(), batches, TASK, stop_early)
+        assert found == measure(toy_resnet(), batches[:2], TASK)
+        assert asked == [(asked[0][0], 8), (round(found.quality * 16), 16)]
 
 
 def test_reward_calibration_and_test_images_are_three_disjoint_sets_and_those_of_the_splits() -> None:
@@ -280,7 +226,7 @@ def test_reward_calibration_and_test_images_are_three_disjoint_sets_and_those_of
         images = torch.cat([images for images, _ in batches])
         assert torch.equal(images, splits.source.load("train", indices))
         labels = torch.cat([labels for _, labels in batches])
-        assert labels.tolist() == splits.source.labels("train")[indices].tolist()
+        assert labels.tolist() == splits.source.targets("train")[indices].tolist()
 
 
 def grouped_net() -> nn.Module:

@@ -18,7 +18,7 @@ from prune_env.evaluation import racing
 from prune_env.evaluation.racing import Race
 from rewards import Outcome, make_reward
 
-DENSE = Outcome(accuracy=0.9, loss=0.3, macs=1000, params=100)
+DENSE = Outcome(quality=0.9, loss=0.3, macs=1000, params=100)
 REWARDS = {
     "error": {},
     "error_log_macs": {},
@@ -114,7 +114,7 @@ def searched(
     model, images = toy_resnet(), image_set(400, seed, side=SIDE)
     with torch.no_grad():
         labels = model(images.images).argmax(1)
-    labels[:: 400 // wrong_labels] = images.labels[:: 400 // wrong_labels]
+    labels[:: 400 // wrong_labels] = images.targets[:: 400 // wrong_labels]
     problem = toy_problem(
         toy_walk(model), reward=reward, reward_set=ImageSet(images.images, labels), calibration=image_set(64, seed + 50)
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from practice import network, settings_of
 from torch import Tensor, nn
-from toy import image_set
+from toy import TASK, image_set
 
 from prune_env.evaluation import training_passes as fastest_module
 from prune_env.recover import Passes, fastest_passes
@@ -17,14 +17,15 @@ CONTIGUOUS, LAST = "contiguous", "channels_last"
 
 def fastest(given: dict[str, Any], model: nn.Module | None = None) -> Passes:
     settings = settings_of(**{"layout": None, "dtype": None, **given})
-    return fastest_passes(model or network(), image_set(8).images, lambda logits: logits.square().mean(), settings)
+    (batch,) = image_set(8).batches(8)
+    return fastest_passes(model or network(), batch, TASK, lambda outputs: outputs.square().mean(), settings)
 
 
 @pytest.fixture
 def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[Passes, float]:
     """What each way is said to take; asking for another is an error."""
     told: dict[Passes, float] = {}
-    monkeypatch.setattr(fastest_module, "_seconds", lambda _model, _images, _loss, way: told[way])
+    monkeypatch.setattr(fastest_module, "_seconds", lambda _model, _batch, _task, _loss, way: told[way])
     return told
 
 

@@ -61,7 +61,7 @@ def test_digits_network_learns(digits: ArraySource) -> None:
     model = build_model("digits_resnet", 10, in_channels=1)
     every = torch.arange(1347)
     images = digits.load("train", every.numpy())
-    labels = torch.from_numpy(digits.labels("train"))
+    labels = torch.from_numpy(digits.targets("train"))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     for batch in torch.cat([torch.randperm(1347) for _ in range(3)]).split(64):
         optimizer.zero_grad()
@@ -69,7 +69,7 @@ def test_digits_network_learns(digits: ArraySource) -> None:
         optimizer.step()
     model.eval()
     with torch.no_grad():
-        hits = model(digits.load("test", every[:450].numpy())).argmax(1).numpy() == digits.labels("test")
+        hits = model(digits.load("test", every[:450].numpy())).argmax(1).numpy() == digits.targets("test")
     assert hits.mean() > 0.8  # three epochs; chance is 0.1
 
 
@@ -93,4 +93,4 @@ def test_published_resnet20_reaches_its_accuracy_on_the_mosaics(shared_data, sha
     indices = torch.arange(500).numpy()
     with torch.no_grad():
         predicted = model(source.load("test", indices)).argmax(1).numpy()
-    assert 0.91 <= (predicted == source.labels("test")[indices]).mean() <= 0.92
+    assert 0.91 <= (predicted == source.targets("test")[indices]).mean() <= 0.92

@@ -8,7 +8,7 @@ import pytest
 import torch
 from practice import CPU, batches_of, noise_source, part_of, settings_of
 from torch import Tensor
-from toy import WatchedSource
+from toy import TASK, WatchedSource
 
 from prune_env.common.errors import ConfigError
 from prune_env.data import Indices, Split
@@ -42,12 +42,12 @@ def test_images_come_with_their_own_labels() -> None:
     source = noise_source(40)
     shown = made(batches_of(settings_of(), source=source), 1)
     labels = torch.cat([labels for _, labels in shown])
-    assert torch.equal(labels, torch.from_numpy(source.labels("train")[numbers(shown)]))
+    assert torch.equal(labels, torch.from_numpy(source.targets("train")[numbers(shown)]))
 
 
 def test_only_the_images_given_are_shown() -> None:
     indices = np.array([3, 5, 8, 13, 21, 34])
-    batches = Batches(noise_source(40), indices, settings_of(batch_size=2), 0, Workers(CPU))
+    batches = Batches(noise_source(40), indices, settings_of(batch_size=2), 0, Workers(CPU), TASK)
     assert sorted(numbers(made(batches, 1))) == indices.tolist()
 
 

@@ -10,6 +10,7 @@ import torch
 from practice import settings_of, trainer_of
 from safetensors import safe_open
 from safetensors.torch import load_file, save
+from toy import TASK
 
 from prune_env.common.errors import RunError
 from prune_env.recover import Epoch, Passes
@@ -37,7 +38,7 @@ def test_it_gives_back_what_went_in(tmp_path: Path) -> None:
     trainer.run_epoch()
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(to_checkpoint(trainer, EPOCHS, FACTS))
-    state, epochs, passes = read_checkpoint(path, FACTS)
+    state, epochs, passes = read_checkpoint(path, FACTS, TASK)
     expected = trainer.state()
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], expected[name]) for name in state)
@@ -59,7 +60,7 @@ def test_it_gives_back_what_went_in(tmp_path: Path) -> None:
 )
 def test_another_training_s_is_refused_by_what_differs(path: Path, change: dict[str, Any], named: str) -> None:
     with pytest.raises(RunError, match=rf"'{path}' is of a training with other {named}\. Go on with"):
-        read_checkpoint(path, FACTS | change)
+        read_checkpoint(path, FACTS | change, TASK)
 
 
 def headed(data: bytes, path: Path, change: Callable[[dict[str, str]], dict[str, str]]) -> bytes:
@@ -90,7 +91,7 @@ DAMAGE: dict[str, Callable[[bytes, Path], bytes]] = {
 def test_a_damaged_file_is_refused_by_its_name(path: Path, written: bytes, damage: str) -> None:
     path.write_bytes(DAMAGE[damage](written, path))
     with pytest.raises(RunError, match=rf"'{path}' is damaged or of another release .*start anew"):
-        read_checkpoint(path, FACTS)
+        read_checkpoint(path, FACTS, TASK)
 
 
 def test_a_loss_that_is_not_finite_is_never_written() -> None:

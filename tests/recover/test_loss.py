@@ -4,11 +4,17 @@ import pytest
 import torch
 from practice import settings_of
 from torch import Tensor
+from toy import TASK
 
 from prune_env.config.training import FinetuneSection, PretrainSection, TrainingSection
+from prune_env.data import Batch
 from prune_env.recover import training_loss
 
 LABELS = torch.tensor([2, 0, 1, 2, 2, 1])
+
+
+def loss_of(logits: Tensor, settings: TrainingSection, teacher: Tensor | None = None) -> Tensor:
+    return training_loss(logits, Batch(torch.zeros(len(LABELS), 1, 1, 1), LABELS), settings, TASK, teacher)
 
 
 def scores(seed: int, size: float = 2.0) -> Tensor:
@@ -29,7 +35,7 @@ def soft_by_hand(logits: Tensor, teacher: Tensor, warm: float) -> Tensor:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
 def test_without_a_teacher_it_is_the_cross_entropy_of_smoothed_labels(smoothing: float) -> None:
-    loss = training_loss(scores(0), LABELS, TrainingSection(label_smoothing=smoothing))
+    loss = loss_of(scores(0), TrainingSection(label_smoothing=smoothing))
     torch.testing.assert_close(loss, hard_by_hand(scores(0), smoothing))
 
 
@@ -38,26 +44,26 @@ def test_without_a_teacher_it_is_the_cross_entropy_of_smoothed_labels(smoothing:
 def test_with_a_teacher_it_is_both_by_their_weights(weight: float, warm: float) -> None:
     settings = settings_of(distillation=weight, temperature=warm, label_smoothing=0.1)
     expected = (1.0 - weight) * hard_by_hand(scores(0), 0.1) + weight * soft_by_hand(scores(0), scores(1), warm)
-    torch.testing.assert_close(training_loss(scores(0), LABELS, settings, scores(1)), expected)
+    torch.testing.assert_close(loss_of(scores(0), settings, scores(1)), expected)
 
 
 def test_a_training_without_distillation_looks_at_no_teacher() -> None:
-    loss = training_loss(scores(0), LABELS, PretrainSection(), scores(1))
+    loss = loss_of(scores(0), PretrainSection(), scores(1))
     torch.testing.assert_close(loss, hard_by_hand(scores(0)))
 
 
 def test_an_output_like_the_teacher_s_costs_nothing() -> None:
     settings = settings_of(distillation=1.0)
     shifted = scores(0) + 5.0
-    assert abs(float(training_loss(scores(0), LABELS, settings, shifted))) < 1e-5
-    assert float(training_loss(scores(0), LABELS, settings, scores(1))) > 0.1
+    assert abs(float(loss_of(scores(0), settings, shifted))) < 1e-5
+    assert float(loss_of(scores(0), settings, scores(1))) > 0.1
 
 
 def test_gradients_are_of_one_size_at_every_high_temperature() -> None:
     sizes = []
     for warm in (20.0, 200.0):
         logits = scores(0).requires_grad_()
-        training_loss(logits, LABELS, settings_of(distillation=1.0, temperature=warm), scores(1)).backward()
+        loss_of(logits, settings_of(distillation=1.0, temperature=warm), scores(1)).backward()
         assert logits.grad is not None
         sizes.append(float(logits.grad.norm()))
     assert sizes[0] > 0.1
@@ -67,6 +73,6 @@ def test_gradients_are_of_one_size_at_every_high_temperature() -> None:
 def test_low_precision_scores_are_compared_in_float32() -> None:
     logits, teacher = (scores(seed).bfloat16() for seed in (0, 1))
     settings = FinetuneSection()
-    loss = training_loss(logits, LABELS, settings, teacher)
+    loss = loss_of(logits, settings, teacher)
     assert loss.dtype == torch.float32
-    assert torch.equal(loss, training_loss(logits.float(), LABELS, settings, teacher.float()))
+    assert torch.equal(loss, loss_of(logits.float(), settings, teacher.float()))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from practice import CPU, batches_of, network, settings_of, trainer_of
 from torch import Tensor, nn
-from toy import ToyResNet, image_set, planted_images
+from toy import TASK, ToyResNet, image_set, planted_images
 
 from prune_env.common.errors import EvaluationError
 from prune_env.data import ArraySource, LabelledArrays
@@ -186,7 +186,7 @@ def bright_images(count: int) -> ArraySource:
     """Images whose class is the one bright colour, as bytes."""
     found = planted_images(count)
     images = ((found.images + 1.0) * 64.0).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-    arrays = LabelledArrays.from_arrays(images, found.labels.numpy(), "bright")
+    arrays = LabelledArrays.from_arrays(images, found.targets.numpy(), "bright")
     return ArraySource("bright", 4, arrays, arrays, (0.25,) * 4, (0.25,) * 4)
 
 
@@ -199,7 +199,7 @@ def test_every_kind_of_passes_learns(layout: str, dtype: str) -> None:
     model = ToyResNet(4, colours=4)
     trainer = Trainer(
         model,
-        Batches(source, np.arange(96), settings, 0, Workers(CPU)),
+        Batches(source, np.arange(96), settings, 0, Workers(CPU), TASK),
         settings,
         0,
         Workers(CPU),

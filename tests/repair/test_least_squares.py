@@ -13,8 +13,8 @@ from prune_env.env.builders import make_repair
 from prune_env.env.loading import load_splits
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.plan import apply_plan
 from prune_env.repair.least_squares import LeastSquares
-from prune_env.surgery.channels import apply_plan
 
 TINY = 1e-5
 
@@ -159,7 +159,7 @@ def test_the_evaluator_and_a_network_of_its_own_are_repaired_alike() -> None:
     model = toy_resnet()
     walk = toy_walk(model)
     reward, calibration = image_set(64, 1), image_set(64, 2)
-    batches = [(calibration.images, calibration.labels)]
+    batches = [(calibration.images, calibration.targets)]
     fit = LeastSquares(model, [name for name, _ in model.named_modules() if name], batches)
     evaluator = Evaluator(walk, reward, calibration, ExecutionSettings(batch=32, folded=False), repair=fit)
     plain = Evaluator(walk, reward, calibration, ExecutionSettings(batch=32, folded=False))

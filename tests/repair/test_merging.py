@@ -13,8 +13,8 @@ from prune_env import LayerWalk, PruningPlan
 from prune_env.criteria import ScoringContext
 from prune_env.criteria.clusters import score_widths
 from prune_env.evaluation.reshapable import ReshapableNetwork
+from prune_env.plan import apply_plan
 from prune_env.repair.merging import Merging, merged_inputs, similar_filters
-from prune_env.surgery.channels import apply_plan
 
 EXACT = 1e-5
 

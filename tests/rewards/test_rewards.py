@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rewards import Outcome, Reward, RewardError, Setting, make_reward, register, reward_names
 from rewards.registry import _REWARDS
 
-DENSE = Outcome(accuracy=0.95, loss=0.2, macs=1_000_000, params=10_000, latency=0.1)
+DENSE = Outcome(quality=0.95, loss=0.2, macs=1_000_000, params=10_000, latency=0.1)
 
 EVERY_REWARD = [
     ("error", {}),
@@ -33,7 +33,7 @@ costs = st.integers(1, DENSE.macs)
 
 
 def outcome(accuracy: float, macs: int = 500_000, params: int = 5_000) -> Outcome:
-    return Outcome(accuracy=accuracy, loss=1.0, macs=macs, params=params, latency=1e-7 * macs)
+    return Outcome(quality=accuracy, loss=1.0, macs=macs, params=params, latency=1e-7 * macs)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_the_cheapest_plan_above_the_floor_wins_whatever_its_accuracy(first: int
 @given(right=st.integers(10, 1000))
 def test_a_plan_that_loses_exactly_the_allowed_drop_is_above_the_floor(right: int) -> None:
     # Counts over 1,000 images: a drop of 0.01 is ten images, exactly, though not in binary fractions.
-    dense = Outcome(accuracy=right / 1000, loss=0.2, macs=1_000_000, params=10_000)
+    dense = Outcome(quality=right / 1000, loss=0.2, macs=1_000_000, params=10_000)
     reward = make_reward("accuracy_guaranteed")
     assert reward(outcome((right - 10) / 1000), dense) == 0.5
     if right > 10:
@@ -129,7 +129,7 @@ def test_rewards_follow_their_formula(name: str, settings: dict[str, float], exp
 
 
 def test_a_reward_of_latency_says_that_there_is_none() -> None:
-    unmeasured = Outcome(accuracy=0.9, loss=1.0, macs=500_000, params=5_000)
+    unmeasured = Outcome(quality=0.9, loss=1.0, macs=500_000, params=5_000)
     with pytest.raises(RewardError, match="'latency_penalty' needs outcomes with a latency"):
         make_reward("latency_penalty", {"keep": 0.5})(unmeasured, DENSE)
 
@@ -152,7 +152,7 @@ def test_an_unknown_reward_is_refused_with_the_nearest_name_and_the_list() -> No
         ("budget_penalty", {"keep": math.nan}, r"keep = nan is not a number in \(0, 1\]"),
         ("budget_penalty", {"keep": 0.5, "weight": -1}, r"weight = -1 is not a number in \[0, inf\)"),
         ("budget_penalty", {"keep": True}, "keep = True is not a number"),
-        ("accuracy_guaranteed", {"floor": 90}, r"floor = 90 is not a number in \[0, 1\].*least accuracy"),
+        ("accuracy_guaranteed", {"floor": 90}, r"floor = 90 is not a number in \[0, 1\].*least quality"),
         ("accuracy_guaranteed", {"floor": 0.9, "drop": 0.1}, "both given; give one of them"),
         ("error", {"keep": 0.5}, "unknown setting 'keep', known: none.*Its settings: none"),
     ],

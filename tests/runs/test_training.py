@@ -11,7 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
-from toy import ToyResNet, digits_config, digits_splits
+from toy import TASK, ToyResNet, digits_config, digits_splits
 
 from prune_env.common.errors import ConfigError, EvaluationError, RunError, UserError
 from prune_env.config.training import FinetuneSection
@@ -61,7 +61,7 @@ def run(folder: TrainingFolder, splits: Splits, validate: Validate, **given: Any
     """Starts or goes on with a training; gives the network and its epochs."""
     settings = SETTINGS.model_copy(update=given)
     model = network()
-    images = training_images(splits, settings, 0, WORKERS)
+    images = training_images(splits, settings, 0, WORKERS, TASK)
     epochs, _ = train_into(folder, model, images, settings, 0, WORKERS, validate)
     return model, epochs
 
@@ -88,7 +88,7 @@ def test_the_best_epoch_of_the_second_half_is_kept_of_equal_ones_the_later(
 ) -> None:
     told = Told(*accuracies)
     _, epochs = run(folder, splits, told, average=average)
-    assert [epoch.accuracy for epoch in epochs] == list(accuracies)
+    assert [epoch.quality for epoch in epochs] == list(accuracies)
     kept = network(seed=5)
     load_weights(kept, folder.weights)
     assert equal(weights_of(kept), told.asked[best - 1])
@@ -287,7 +287,7 @@ def test_a_training_is_not_gone_on_with_otherwise(
         run(folder, splits, interrupt_after(1))
     before = folder.checkpoint.read_bytes()
     settings = SETTINGS.model_copy(update=given)
-    images = training_images(splits, settings, 0, WORKERS)
+    images = training_images(splits, settings, 0, WORKERS, TASK)
     with pytest.raises(RunError, match=f"of a training with other {named}"):
         train_into(folder, network(seed=0 if given else 1), images, settings, 0, WORKERS, Told(0.5))
     assert folder.checkpoint.read_bytes() == before

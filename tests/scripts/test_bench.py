@@ -63,5 +63,5 @@ def test_one_pass_normalises_with_the_reward_batches_own_statistics():
     with torch.no_grad():
         labels = plan.apply(model).train()(images).argmax(dim=1)
         unmeasured = (plan.apply(model)(images).argmax(dim=1) == labels).float().mean()
-    found = OnePass(problem, ImageSet(images, labels), ExecutionSettings(batch=400)).accuracy_of(plan)
+    found = OnePass(problem, ImageSet(images, labels), ExecutionSettings(batch=400)).quality_of(plan)
     assert found > 0.995 > 0.985 > unmeasured

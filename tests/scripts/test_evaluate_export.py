@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy import digits_config, trained_digits
+from toy import TASK, digits_config, trained_digits
 
 from prune_env import PruningPlan
 from prune_env.common.errors import ExportError, RunError
@@ -107,12 +107,11 @@ def test_evaluate_refuses_the_fine_tuning_of_another_plan(run: RunDirectory) -> 
 
 def test_where_macs_fell_and_latency_did_not_it_is_said(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     from prune_env.common.latency import Latency
-    from prune_env.quality import Quality
     from prune_env.report.network_table import NetworkRow
 
     def row(name: str, macs: int, seconds: float | None) -> NetworkRow:
         latency = None if seconds is None else Latency(seconds, seconds, seconds)
-        return NetworkRow(name, 0.9, Quality(0.9, 1.0, 0.1), macs, 10, 10, latency)
+        return NetworkRow(name, TASK, 0.9, {"accuracy": 0.9, "top5": 1.0, "loss": 0.1}, macs, 10, 10, latency)
 
     rows = [
         row("dense", 100, 1.0),
@@ -172,7 +171,7 @@ def test_the_readme_s_lines_load_what_was_exported(
     export(run.root, into=tmp_path / "weights")
     wanted = PruningPlan.load(run.plan).apply(dense())
     load_weights(wanted, run.root / "finetune" / "weights.safetensors")
-    images = load_source("digits").load("test", load_source("digits").labels("test")[:9] * 0 + range(9))
+    images = load_source("digits").load("test", load_source("digits").targets("test")[:9] * 0 + range(9))
     monkeypatch.chdir(tmp_path / "program")
     plain: dict[str, Any] = {"images": images}
     exec(readme_block("torch.export.load"), plain)

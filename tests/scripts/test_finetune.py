@@ -20,12 +20,12 @@ from pruned import pruned_config, pruned_run
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
-from toy import WatchedSource
+from toy import TASK, WatchedSource
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.data import Splits
 from prune_env.env.loading import load_splits
-from prune_env.evaluation.evaluator import measure_accuracy
+from prune_env.evaluation.measuring import measure
 from prune_env.models import build_model, load_weights
 from prune_env.recover import Epoch, Trainer
 from prune_env.runs.directory import RunDirectory
@@ -178,8 +178,8 @@ def test_the_plan_and_the_weights_make_the_network(
     network = PruningPlan.load(run.plan).apply(build_model("digits_resnet", 10, 1))
     load_weights(network, finished.weights)
     test = next(load_splits(pruned_config()).test_batches(100))
-    measured = measure_accuracy(network.eval(), [(test.images, test.labels)])
-    assert measured.accuracy == printed["rows"][2]["test_accuracy"]
+    measured = measure(network.eval(), test.batches(100), TASK)
+    assert measured.quality == printed["rows"][2]["test_accuracy"]
     assert measured.loss == pytest.approx(printed["rows"][2]["test_loss"], rel=1e-4)
 
 

@@ -14,7 +14,7 @@ import torch
 from pruned import pruned_config, pruned_run
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from toy import trained_digits
+from toy import TASK, trained_digits
 
 from prune_env import PruningPlan
 from prune_env.budget import Budget
@@ -22,7 +22,7 @@ from prune_env.common.errors import RunError
 from prune_env.data import load_source
 from prune_env.env.builders import trace
 from prune_env.env.loading import load_splits
-from prune_env.evaluation.evaluator import measure_accuracy
+from prune_env.evaluation.measuring import measure
 from prune_env.granularity.group import groups_of
 from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.gathered import GatheredConv2d
@@ -164,8 +164,8 @@ def test_the_plan_and_the_weights_make_the_network_of_the_last_row(
     splits = load_splits(pruned_config())
     row = printed["rows"][2]
     for images_of, key in ((splits.reward(), "reward"), (next(splits.test_batches(100)), "test")):
-        measured = measure_accuracy(network, [(images_of.images, images_of.labels)])
-        assert measured.accuracy == row[f"{key}_accuracy"]
+        measured = measure(network, images_of.batches(len(images_of)), TASK)
+        assert measured.quality == row[f"{key}_accuracy"]
     assert measured.loss == pytest.approx(row["test_loss"], rel=1e-4)
     assert sum(parameter.numel() for parameter in network.parameters()) == row["params"] == tuned.costs.params
 

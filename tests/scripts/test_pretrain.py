@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from toy import digits_config
+from toy import TASK, digits_config
 
 from prune_env.common.errors import ConfigError
 from prune_env.env.loading import load_splits
-from prune_env.evaluation.evaluator import measure_accuracy
+from prune_env.evaluation.measuring import measure
 from prune_env.models import build_model
 from prune_env.recover import Epoch, Trainer, Workers
 from prune_env.runs.training import TrainingFolder
@@ -65,8 +65,8 @@ def test_the_weights_are_what_model_weights_takes(finished: TrainingFolder) -> N
     summary = finished.read_json(finished.summary)
     splits = load_splits(digits_config(*SETTINGS))
     test, reward = next(splits.test_batches(100)), splits.reward()
-    assert measure_accuracy(network, [(test.images, test.labels)]).accuracy == summary["test_accuracy"]
-    assert measure_accuracy(network, [(reward.images, reward.labels)]).accuracy == summary["reward_accuracy"]
+    assert measure(network, test.batches(100), TASK).quality == summary["test_accuracy"]
+    assert measure(network, reward.batches(len(reward)), TASK).quality == summary["reward_accuracy"]
 
 
 def test_a_training_that_was_interrupted_ends_as_one_that_was_not(

@@ -108,7 +108,7 @@ def test_what_cut_channels_leave_is_repaired_before_there_are_groups() -> None:
     plan = plan_of(walk, True)
     images = image_set(32, seed=3)
     readers = [member.module for unit in walk.units for member in unit.members if member.side == "in"]
-    repair = LeastSquares(walk.model, readers, [(images.images, images.labels)])
+    repair = LeastSquares(walk.model, readers, [(images.images, images.targets)])
     network = apply_with_selectors(plan, walk.model, repair)
     for layer in layers_of(network).values():
         nn.init.zeros_(layer.selector.gates.weight)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from practice import CPU, batches_of, network, settings_of
 from torch import Tensor, nn
-from toy import CLASSES, image_set, toy_walk
+from toy import CLASSES, TASK, image_set, toy_walk
 from zoo import Net, conv
 
 from prune_env import LayerWalk, PruningPlan
@@ -216,7 +216,7 @@ def chosen_of_needed(seed: int) -> int:
     plan = walk.plan_keeping({}, {"r": GroupEdit(inputs=[[8, 9, 10, 11]] * 4, filters=blocks)})
     network = apply_with_selectors(plan, walk.model)
     settings = settings_of(epochs=20, batch_size=16, learning_rate=0.1)
-    batches = Batches(labelled(96), np.arange(96), settings, seed, Workers(CPU))
+    batches = Batches(labelled(96), np.arange(96), settings, seed, Workers(CPU), TASK)
     trainer = Trainer(network, batches, settings, seed, Workers(CPU), trainable=SelectorTraining(0.01))
     for _ in range(20):
         trainer.run_epoch()

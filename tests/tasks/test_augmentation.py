@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prune_env.recover.augment import AUGMENTATIONS, DRAWS, SHIFT, crop_flip, resized_crop_flip
+from prune_env.tasks.augmentation import AUGMENTATIONS, DRAWS, SHIFT, crop_flip, resized_crop_flip
 
 
 def some_images(count: int = 12, height: int = 16, width: int = 24) -> Tensor:
