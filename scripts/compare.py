@@ -31,6 +31,7 @@ from prune_env.runs.searching import (
     summary_of,
 )
 from prune_env.search.registry import SEARCHES, check_evaluations, check_search
+from prune_env.tasks import make_task, quality_of
 from scripts.common import (
     AsJson,
     ConfigArgument,
@@ -141,6 +142,7 @@ class _Comparison:
     def __init__(self, folder: Path, settings: RunConfig, names: Sequence[str]) -> None:
         self.folder = folder
         self.settings = settings
+        self.quality = quality_of(make_task(settings.task)).name
         self.names = names
         whole = settings.search.evaluations
         self.milestones = sorted({math.ceil(whole / 3), whole})
@@ -252,7 +254,7 @@ class _Comparison:
             "searches": as_record(self.outcomes),
         }
         atomic_write(self.folder / "compare.json", to_json(record).encode())
-        atomic_write(self.folder / "compare.png", figure_png(comparison_picture(title, drawn)))
+        atomic_write(self.folder / "compare.png", figure_png(comparison_picture(title, drawn, self.quality)))
         self._write_board(drawn)
         if as_json:
             print_json(record)

@@ -15,7 +15,7 @@ from prune_env.config import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.report.figure_style import figure_pixels
-from prune_env.report.figures import Tried, accuracy_against_macs, keep_ratio_heat_map, series_heat_map
+from prune_env.report.figures import Tried, keep_ratio_heat_map, quality_against_macs, series_heat_map
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode
 from rewards import Outcome
@@ -31,12 +31,12 @@ _NO_HYPERPARAMETERS = ("run", "data.path", "model.weights", "env.protect")
 class BoardListener:
     """Writes a search to TensorBoard; give it to `prune_env.search.loop.train_agent` as a listener.
 
-    Scalars of each episode: ``search/reward``, ``search/best_reward``, ``search/accuracy``, ``search/macs_share``,
+    Scalars of each episode: ``search/reward``, ``search/best_reward``, ``search/QUALITY``, ``search/macs_share``,
     ``search/params_share``, ``keep_ratio/UNIT`` for every free unit, the granularity's own series as
     ``FAMILY/LAYER``, and what the search tells of itself, such as ``agent/sigma`` (in actions of [0, 1]),
     ``agent/actor_loss`` and ``agent/critic_loss``. Images every 25 episodes and at the end: ``keep_ratio/heat_map``,
-    ``FAMILY/heat_map`` and ``search/accuracy_against_macs``. Texts: ``settings`` and ``units``. At the end the
-    hyperparameters, with ``hparam/best_reward`` and ``hparam/best_accuracy``.
+    ``FAMILY/heat_map`` and ``search/QUALITY_against_macs``. Texts: ``settings`` and ``units``. At the end the
+    hyperparameters, with ``hparam/best_reward`` and ``hparam/best_QUALITY``. The task gives QUALITY its name.
 
     Args:
         folder: Where the log goes; made where it is missing.
@@ -75,7 +75,7 @@ class BoardListener:
         values = {
             "search/reward": trial.reward,
             "search/best_reward": episode.best.reward,
-            "search/accuracy": trial.outcome.accuracy,
+            f"search/{trial.quality_name}": trial.outcome.quality,
             "search/macs_share": trial.outcome.macs / self.problem.baseline.macs,
             "search/params_share": trial.outcome.params / self.problem.baseline.params,
             **episode.scalars,
@@ -110,8 +110,8 @@ class BoardListener:
         self._tried.append(self._point(trial.proposed_by, trial.reward, trial.outcome))
 
     def _point(self, proposed_by: str, reward: float, outcome: Outcome) -> Tried:
-        accuracy = outcome.accuracy if outcome.complete else nan
-        return Tried(proposed_by, reward, accuracy, outcome.macs / self.problem.baseline.macs)
+        quality = outcome.quality if outcome.complete else nan
+        return Tried(proposed_by, reward, quality, outcome.macs / self.problem.baseline.macs)
 
     def _write_scalars(self, values: dict[str, float], step: int) -> None:
         # One record for all of them: add_scalar writes one each, which takes several times as long.
@@ -122,10 +122,11 @@ class BoardListener:
         budget = self.problem.budget
         names = [unit.name for unit in budget.units]
         first = episode.number + 1 - len(self._history)
-        scatter = accuracy_against_macs(self._tried, budget.keep if budget.metric == "macs" else None)
+        quality = self.problem.quality_name
+        scatter = quality_against_macs(self._tried, quality, budget.keep if budget.metric == "macs" else None)
         figures = {
             "keep_ratio/heat_map": keep_ratio_heat_map(np.array(self._history), names, first),
-            "search/accuracy_against_macs": scatter,
+            f"search/{quality}_against_macs": scatter,
         }
         for family, history in self._series.items():
             figures[f"{family}/heat_map"] = series_heat_map(family, history, first)
@@ -137,7 +138,7 @@ class BoardListener:
         """The settings with the result, in the log itself: SummaryWriter.add_hparams would open a run of its own."""
         best = {
             "hparam/best_reward": episode.best.reward,
-            "hparam/best_accuracy": episode.best.outcome.accuracy,
+            f"hparam/best_{self.problem.quality_name}": episode.best.outcome.quality,
         }
         for summary in hparams(_flat(self.config.resolved()), best):
             self._add_summary(summary, 0)

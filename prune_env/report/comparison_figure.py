@@ -26,23 +26,24 @@ _LINES = {
 
 
 class Band(NamedTuple):
-    """Accuracy of the best plan so far, [evaluations] each: mean over seeds and the ends of its interval."""
+    """Quality of the best plan so far, [evaluations] each: mean over seeds and the ends of its interval."""
 
     mean: npt.NDArray[np.float64]
     low: npt.NDArray[np.float64]
     high: npt.NDArray[np.float64]
 
 
-def comparison_picture(title: str, searches: Mapping[str, Band]) -> Figure:
+def comparison_picture(title: str, searches: Mapping[str, Band], quality: str) -> Figure:
     """Best-so-far curves with their intervals.
 
     Args:
         title: One line above the picture.
         searches: Curves by search.
+        quality: What the task calls its quality.
     """
     figure = style.new_figure(4.6)
     axes = figure.subplots()
-    style.plain_axes(axes, "evaluations, probes counted", "best accuracy so far on the reward set (%)")
+    style.plain_axes(axes, "evaluations, probes counted", f"best {quality} so far on the reward set (%)")
     axes.yaxis.set_major_formatter(style.percent())
     for name, band in sorted(searches.items(), key=lambda item: -item[1].mean[-1]):
         colour, line = _LINES.get(name, (style.INK, "-."))

@@ -25,13 +25,13 @@ class Tried(NamedTuple):
     Attributes:
         proposed_by: Who proposed it: probe, uniform, dense, or a search's name.
         reward: What it is worth.
-        accuracy: On the reward set, in [0, 1]; nan, and not drawn, where only a part of the set was looked at.
+        quality: On the reward set, in [0, 1]; nan, and not drawn, where only a part of the set was looked at.
         macs_share: Its MACs as a share of the dense network's, in (0, 1].
     """
 
     proposed_by: str
     reward: float
-    accuracy: float
+    quality: float
     macs_share: float
 
 
@@ -113,16 +113,17 @@ def reward_curve(tried: Sequence[Tried]) -> Figure:
     return figure
 
 
-def accuracy_against_macs(tried: Sequence[Tried], budget: float | None = None) -> Figure:
-    """Accuracy against MACs of all plans tried.
+def quality_against_macs(tried: Sequence[Tried], name: str, budget: float | None = None) -> Figure:
+    """Quality against MACs of all plans tried.
 
     Args:
         tried: The plans.
+        name: What the task calls its quality.
         budget: The share of the dense MACs that may remain; None where it is not MACs that have a budget.
     """
     figure = style.new_figure(4.2)
     axes = figure.subplots()
-    style.plain_axes(axes, "MACs that remain (% of the dense network's)", "accuracy on the reward set (%)")
+    style.plain_axes(axes, "MACs that remain (% of the dense network's)", f"{name} on the reward set (%)")
     axes.xaxis.set_major_formatter(style.percent())
     axes.yaxis.set_major_formatter(style.percent())
     axes.grid(axis="x", color=style.PALE, linewidth=0.8)
@@ -130,7 +131,7 @@ def accuracy_against_macs(tried: Sequence[Tried], budget: float | None = None) -
     # Few points are drawn over many, or they would be lost.
     for proposed_by in sorted(looks, key=lambda proposed_by: -sum(one.proposed_by == proposed_by for one in tried)):
         colour, marker = looks[proposed_by]
-        points = np.array([(one.macs_share, one.accuracy) for one in tried if one.proposed_by == proposed_by])
+        points = np.array([(one.macs_share, one.quality) for one in tried if one.proposed_by == proposed_by])
         alone = len(points) == 1
         size = {"*": 200.0}.get(marker, 64.0) if alone else 26.0
         edge = 1.3 if marker == "x" else 0.0
@@ -149,7 +150,7 @@ def result_picture(title: str, plan: PruningPlan, uniform: Mapping[str, int] | N
     """The result in one picture: keep ratio per unit above, reward curve below.
 
     Args:
-        title: One line: model, budget and accuracies.
+        title: One line: model, budget and qualities.
         plan: The best plan.
         uniform: Widths of the uniform plan by unit name.
         tried: Every plan tried.

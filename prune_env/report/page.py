@@ -4,10 +4,10 @@ from pathlib import Path
 
 from prune_env.report import html
 from prune_env.report.figures import (
-    accuracy_against_macs,
     figure_png,
     keep_ratio_bars,
     keep_ratio_heat_map,
+    quality_against_macs,
     result_picture,
     reward_curve,
     series_heat_map,
@@ -74,9 +74,9 @@ def verdicts(summary: Summary) -> list[tuple[str, bool]]:
     for other in summary.rows:
         if found is None or other.name in (summary.search, "dense"):
             continue
-        sentences.append(_compare(found, other, found.reward_accuracy, other.reward_accuracy, "reward set"))
-        if found.test_accuracy is not None and other.test_accuracy is not None:
-            sentences.append(_compare(found, other, found.test_accuracy, other.test_accuracy, "test set"))
+        sentences.append(_compare(found, other, found.reward_quality, other.reward_quality, "reward set"))
+        if found.test_quality is not None and other.test_quality is not None:
+            sentences.append(_compare(found, other, found.test_quality, other.test_quality, "test set"))
         sentences.extend(_compare_speed(found, other))
     return sentences
 
@@ -107,9 +107,9 @@ def _compare_speed(found: RowRecord, other: RowRecord) -> list[tuple[str, bool]]
 
 
 def _headline(summary: Summary) -> str:
-    """One line: model, budget and accuracies, on the test set where all rows have one."""
-    tested = all(row.test_accuracy is not None for row in summary.rows)
-    parts = [f"{row.name} {row.test_accuracy if tested else row.reward_accuracy:.1%}" for row in summary.rows]
+    """One line: model, budget and qualities, on the test set where all rows have one."""
+    tested = all(row.test_quality is not None for row in summary.rows)
+    parts = [f"{row.name} {row.test_quality if tested else row.reward_quality:.1%}" for row in summary.rows]
     return f"{summary.title} ({'test' if tested else 'reward'} set: {', '.join(parts)})"
 
 
@@ -121,8 +121,8 @@ def _result_table(summary: Summary) -> str:
         rows.append(
             [
                 row.name,
-                f"{row.reward_accuracy:.2%}",
-                "not measured" if row.test_accuracy is None else f"{row.test_accuracy:.2%}",
+                f"{row.reward_quality:.2%}",
+                "not measured" if row.test_quality is None else f"{row.test_quality:.2%}",
                 f"{row.macs:,} ({row.macs / dense.macs:.1%})",
                 f"{row.params:,} ({row.params / dense.params:.1%})",
                 "not measured" if time is None else f"{time.median:.2f} ({time.q1:.2f} to {time.q3:.2f})",
@@ -136,10 +136,11 @@ def _result_table(summary: Summary) -> str:
 def _pictures(record: RunRecord) -> list[str]:
     budget = record.summary.budget
     keep = budget.keep if budget.metric == "macs" else None
+    scatter = quality_against_macs(record.tried, record.quality, keep)
     figures = [
         (keep_ratio_bars(record.plan, record.uniform), "How much of each unit the best plan keeps."),
         (reward_curve(record.tried), "The reward of each episode, and the best so far."),
-        (accuracy_against_macs(record.tried, keep), "Accuracy on the reward set against MACs, for every plan tried."),
+        (scatter, f"{record.quality.capitalize()} on the reward set against MACs, for every plan tried."),
     ]
     if record.history.size:
         heat_map = keep_ratio_heat_map(record.history, record.free)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
 
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
@@ -19,6 +19,7 @@ from prune_env.plan import PruningPlan
 from prune_env.report.figures import Tried
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.searching import measurements_of
+from prune_env.tasks import make_task, quality_of
 
 
 class Quartiles(BaseModel):
@@ -30,14 +31,23 @@ class Quartiles(BaseModel):
 
 
 class RowRecord(BaseModel):
-    """One network of the result table; accuracies in [0, 1], MACs for one image."""
+    """One network of the result table; qualities in [0, 1], MACs for one image."""
 
     name: str
-    reward_accuracy: float
-    test_accuracy: float | None = None
+    reward_quality: float
+    test_quality: float | None = None
     macs: int = Field(ge=1)
     params: int = Field(ge=1)
     latency_ms: Quartiles | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_the_name_of_the_quality(cls, record: Any, info: ValidationInfo) -> Any:
+        """Files name the quality as the task does; the context says how."""
+        if not isinstance(record, dict) or info.context is None:
+            return record
+        names = {f"{images}_{info.context['quality']}": f"{images}_quality" for images in ("reward", "test")}
+        return {names.get(key, key): value for key, value in record.items()}
 
 
 class SummaryBudget(BaseModel):
@@ -101,6 +111,7 @@ class RunRecord:
 
     Attributes:
         summary: The result in numbers.
+        quality: What the task calls its quality.
         plan: The search's best plan.
         tried: Every plan tried, the dense network first.
         uniform: Widths of the uniform plan by unit name; None where it was not tried.
@@ -114,6 +125,7 @@ class RunRecord:
     """
 
     summary: Summary
+    quality: str
     plan: PruningPlan
     tried: list[Tried]
     uniform: Mapping[str, int] | None
@@ -138,21 +150,23 @@ def read_run(run: RunDirectory) -> RunRecord:
             f"{str(run.root)!r} has no {run.summary.name}, which a run writes when its search ends: there is nothing "
             "to report yet. Let the run finish, then ask again."
         )
-    summary = _read(run.summary, Summary)
+    config = RunConfig.load(run.config)
+    quality_name = quality_of(make_task(config.task)).name
+    summary = _read(run.summary, Summary, quality_name)
     plan = PruningPlan.load(run.plan)
     channels = {unit.name: unit.channels for unit in plan.units}
     free = [unit.name for unit in plan.units if unit.protected is None]
     dense = summary.row("dense")
-    tried = [Tried("dense", float("nan"), dense.reward_accuracy, 1.0)] if dense else []
+    tried = [Tried("dense", float("nan"), dense.reward_quality, 1.0)] if dense else []
     uniform: Mapping[str, int] | None = None
     history, series = [], []
-    granularity = _granularity_of(run)
+    granularity = _granularity_of(run, config)
     for number, record in enumerate(run.evaluations(), start=1):
         try:
             kind, widths = str(record["kind"]), {name: int(width) for name, width in record["widths"].items()}
             macs_share = int(record["macs"]) / plan.costs.dense_macs
-            accuracy = float(record["accuracy"]) if record["images"] is None else nan
-            tried.append(Tried(kind, float(record["reward"]), accuracy, macs_share))
+            quality = float(record[quality_name]) if record["images"] is None else nan
+            tried.append(Tried(kind, float(record["reward"]), quality, macs_share))
             ratios = [widths[name] / channels[name] for name in free]
             drawn = granularity.series(record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -168,6 +182,7 @@ def read_run(run: RunDirectory) -> RunRecord:
     settings = _text(run.config)
     return RunRecord(
         summary=summary,
+        quality=quality_name,
         plan=plan,
         tried=tried,
         uniform=uniform,
@@ -175,14 +190,13 @@ def read_run(run: RunDirectory) -> RunRecord:
         free=free,
         granularity=granularity,
         series=series,
-        sensitivity=_read(run.sensitivity, SensitivityRecord) if run.sensitivity.is_file() else None,
+        sensitivity=_read(run.sensitivity, SensitivityRecord, quality_name) if run.sensitivity.is_file() else None,
         settings=settings,
         versions=dict(_versions(settings)),
     )
 
 
-def _granularity_of(run: RunDirectory) -> Granularity:
-    settings = RunConfig.load(run.config)
+def _granularity_of(run: RunDirectory, settings: RunConfig) -> Granularity:
     granularity, measured = make_granularity(settings.granularity), measurements_of(run, settings)
     return granularity if measured is None else granularity.restore(measured)
 
@@ -190,10 +204,10 @@ def _granularity_of(run: RunDirectory) -> Granularity:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _read(path: Path, model: type[Model]) -> Model:
+def _read(path: Path, model: type[Model], quality: str) -> Model:
     try:
         document: Any = json.loads(_text(path))
-        return model.model_validate(document)
+        return model.model_validate(document, context={"quality": quality})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "its content"

@@ -15,10 +15,10 @@ from prune_env.plan import PlannedCosts, PlannedMember, PlannedUnit, PruningPlan
 from prune_env.report.figure_style import figure_pixels, labelled, looks_of, short_name
 from prune_env.report.figures import (
     Tried,
-    accuracy_against_macs,
     figure_png,
     keep_ratio_bars,
     keep_ratio_heat_map,
+    quality_against_macs,
     result_picture,
     reward_curve,
 )
@@ -69,7 +69,7 @@ FIGURES = {
     "bars": lambda: keep_ratio_bars(PLAN, {"stem": 7, "block.conv1": 7}),
     "heat map": lambda: keep_ratio_heat_map(np.array([[0.5, 1.0], [0.2, 0.7]]), ["stem", "block.conv1"]),
     "rewards": lambda: reward_curve(made_search(30)),
-    "scatter": lambda: accuracy_against_macs(made_search(30), 0.5),
+    "scatter": lambda: quality_against_macs(made_search(30), "accuracy", 0.5),
     "result": lambda: result_picture("digits: 50%", PLAN, {"stem": 7, "block.conv1": 7}, made_search(30)),
 }
 
@@ -97,8 +97,8 @@ OTHER_DATA = {
     ),
     "rewards": (lambda: reward_curve(made_search(9)), lambda: reward_curve(made_search(9, seed=1))),
     "budget": (
-        lambda: accuracy_against_macs(made_search(9)),
-        lambda: accuracy_against_macs(made_search(9), 0.5),
+        lambda: quality_against_macs(made_search(9), "accuracy"),
+        lambda: quality_against_macs(made_search(9), "accuracy", 0.5),
     ),
 }
 
@@ -184,7 +184,7 @@ def test_few_or_equal_plans_can_be_drawn(tried):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         size(figure_png(reward_curve(tried)))
-        size(figure_png(accuracy_against_macs(tried, 0.5)))
+        size(figure_png(quality_against_macs(tried, "accuracy", 0.5)))
 
 
 def test_names_with_formulas_in_them_are_written_as_they_are():

@@ -208,7 +208,7 @@ def test_the_picture_names_every_search_in_the_order_in_which_they_end() -> None
     drawn = {
         name: Band(*(np.linspace(0.1, end, 5) + shift for shift in (0.0, -0.05, 0.05))) for name, end in ends.items()
     }
-    (axes,) = comparison_picture("title", drawn).axes
+    (axes,) = comparison_picture("title", drawn, "accuracy").axes
     legend = axes.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["somebody's own", "uniform", "ddpg"]

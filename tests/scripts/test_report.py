@@ -158,6 +158,10 @@ def with_rows(*rows: dict) -> dict:
     return {**copy.deepcopy(SUMMARY), "rows": list(rows)}
 
 
+def summary_of(*rows: dict) -> Summary:
+    return Summary.model_validate(with_rows(*rows), context={"quality": "accuracy"})
+
+
 def page_of(run: RunDirectory, summary: dict) -> str:
     run.write_json(run.summary, summary)
     return unescape(write_report(run).read_text(encoding="utf-8"))
@@ -277,7 +281,7 @@ def test_a_uniform_plan_that_wins_is_said_so(run):
     ids=["equal", "slower", "faster", "within the spread"],
 )
 def test_ties_and_speed_are_told(uniform, agent, expected):
-    found = verdicts(Summary.model_validate(with_rows(row("dense", 0.95, None, 1.0), uniform, agent)))
+    found = verdicts(summary_of(row("dense", 0.95, None, 1.0), uniform, agent))
     assert [ahead for _, ahead in found] == [ahead for _, ahead in expected]
     for (text, _), (words, _) in zip(found, expected, strict=True):
         assert words in text
@@ -285,7 +289,7 @@ def test_ties_and_speed_are_told(uniform, agent, expected):
 
 def test_other_searches_are_compared_too():
     rows = (row("dense", 0.95, None, 1.0), row("random", 0.9, None, 0.5), row("ddpg", 0.8, None, 0.5))
-    ((text, ahead),) = verdicts(Summary.model_validate(with_rows(*rows)))
+    ((text, ahead),) = verdicts(summary_of(*rows))
     assert text.startswith("On the reward set random beats ddpg")
     assert not ahead
 
@@ -312,10 +316,10 @@ def test_a_plan_that_was_given_up_keeps_its_reward_but_has_no_accuracy(run):
     raced = {**json.loads(last), "images": 12}
     run.evaluations_file.write_text("\n".join([*lines, json.dumps(raced)]) + "\n")
     tried = read_run(run).tried
-    assert np.isnan(tried[-1].accuracy)
+    assert np.isnan(tried[-1].quality)
     assert tried[-1].reward == raced["reward"]
     assert tried[-1].macs_share > 0
-    assert not any(np.isnan(one.accuracy) for one in tried[:-1])
+    assert not any(np.isnan(one.quality) for one in tried[:-1])
     assert len(read_run(run).history) == 6
     write_report(run)
 
