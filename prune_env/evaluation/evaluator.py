@@ -129,8 +129,8 @@ class Evaluator:
             measured = measure(network, self.reward, self.task, stop_early)
         if not (math.isfinite(measured.quality) and math.isfinite(measured.loss)):
             raise EvaluationError(
-                f"On the reward set the network gives loss = {measured.loss} and {quality_of(self.task).name} = "
-                f"{measured.quality} with the widths {plan.widths}. Check the network's weights and the data's scaling."
+                f"The network gives a loss of {measured.loss} and {quality_of(self.task).name} {measured.quality} on "
+                f"the reward set with the widths {plan.widths}. Check the network's weights and the data's scaling."
             )
         left = self.images - measured.images
         self.images_left += left
