@@ -29,8 +29,9 @@ from prune_env.env.loading import load_model, load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.plan import PruningPlan
+from prune_env.runs.settings import read_settings
 from prune_env.search.registry import check_search
-from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
+from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, results
 from scripts.plain_way import PlainWay
 
 PARTS = ("slicing", "recalibration", "folding", "forward")
@@ -51,7 +52,7 @@ def bench_episode(
     as_json: AsJson = False,
 ) -> None:
     """Times whole episodes, the evaluations in them, and the bare forward passes of the same networks, in turn."""
-    settings = read_config(config, overrides)
+    settings = read_settings(config, overrides or ())
     check_search(settings)
     # A plan that is given up within its evaluation has no limit to be compared with.
     settings = settings.model_copy(update={"search": settings.search.model_copy(update={"racing": False})})
