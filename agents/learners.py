@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -26,9 +26,14 @@ PPO_EPISODES = 8
 
 
 class Learner(Search):
-    """An agent that walks the units; an episode is a trial."""
+    """An agent that walks the units; an episode is a trial.
+
+    Attributes:
+        learns_each_episode: Whether it learns after each episode, and not only after several.
+    """
 
     probes = True
+    learns_each_episode: ClassVar[bool] = True
 
     def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
         super().__init__(problem, config)
@@ -156,6 +161,8 @@ class SacSearch(Learner):
 @register_search("ppo")
 class PpoSearch(Learner):
     """PPO (Schulman et al., 2017) as Stable-Baselines3 has it; the reward comes with the last step, undiscounted."""
+
+    learns_each_episode = False
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PPO:
         return PPO(

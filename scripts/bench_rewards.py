@@ -23,7 +23,8 @@ from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.evaluation.execution_choice import random_plans
 from prune_env.evaluation.measuring import measure
 from prune_env.plan import PruningPlan
-from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
+from prune_env.runs.settings import read_settings
+from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, results
 
 BEST = 10
 """How many of the best plans are compared."""
@@ -51,7 +52,7 @@ def bench_rewards(
     config: ConfigArgument, overrides: Overrides = None, plans: Plans = 100, as_json: AsJson = False
 ) -> None:
     """Ranks random plans by the whole reward in float32 and by cheaper ones: fewer images, one pass, bfloat16."""
-    settings = read_config(config, overrides)
+    settings = read_settings(config, overrides or ())
     with console.status("loading") as status:
         splits = load_splits(settings)
         problem = build_problem(settings, splits, load_model(settings, splits), status.update)

@@ -1,20 +1,21 @@
 """What the commands share: settings from the command line, errors in words, and the console."""
 
-import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 
-import agents  # noqa: F401  (registers the searches)
 from prune_env.common.errors import UserError
+from prune_env.common.files import to_json
 from prune_env.common.memory import keep_freed_memory
 from prune_env.config import RunConfig
+from prune_env.runs.networks import NetworkRow
 from rewards import RewardError
 
 console = Console(stderr=True)
@@ -28,14 +29,6 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that win o
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
-def read_config(path: Path, overrides: Sequence[str] | None) -> RunConfig:
-    """Reads the settings and makes torch run as they ask."""
-    config = RunConfig.load(path, overrides or ())
-    if config.form.threads is not None:
-        torch.set_num_threads(config.form.threads)
-    return config
-
-
 def run_directory_of(config: RunConfig, path: Path) -> Path:
     """Where the run of a configuration lives: ``run.directory``, or runs/NAME after the file."""
     return Path(config.run.directory) if config.run.directory else Path("runs") / path.stem
@@ -46,14 +39,33 @@ def between_commas(given: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
 
 
-def to_json(value: Any) -> str:
-    """A value as JSON, indented; a number that is not finite is refused."""
-    return json.dumps(value, indent=2, allow_nan=False)
-
-
 def print_json(value: Any) -> None:
     """Prints one JSON object on standard output."""
     print(to_json(value))
+
+
+def warn(text: str) -> None:
+    """Prints a warning among the results."""
+    results.print(f"[yellow]{escape(text)}[/yellow]", soft_wrap=True)
+
+
+def notice(text: str) -> None:
+    """Prints beside the results what the user should know of them."""
+    console.print(text, markup=False, highlight=False)
+
+
+def note_rivals(rows: Sequence[NetworkRow]) -> None:
+    """Says so where there is no uniform plan to compare with."""
+    if not any(row.name == "uniform" for row in rows):
+        notice("There is no uniform plan of this cost: the units that are free here cannot be cut that far.")
+
+
+def command_line() -> str | None:
+    """The command as it was given, for a run's report; None for one that only goes on with a run."""
+    if any(word.partition("=")[0] == "--resume" for word in sys.argv):
+        return None
+    file = Path(sys.argv[0]).stem
+    return shlex.join(["prune-env", *([file] if file in ("train", "compare") else []), *sys.argv[1:]])
 
 
 def run_command(command: Callable[..., Any]) -> None:

@@ -1,165 +1,49 @@
-"""What `prune-env inspect` prints."""
+"""`prune-env inspect`: the dry run. What can be cut, what it costs, what is protected and why, how long it takes."""
 
 from typing import Any
 
-import numpy as np
-from rich.table import Table
-
-from prune_env.env.builders import build_problem
-from prune_env.env.loading import load_model, load_splits
 from prune_env.env.problem import PruningProblem
-from prune_env.granularity import TextTable
-from prune_env.protection.sensitivity import LayerEvidence
-from prune_env.walk.unit import Unit
-from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, read_config, results
-
-BARS = " ▁▂▃▄▅▆▇█"
+from prune_env.report.inspection import inspect_problem, render_granularity, render_units
+from prune_env.runs.settings import read_settings
+from prune_env.runs.starting import load_problem
+from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, results, run_command
 
 
 def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """The dry run: units, coupling, costs, ranks, what is protected and why, the reachable budget, the time."""
-    settings = read_config(config, overrides)
-    splits = load_splits(settings)
-    with console.status("building the network, tracing it and reading feature-map ranks"):
-        problem = build_problem(settings, splits, load_model(settings, splits))
-        seconds = problem.attempt(problem.budget.uniform(), "uniform").seconds
-    record = _record(problem, seconds)
+    settings = read_settings(config, overrides or ())
+    with console.status("") as status:
+        _, problem = load_problem(settings, on_progress=status.update)
+        record = inspect_problem(problem)
     if as_json:
         print_json(record)
         return
-    results.print(_units_table(problem, record))
-    if problem.report is not None and problem.report.layers:
-        results.print(_ranks_table(problem))
-    low, high = problem.granularity.reachable(problem.budget)
-    metric = settings.budget.metric
-    results.print(
-        f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set accuracy "
-        f"{problem.baseline.accuracy:.2%}\n"
-        f"free units reach {record['reach']['macs']:.1%} of the MACs, {record['reach']['params']:.1%} of the params\n"
-        f"budget: keep {settings.budget.keep:.1%} of the {metric}; reachable are {low:.1%} to {high:.0%} "
-        f"with env.min_keep {settings.env.min_keep}\n"
-        f"an episode takes about {seconds:.2f} s; {settings.search.evaluations} evaluations about "
-        f"{seconds * settings.search.evaluations / 60:.1f} min"
-    )
-    if problem.latency is not None:
-        dense_seconds = problem.latency.seconds(problem.walk, problem.walk.width_list())
-        results.print(
-            f"latency by the formula: {1e3 * dense_seconds:.1f} ms a batch of {problem.latency.batch} for the dense "
-            f"network, {problem.latency.threads} threads; off by {problem.latency.error:.1%} on networks that it was "
-            "not fitted to"
-        )
-    for texts in problem.granularity.tables(settings.budget.batch):
-        results.print(_table_of(texts))
+    for table in render_units(problem, record):
+        results.print(table)
+    _tell(problem, record, settings.env.min_keep, settings.search.evaluations)
+    for table in render_granularity(problem, settings.budget.batch):
+        results.print(table)
     if problem.walk.idle:
         results.print(f"never called in the forward pass, left dense: {', '.join(problem.walk.idle)}")
 
 
-def _record(problem: PruningProblem, seconds: float) -> dict[str, Any]:
-    walk, budget = problem.walk, problem.budget
-    free = {unit.name: number for number, unit in enumerate(budget.units)}
-    evidence = problem.report.by_unit() if problem.report else {}
-
-    def removable(unit: Unit) -> float:
-        if unit.name not in free:
-            return 0.0
-        widths = budget.channels.copy()
-        widths[free[unit.name]] = budget.least[free[unit.name]]
-        return 1.0 - budget.form.cost(widths) / budget.dense
-
-    units = [
-        {
-            "name": unit.name,
-            "channels": unit.channels,
-            "members": [{"module": member.module, "side": member.side} for member in unit.members],
-            "removable_share": removable(unit),
-            "low_rank_share": evidence[unit.name].low_rank_share if unit.name in evidence else None,
-            "protected": unit.protected,
-        }
-        for unit in walk.units
-    ]
-    return {
-        "dense": {"macs": walk.macs(), "params": walk.params(), "accuracy": problem.baseline.accuracy},
-        "units": units,
-        "layers": [] if problem.report is None else problem.report.as_record()["layers"],
-        "reach": {"macs": walk.reach("macs"), "params": walk.reach("params")},
-        "budget": {
-            "metric": budget.metric,
-            "keep": budget.keep,
-            "reachable": list(problem.granularity.reachable(budget)),
-        },
-        "latency": None if problem.latency is None else problem.latency.as_record(),
-        "granularity": {"name": problem.granularity.settings.name, "measured": problem.granularity.measurements()},
-        "idle": list(walk.idle),
-        "seconds_per_episode": seconds,
-    }
-
-
-def _units_table(problem: PruningProblem, record: dict[str, Any]) -> Table:
-    table = Table(title="units, in forward order")
-    table.add_column("unit", no_wrap=True)
-    table.add_column("channels", justify="right")
-    table.add_column("coupled with -> read by")
-    table.add_column(f"removable {problem.budget.metric}", justify="right")
-    table.add_column("low-rank maps", justify="right")
-    table.add_column("protected")
-    for unit, row in zip(problem.walk.units, record["units"], strict=True):
-        share = row["low_rank_share"]
-        table.add_row(
-            unit.name,
-            str(unit.channels),
-            _coupling(unit),
-            f"{row['removable_share']:.1%}" if unit.free else "-",
-            "-" if share is None else f"{share:.0%}",
-            unit.protected or "",
-        )
-    return table
-
-
-def _table_of(texts: TextTable) -> Table:
-    """A granularity's own table."""
-    table = Table(title=texts.words)
-    for number, heading in enumerate(texts.headings):
-        table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=number < 2)
-    for row in texts.rows:
-        table.add_row(*row)
-    return table
-
-
-def _coupling(unit: Unit) -> str:
-    """The modules that write the unit's channels, and those that read them."""
-    writers = dict.fromkeys(member.module for member in unit.members if member.side == "out")
-    readers = dict.fromkeys(member.module for member in unit.members if member.side == "in")
-    return f"{_listed(list(writers)[1:])} -> {_listed(list(readers))}"
-
-
-def _listed(names: list[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _ranks_table(problem: PruningProblem) -> Table:
-    assert problem.report is not None
-    report = problem.report
-    table = Table(
-        title=f"feature-map ranks; a map is low-rank below {report.rank_threshold:.0%} of full rank, "
-        f"a layer sensitive above {report.layer_threshold:.0%} low-rank maps"
+def _tell(problem: PruningProblem, record: dict[str, Any], min_keep: float, evaluations: int) -> None:
+    (low, high), budget, seconds = record["budget"]["reachable"], problem.budget, record["seconds_per_episode"]
+    results.print(
+        f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set accuracy "
+        f"{problem.baseline.accuracy:.2%}\n"
+        f"free units reach {record['reach']['macs']:.1%} of the MACs, {record['reach']['params']:.1%} of the params\n"
+        f"budget: keep {budget.keep:.1%} of the {budget.metric}; reachable are {low:.1%} to {high:.0%} "
+        f"with env.min_keep {min_keep}\n"
+        f"an episode takes about {seconds:.2f} s; {evaluations} evaluations about {seconds * evaluations / 60:.1f} min"
     )
-    for heading in ("layer", "map", "low-rank maps", "mean rank", "histogram 0 to 1", ""):
-        table.add_column(heading, justify="left" if heading in ("layer", "") else "right", no_wrap=True)
-    for evidence in report.layers:
-        sensitive = "sensitive" if evidence.low_rank_share > report.layer_threshold else ""
-        table.add_row(
-            evidence.layer,
-            f"{evidence.height} x {evidence.width}",
-            f"{evidence.low_rank_share:.0%}",
-            f"{evidence.mean_rank:.2f}",
-            _bars(evidence),
-            sensitive,
+    if (latency := problem.latency) is not None:
+        dense_seconds = latency.seconds(problem.walk, problem.walk.width_list())
+        results.print(
+            f"latency by the formula: {1e3 * dense_seconds:.1f} ms a batch of {latency.batch} for the dense network, "
+            f"{latency.threads} threads; off by {latency.error:.1%} on networks that it was not fitted to"
         )
-    return table
 
 
-def _bars(evidence: LayerEvidence) -> str:
-    counts = np.array(evidence.histogram, dtype=float)
-    levels = np.ceil(counts / max(1.0, counts.max()) * (len(BARS) - 1)).astype(int)
-    return "".join(BARS[level] for level in levels)
+if __name__ == "__main__":
+    run_command(inspect_walk)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.batch_norm.fast_norm import PLAIN, BatchNorm
+from prune_env.common.hooks import watching
 from prune_env.common.layers import Convolution
 
 TOLERANCE = 1e-3
@@ -55,35 +56,27 @@ def _shift_statistics(model: nn.Module) -> None:
 
 
 def _candidates(model: nn.Module, example_input: Tensor) -> tuple[FoldPair, ...]:
-    names = {module: name for name, module in model.named_modules()}
+    modules = dict(model.named_modules())
     producers: dict[int, str] = {}
     alive: list[Tensor] = []
     calls: dict[str, int] = {}
     pairs: list[FoldPair] = []
 
-    def produced(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        calls[names[module]] = calls.get(names[module], 0) + 1
-        producers[id(output)] = names[module]
+    def produced(name: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[name] = calls.get(name, 0) + 1
+        producers[id(output)] = name
         alive.append(output)  # an identity is only unique while its tensor lives
 
-    def read(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        calls[names[module]] = calls.get(names[module], 0) + 1
+    def read(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        calls[name] = calls.get(name, 0) + 1
         conv = producers.get(id(inputs[0]))
         if conv is not None and type(module) in PLAIN and module.affine and module.track_running_stats:
-            pairs.append(FoldPair(conv, names[module]))
+            pairs.append(FoldPair(conv, name))
 
-    handles = []
-    for module in model.modules():
-        if isinstance(module, Convolution):
-            handles.append(module.register_forward_hook(produced))
-        elif type(module) in PLAIN:
-            handles.append(module.register_forward_pre_hook(read))
-    try:
-        with torch.no_grad():
-            model(example_input)
-    finally:
-        for handle in handles:
-            handle.remove()
+    convolutions = [name for name, module in modules.items() if isinstance(module, Convolution)]
+    norms = [name for name, module in modules.items() if type(module) in PLAIN]
+    with watching(model, convolutions, after=produced), watching(model, norms, before=read), torch.no_grad():
+        model(example_input)
     return tuple(pair for pair in pairs if calls[pair.conv] == calls[pair.norm] == 1)
 
 

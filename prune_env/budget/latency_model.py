@@ -20,6 +20,7 @@ from prune_env.budget.cost_form import CostForm, over_free_units
 from prune_env.common.arrays import IntArray
 from prune_env.common.clock import now
 from prune_env.common.errors import RunError
+from prune_env.common.hooks import watching
 from prune_env.common.modes import in_eval_mode
 from prune_env.walk import LayerWalk
 
@@ -192,23 +193,19 @@ def _time_layers(models: Sequence[nn.Module], images: Tensor) -> list[tuple[floa
 
 def _timed_pass(model: nn.Module, images: Tensor, by_layer: dict[str, float]) -> float:
     started: dict[str, float] = {}
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
 
-            def before(_module: nn.Module, _inputs: Any, name: str = name) -> None:
-                started[name] = now(images.device)
+    def before(name: str, _module: nn.Module, _inputs: Any) -> None:
+        started[name] = now(images.device)
 
-            def after(_module: nn.Module, _inputs: Any, _output: Any, name: str = name) -> None:
-                by_layer[name] += now(images.device) - started[name]
+    def after(name: str, _module: nn.Module, _inputs: Any, _output: Any) -> None:
+        by_layer[name] += now(images.device) - started[name]
 
-            handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    begun = now(images.device)
-    model(images)
-    total = now(images.device) - begun
-    for handle in handles:
-        handle.remove()
-    return total
+    layers = (nn.Linear, nn.modules.conv._ConvNd)
+    names = [name for name, module in model.named_modules() if isinstance(module, layers)]
+    with watching(model, names, before, after):
+        begun = now(images.device)
+        model(images)
+        return now(images.device) - begun
 
 
 def _fit(terms: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]) -> list[float]:

@@ -32,6 +32,15 @@ def atomic_write(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
+def to_json(value: Any) -> str:
+    """A value as JSON, indented.
+
+    Raises:
+        ValueError: The value holds a number that is not finite, which JSON has no word for.
+    """
+    return json.dumps(value, indent=2, allow_nan=False)
+
+
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
     """Adds a record as the last line of a file of JSON lines.
 

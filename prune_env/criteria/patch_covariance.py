@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prune_env.common.errors import EvaluationError
+from prune_env.common.hooks import watching
 from prune_env.data import Batch
 
 LARGEST = 8192
@@ -55,21 +56,15 @@ def watch(model: nn.Module, names: Iterable[str], batches: Iterable[Batch], see:
         batches: Images [N, C, H, W] and targets, of which none is read.
         see: Called during each of the calls, so that nothing has to be kept.
     """
-    handles = [
-        model.get_submodule(name).register_forward_hook(
-            lambda module, inputs, output, name=name: see(name, module, inputs[0], output)
-        )
-        for name in names
-    ]
-    try:
-        with torch.no_grad():
-            for images, _ in batches:
-                # In 16 bits a covariance of alike inputs is not even positive.
-                with torch.autocast(images.device.type, enabled=False):
-                    model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def show(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        see(name, module, inputs[0], output)
+
+    with watching(model, names, after=show), torch.no_grad():
+        for images, _ in batches:
+            # In bfloat16 a covariance of near-identical inputs may be indefinite, so use float32.
+            with torch.autocast(images.device.type, enabled=False):
+                model(images)
 
 
 @dataclass

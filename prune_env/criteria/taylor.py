@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from prune_env.common.hooks import watching
 from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.registry import register_criterion
 from prune_env.data import Batch
@@ -61,17 +62,10 @@ def _written(model: nn.Module, layers: Sequence[str]) -> Iterator[list[tuple[str
     """Collects what layers write while the network runs, by name, in the order of the calls."""
     found: list[tuple[str, Tensor]] = []
 
-    def keep(name: str, output: Tensor) -> Tensor:
+    def keep(name: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         found.append((name, output))
         # The network goes on with a copy, because an activation in place would overwrite what is kept.
         return output.clone()
 
-    handles = [
-        model.get_submodule(name).register_forward_hook(lambda _module, _inputs, output, name=name: keep(name, output))
-        for name in layers
-    ]
-    try:
+    with watching(model, layers, after=keep):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -10,7 +10,7 @@ from prune_env.config import RunConfig
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.criteria import criterion_named
 from prune_env.data import Splits, load_images, make_splits
-from prune_env.recover import train
+from prune_env.recover import train_network
 from prune_env.tasks import make_task, quality_of
 from rewards import make_reward
 
@@ -38,7 +38,7 @@ def load_model(
     if accept is not None:
         accept(model)
     if config.model.weights is None and config.pretrain.epochs:
-        train(model, splits, config.pretrain, config.seed, device_of(config), task, on_epoch)
+        train_network(model, splits, config.pretrain, config.seed, device_of(config), task, on_epoch)
     return model.eval()
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import EvaluationError
+from prune_env.common.hooks import watching
 from prune_env.common.layers import Convolution
 from prune_env.common.modes import in_eval_mode
 from prune_env.walk import LayerWalk
@@ -67,7 +67,8 @@ def feature_map_ranks(walk: LayerWalk, images: Tensor, batch_size: int = 64) -> 
     for consumer, reading in _readings(walk):
         readings.setdefault(consumer, []).append(reading)
 
-    def read(consumer: str, maps: Tensor) -> None:
+    def read(consumer: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        maps = inputs[0]
         for reading in readings[consumer]:
             if maps.ndim == 4 and min(maps.shape[2:]) >= SMALLEST_SIDE:
                 chosen = maps[:, torch.as_tensor(reading.channels, device=maps.device)]
@@ -76,7 +77,10 @@ def feature_map_ranks(walk: LayerWalk, images: Tensor, batch_size: int = 64) -> 
                 counts[reading.layer] = counts.get(reading.layer, 0) + len(chosen)
                 sizes[reading.layer] = (int(maps.shape[2]), int(maps.shape[3]))
 
-    _run_reading(walk.model, readings, read, images, batch_size)
+    precise = torch.autocast(images.device.type, enabled=False)
+    with in_eval_mode(walk.model), watching(walk.model, readings, before=read), torch.no_grad(), precise:
+        for batch in images.split(batch_size):
+            walk.model(batch)
     units = {reading.layer: reading.unit for group in readings.values() for reading in group}
     return {
         layer: LayerRanks(
@@ -119,18 +123,3 @@ def _in_order(
         if member.side == side and member.module in order and isinstance(modules[member.module], Convolution)
     ]
     return sorted(places, key=lambda place: order[place[0]])
-
-
-def _run_reading(model: nn.Module, consumers: Mapping[str, Any], read: Any, images: Tensor, batch_size: int) -> None:
-    """Runs the network in eval mode and float32 and hands what each consumer reads to ``read(consumer, maps)``."""
-    handles = [
-        model.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: read(name, inputs[0]))
-        for name in consumers
-    ]
-    try:
-        with in_eval_mode(model), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            for batch in images.split(batch_size):
-                model(batch)
-    finally:
-        for handle in handles:
-            handle.remove()

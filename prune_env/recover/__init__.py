@@ -15,10 +15,10 @@ from prune_env.recover.trainer import Epoch, Trainer
 from prune_env.recover.workers import Workers
 from prune_env.tasks import Task
 
-__all__ = ["Batches", "Epoch", "Passes", "Trainer", "Workers", "fastest_passes", "train", "training_loss"]
+__all__ = ["Batches", "Epoch", "Passes", "Trainer", "Workers", "fastest_passes", "train_network", "training_loss"]
 
 
-def train(
+def train_network(
     model: nn.Module,
     splits: Splits,
     settings: TrainingSection,

@@ -16,6 +16,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.report.figure_style import figure_pixels
 from prune_env.report.figures import Tried, keep_ratio_heat_map, quality_against_macs, series_heat_map
+from prune_env.runs.searching import SearchRun
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode
 from rewards import Outcome
@@ -26,6 +27,11 @@ FLUSH_SECONDS = 10
 
 _NO_HYPERPARAMETERS = ("run", "data.path", "model.weights", "env.protect")
 """Settings that say where things are, or have as many keys as the user likes."""
+
+
+def watch_on_board(search: SearchRun) -> "BoardListener":
+    """A listener that writes a search to the TensorBoard log in its run; `prune_env.runs.searching.Watch`."""
+    return BoardListener(search.run.tensorboard, search.problem, search.settings)
 
 
 class BoardListener:

@@ -1,119 +1,16 @@
-"""The side-by-side table: what several plans of one network keep, cost and take."""
+"""The side-by-side table of several networks, and what to warn of."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from rich.box import SIMPLE
 from rich.table import Table
-from torch import nn
 
-from prune_env.common.latency import Latency, measure_latency
-from prune_env.data import Batch, Splits
-from prune_env.data.timing import batch_to_time
-from prune_env.evaluation.evaluator import Evaluator
-from prune_env.evaluation.measuring import measure_all
-from prune_env.models import weights_bytes
-from prune_env.plan import PlannedCosts, PruningPlan
-from prune_env.tasks import Task, quality_of
-
-LATENCY_BATCH = 32
-"""Images in the batch that is timed."""
-
+from prune_env.common.latency import Latency
+from prune_env.runs.networks import LATENCY_BATCH, NetworkRow
 
 TOO_SLOW = 0.95
 """A network that takes more than this share of the dense one's time is said to be no faster."""
-
-
-@dataclass(frozen=True)
-class NetworkRow:
-    """What one network gives.
-
-    Attributes:
-        name: What it is called.
-        task: What the network is for.
-        reward_quality: On the reward set, in [0, 1].
-        test: Every metric on the test set by its name, and the ``loss``.
-        macs: For one image.
-        params: Weights.
-        size: Bytes of its safetensors file.
-        latency: Seconds a batch; None where it was not measured.
-    """
-
-    name: str
-    task: Task
-    reward_quality: float
-    test: Mapping[str, float]
-    macs: int
-    params: int
-    size: int
-    latency: Latency | None
-
-    def as_record(self) -> dict[str, Any]:
-        """The row as plain data."""
-        latency = self.latency
-        milliseconds = latency and {key: 1e3 * getattr(latency, key) for key in ("median", "q1", "q3")}
-        return {
-            "name": self.name,
-            f"reward_{quality_of(self.task).name}": self.reward_quality,
-            **{f"test_{name}": value for name, value in self.test.items()},
-            "macs": self.macs,
-            "params": self.params,
-            "bytes": self.size,
-            "latency_ms": milliseconds,
-        }
-
-
-def compare_plans(
-    evaluator: Evaluator, splits: Splits, plans: Mapping[str, PruningPlan], batch: int | None = LATENCY_BATCH
-) -> list[NetworkRow]:
-    """Measures plans side by side: reward set, test set, costs and latency.
-
-    Args:
-        evaluator: The evaluator of the network that the plans are for.
-        splits: Its data; the test set is read here and nowhere before.
-        plans: Plans by name; the networks are timed in turn.
-        batch: Images in the batch that is timed; None times nothing.
-    """
-    networks = {name: (evaluator.pruned(plan), plan.costs) for name, plan in plans.items()}
-    return compare_networks(evaluator, splits, networks, batch)
-
-
-def compare_networks(
-    evaluator: Evaluator,
-    splits: Splits,
-    networks: Mapping[str, tuple[nn.Module, PlannedCosts]],
-    batch: int | None = LATENCY_BATCH,
-) -> list[NetworkRow]:
-    """Measures networks side by side, as `compare_plans`.
-
-    Args:
-        evaluator: An evaluator of the dense network.
-        splits: Its data.
-        networks: Networks by name, and what they cost.
-        batch: Images in the batch that is timed; None times nothing.
-    """
-    for model, _ in networks.values():
-        model.to(evaluator.device).to(memory_format=evaluator.form.memory_format).eval()
-    models = {name: model for name, (model, _) in networks.items()}
-    latencies = {}
-    if batch:
-        images = batch_to_time(splits, batch, evaluator.device, evaluator.form.memory_format)
-        latencies = measure_latency(models, images)
-    return [
-        NetworkRow(
-            name,
-            evaluator.task,
-            evaluator.measure(model),
-            measure_all(model, test_batches(evaluator, splits), evaluator.task),
-            costs.macs,
-            costs.params,
-            len(weights_bytes(model)),
-            latencies.get(name),
-        )
-        for name, (model, costs) in networks.items()
-    ]
 
 
 def warnings_of(rows: Sequence[NetworkRow]) -> list[str]:
@@ -130,13 +27,6 @@ def warnings_of(rows: Sequence[NetworkRow]) -> list[str]:
                 "`prune-env export --to onnx`."
             )
     return found
-
-
-def test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[Batch]:
-    """The test set, batch by batch, where the evaluator's networks are."""
-    for part in splits.test_batches(evaluator.form.batch):
-        batch = part.to(evaluator.device)
-        yield Batch(batch.images.contiguous(memory_format=evaluator.form.memory_format), batch.targets)
 
 
 def render(rows: list[NetworkRow], title: str, batch: int = LATENCY_BATCH) -> Table:

@@ -18,7 +18,7 @@ from prune_env.granularity.base import Series
 from prune_env.plan import PruningPlan
 from prune_env.report.figures import Tried
 from prune_env.runs.directory import RunDirectory
-from prune_env.runs.searching import measurements_of
+from prune_env.runs.starting import measurements_of
 from prune_env.tasks import make_task, quality_of
 
 

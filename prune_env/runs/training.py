@@ -1,133 +1,63 @@
-"""A training into a folder: what `prune-env finetune` and `prune-env pretrain` share."""
+"""A training into a folder: what fine-tuning and training from scratch share."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from prune_env.common.errors import EvaluationError, RunError
 from prune_env.common.fingerprint import weights_digest
-from prune_env.config import RunConfig
 from prune_env.config.training import TrainingSection
 from prune_env.data import Splits
 from prune_env.evaluation.execution_choice import USUAL_THREADS
 from prune_env.granularity import Trainable
 from prune_env.models import save_weights
-from prune_env.plan import PruningPlan
-from prune_env.recover import Batches, Epoch, Passes, Trainer, fastest_passes, training_loss
+from prune_env.recover import Batches, Epoch, Passes, Trainer, Workers, fastest_passes, training_loss
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
-from prune_env.recover.workers import Workers
-from prune_env.runs.directory import RunDirectory
-from prune_env.tasks import Task, quality_of
-from scripts.common import console
+from prune_env.runs.starting import OnProgress, quietly
+from prune_env.runs.training_folder import TrainingFolder
+from prune_env.tasks import Metric, Task, quality_of
 
 Validate = Callable[[nn.Module], float]
 """The quality of a network on images that it is not trained on, in [0, 1]."""
 
 
-class TrainingFolder(RunDirectory):
-    """The folder of one training: its settings, its checkpoint, its weights and its curves."""
+class Step(NamedTuple):
+    """A step of a training.
 
-    @property
-    def checkpoint(self) -> Path:
-        """What the training can be taken up from: the state after the last whole epoch."""
-        return self.root / "checkpoint.safetensors"
-
-    @property
-    def dense_weights(self) -> Path:
-        """The dense network's weights, where the run around the folder has trained them."""
-        return self.root.parent / super().dense_weights.name
-
-    @property
-    def selecting(self) -> Path:
-        """The weights of the epoch to keep while parts that are trained beside weights are still in the network."""
-        return self.root / "selecting.safetensors"
-
-    @property
-    def selecting_plan(self) -> Path:
-        """The plan that a training of more than weights starts from; `plan` follows from it once all is decided."""
-        return self.root / "selecting.json"
-
-    @property
-    def started_plan(self) -> Path:
-        """The plan that the training starts from."""
-        return self.selecting_plan if self.selecting_plan.exists() else self.plan
-
-    @property
-    def start(self) -> Path:
-        """The weights that the training started from."""
-        return self.root / "start.safetensors"
-
-    @property
-    def weights(self) -> Path:
-        """The weights of the epoch to keep; see `epoch_to_keep`."""
-        return self.root / "weights.safetensors"
-
-
-def start_training(
-    folder: Path,
-    config: RunConfig,
-    splits: Splits,
-    model: nn.Module,
-    workers: Workers,
-    plan: PruningPlan | None = None,
-    trainable: Trainable | None = None,
-) -> TrainingFolder:
-    """Makes the folder of a new training, with all that it can be taken up from.
-
-    Args:
-        folder: A folder that does not exist.
-        config: The settings.
-        splits: The data.
-        model: The network as it is before.
-        workers: Which process this is; the first alone writes.
-        plan: What the network was cut by; None for one that was not.
-        trainable: What is trained beside weights; None for nothing.
-
-    Raises:
-        RunError: If the folder exists or cannot be made.
+    Attributes:
+        epoch: The epoch that it is in, from 1.
+        done: Steps so far, of all epochs.
+        of: Steps of the whole training.
     """
-    if workers.first:
-        with TrainingFolder.making(folder) as made:
-            made.write_config(config)
-            made.write_json(made.splits, splits.record())
-            save_weights(model, made.start)
-            if plan is not None:
-                made.write_bytes(made.plan if trainable is None else made.selecting_plan, plan.to_json())
-    workers.agree(None)
-    return TrainingFolder(folder)
+
+    epoch: int
+    done: int
+    of: int
 
 
-def resume_training(folder: Path) -> TrainingFolder:
-    """The folder of a training that was interrupted.
+@dataclass(frozen=True)
+class TrainingListener:
+    """Who hears of a training; of several processes, the first alone tells.
 
-    Raises:
-        RunError: If there is none, or it is finished.
+    Attributes:
+        on_progress: Hears in words what is going on.
+        on_step: Hears of each step.
+        on_epoch: Hears of each epoch, once its quality is known, and of the metric that this is.
     """
-    found = TrainingFolder.open(folder)
-    if found.summary.is_file():
-        raise RunError(f"The training in {str(folder)!r} is finished: its weights are {str(found.weights)!r}.")
-    return found
+
+    on_progress: OnProgress = quietly
+    on_step: Callable[[Step], None] = quietly
+    on_epoch: Callable[[Epoch, Metric], None] = quietly
 
 
-def check_same_data(folder: TrainingFolder, splits: Splits) -> None:
-    """Refuses to go on with other images.
-
-    Raises:
-        RunError: If they are not what the training was started with.
-    """
-    if folder.read_json(folder.splits) != splits.record():
-        raise RunError(
-            f"{str(folder.splits)!r} is not how the data are split now: data.path holds other data than when the "
-            "training was started. Give it the same data, or start a new training."
-        )
+NOBODY = TrainingListener()
 
 
 def set_threads(settings: TrainingSection) -> None:
@@ -155,6 +85,7 @@ def train_into(
     validate: Validate,
     teacher: nn.Module | None = None,
     trainable: Trainable | None = None,
+    listener: TrainingListener = NOBODY,
 ) -> tuple[list[Epoch], Passes]:
     """Trains a network, or goes on training it, with a checkpoint after each epoch.
 
@@ -168,6 +99,7 @@ def train_into(
         validate: Says how good a network is.
         teacher: What the network is to be like; None for nothing.
         trainable: What is trained beside weights; None for nothing.
+        listener: Who hears of steps and epochs.
 
     Returns:
         What each epoch came to, and how the passes were computed.
@@ -190,10 +122,10 @@ def train_into(
                 f"{str(folder.root)!r} is not the same folder for all processes. Give one that all of them see."
             )
         model.to(workers.device)
-        with console.status("measuring the fastest passes") if workers.first else nullcontext():
-            passes = known[2] if known else workers.agree(_fastest(model, batches, settings))
-        if workers.first:
-            console.print(f"training in {passes.dtype}, {passes.layout}, {torch.get_num_threads()} threads")
+        listener = listener if workers.first else NOBODY
+        listener.on_progress("measuring the fastest passes")
+        passes = known[2] if known else workers.agree(_fastest(model, batches, settings))
+        listener.on_progress(f"training in {passes.dtype}, {passes.layout}, {torch.get_num_threads()} threads")
         if teacher is not None:
             teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
         trainer = Trainer(model, batches, settings, seed, workers, passes, teacher, trainable)
@@ -202,15 +134,16 @@ def train_into(
         if known:
             epochs = known[1]
             trainer.resume(known[0], len(epochs))
-        with _told(folder, epochs, trainer, workers) as tell:
+        with _curves(folder, len(epochs), workers, batches.task) as draw:
             for _ in range(len(epochs), settings.epochs):
-                epoch = _one_more(trainer, kept, tell)
+                epoch = _one_more(trainer, kept, listener)
                 epoch = replace(epoch, quality=validate(trainer.result))
                 epochs.append(epoch)
                 if workers.first and epoch_to_keep(epochs, settings.epochs) is epoch:
                     save_weights(trainer.result, kept)
-                # Told twice after a kill, and not never: TensorBoard purges what comes again.
-                tell(0, epoch)
+                # Log before the checkpoint: after a kill, TensorBoard purges an epoch that is logged twice.
+                draw(epoch)
+                listener.on_epoch(epoch, quality_of(batches.task))
                 if workers.first:
                     folder.write_bytes(folder.checkpoint, to_checkpoint(trainer, epochs, facts))
         workers.agree(None)
@@ -235,9 +168,10 @@ def epoch_to_keep(epochs: Sequence[Epoch], planned: int) -> Epoch:
     return max(late, key=lambda epoch: (epoch.quality or 0.0, epoch.number))
 
 
-def _one_more(trainer: Trainer, kept: Path, tell: Callable[[int, Epoch | None], None]) -> Epoch:
+def _one_more(trainer: Trainer, kept: Path, listener: TrainingListener) -> Epoch:
+    before = trainer.done * len(trainer.batches)
     try:
-        return trainer.run_epoch(lambda step: tell(step, None))
+        return trainer.run_epoch(lambda step: listener.on_step(Step(trainer.done + 1, before + step, trainer.steps)))
     except EvaluationError as error:
         left = "There is no checkpoint yet."
         if trainer.done:
@@ -251,50 +185,17 @@ def _fastest(model: nn.Module, batches: Batches, settings: TrainingSection) -> A
 
 
 @contextmanager
-def _told(
-    folder: TrainingFolder, epochs: list[Epoch], trainer: Trainer, workers: Workers
-) -> Iterator[Callable[[int, Epoch | None], None]]:
-    """Progress on the console and curves in TensorBoard, by the first process alone."""
+def _curves(folder: TrainingFolder, known: int, workers: Workers, task: Task) -> Iterator[Callable[[Epoch], None]]:
+    """Draws epochs in TensorBoard, after those known, by the first process alone."""
     if not workers.first:
-        yield lambda _step, _epoch: None
+        yield quietly
         return
-    quality = quality_of(trainer.task)
-    columns = (
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("loss {task.fields[loss]}, {task.fields[quality]}, waiting {task.fields[waiting]}"),
-        TimeRemainingColumn(),
-    )
-    steps = len(trainer.batches)
-    with (
-        Progress(*columns, console=console) as progress,
-        SummaryWriter(str(folder.tensorboard), purge_step=len(epochs) + 1) as board,
-    ):
-        bar = progress.add_task(
-            "",
-            total=trainer.steps,
-            epoch=len(epochs) + 1,
-            loss="-",
-            quality=f"{quality.name} -",
-            waiting="-",
-            completed=0,
-        )
+    with SummaryWriter(str(folder.tensorboard), purge_step=known + 1) as board:
 
-        def tell(step: int, epoch: Epoch | None) -> None:
-            if epoch is None:
-                progress.update(bar, completed=trainer.done * steps + step)
-                return
-            progress.update(
-                bar,
-                epoch=min(epoch.number + 1, trainer.settings.epochs),
-                loss=f"{epoch.loss:.4f}",
-                quality=f"{quality.name} {epoch.quality:{quality.form}}",
-                waiting=f"{epoch.waiting:.1%}",
-            )
-            values = epoch.as_record(trainer.task)
-            for name in ("loss", "learning_rate", quality.name, "waiting", "seconds"):
+        def draw(epoch: Epoch) -> None:
+            values = epoch.as_record(task)
+            for name in ("loss", "learning_rate", quality_of(task).name, "waiting", "seconds"):
                 board.add_scalar(f"training/{name}", values[name], epoch.number)
             board.flush()
 
-        yield tell
+        yield draw

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import UserError
+from prune_env.common.hooks import watching
 from prune_env.common.layers import Convolution
 from prune_env.surgery.channels import kept_channels, slice_network
 from prune_env.walk.unit import Unit
@@ -141,26 +142,16 @@ def _agree(expected: Tensor, found: Tensor | None) -> bool:
 @contextmanager
 def _zeroed(model: nn.Module, removed: Removed) -> Iterator[None]:
     """The network with the removed channels set to zero wherever a module reads them."""
+    read = {name: places for (name, side), places in removed.items() if side == "in"}
 
-    def hook(places: IntArray) -> Any:
-        def zero(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            tensor = inputs[0].clone()
-            dimension = tensor.ndim - 1 if isinstance(module, nn.Linear) else 1
-            tensor.index_fill_(dimension, torch.as_tensor(places, device=tensor.device), 0.0)
-            return (tensor, *inputs[1:])
+    def zero(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        tensor = inputs[0].clone()
+        dimension = tensor.ndim - 1 if isinstance(module, nn.Linear) else 1
+        tensor.index_fill_(dimension, torch.as_tensor(read[name], device=tensor.device), 0.0)
+        return (tensor, *inputs[1:])
 
-        return zero
-
-    handles = [
-        model.get_submodule(name).register_forward_pre_hook(hook(places))
-        for (name, side), places in removed.items()
-        if side == "in"
-    ]
-    try:
+    with watching(model, read, before=zero):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -168,22 +159,12 @@ def _recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """What each convolution and linear layer computes, by name (its last call)."""
     outputs: dict[str, Tensor] = {}
 
-    def hook(name: str) -> Any:
-        def record(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            outputs[name] = output
+    def record(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        outputs[name] = output
 
-        return record
-
-    handles = [
-        module.register_forward_hook(hook(name))
-        for name, module in model.named_modules()
-        if isinstance(module, (*Convolution, nn.Linear))
-    ]
-    try:
+    names = [name for name, module in model.named_modules() if isinstance(module, (*Convolution, nn.Linear))]
+    with watching(model, names, after=record):
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _tensors(value: Any) -> list[Tensor]:

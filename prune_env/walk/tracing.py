@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from prune_env.common.errors import ModelError, suggest
+from prune_env.common.hooks import watching
 from prune_env.common.layers import Convolution, channels_of
 from prune_env.walk.coupling import has_channels
 from prune_env.walk.unit import Unit
@@ -68,7 +69,7 @@ def observe(model: nn.Module, example_input: Tensor) -> dict[str, LayerShape]:
     """Runs the network once and notes the output size of every convolution and linear layer, in calling order."""
     shapes: dict[str, LayerShape] = {}
 
-    def note(name: str, module: nn.Module, output: Tensor) -> None:
+    def note(name: str, module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         # The first dimension counts too: the input is one image, and a network may fold positions into the batch.
         positions = output.numel() // channels_of(module, "out")
         if name in shapes:
@@ -77,19 +78,12 @@ def observe(model: nn.Module, example_input: Tensor) -> dict[str, LayerShape]:
         height, width = (*spatial[-2:], 1, 1)[:2]
         shapes[name] = LayerShape(positions, int(height), int(width))
 
-    handles = [
-        module.register_forward_hook(lambda module, _, output, name=name: note(name, module, output))
-        for name, module in model.named_modules()
-        if isinstance(module, (*Convolution, nn.Linear))
-    ]
+    names = [name for name, module in model.named_modules() if isinstance(module, (*Convolution, nn.Linear))]
     try:
-        with torch.no_grad():
+        with watching(model, names, after=note), torch.no_grad():
             model(example_input)
     except Exception as error:  # the user's own code may raise anything
         raise does_not_run(error, example_input) from error
-    finally:
-        for handle in handles:
-            handle.remove()
     if not shapes:
         raise ModelError("The network calls no convolution or linear layer, so there is nothing to prune.")
     return shapes

@@ -18,7 +18,7 @@ from agents import train_agent
 from agents.ddpg import PruningDDPG
 from prune_env import RunConfig
 from prune_env.env.observation import DYNAMIC, FEATURES, Observer
-from prune_env.report.search_comparison import Interval
+from prune_env.runs.intervals import Interval
 
 SEEDS = range(5)
 EVALUATIONS = (100, 300)

@@ -7,7 +7,7 @@ from toy import TASK, ToyResNet, WatchedSource, digits_splits
 from prune_env.common.errors import EvaluationError, UserError
 from prune_env.config.training import PretrainSection
 from prune_env.data import Splits, load_source, make_splits
-from prune_env.recover import train
+from prune_env.recover import train_network
 
 CPU = torch.device("cpu")
 
@@ -27,7 +27,7 @@ def test_the_loss_falls(splits: Splits) -> None:
     losses: list[tuple[int, float]] = []
     model = network()
     settings = PretrainSection(epochs=4, batch_size=16)
-    train(model, splits, settings, 0, CPU, TASK, lambda epoch, loss: losses.append((epoch, loss)))
+    train_network(model, splits, settings, 0, CPU, TASK, lambda epoch, loss: losses.append((epoch, loss)))
     assert [epoch for epoch, _ in losses] == [1, 2, 3, 4]
     assert losses[0][1] > losses[-1][1] * 1.5
     test = next(splits.test_batches(450))
@@ -37,7 +37,7 @@ def test_the_loss_falls(splits: Splits) -> None:
 
 def test_the_network_comes_back_ready_for_use(splits: Splits) -> None:
     model = network()
-    train(model, splits, PretrainSection(epochs=1), 0, CPU, TASK)
+    train_network(model, splits, PretrainSection(epochs=1), 0, CPU, TASK)
     assert not any(module.training for module in model.modules())
     assert all(parameter.device == CPU for parameter in model.parameters())
 
@@ -48,7 +48,7 @@ def test_no_image_of_the_reward_calibration_or_test_set_is_used() -> None:
     splits = Splits(
         source, whole.reward_indices, whole.calibration_indices, whole.train_indices[:100], whole.test_indices
     )
-    train(network(), splits, PretrainSection(epochs=2), 0, CPU, TASK)
+    train_network(network(), splits, PretrainSection(epochs=2), 0, CPU, TASK)
     assert source.loaded["test"] == []
     assert set(source.loaded["train"]) == set(whole.train_indices[:100].tolist())
 
@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(splits: Sp
     models = [network() for _ in range(3)]
     for model, seed in zip(models, (5, 5, 6), strict=True):
         torch.manual_seed(torch.seed())
-        train(model, splits, PretrainSection(epochs=1), seed, CPU, TASK)
+        train_network(model, splits, PretrainSection(epochs=1), seed, CPU, TASK)
     first, second, third = (torch.cat([p.flatten() for p in model.parameters()]) for model in models)
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
@@ -68,7 +68,7 @@ def test_a_training_that_diverges_is_stopped_with_the_setting_to_lower(splits: S
     with pytest.raises(
         EvaluationError, match=r"diverged in epoch 1, step \d+ of \d+: .*Lower learning_rate \(given 1e\+20\)"
     ):
-        train(network(), splits, settings, 0, CPU, TASK)
+        train_network(network(), splits, settings, 0, CPU, TASK)
 
 
 def test_without_images_to_train_on_it_is_refused_with_the_settings_to_change(splits: Splits) -> None:
@@ -76,4 +76,4 @@ def test_without_images_to_train_on_it_is_refused_with_the_settings_to_change(sp
         splits.source, splits.reward_indices, splits.calibration_indices, splits.train_indices[:0], splits.test_indices
     )
     with pytest.raises(UserError, match=r"pretrain\.epochs.*data\.reward_images"):
-        train(network(), empty, PretrainSection(epochs=1), 0, CPU, TASK)
+        train_network(network(), empty, PretrainSection(epochs=1), 0, CPU, TASK)

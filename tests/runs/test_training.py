@@ -19,14 +19,8 @@ from prune_env.data import Splits
 from prune_env.models import load_weights
 from prune_env.recover import Epoch, Workers, training_loss
 from prune_env.recover import trainer as trainer_module
-from prune_env.runs.training import (
-    TrainingFolder,
-    Validate,
-    resume_training,
-    start_training,
-    train_into,
-    training_images,
-)
+from prune_env.runs.training import Validate, train_into, training_images
+from prune_env.runs.training_folder import TrainingFolder, resume_training, start_training
 
 WORKERS = Workers(torch.device("cpu"))
 SETTINGS = FinetuneSection(epochs=4, batch_size=16, layout="contiguous", dtype="float32", average=0.1)

@@ -7,8 +7,10 @@ import torch
 from test_cli import cli, digits, in_one_line  # noqa: F401  (cli is a fixture)
 from toy import image_set, toy_problem, toy_resnet, toy_walk
 
+from agents import DdpgSearch, SacSearch, Td3Search
 from prune_env.data import ImageSet
 from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.search.registry import SEARCHES
 from scripts.bench_rewards import OnePass
 
 GIVEN = ["form.layout=channels_last", "form.dtype=float32", "form.folded=true", "form.batch=64"]
@@ -34,6 +36,31 @@ def test_an_episode_is_more_than_its_evaluation_and_that_more_than_its_forward_p
     assert {"limit_s", "evaluation_over_limit", "episode_over_limit", "step_us", "slice_ms", "rss_growth_mb"} <= set(
         found
     )
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3", "sac"])
+def test_the_episodes_are_those_of_the_configured_agent(cli, monkeypatch, name):  # noqa: F811
+    made = []
+
+    def noted(make):
+        return lambda learner, *given: made.append(type(learner)) or make(learner, *given)
+
+    for search in (DdpgSearch, Td3Search, SacSearch):
+        monkeypatch.setattr(search, "_make", noted(search._make))
+    given = digits(*GIVEN, f"agent.name={name}")
+    code, out, err = cli("bench", "episode", *given, "--rounds", 1, "--episodes", 0, "--json")
+    assert code == 0, err
+    assert json.loads(out)["agent"] == name
+    assert made == [SEARCHES.find(name)]
+
+
+@pytest.mark.parametrize("name", ["uniform", "cma", "ppo"])
+def test_a_search_that_does_not_learn_after_each_episode_is_refused(cli, name):  # noqa: F811
+    code, out, err = cli("bench", "episode", *digits(*GIVEN, f"agent.name={name}"))
+    assert (code, out) == (2, "")
+    said = in_one_line(err)
+    assert f"agent.name: {name} given" in said
+    assert "allowed are ddpg, td3, sac. Give agent.name=ddpg." in said
 
 
 def test_an_episode_is_told_in_words(cli):  # noqa: F811

@@ -345,7 +345,7 @@ def test_a_reward_that_is_not_finite_stops_the_search_and_keeps_what_was_found(c
     assert Path("run/evaluations.jsonl").read_text().count("\n") == 17
 
 
-@pytest.mark.parametrize("name", ["inspect", "train", "replay", "evaluate", "report"])
+@pytest.mark.parametrize("name", ["inspect_walk", "train", "replay", "evaluate", "report"])
 def test_each_command_also_runs_as_a_file(name):
     command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

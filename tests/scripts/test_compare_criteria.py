@@ -13,8 +13,8 @@ from prune_env.common.errors import ConfigError, RunError
 from prune_env.common.files import read_records
 from prune_env.criteria import known_criteria
 from prune_env.models import save_weights
-from scripts.compare import compare
-from scripts.criteria import MEASURES, names_of
+from prune_env.runs.criterion_comparison import MEASURES
+from scripts.compare import compare, criteria_of
 
 NAMES = ["l1", "random", "consumer_error"]
 
@@ -113,9 +113,9 @@ def test_the_table_has_every_criterion_and_measure(
 
 
 def test_names_are_checked() -> None:
-    assert names_of("l1, l2,l1") == ["l1", "l2"]
-    assert names_of("all") == known_criteria()
+    assert criteria_of("l1, l2,l1") == ["l1", "l2"]
+    assert criteria_of("all") == known_criteria()
     with pytest.raises(ConfigError, match="did you mean 'taylor'"):
-        names_of("taylr")
+        criteria_of("taylr")
     with pytest.raises(ConfigError, match="--criteria: none given"):
-        names_of(" , ")
+        criteria_of(" , ")

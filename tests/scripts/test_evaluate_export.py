@@ -107,7 +107,7 @@ def test_evaluate_refuses_the_fine_tuning_of_another_plan(run: RunDirectory) -> 
 
 def test_where_macs_fell_and_latency_did_not_it_is_said(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     from prune_env.common.latency import Latency
-    from prune_env.report.network_table import NetworkRow
+    from prune_env.runs.networks import NetworkRow
 
     def row(name: str, macs: int, seconds: float | None) -> NetworkRow:
         latency = None if seconds is None else Latency(seconds, seconds, seconds)

@@ -14,8 +14,8 @@ from toy import digits_config, trained_digits
 from prune_env.common.errors import RunError
 from prune_env.common.files import read_records
 from prune_env.models import save_weights
+from prune_env.runs.fidelity import summarise
 from scripts.compare import compare
-from scripts.fidelity import summarise
 
 PLANS = 4
 

@@ -29,7 +29,8 @@ from prune_env.evaluation.measuring import measure
 from prune_env.models import build_model, load_weights
 from prune_env.recover import Epoch, Trainer
 from prune_env.runs.directory import RunDirectory
-from prune_env.runs.training import TrainingFolder, epoch_to_keep, train_into, training_images
+from prune_env.runs.training import epoch_to_keep, train_into, training_images
+from prune_env.runs.training_folder import TrainingFolder
 from scripts.finetune import finetune
 
 CHILDREN = multiprocessing.get_context("forkserver")
@@ -221,7 +222,7 @@ def test_the_dense_network_is_the_teacher_where_one_is_asked_for(
         taught.append(given[-1])
         raise LookedError
 
-    monkeypatch.setattr("scripts.finetune.train_into", look)
+    monkeypatch.setattr("prune_env.runs.finetuning.train_into", look)
     with pytest.raises(LookedError):
         finetune(run.root, [f"finetune.distillation={weight}"], name=tmp_path.name)
     dense = build_model("digits_resnet", 10, 1)
@@ -259,9 +260,9 @@ def test_no_image_of_the_reward_or_the_test_set_is_trained_on(
         noted(train_into)(*given, **named)
         raise LookedError
 
-    monkeypatch.setattr("scripts.finetune.load_splits", watched)
-    monkeypatch.setattr("scripts.finetune.training_images", noted(training_images))
-    monkeypatch.setattr("scripts.finetune.train_into", train)
+    monkeypatch.setattr("prune_env.runs.finetuning.load_splits", watched)
+    monkeypatch.setattr("prune_env.runs.finetuning.training_images", noted(training_images))
+    monkeypatch.setattr("prune_env.runs.finetuning.train_into", train)
     with pytest.raises(LookedError):
         finetune(run.root, ["finetune.epochs=1"], name=tmp_path.name)
     assert during["test"] == []

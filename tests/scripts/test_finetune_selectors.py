@@ -31,7 +31,8 @@ from prune_env.granularity.group.selectors import RAMP
 from prune_env.models import build_model, load_weights
 from prune_env.recover import Epoch, Trainer
 from prune_env.runs.directory import RunDirectory
-from prune_env.runs.training import TrainingFolder, epoch_to_keep
+from prune_env.runs.training import epoch_to_keep
+from prune_env.runs.training_folder import TrainingFolder
 from scripts.evaluate import evaluate
 from scripts.export import Target, export
 from scripts.finetune import finetune

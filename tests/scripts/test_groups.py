@@ -20,13 +20,17 @@ from toy import digits_config, trained_digits
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget import Budget
 from prune_env.common.errors import PlanError, RunError
+from prune_env.env.loading import load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.granularity.group import Group, groups_of
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.pruning_rate import RatePlanBuilder
 from prune_env.models import save_weights
+from prune_env.report.board import watch_on_board
 from prune_env.runs.directory import RunDirectory
-from prune_env.runs.searching import prepare, search_into, settings_of, start_run
+from prune_env.runs.searching import SearchRun, search_into
+from prune_env.runs.settings import settings_of
+from prune_env.runs.starting import load_problem, start_run
 from prune_env.search.policy import load_policy
 from scripts.inspect_walk import inspect_walk
 from scripts.replay import replay
@@ -74,7 +78,7 @@ def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str,
 def problem(runs: Mapping[str, RunDirectory]) -> PruningProblem:
     """What the runs have searched; an action's meaning is not the problem's."""
     run = runs["share"]
-    return prepare(settings_of(run), run)[1]
+    return load_problem(settings_of(run), run)[1]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,7 @@ def interrupted(run: RunDirectory, root: Path, lines: int) -> RunDirectory:
 
 def search_on(run: RunDirectory, problem: PruningProblem, settings: RunConfig) -> RunDirectory:
     """Begins or goes on with a search; neither report nor latency, which take most of a small run's time."""
-    search_into(run, problem.again(), settings, lambda _: None, lambda _: None)
+    search_into(SearchRun(run, settings, load_splits(settings), problem.again()), watch_on_board)
     return run
 
 
@@ -171,7 +175,7 @@ def test_the_table_has_a_time_for_every_count_and_a_reason_for_what_stays_whole(
 @pytest.mark.parametrize("action", ACTIONS)
 def test_with_only_faster_groups_no_other_count_is_allowed_or_used(config: Path, tmp_path: Path, action: str) -> None:
     settings = RunConfig.load(config, [GROUPED, "granularity.only_faster=true", f"granularity.action={action}"])
-    _, problem = prepare(settings)
+    _, problem = load_problem(settings)
     measured = problem.granularity.measurements()
     assert measured is not None
     assert set(map(tuple, measured["allowed"].values())) == {(1, 4)}
@@ -319,7 +323,7 @@ def test_a_run_that_is_taken_up_goes_by_the_times_that_it_has_measured(
 
     settings = RunConfig.load(config, [GROUPED, "granularity.only_faster=true"])
     monkeypatch.setattr("prune_env.granularity.group.granularity.time_groups", times_of)
-    splits, problem = prepare(settings)
+    splits, problem = load_problem(settings)
     whole = search_on(start_run(tmp_path / "whole", settings, splits, problem), problem, settings)
     monkeypatch.setattr("prune_env.granularity.group.granularity.time_groups", refuse)
     run = interrupted(whole, tmp_path / "run", 7)
@@ -477,7 +481,7 @@ def test_a_policy_is_refused_under_other_limits_before_the_task_is_made(
     override: str,
     known: str,
 ) -> None:
-    monkeypatch.setattr("scripts.replay.build_problem", None)
+    monkeypatch.setattr("prune_env.runs.replaying.build_problem", None)
     said = refused("replay", runs[action].policy, config, GROUPED, override)
     setting, given = override.split("=")
     assert f"{setting}: {given} given, but the policy was trained with {known}" in said

@@ -15,7 +15,7 @@ from prune_env.env.loading import load_splits
 from prune_env.evaluation.measuring import measure
 from prune_env.models import build_model
 from prune_env.recover import Epoch, Trainer, Workers
-from prune_env.runs.training import TrainingFolder
+from prune_env.runs.training_folder import TrainingFolder
 from scripts.pretrain import pretrain
 
 SETTINGS = (
@@ -123,7 +123,7 @@ def test_what_is_no_training_is_refused(tmp_path: Path, refused: Refused) -> Non
 def test_a_batch_that_cannot_be_made_is_refused_before_a_folder_is(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scripts.pretrain.AcceleratedWorkers", lambda _: _many())
+    monkeypatch.setattr("prune_env.runs.pretraining.AcceleratedWorkers", lambda _: _many())
     with pytest.raises(ConfigError, match=r"batch_size: 64 given, which 7 processes cannot share evenly"):
         pretrain(config, [f"run.directory={tmp_path / 'training'}"])
     assert not (tmp_path / "training").exists()

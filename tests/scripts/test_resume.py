@@ -19,10 +19,13 @@ from toy import digits_config, trained_digits
 from prune_env import RunConfig
 from prune_env.common.errors import RunError
 from prune_env.criteria import CRITERIA
+from prune_env.env.loading import load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.models import save_weights
+from prune_env.report.board import watch_on_board
 from prune_env.runs.directory import RunDirectory
-from prune_env.runs.searching import prepare, search_into
+from prune_env.runs.searching import SearchRun, search_into
+from prune_env.runs.starting import load_problem
 from prune_env.search.registry import SEARCHES
 from scripts.train import train
 
@@ -271,7 +274,7 @@ def test_a_config_and_a_run_to_take_up_exclude_each_other(
 ) -> None:
     recorded = lines_of(interrupted)
     said = refused("train", config, "--resume", interrupted.root)
-    assert "--resume RUN to take one up with its own settings; both were given" in said
+    assert "--resume RUN to go on with one by its own settings; both were given" in said
     assert lines_of(interrupted) == recorded
 
 
@@ -334,7 +337,7 @@ def test_splits_that_are_missing_are_told_by_their_name(interrupted: RunDirector
 
 
 def searched(run: RunDirectory, problem: PruningProblem, settings: RunConfig) -> RunDirectory:
-    search_into(run, problem, settings, lambda _: None, lambda _: None)
+    search_into(SearchRun(run, settings, load_splits(settings), problem), watch_on_board)
     return run
 
 
@@ -347,7 +350,7 @@ def half_of(run: RunDirectory, root: Path) -> RunDirectory:
 
 @pytest.fixture(scope="module")
 def problem(config: Path) -> PruningProblem:
-    return prepare(RunConfig.load(config))[1]
+    return load_problem(RunConfig.load(config))[1]
 
 
 @pytest.mark.parametrize("name", SEARCHES.names())
@@ -366,12 +369,12 @@ def test_every_search_is_taken_up_where_it_was(
 
 def test_a_search_whose_plans_race_is_taken_up_where_it_was(config: Path, tmp_path: Path) -> None:
     settings = RunConfig.load(config, ["search.racing=true", "form.batch=8"])
-    whole = searched(RunDirectory.create(tmp_path / "whole"), prepare(settings)[1], settings)
+    whole = searched(RunDirectory.create(tmp_path / "whole"), load_problem(settings)[1], settings)
     given_up = [row["images"] is not None for row in whole.evaluations()]
     middle = len(given_up) // 2
     assert any(given_up[:middle])
     assert any(given_up[middle:])
-    taken_up = searched(half_of(whole, tmp_path / "half"), prepare(settings)[1], settings)
+    taken_up = searched(half_of(whole, tmp_path / "half"), load_problem(settings)[1], settings)
     assert evaluations_of(taken_up) == evaluations_of(whole)
     assert taken_up.plan.read_bytes() == whole.plan.read_bytes()
     assert taken_up.policy.read_bytes() == whole.policy.read_bytes()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prune_env.common.hooks import watching
 from prune_env.common.latency import measure_latency
 from prune_env.common.modes import in_eval_mode
 from prune_env.granularity.group.gathered import GatheredConv2d, possible_groups
@@ -75,16 +76,10 @@ def _in_groups(convolution: nn.Conv2d, count: int) -> nn.Module:
 def _inputs(network: nn.Module, names: list[str], images: Tensor) -> dict[str, Tensor]:
     """What each convolution reads of a batch."""
     found: dict[str, Tensor] = {}
-    handles = [
-        network.get_submodule(name).register_forward_pre_hook(
-            lambda _module, inputs, name=name: found.__setitem__(name, inputs[0])
-        )
-        for name in names
-    ]
-    try:
-        with in_eval_mode(network), torch.inference_mode():
-            network(images.to(next(network.parameters()).device))
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def keep(name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found[name] = inputs[0]
+
+    with in_eval_mode(network), watching(network, names, before=keep), torch.inference_mode():
+        network(images.to(next(network.parameters()).device))
     return {name: tensor.to(images.device) for name, tensor in found.items()}

@@ -1,44 +1,50 @@
-"""`prune-env compare --fidelity`: whether plans that the reward likes are those that fine-tuning makes good."""
+"""The reward's fidelity: whether plans that the reward likes are those that fine-tuning makes good."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE
-from rich.table import Table
 from scipy.stats import spearmanr
 
 from prune_env.common.errors import RunError
 from prune_env.common.files import append_record, read_records
 from prune_env.config import RunConfig
 from prune_env.data import Splits
-from prune_env.env.loading import device_of
+from prune_env.env.loading import check_names, device_of
 from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.measuring import measure
-from prune_env.recover import train
-from prune_env.report.network_table import test_batches
+from prune_env.recover import train_network
 from prune_env.runs.directory import RunDirectory
-from prune_env.runs.searching import check_same_start, differing_settings, prepare, settings_of, start_run
-from scripts.common import console, print_json, results
+from prune_env.runs.networks import test_batches
+from prune_env.runs.settings import differing_settings, settings_of
+from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
 
 RESAMPLES = 1_000
 """Bootstrap samples of the plans."""
 
 
-def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
+def measure_fidelity(settings: RunConfig, folder: Path, on_progress: OnProgress = quietly) -> dict[str, Any]:
     """Fine-tunes random plans briefly and holds their accuracy against their reward; goes on where it was.
 
     Args:
-        folder: Where the plans' records are kept.
-        settings: The run's settings; ``fidelity`` says how many plans and how long they are trained.
-        as_json: Whether to print JSON.
+        settings: The settings; ``fidelity`` says how many plans and how long they are trained.
+        folder: A run directory in which the plans' records are kept; made where it is missing.
+        on_progress: Hears in words what is going on.
+
+    Returns:
+        The network's name, and what `summarise` gives.
+
+    Raises:
+        RunError: If the folder holds plans of other settings.
     """
+    check_names(settings)
     run = RunDirectory(folder)
     started = run.config.is_file()
     if started and differing_settings(RunConfig.load(run.config), settings):
         raise RunError(f"{str(folder)!r} holds plans of other settings: give another folder by run.directory=...")
-    splits, problem = prepare(settings_of(run), run) if started else prepare(settings)
+    splits, problem = load_problem(settings_of(run) if started else settings, run if started else None, on_progress)
     problem.racing = False  # what is given up has no accuracy to compare
     if started:
         check_same_start(run, splits, problem)
@@ -46,7 +52,7 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
         run = start_run(folder, settings, splits, problem)
     place = folder / "fidelity.jsonl"
     generator = np.random.default_rng(settings.seed)
-    with run.held(), console.status("") as status:
+    with run.held():
         known = read_records(place)
         for number in range(settings.fidelity.plans):
             # Of different spread, so that there are good plans and bad ones.
@@ -57,13 +63,9 @@ def measure_fidelity(folder: Path, settings: RunConfig, as_json: bool) -> None:
                     "by run.directory=..."
                 )
             if number >= len(known):
-                status.update(f"plan {number + 1} of {settings.fidelity.plans}: rewarding and fine-tuning it")
+                on_progress(f"plan {number + 1} of {settings.fidelity.plans}: rewarding and fine-tuning it")
                 append_record(place, _tuned(problem, splits, settings, widths.tolist()))
-    record = {"model": settings.model.name, **summarise(read_records(place))}
-    if as_json:
-        print_json(record)
-    else:
-        results.print(_table(record))
+    return {"model": settings.model.name, **summarise(read_records(place))}
 
 
 def _tuned(problem: PruningProblem, splits: Splits, settings: RunConfig, widths: list[int]) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def _tuned(problem: PruningProblem, splits: Splits, settings: RunConfig, widths:
     trial = problem.attempt(np.array(widths), "fidelity")
     network = problem.evaluator.pruned(trial.plan)
     few = replace(splits, train_indices=splits.train_indices[: settings.fidelity.images])
-    train(network, few, settings.fidelity, settings.seed, device_of(settings), problem.evaluator.task)
+    train_network(network, few, settings.fidelity, settings.seed, device_of(settings), problem.evaluator.task)
     network.to(problem.evaluator.device)
     return {
         "widths": widths,
@@ -81,7 +83,7 @@ def _tuned(problem: PruningProblem, splits: Splits, settings: RunConfig, widths:
     }
 
 
-def summarise(plans: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(plans: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Spearman's rank correlation between reward and accuracy after fine-tuning, with its bootstrap interval.
 
     Args:
@@ -114,22 +116,3 @@ def summarise(plans: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _vary(*values: Any) -> bool:
     return all(len(set(one.tolist())) > 1 for one in values)
-
-
-def _table(record: dict[str, Any]) -> Table:
-    title = f"{record['model']}: {record['plans']} random plans at the budget, rewarded and then fine-tuned"
-    table = Table(box=SIMPLE, title=title, title_justify="left", show_header=False)
-    table.add_column("what")
-    table.add_column("value", justify="right")
-    correlation = "all plans came to the same"
-    if record["spearman"] is not None:
-        correlation = f"{record['spearman']:.3f} ({record['ci_low']:.3f} to {record['ci_high']:.3f})"
-    table.add_row("rank correlation of reward and accuracy after fine-tuning (95 % interval)", correlation)
-    for key, words in (
-        ("accuracy", "mean accuracy on the reward set right after the cut, recalibrated"),
-        ("tuned", "mean accuracy on the test set after fine-tuning"),
-        ("best_by_reward_tuned", "the plan with the best reward, fine-tuned"),
-        ("best_tuned", "the best plan fine-tuned"),
-    ):
-        table.add_row(words, f"{record[key]:.2%}")
-    return table

@@ -1,0 +1,45 @@
+"""Hooks on the modules of a network for as long as a block runs."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+Before = Callable[[str, nn.Module, tuple[Any, ...]], Any]
+"""Called with a module's name, the module and its inputs; what it returns, unless None, replaces the inputs."""
+
+After = Callable[[str, nn.Module, tuple[Any, ...], Any], Any]
+"""Called with a module's name, the module, its inputs and its output; what it returns, unless None, replaces that."""
+
+
+@contextmanager
+def watching(
+    model: nn.Module, names: Iterable[str], before: Before | None = None, after: After | None = None
+) -> Iterator[None]:
+    """Shows every call of some modules of a network; the hooks are gone at the end of the block, also after an error.
+
+    Args:
+        model: The network.
+        names: Dotted names of its modules.
+        before: Called before each call.
+        after: Called after each call.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+        >>> with watching(model, ["0"], after=lambda name, module, inputs, output: print(name, tuple(output.shape))):
+        ...     _ = model(torch.ones(1, 2))
+        0 (1, 3)
+        >>> _ = model(torch.ones(1, 2))
+    """
+    with ExitStack() as hooks:
+        for name in names:
+            module = model.get_submodule(name)
+            # A handle is a context manager that removes its hook.
+            if before is not None:
+                hooks.enter_context(module.register_forward_pre_hook(partial(before, name)))
+            if after is not None:
+                hooks.enter_context(module.register_forward_hook(partial(after, name)))
+        yield

@@ -1,0 +1,149 @@
+"""The dry run: what of a network can be cut, as plain data and as tables."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from prune_env.env.problem import PruningProblem
+from prune_env.granularity import TextTable
+from prune_env.protection.sensitivity import LayerEvidence
+from prune_env.walk.unit import Unit
+
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
+    """What can be cut, what it costs, what is protected, and how long an episode takes, as plain data.
+
+    Args:
+        problem: The problem; the uniform plan is tried once, to time an episode.
+    """
+    seconds = problem.attempt(problem.budget.uniform(), "uniform").seconds
+    walk, budget = problem.walk, problem.budget
+    free = {unit.name: number for number, unit in enumerate(budget.units)}
+    evidence = problem.report.by_unit() if problem.report else {}
+
+    def removable(unit: Unit) -> float:
+        if unit.name not in free:
+            return 0.0
+        widths = budget.channels.copy()
+        widths[free[unit.name]] = budget.least[free[unit.name]]
+        return 1.0 - budget.form.cost(widths) / budget.dense
+
+    units = [
+        {
+            "name": unit.name,
+            "channels": unit.channels,
+            "members": [{"module": member.module, "side": member.side} for member in unit.members],
+            "removable_share": removable(unit),
+            "low_rank_share": evidence[unit.name].low_rank_share if unit.name in evidence else None,
+            "protected": unit.protected,
+        }
+        for unit in walk.units
+    ]
+    return {
+        "dense": {"macs": walk.macs(), "params": walk.params(), "accuracy": problem.baseline.accuracy},
+        "units": units,
+        "layers": [] if problem.report is None else problem.report.as_record()["layers"],
+        "reach": {"macs": walk.reach("macs"), "params": walk.reach("params")},
+        "budget": {
+            "metric": budget.metric,
+            "keep": budget.keep,
+            "reachable": list(problem.granularity.reachable(budget)),
+        },
+        "latency": None if problem.latency is None else problem.latency.as_record(),
+        "granularity": {"name": problem.granularity.settings.name, "measured": problem.granularity.measurements()},
+        "idle": list(walk.idle),
+        "seconds_per_episode": seconds,
+    }
+
+
+def render_units(problem: PruningProblem, record: dict[str, Any]) -> Iterator[Table]:
+    """The units, and the feature-map ranks where they were looked for.
+
+    Args:
+        problem: The problem.
+        record: What `inspect_problem` gave.
+    """
+    yield _units_table(problem, record)
+    if problem.report is not None and problem.report.layers:
+        yield _ranks_table(problem)
+
+
+def render_granularity(problem: PruningProblem, batch: int) -> Iterator[Table]:
+    """The granularity's own tables; times are of a batch of so many images."""
+    for texts in problem.granularity.tables(batch):
+        yield _table_of(texts)
+
+
+def _units_table(problem: PruningProblem, record: dict[str, Any]) -> Table:
+    table = Table(title="units, in forward order")
+    table.add_column("unit", no_wrap=True)
+    table.add_column("channels", justify="right")
+    table.add_column("coupled with -> read by")
+    table.add_column(f"removable {problem.budget.metric}", justify="right")
+    table.add_column("low-rank maps", justify="right")
+    table.add_column("protected")
+    for unit, row in zip(problem.walk.units, record["units"], strict=True):
+        share = row["low_rank_share"]
+        table.add_row(
+            unit.name,
+            str(unit.channels),
+            _coupling(unit),
+            f"{row['removable_share']:.1%}" if unit.free else "-",
+            "-" if share is None else f"{share:.0%}",
+            unit.protected or "",
+        )
+    return table
+
+
+def _table_of(texts: TextTable) -> Table:
+    """A granularity's own table."""
+    table = Table(title=texts.words)
+    for number, heading in enumerate(texts.headings):
+        table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=number < 2)
+    for row in texts.rows:
+        table.add_row(*row)
+    return table
+
+
+def _coupling(unit: Unit) -> str:
+    """The modules that write the unit's channels, and those that read them."""
+    writers = dict.fromkeys(member.module for member in unit.members if member.side == "out")
+    readers = dict.fromkeys(member.module for member in unit.members if member.side == "in")
+    return f"{_listed(list(writers)[1:])} -> {_listed(list(readers))}"
+
+
+def _listed(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _ranks_table(problem: PruningProblem) -> Table:
+    assert problem.report is not None
+    report = problem.report
+    table = Table(
+        title=f"feature-map ranks; a map is low-rank below {report.rank_threshold:.0%} of full rank, "
+        f"a layer sensitive above {report.layer_threshold:.0%} low-rank maps"
+    )
+    for heading in ("layer", "map", "low-rank maps", "mean rank", "histogram 0 to 1", ""):
+        table.add_column(heading, justify="left" if heading in ("layer", "") else "right", no_wrap=True)
+    for evidence in report.layers:
+        sensitive = "sensitive" if evidence.low_rank_share > report.layer_threshold else ""
+        table.add_row(
+            evidence.layer,
+            f"{evidence.height} x {evidence.width}",
+            f"{evidence.low_rank_share:.0%}",
+            f"{evidence.mean_rank:.2f}",
+            _bars(evidence),
+            sensitive,
+        )
+    return table
+
+
+def _bars(evidence: LayerEvidence) -> str:
+    counts = np.array(evidence.histogram, dtype=float)
+    levels = np.ceil(counts / max(1.0, counts.max()) * (len(BARS) - 1)).astype(int)
+    return "".join(BARS[level] for level in levels)

@@ -1,0 +1,180 @@
+"""Criteria side by side: a network cut to the uniform widths by every criterion, and what is left of its accuracy."""
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from prune_env.common.errors import ConfigError, RunError, UserError
+from prune_env.common.files import append_record, atomic_write, read_records, to_json
+from prune_env.config import RunConfig
+from prune_env.criteria import score_channels
+from prune_env.data import Splits
+from prune_env.env.builders import make_repair
+from prune_env.env.loading import check_names, device_of
+from prune_env.env.problem import PruningProblem
+from prune_env.plan import PruningPlan
+from prune_env.recover import train_network
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.settings import differing_settings, settings_of
+from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
+from prune_env.surgery import Repair
+
+Record = dict[str, Any]
+
+MEASURES = ("cut", "recalibrated", "merged", "repaired", "tuned")
+"""Accuracies of a cut network on the reward set, in the order in which a network comes by them."""
+
+
+@dataclass
+class CriterionComparison:
+    """What is left of a network by every criterion.
+
+    Attributes:
+        model: The network's name.
+        metric: What the budget counts.
+        keep: The share of the dense cost that may remain, in (0, 1].
+        spent: The share that the uniform widths take.
+        dense: The dense network's accuracy on the reward set, of each seed.
+        records: What each criterion came to, seed by seed.
+        left_out: Why a criterion refused the network, by its name.
+        peak_memory_gb: The most memory that the process has held.
+    """
+
+    model: str
+    metric: str
+    keep: float
+    spent: float = 0.0
+    dense: list[float] = field(default_factory=list)
+    records: dict[str, list[Record]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    peak_memory_gb: float = 0.0
+
+    def as_record(self) -> Record:
+        """The comparison as plain data, as ``criteria.json`` holds it."""
+        return {
+            "model": self.model,
+            "budget": {"metric": self.metric, "keep": self.keep, "spent": self.spent},
+            "dense": sum(self.dense) / len(self.dense),
+            "criteria": {name: _summary(rows) for name, rows in self.records.items() if rows},
+            "peak_memory_gb": self.peak_memory_gb,
+        }
+
+
+def compare_criteria(
+    settings: RunConfig, folder: Path, names: Sequence[str], seeds: int, on_progress: OnProgress = quietly
+) -> CriterionComparison:
+    """Cuts a network to the uniform widths by every criterion, and measures what is left; goes on where it was.
+
+    Args:
+        settings: The settings; ``fidelity`` says how the cut networks are fine-tuned.
+        folder: Where the records are kept, in a run directory for each seed; gets ``criteria.json``.
+        names: Criteria. One that refuses the network is left out.
+        seeds: How many seeds, from the configuration's on; a seed also draws the images.
+        on_progress: Hears in words what is going on.
+
+    Raises:
+        ConfigError: If every criterion refuses the network.
+        RunError: If the folder holds criteria of other settings.
+    """
+    check_names(settings)
+    found = CriterionComparison(settings.model.name, settings.budget.metric, settings.budget.keep)
+    found.records = {name: [] for name in names}
+    for seed in range(settings.seed, settings.seed + seeds):
+        # A problem needs scores, which are not looked at here: those that cost nothing.
+        section = settings.criterion.model_copy(update={"name": "l1"})
+        seeded = settings.model_copy(update={"seed": seed, "criterion": section})
+        _measure_seed(found, RunDirectory(folder / f"seed-{seed}"), seeded, on_progress)
+    if not any(found.records.values()):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left_out.items())
+        raise ConfigError(f"--criteria: every criterion given was left out ({reasons}). Give another.")
+    found.peak_memory_gb = peak_memory_gb()
+    atomic_write(folder / "criteria.json", to_json(found.as_record()).encode())
+    return found
+
+
+def _measure_seed(found: CriterionComparison, run: RunDirectory, settings: RunConfig, on_progress: OnProgress) -> None:
+    """Adds the records of one seed, those that are missing measured now, and the dense accuracy."""
+    started = run.config.is_file()
+    if started and differing_settings(_nameless(RunConfig.load(run.config)), _nameless(settings)):
+        raise RunError(f"{str(run.root)!r} holds criteria of other settings: give another folder by run.directory=...")
+    splits, problem = load_problem(settings_of(run) if started else settings, run if started else None, on_progress)
+    if started:
+        check_same_start(run, splits, problem)
+    else:
+        run = start_run(run.root, settings, splits, problem)
+    file = run.root / "criteria.jsonl"
+    missing = [name for name in found.records if name not in {record["criterion"] for record in read_records(file)}]
+    with run.held():
+        on_progress("measuring what layers read, for the repair")
+        bench = _Bench(settings, splits, problem) if missing else None
+        for name in missing:
+            on_progress(f"seed {settings.seed}, {name}")
+            try:
+                assert bench is not None
+                append_record(file, bench.measure(name))
+            except UserError as error:
+                found.left_out[name] = str(error)
+    records = read_records(file)
+    for name, rows in found.records.items():
+        rows += [record for record in records if record["criterion"] == name]
+    found.dense.append(problem.evaluator.measure(problem.evaluator.pruned(problem.walk.plan({}))))
+    found.spent = problem.budget.form.cost(problem.budget.uniform()) / problem.budget.dense
+
+
+def peak_memory_gb() -> float:
+    """The most memory that this process has held, in GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+class _Bench:
+    """Measures one criterion after the other on one problem."""
+
+    def __init__(self, settings: RunConfig, splits: Splits, problem: PruningProblem) -> None:
+        self.settings = settings
+        self.splits = splits
+        self.problem = problem
+        self.widths = problem.budget.names(problem.budget.uniform())
+        self.merging, self.fitting = (self._repair(name) for name in ("merge", "least_squares"))
+
+    def _repair(self, name: str) -> Repair | None:
+        section = self.settings.repair.model_copy(update={"name": name})
+        return make_repair(self.settings.model_copy(update={"repair": section}), self.splits, self.problem.walk)
+
+    def measure(self, name: str) -> Record:
+        """Scores, cuts, recalibrates, repairs and fine-tunes."""
+        started = time.perf_counter()
+        # A context of its own: folding the network is part of what a criterion costs.
+        scores = score_channels(name, replace(self.problem.context))
+        seconds = time.perf_counter() - started
+        return {"criterion": name, "seconds": seconds, **self._accuracies(self.problem.walk.plan(self.widths, scores))}
+
+    def _accuracies(self, plan: PruningPlan) -> dict[str, float]:
+        evaluator = self.problem.evaluator
+        network = evaluator.repaired(plan, None)
+        found = {
+            "cut": evaluator.measure(plan.apply(self.problem.walk.model).to(evaluator.device)),
+            "recalibrated": evaluator.measure(network),
+            "merged": evaluator.measure(evaluator.repaired(plan, self.merging)),
+            "repaired": evaluator.measure(evaluator.repaired(plan, self.fitting)),
+        }
+        few = replace(self.splits, train_indices=self.splits.train_indices[: self.settings.fidelity.images])
+        train_network(
+            network, few, self.settings.fidelity, self.settings.seed, device_of(self.settings), evaluator.task
+        )
+        return {**found, "tuned": evaluator.measure(network.to(evaluator.device))}
+
+
+def _nameless(settings: RunConfig) -> RunConfig:
+    """The settings that all records of a folder have in common: whatever the criterion."""
+    criterion = settings.criterion.model_copy(update={"name": ""})
+    return settings.model_copy(update={"criterion": criterion})
+
+
+def _summary(rows: Sequence[Record]) -> Record:
+    means = {key: sum(row[key] for row in rows) / len(rows) for key in (*MEASURES, "seconds")}
+    return {**means, "seeds": [{key: row[key] for key in MEASURES} for row in rows]}

@@ -1,0 +1,108 @@
+"""A finished run's networks, measured again: as cut, recalibrated, and fine-tuned where it was."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from prune_env.common.errors import RunError
+from prune_env.config import RunConfig
+from prune_env.data import Splits
+from prune_env.env.fitting import fit_plan, rival_plans
+from prune_env.env.loading import load_model, load_splits
+from prune_env.evaluation.evaluator import Evaluator
+from prune_env.models import load_weights
+from prune_env.plan import PruningPlan
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.finetuning import FOLDER
+from prune_env.runs.networks import NetworkRow, compare_networks
+from prune_env.runs.starting import OnProgress, quietly
+from prune_env.runs.training_folder import TrainingFolder
+
+
+@dataclass(frozen=True)
+class RunNetworks:
+    """The networks of a run.
+
+    Attributes:
+        splits: The data.
+        evaluator: An evaluator of the dense network.
+        plan: The run's plan, with its costs.
+        stages: The network as it was ``cut``, ``recalibrated`` (and repaired), and ``fine-tuned`` where it was; each
+            with its plan.
+    """
+
+    splits: Splits
+    evaluator: Evaluator
+    plan: PruningPlan
+    stages: dict[str, tuple[nn.Module, PruningPlan]]
+
+
+def load_networks(run: RunDirectory, settings: RunConfig, name: str | None = None) -> RunNetworks:
+    """Loads the networks of a run.
+
+    Args:
+        run: The run.
+        settings: Its settings.
+        name: The folder of its fine-tuning; None for the usual one, where there is one.
+
+    Raises:
+        PlanError: If the plan does not fit the network.
+        RunError: If there is no such fine-tuning, it is not finished, or it is of another plan.
+        WeightsError: If its weights do not fit.
+    """
+    plan = PruningPlan.load(run.plan)
+    splits = load_splits(settings)
+    evaluator, plan = fit_plan(plan, settings, splits, load_model(settings, splits, accept=plan.apply))
+    return RunNetworks(splits, evaluator, plan, _stages(run, name, evaluator, plan))
+
+
+def evaluate_run(
+    run: RunDirectory,
+    settings: RunConfig,
+    name: str | None = None,
+    batch: int | None = None,
+    on_progress: OnProgress = quietly,
+) -> list[NetworkRow]:
+    """Measures a run's network again: reward set, test set, costs, size and latency.
+
+    Args:
+        run: The run.
+        settings: Its settings.
+        name: As `load_networks`.
+        batch: Images in the batch that is timed; ``budget.batch`` where it is None.
+        on_progress: Hears in words what is going on.
+
+    Returns:
+        Dense, uniform at the plan's cost where there is one, as cut, recalibrated, and fine-tuned if it was.
+
+    Raises:
+        UserError: As `load_networks`.
+    """
+    on_progress("building the network and tracing it")
+    found = load_networks(run, settings, name)
+    evaluator = found.evaluator
+    plans = rival_plans(evaluator, found.splits, settings, found.plan)
+    networks = {key: (evaluator.pruned(one), one.costs) for key, one in plans.items()}
+    networks |= {key: (one, own.costs) for key, (one, own) in found.stages.items()}
+    on_progress("measuring")
+    return compare_networks(evaluator, found.splits, networks, batch or settings.budget.batch)
+
+
+def _stages(
+    run: RunDirectory, name: str | None, evaluator: Evaluator, plan: PruningPlan
+) -> dict[str, tuple[nn.Module, PruningPlan]]:
+    found = {"cut": (plan.apply(evaluator.walk.model), plan), "recalibrated": (evaluator.pruned(plan), plan)}
+    tuned = TrainingFolder(run.root / (name or FOLDER))
+    if name is not None or tuned.root.is_dir():
+        if not tuned.summary.is_file():
+            raise RunError(
+                f"{str(tuned.root)!r} holds no finished fine-tuning: `prune-env finetune {run.root} --name "
+                f"{tuned.root.name} --resume` goes on with one that was interrupted. For the network without it, move "
+                "the folder away."
+            )
+        started, trained = PruningPlan.load(tuned.started_plan), PruningPlan.load(tuned.plan)
+        if (started.kept, started.edits) != (plan.kept, plan.edits):
+            raise RunError(f"{str(tuned.root)!r} is the training of another plan than {str(run.plan)!r}.")
+        found["fine-tuned"] = trained.apply(evaluator.walk.model), trained
+        load_weights(found["fine-tuned"][0], tuned.weights)
+    return found

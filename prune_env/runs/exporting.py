@@ -1,0 +1,102 @@
+"""A run's network in a form that can be shipped, compared with the network itself."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prune_env.common.errors import ConfigError, suggest
+from prune_env.common.latency import measure_latency
+from prune_env.config import RunConfig
+from prune_env.data.timing import batch_to_time
+from prune_env.models import load_weights, save_weights
+from prune_env.plan import PruningPlan
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.evaluating import load_networks
+from prune_env.runs.export import EXPORTERS, difference
+from prune_env.runs.networks import LATENCY_BATCH
+from prune_env.runs.settings import settings_of
+from prune_env.runs.starting import OnProgress, quietly
+
+SAFETENSORS = "safetensors"
+TARGETS = (SAFETENSORS, *EXPORTERS)
+"""What a network can be exported to."""
+
+
+def export_run(
+    run: RunDirectory,
+    settings: RunConfig | None = None,
+    to: str = SAFETENSORS,
+    name: str | None = None,
+    into: Path | None = None,
+    batch: int = LATENCY_BATCH,
+    on_progress: OnProgress = quietly,
+) -> dict[str, Any]:
+    """Exports a run's pruned network: fine-tuned where it was, else recalibrated.
+
+    Args:
+        run: The run.
+        settings: Its settings, with ``run.device: cpu``; the run's own where it is None.
+        to: One of `TARGETS`.
+        name: The folder of the fine-tuning whose weights are taken; None for the usual one, where there is one.
+        into: A folder that does not exist; ``export-TO`` within the run where it is None.
+        batch: Images in the batch that is compared and timed, 2 or more.
+        on_progress: Hears in words what is going on.
+
+    Returns:
+        The files, the largest difference from the network's outputs, and for other forms than safetensors the times.
+
+    Raises:
+        ExportError: If the network has no such form, or the exported one gives other outputs. Nothing is written.
+        RunError: If the folder exists, or there is no such fine-tuning.
+    """
+    if to not in TARGETS:
+        raise ConfigError(f"to: there is no form {to!r}; {suggest(to, TARGETS)}.")
+    folder = into or run.root / f"export-{to}"
+    RunDirectory.check_free(folder, "--into")
+    on_progress("building the network and tracing it")
+    found = load_networks(run, settings or settings_of(run, ["run.device=cpu"]), name)
+    stage = "fine-tuned" if "fine-tuned" in found.stages else "recalibrated"
+    model, plan = found.stages[stage]
+    model = model.to(memory_format=torch.contiguous_format).eval()
+    images = batch_to_time(found.splits, batch, found.evaluator.device)
+    on_progress("exporting, comparing and timing")
+    with RunDirectory.making(folder) as made:
+        record = _written(to, model, plan, found.evaluator.walk.model, images, made.root)
+    return {"run": str(run.root), "weights": stage, "to": to, "folder": str(folder), **record}
+
+
+def _written(
+    to: str, model: nn.Module, plan: PruningPlan, dense: nn.Module, images: Tensor, folder: Path
+) -> dict[str, Any]:
+    """Writes the files, loads them again and compares."""
+    plan.save(folder / "plan.json")
+    if to == SAFETENSORS:
+        save_weights(model, folder / "weights.safetensors")
+        again = PruningPlan.load(folder / "plan.json").apply(dense)
+        load_weights(again, folder / "weights.safetensors")
+        found: dict[str, Any] = {"difference": difference(model, again.eval(), images)}
+    else:
+        file, exporter = EXPORTERS[to]
+        exported = exporter(model, images, folder / file)
+        found = {"difference": difference(model, exported, images)}
+        times = measure_latency({"torch": model, to: _Module(exported)}, images)
+        found["threads"] = torch.get_num_threads()
+        found["latency_ms"] = {
+            key: {name: 1e3 * getattr(time, name) for name in ("median", "q1", "q3")} for key, time in times.items()
+        }
+    return {"files": sorted(path.name for path in folder.iterdir()), **found}
+
+
+class _Module(nn.Module):
+    """An exported network as a module, to be timed beside others."""
+
+    def __init__(self, run: Any) -> None:
+        super().__init__()
+        self._run = [run]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The scores of images."""
+        scores: Tensor = self._run[0](images)
+        return scores

@@ -1,0 +1,247 @@
+"""A fine-tuning into a run: the pruned network is trained, with the dense one as its teacher."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from prune_env.common.errors import RunError
+from prune_env.config import RunConfig
+from prune_env.data import Splits
+from prune_env.env.fitting import fit_plan
+from prune_env.env.loading import device_of, load_model, load_splits
+from prune_env.evaluation.evaluator import Evaluator
+from prune_env.granularity import Trainable, make_granularity
+from prune_env.models import load_weights, save_weights
+from prune_env.plan import PruningPlan
+from prune_env.recover import Batches, Epoch, Passes
+from prune_env.recover.workers import AcceleratedWorkers, Workers
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.networks import NetworkRow, compare_networks
+from prune_env.runs.settings import settings_of
+from prune_env.runs.training import (
+    NOBODY,
+    TrainingListener,
+    epoch_to_keep,
+    set_threads,
+    train_into,
+    training_images,
+)
+from prune_env.runs.training_folder import TrainingFolder, check_same_data, resume_training, start_training
+from prune_env.tasks import make_task
+
+FOLDER = "finetune"
+"""The folder within a run that a fine-tuning is kept in, unless it is given another name."""
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """A fine-tuning that has been started, and may have been interrupted.
+
+    Attributes:
+        searched: The run whose network it trains.
+        folder: Where it is kept.
+        settings: Its settings.
+        workers: The processes that share it.
+        splits: Its data.
+        batches: The images that it learns from.
+        evaluator: An evaluator of the dense network.
+        dense: The dense network, as it was loaded.
+        plan: What the network is cut by.
+        trainable: What is trained beside weights; None for nothing.
+        network: The network to train.
+    """
+
+    searched: RunDirectory
+    folder: TrainingFolder
+    settings: RunConfig
+    workers: Workers
+    splits: Splits
+    batches: Batches
+    evaluator: Evaluator
+    dense: nn.Module
+    plan: PruningPlan
+    trainable: Trainable | None
+    network: nn.Module
+
+
+@dataclass(frozen=True)
+class FinishedTraining:
+    """A training that has come to its end.
+
+    Attributes:
+        folder: Where it is kept.
+        rows: Networks before and after it, side by side.
+        summary: The result in numbers, as ``summary.json`` holds it.
+    """
+
+    folder: TrainingFolder
+    rows: list[NetworkRow]
+    summary: dict[str, Any]
+
+
+def start_finetuning(
+    searched: RunDirectory, overrides: Sequence[str] = (), name: str = FOLDER, listener: TrainingListener = NOBODY
+) -> Finetuning:
+    """Starts the fine-tuning of a run's pruned network; nothing is trained yet.
+
+    Args:
+        searched: A run whose search is finished, or that holds a plan alone.
+        overrides: Settings that win over the run's: ``key.path=value``.
+        name: Folder within the run that the training is kept in; it does not exist.
+        listener: Who hears of it.
+
+    Raises:
+        RunError: If the search is not finished, or the folder exists.
+    """
+    check_searched(searched)
+    place = searched.root / name
+    RunDirectory.check_free(place, "--name")
+    given = RunConfig.load(searched.config, overrides)
+    return _prepared(searched, place, settings_of(searched, overrides), given, listener)
+
+
+def resume_finetuning(searched: RunDirectory, name: str = FOLDER, listener: TrainingListener = NOBODY) -> Finetuning:
+    """Goes back to a fine-tuning that was interrupted, with its own settings.
+
+    Args:
+        searched: The run.
+        name: Folder within the run that the training is kept in.
+        listener: Who hears of it.
+
+    Raises:
+        RunError: If there is no such training, it is finished, or the data are others.
+    """
+    check_searched(searched)
+    place = searched.root / name
+    return _prepared(searched, place, settings_of(resume_training(place)), None, listener)
+
+
+def check_searched(run: RunDirectory) -> None:
+    """Refuses a run whose search is not finished.
+
+    Raises:
+        RunError: If there is no plan, or one that the search may yet replace.
+    """
+    if not run.plan.is_file() or (run.evaluations_file.is_file() and not run.summary.is_file()):
+        raise RunError(
+            f"The search in {str(run.root)!r} is not finished: `prune-env train --resume {run.root}` goes on with it."
+        )
+
+
+def _prepared(
+    searched: RunDirectory, place: Path, settings: RunConfig, given: RunConfig | None, listener: TrainingListener
+) -> Finetuning:
+    """The fine-tuning in a folder: a new one with the settings ``given``; one that is there where they are None."""
+    set_threads(settings.finetune)
+    workers = AcceleratedWorkers(device_of(settings))
+    splits = load_splits(settings)
+    batches = training_images(splits, settings.finetune, settings.seed, workers, make_task(settings.task))
+    plan = PruningPlan.load(searched.plan if given is not None else TrainingFolder(place).started_plan)
+    if workers.first:
+        listener.on_progress("building the network and tracing it")
+    model = load_model(settings, splits, accept=plan.apply)
+    evaluator, plan = fit_plan(plan, _on(workers, settings), splits, model)
+    dense = copy.deepcopy(evaluator.walk.model).eval()
+    trainable = make_granularity(settings.granularity).trainable(plan)
+    network = _network(plan, evaluator, settings, trainable, resume=given is None)
+    if given is not None:
+        folder = start_training(place, given, splits, network, workers, plan, trainable)
+    else:
+        folder = resume_training(place)
+        check_same_data(folder, splits)
+        load_weights(network, folder.start)
+    return Finetuning(searched, folder, settings, workers, splits, batches, evaluator, dense, plan, trainable, network)
+
+
+def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -> FinishedTraining | None:
+    """Trains to the end, measures the networks side by side, and writes weights, plan and ``summary.json``.
+
+    Args:
+        tuning: The fine-tuning.
+        listener: Who hears of it.
+
+    Returns:
+        The result; None in all processes but the first.
+
+    Raises:
+        EvaluationError: If the loss is not finite; the last checkpoint stays.
+    """
+    folder, settings, evaluator = tuning.folder, tuning.settings, tuning.evaluator
+    plan, network = tuning.plan, tuning.network
+    networks = {
+        "dense": (tuning.dense, evaluator.walk.plan({}).costs),
+        "recalibrated": (_recalibrated(tuning), plan.costs),
+    }
+    epochs, passes = train_into(
+        folder,
+        network,
+        tuning.batches,
+        settings.finetune,
+        settings.seed,
+        tuning.workers,
+        evaluator.measure,
+        tuning.dense if settings.finetune.distillation else None,
+        trainable=tuning.trainable,
+        listener=listener,
+    )
+    if not tuning.workers.first:
+        return None
+    if tuning.trainable is not None:
+        load_weights(network, folder.selecting)
+        network, plan = tuning.trainable.finish(network, plan, evaluator.walk, settings.env.round_to or 1)
+        folder.write_bytes(folder.plan, plan.to_json())
+        save_weights(network, folder.weights)
+    else:
+        load_weights(network, folder.weights)
+    networks["fine-tuned"] = network, plan.costs
+    rows = compare_networks(evaluator, tuning.splits, networks, batch=None)
+    summary = _summary(folder, settings, epochs, passes, rows)
+    folder.write_json(folder.summary, summary)
+    return FinishedTraining(folder, rows, summary)
+
+
+def _network(
+    plan: PruningPlan, evaluator: Evaluator, settings: RunConfig, trainable: Trainable | None, resume: bool
+) -> nn.Module:
+    """What is trained, as its plan makes it; a resumed one gets its weights from the training's start."""
+    if trainable is None:
+        return plan.apply(evaluator.walk.model) if resume else evaluator.pruned(plan)
+    torch.manual_seed(settings.seed)
+    if resume:
+        return trainable.network(plan, evaluator.walk.model, None)
+    return evaluator.recalibrated(trainable.network(plan, evaluator.model, evaluator.repair))
+
+
+def _recalibrated(tuning: Finetuning) -> nn.Module:
+    """The network before its training: as the search's plan has it, which training more than weights may change."""
+    if tuning.trainable is None:
+        return copy.deepcopy(tuning.network)
+    return tuning.evaluator.pruned(PruningPlan.load(tuning.searched.plan))
+
+
+def _on(workers: Workers, settings: RunConfig) -> RunConfig:
+    """The settings for this process's own device."""
+    section = settings.run.model_copy(update={"device": str(workers.device)})
+    return settings.model_copy(update={"run": section})
+
+
+def _summary(
+    folder: TrainingFolder, settings: RunConfig, epochs: list[Epoch], passes: Passes, rows: list[NetworkRow]
+) -> dict[str, Any]:
+    seconds = sum(epoch.seconds for epoch in epochs)
+    return {
+        "model": settings.model.name,
+        "rows": [row.as_record() for row in rows],
+        "best_epoch": epoch_to_keep(epochs, len(epochs)).number,
+        "passes": passes._asdict(),
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+        "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / seconds,
+        "epochs": [epoch.as_record(rows[0].task) for epoch in epochs],
+        "weights": str(folder.weights),
+    }

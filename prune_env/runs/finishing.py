@@ -1,0 +1,88 @@
+"""The end of a search: it is run, its networks are measured side by side, and the result is summed up."""
+
+import shlex
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from prune_env.env.trial import Trial
+from prune_env.runs.networks import NetworkRow, compare_plans
+from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, Watch, search_into, unwatched
+from prune_env.runs.starting import quietly
+from prune_env.search.episode import SearchResult
+
+
+@dataclass(frozen=True)
+class FinishedSearch:
+    """A search that has come to its end.
+
+    Attributes:
+        search: The search.
+        uniform: The uniform plan's trial.
+        result: What the search found.
+        rows: The networks side by side: dense, uniform, and the search's own.
+        summary: The result in numbers, as ``summary.json`` holds it.
+    """
+
+    search: SearchRun
+    uniform: Trial
+    result: SearchResult
+    rows: list[NetworkRow]
+    summary: dict[str, Any]
+
+
+def finish_search(
+    search: SearchRun,
+    watch: Watch = unwatched,
+    on_trial: OnTrial = quietly,
+    on_episode: OnEpisode = quietly,
+    command: str | None = None,
+) -> FinishedSearch:
+    """Runs a search to its end, measures dense, uniform and found network side by side, and writes ``summary.json``.
+
+    Args:
+        search: The search.
+        watch: As `search_into`.
+        on_trial: As `search_into`.
+        on_episode: As `search_into`.
+        command: The command that makes the run again, for the summary; the usual one where it is None.
+
+    Raises:
+        RunError: As `search_into`.
+    """
+    uniform, result = search_into(search, watch, on_trial, on_episode)
+    problem, settings = search.problem, search.settings
+    plans = {"dense": problem.walk.plan({}), "uniform": uniform.plan, settings.agent.name: result.best.plan}
+    rows = compare_plans(problem.evaluator, search.splits, plans, settings.budget.batch)
+    summary = summary_of(search, result, rows, command)
+    search.run.write_json(search.run.summary, summary)
+    return FinishedSearch(search, uniform, result, rows, summary)
+
+
+def summary_of(
+    search: SearchRun, result: SearchResult, rows: list[NetworkRow], command: str | None = None
+) -> dict[str, Any]:
+    """The result in numbers, as ``summary.json`` holds it."""
+    run, settings, evaluator = search.run, search.settings, search.problem.evaluator
+    trials = run.evaluations()
+    seen = [evaluator.images if trial["images"] is None else trial["images"] for trial in trials]
+    return {
+        "model": settings.model.name,
+        "search": settings.agent.name,
+        "budget": {"metric": settings.budget.metric, "keep": settings.budget.keep},
+        "rows": [row.as_record() for row in rows],
+        "best_reward": result.best.reward,
+        "threads": torch.get_num_threads(),
+        "device": str(evaluator.device),
+        "batch_size": settings.budget.batch,
+        "episodes": result.episodes,
+        "evaluations": len(trials),
+        "cache_hits": sum(trial["cached"] for trial in trials),
+        "images_left": evaluator.images * len(trials) - sum(seen),
+        "seconds": result.seconds,
+        "seconds_per_evaluation": result.seconds / len(trials),
+        "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "command": command or shlex.join(["prune-env", "train", str(run.config), "run.directory=..."]),
+    }

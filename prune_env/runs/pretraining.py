@@ -1,0 +1,134 @@
+"""A training from scratch into a folder of its own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from prune_env.common.errors import ConfigError
+from prune_env.config import RunConfig
+from prune_env.data import Splits
+from prune_env.env.loading import device_of, load_model, load_splits
+from prune_env.evaluation.measuring import measure
+from prune_env.models import load_weights
+from prune_env.recover import Batches
+from prune_env.recover.workers import AcceleratedWorkers, Workers
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.settings import read_settings
+from prune_env.runs.training import NOBODY, TrainingListener, set_threads, train_into, training_images
+from prune_env.runs.training_folder import TrainingFolder, check_same_data, resume_training, start_training
+from prune_env.tasks import make_task, quality_of
+
+BATCH = 256
+"""Images a forward pass where the network is measured."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A training from scratch that has been started, and may have been interrupted.
+
+    Attributes:
+        folder: Where it is kept.
+        settings: Its settings.
+        workers: The processes that share it.
+        splits: Its data.
+        batches: The images that it learns from.
+        network: The network to train.
+    """
+
+    folder: TrainingFolder
+    settings: RunConfig
+    workers: Workers
+    splits: Splits
+    batches: Batches
+    network: nn.Module
+
+
+def start_pretraining(settings: RunConfig, folder: Path) -> Pretraining:
+    """Starts a training on all but the reward set, from scratch or on from ``model.weights``; nothing is trained yet.
+
+    Args:
+        settings: The settings; ``pretrain`` says how.
+        folder: A folder that does not exist.
+
+    Raises:
+        ConfigError: If there are no epochs to train for.
+        RunError: If the folder exists or cannot be made.
+    """
+    if not settings.pretrain.epochs:
+        raise ConfigError("pretrain.epochs: 0 given; training takes 1 or more.")
+    RunDirectory.check_free(folder)
+    return _prepared(settings, folder, resume=False)
+
+
+def resume_pretraining(folder: Path) -> Pretraining:
+    """Goes back to a training that was interrupted, with its own settings.
+
+    Raises:
+        RunError: If there is none, it is finished, or the data are others.
+    """
+    return _prepared(read_settings(resume_training(folder).config), folder, resume=True)
+
+
+def _prepared(settings: RunConfig, place: Path, resume: bool) -> Pretraining:
+    set_threads(settings.pretrain)
+    workers = AcceleratedWorkers(device_of(settings))
+    splits = load_splits(settings)
+    batches = training_images(splits, settings.pretrain, settings.seed, workers, make_task(settings.task))
+    untrained = settings.model_copy(update={"pretrain": settings.pretrain.model_copy(update={"epochs": 0})})
+    network = load_model(untrained, splits)
+    if not resume:
+        folder = start_training(place, settings, splits, network, workers)
+    else:
+        folder = resume_training(place)
+        check_same_data(folder, splits)
+        load_weights(network, folder.start)
+    return Pretraining(folder, settings, workers, splits, batches, network)
+
+
+def finish_pretraining(training: Pretraining, listener: TrainingListener = NOBODY) -> dict[str, Any] | None:
+    """Trains to the end, measures the network, and writes weights and ``summary.json``.
+
+    Args:
+        training: The training.
+        listener: Who hears of it.
+
+    Returns:
+        The result in numbers, as ``summary.json`` holds it; None in all processes but the first.
+
+    Raises:
+        EvaluationError: If the loss is not finite; the last checkpoint stays.
+    """
+    folder, settings, workers, network = training.folder, training.settings, training.workers, training.network
+    task, reward = training.batches.task, training.splits.reward().to(workers.device)
+
+    def validate(model: nn.Module) -> float:
+        return measure(model.eval(), reward.batches(BATCH), task).quality
+
+    epochs, passes = train_into(
+        folder,
+        network,
+        training.batches,
+        settings.pretrain,
+        settings.seed,
+        workers,
+        validate,
+        listener=listener,
+    )
+    if not workers.first:
+        return None
+    load_weights(network, folder.weights)
+    test = (batch for part in training.splits.test_batches(BATCH) for batch in part.to(workers.device).batches(BATCH))
+    quality = quality_of(task).name
+    summary = {
+        "model": settings.model.name,
+        f"reward_{quality}": validate(network),
+        f"test_{quality}": measure(network, test, task).quality,
+        "passes": passes._asdict(),
+        "seconds": sum(epoch.seconds for epoch in epochs),
+        "epochs": [epoch.as_record(task) for epoch in epochs],
+        "weights": str(folder.weights),
+    }
+    folder.write_json(folder.summary, summary)
+    return summary

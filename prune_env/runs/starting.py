@@ -1,0 +1,114 @@
+"""The start of a run: its problem is loaded, and its folder made with all that the run can be resumed from."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prune_env.budget.latency_model import LatencyModel
+from prune_env.common.errors import RunError
+from prune_env.common.fingerprint import weights_digest
+from prune_env.config import RunConfig
+from prune_env.config.granularity import GRANULARITIES
+from prune_env.config.sections import ExecutionSection
+from prune_env.criteria import save_scores
+from prune_env.data import Splits
+from prune_env.env.builders import NOTHING_REMEMBERED, Remembered, build_problem
+from prune_env.env.loading import load_model, load_splits
+from prune_env.env.problem import PruningProblem
+from prune_env.models import save_weights
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.settings import use_threads
+
+OnProgress = Callable[[str], None]
+"""Hears in words what is going on now."""
+
+
+def quietly(*_: object) -> None:
+    """A listener that does nothing."""
+
+
+def load_problem(
+    settings: RunConfig, run: RunDirectory | None = None, on_progress: OnProgress = quietly
+) -> tuple[Splits, PruningProblem]:
+    """Loads the data and the network that the settings name, and builds the problem.
+
+    Args:
+        settings: The settings.
+        run: A run with these settings, whose measurements are taken; None measures anew.
+        on_progress: Hears in words what is going on.
+
+    Raises:
+        BudgetError: If the budget cannot be met.
+    """
+    use_threads(settings)
+    splits = load_splits(settings)
+    on_progress("training the dense network" if settings.model.weights is None else "loading")
+    model = load_model(
+        settings,
+        splits,
+        lambda epoch, loss: on_progress(
+            f"training the dense network: epoch {epoch} of {settings.pretrain.epochs}, loss {loss:.3f}"
+        ),
+    )
+    remembered = remembered_by(run, settings) if run is not None else NOTHING_REMEMBERED
+    return splits, build_problem(settings, splits, model, on_progress, remembered)
+
+
+def start_run(folder: Path, settings: RunConfig, splits: Splits, problem: PruningProblem) -> RunDirectory:
+    """Makes the directory of a new run, with all that its search can be resumed from.
+
+    Raises:
+        RunError: If the folder exists or cannot be made.
+    """
+    assert problem.execution_choice is not None
+    with RunDirectory.making(folder) as run:
+        # With what was measured in it, the run's own config makes the same run again.
+        env = settings.env.model_copy(update={"round_to": problem.budget.round_to})
+        form = ExecutionSection(**asdict(problem.execution_choice.form))
+        run.write_config(settings.model_copy(update={"form": form, "env": env}))
+        if problem.latency is not None:
+            run.write_json(run.latency, problem.latency.as_record())
+        measured, file = problem.granularity.measurements(), problem.granularity.measurements_file
+        if measured is not None and file is not None:
+            run.write_json(run.root / file, measured)
+        run.write_json(run.splits, splits.record())
+        run.write_json(
+            run.form, {**problem.execution_choice.as_record(), "weights": weights_digest(problem.walk.model)}
+        )
+        save_scores(settings.criterion.name, problem.context, problem.scores, run.scores)
+        if problem.report is not None:
+            run.write_json(run.sensitivity, problem.report.as_record())
+        if settings.model.weights is None:
+            save_weights(problem.walk.model, run.dense_weights)
+    return RunDirectory.open(folder)
+
+
+def remembered_by(run: RunDirectory, settings: RunConfig) -> Remembered:
+    """What a run has measured, so that its search can be resumed without measuring it again."""
+    latency = LatencyModel.from_record(run.read_json(run.latency)) if run.latency.is_file() else None
+    return Remembered(run.scores, latency, measurements_of(run, settings))
+
+
+def measurements_of(run: RunDirectory, settings: RunConfig) -> Any | None:
+    """What the run's granularity has measured (`Granularity.measurements`); None where it measures nothing."""
+    file = GRANULARITIES.find(settings.granularity.name).measurements_file
+    return run.read_json(run.root / file) if file is not None and (run.root / file).is_file() else None
+
+
+def check_same_start(run: RunDirectory, splits: Splits, problem: PruningProblem) -> None:
+    """Refuses to go on with other weights or other images.
+
+    Raises:
+        RunError: If either is not what the run was started with.
+    """
+    if run.read_json(run.form).get("weights") != weights_digest(problem.walk.model):
+        raise RunError(
+            f"{str(run.root)!r} was started with other weights than model.weights holds now. Give it the same "
+            "weights, or start a new run."
+        )
+    if run.read_json(run.splits) != splits.record():
+        raise RunError(
+            f"{str(run.splits)!r} is not how the data are split now: data.path holds other data than when the run was "
+            "started. Give it the same data, or start a new run."
+        )

@@ -1,0 +1,190 @@
+"""What an episode is made of: the agent's episodes timed, and the bare forward passes of the same networks."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from agents.learners import Learner
+from prune_env.common.errors import ConfigError, EvaluationError
+from prune_env.config import RunConfig
+from prune_env.data import Splits
+from prune_env.env import PruningEnv
+from prune_env.env.problem import PruningProblem
+from prune_env.env.trial import Trial
+from prune_env.plan import PruningPlan
+from prune_env.search.registry import SEARCHES
+from scripts.plain_way import PlainWay
+
+PARTS = ("slicing", "recalibration", "folding", "forward")
+"""What an evaluation is made of."""
+
+
+def clock(call: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def learner_named(name: str) -> type[Learner]:
+    """The agent whose episodes are timed.
+
+    Raises:
+        ConfigError: If it is no agent that learns after each episode.
+    """
+    timed = {known: found for known in SEARCHES if (found := _timed(SEARCHES.find(known))) is not None}
+    found = _timed(SEARCHES.find(name))
+    if found is None:
+        raise ConfigError(
+            f"agent.name: {name} given, but an episode is timed with an agent that learns after each; allowed are "
+            f"{', '.join(timed)}. Give agent.name={next(iter(timed))}."
+        )
+    return found
+
+
+def _timed(search: type[Any]) -> type[Learner] | None:
+    return search if issubclass(search, Learner) and search.learns_each_episode else None
+
+
+class EpisodeBench:
+    """One problem with its agent, and what each plan took."""
+
+    def __init__(self, settings: RunConfig, splits: Splits, problem: PruningProblem, episodes: int) -> None:
+        self.problem = problem
+        self.name = settings.agent.name
+        self.calibration_images = len(splits.calibration_indices)
+        self.seconds: dict[str, list[float]] = {}
+        self.plain_fails: str | None = None
+        self._trial: Trial | None = None
+        self._update = 0.0
+        assert problem.observer  # the probes come first, as in a search
+        problem.listeners.append(self._hear)
+        self._steps = len(problem.budget.units)
+        self._action = settings.granularity.action
+        learner = learner_named(settings.agent.name)(problem, _timed_settings(settings, problem, episodes))
+        self.agent = cast(Any, learner.agent)  # each has its own kind of `train`
+        self._learn = self.agent.train
+        self.agent.train = self._timed_update
+        self.agent.learn(2 * self._steps)
+
+    def _hear(self, trial: Trial) -> None:
+        self._trial = trial
+
+    def _timed_update(self, gradient_steps: int, batch_size: int = 64) -> None:
+        self._update = clock(partial(self._learn, gradient_steps, batch_size))
+
+    def episode(self) -> float:
+        """One episode of the agent, its updates included; seconds."""
+        return clock(lambda: self.agent.learn(self._steps, reset_num_timesteps=False))
+
+    def round(self, plain: PlainWay) -> None:
+        """An episode, and then its plan again: run bare, and cut and run the plain way."""
+        self.episode()  # as in a search, an episode comes after an episode
+        whole = self.episode()
+        trial, evaluator = self._trial, self.problem.evaluator
+        assert trial is not None
+        if trial.cached:
+            return
+        parts = {part: evaluator.seconds[part] for part in PARTS}
+        evaluation, update = sum(parts.values()), self._update
+        found = {
+            "episode": whole,
+            "evaluation": evaluation,
+            **parts,
+            "bookkeeping": trial.seconds - evaluation,
+            "update": update,
+            "steps": whole - update - trial.seconds,
+            "step": self._step(),
+            "limit": statistics.median([clock(self._bare) for _ in range(3)]),
+        }
+        if self.plain_fails is None:
+            try:
+                found["plain"] = plain.seconds(self._removed(trial.plan))
+            except Exception as error:  # whatever Torch-Pruning says of this network
+                self.plain_fails = f"{type(error).__name__}: {error}"
+        for key, value in found.items():
+            self.seconds.setdefault(key, []).append(value)
+
+    def _step(self) -> float:
+        """Median seconds of a step that is not an episode's last."""
+        env = PruningEnv(problem=self.problem, action=self._action)
+        env.reset()
+        actions = (
+            np.random.default_rng(0).uniform(-1, 1, (self._steps, *(env.action_space.shape or ()))).astype(np.float32)
+        )
+        return statistics.median([clock(partial(env.step, action)) for action in actions[1:]] or [0.0])
+
+    def _bare(self) -> None:
+        """The network that the evaluator has in shape, over both sets, and nothing else."""
+        evaluator = self.problem.evaluator
+        with torch.no_grad(), evaluator.form.computing(evaluator.device):
+            for images, _ in (*evaluator.calibration, *evaluator.reward):
+                output = evaluator.network(images)
+        float(output.sum())  # a GPU works on after the call has returned
+
+    def _removed(self, plan: PruningPlan) -> dict[str, list[int]]:
+        """The output channels that a plan cuts, by the layer that a unit is named after."""
+        removed: dict[str, list[int]] = {}
+        for unit in self.problem.budget.units:
+            gone = np.setdiff1d(np.arange(unit.channels), plan.kept[unit.name])
+            own = next(member for member in unit.members if (member.module, member.side) == (unit.name, "out"))
+            if len(gone):
+                removed[unit.name] = own.index[gone].ravel().tolist()
+        return removed
+
+    def record(self) -> dict[str, Any]:
+        """Medians over the plans, and their ratios.
+
+        Raises:
+            EvaluationError: If the agent only proposed plans that were evaluated before.
+        """
+        if not self.seconds:
+            raise EvaluationError(
+                f"Every one of the agent's plans had been evaluated before: {self._steps} free units leave too few. "
+                "Ask for more --rounds, or protect fewer units."
+            )
+        middle = {key: statistics.median(values) for key, values in self.seconds.items()}
+        ratios = {
+            f"{key}_over_limit": statistics.median(np.divide(self.seconds[key], self.seconds["limit"]).tolist())
+            for key in ("evaluation", "episode")
+        }
+        plain = self.seconds.get("plain")
+        evaluator, choice = self.problem.evaluator, self.problem.execution_choice
+        assert choice is not None
+        return {
+            "model": self.problem.provenance["model"],
+            "agent": self.name,
+            "units": self._steps,
+            "images": [evaluator.images, self.calibration_images],
+            "plans": len(self.seconds["limit"]),
+            "limit_s": middle["limit"],
+            "evaluation_s": middle["evaluation"],
+            "episode_s": middle["episode"],
+            "plain_s": middle.get("plain"),
+            **ratios,
+            "plain_over_ours": statistics.median(np.divide(plain, self.seconds["evaluation"][: len(plain)]).tolist())
+            if plain
+            else None,
+            "plain_fails": self.plain_fails,
+            "step_us": 1e6 * middle["step"],
+            "slice_ms": 1e3 * middle["slicing"],
+            "episodes_per_minute": 60.0 / middle["episode"],
+            "form": {**asdict(evaluator.form), "threads": torch.get_num_threads()},
+            "form_reason": choice.reason,
+            "agreement": choice.agreement,
+            "phases_s": {phase: middle[phase] for phase in ("steps", "bookkeeping", *PARTS, "update")},
+        }
+
+
+def _timed_settings(settings: RunConfig, problem: PruningProblem, episodes: int) -> RunConfig:
+    """Settings by which the agent learns from the second episode on, as it does for nearly all of a search."""
+    given = {"preset": None, "demonstrations": False, "warmup_episodes": 1}
+    agent = settings.agent.with_preset().model_copy(update=given)
+    search = settings.search.model_copy(update={"evaluations": problem.probes + episodes + 2})
+    return settings.model_copy(update={"agent": agent, "search": search})
