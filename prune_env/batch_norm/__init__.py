@@ -1,1 +1,1 @@
-"""Batch norms of cut networks: folded, recalibrated, and passed at the speed of memory."""
+"""Batch norms of cut networks: folding, recalibration, and a fast forward pass on the CPU."""

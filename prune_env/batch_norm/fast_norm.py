@@ -1,8 +1,8 @@
-"""Batch norms over maps of few channels, at the speed of memory.
+"""A fast CPU forward pass for batch norms over feature maps with few channels.
 
-torch's own passes over a channels-last map go channel by channel within a pixel, several times slower than memory where
-a cut leaves ten of them; here a row of several pixels is one row of numbers. And a fresh output as large as the map
-costs more than writing it does, so a map that nobody else reads is overwritten.
+torch loops over the channels of one pixel of a channels-last map at a time. With ten channels left after a cut, this is
+several times slower than the memory allows. Here several neighbouring pixels form one row of numbers. Allocating an
+output as large as the map costs more than writing it, so a map that nothing else reads is overwritten.
 """
 
 import torch
@@ -12,25 +12,25 @@ from torch import Tensor, nn
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-"""Batch norms whose forward pass is known; a subclass may do more in its own."""
+"""Batch norms with torch's own forward pass. Subclasses do not count, because they may override it."""
 
 COLUMNS = 256
-"""A row has at least this many numbers."""
+"""The least length of a row in numbers; a row never exceeds one line of the map."""
 
 
 def is_plain(norm: nn.Module) -> bool:
-    """Whether the forward pass is torch's own and on a CPU; a GPU is left to torch."""
+    """Whether the fast pass can replace the module: torch's own forward pass, with running statistics, on a CPU."""
     known = type(norm) in PLAIN and "forward" not in vars(norm)
     mean = norm._buffers.get("running_mean")
     return known and mean is not None and mean.device.type == "cpu"
 
 
 class Measuring:
-    """The forward pass of a batch norm in training mode, averaging over batches as with no momentum.
+    """A batch norm's forward pass in training mode that averages over batches, as with ``momentum=None``.
 
     Args:
-        norm: The batch norm whose statistics it sets.
-        alone: Whether nothing else reads the input, which is then overwritten.
+        norm: The batch norm whose running statistics are set.
+        alone: Whether nothing else reads the input. If true, the output overwrites the input.
     """
 
     def __init__(self, norm: BatchNorm, alone: bool) -> None:
@@ -39,10 +39,10 @@ class Measuring:
         self.seen = 0
 
     def __call__(self, maps: Tensor) -> Tensor:
-        """Normalises with the batch's statistics and counts them in.
+        """Normalises with the batch's statistics and adds them to the running averages.
 
         Raises:
-            ValueError: If there is a single value a channel.
+            ValueError: If the batch has only one value per channel.
         """
         norm = self.norm
         norm._check_input_dim(maps)
@@ -64,10 +64,10 @@ class Measuring:
 
 
 class Overwriting:
-    """The forward pass of a batch norm in eval mode whose input nothing else reads; for statistics that stay.
+    """A batch norm's forward pass in eval mode that overwrites its input.
 
     Args:
-        norm: The batch norm.
+        norm: The batch norm. Nothing else may read its input, and its tensors must not change after the first pass.
     """
 
     def __init__(self, norm: BatchNorm) -> None:
@@ -85,7 +85,7 @@ class Overwriting:
 
 
 def _positions(maps: Tensor) -> int:
-    """How many neighbouring pixels are summed or scaled as one."""
+    """Returns how many neighbouring pixels form one row; 1 if the map is not channels-last."""
     if maps.ndim != 4 or not maps.is_contiguous(memory_format=torch.channels_last):
         return 1
     channels, width = maps.shape[1], maps.shape[3]
@@ -93,17 +93,17 @@ def _positions(maps: Tensor) -> int:
 
 
 def _rows(maps: Tensor, positions: int) -> Tensor:
-    """The map itself, or its rows [pixels / positions, positions * channels]."""
+    """Returns the map itself for one position, else its rows [pixels / positions, positions * channels]."""
     return maps if positions == 1 else maps.permute(0, 2, 3, 1).reshape(-1, positions * maps.shape[1])
 
 
 def _statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel, float32, each [C]."""
+    """Returns the mean and the biased variance of each channel, float32, each [C]."""
     channels = maps.shape[1]
     rows = _rows(maps, _positions(maps))
-    # With running statistics of float32, torch sums bfloat16 maps in float32 and hands float32 out.
-    none = torch.zeros(rows.shape[1])
-    mean, variance = torch.batch_norm_update_stats(rows, none, none, 0.0)
+    # With float32 running statistics, torch sums bfloat16 maps in float32 and returns float32.
+    unused = torch.zeros(rows.shape[1])
+    mean, variance = torch.batch_norm_update_stats(rows, unused, unused, 0.0)
     if len(mean) == channels:
         return mean, variance
     spread, middle = torch.var_mean(mean.view(-1, channels), dim=0, correction=0)
@@ -111,7 +111,7 @@ def _statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _repeated(norm: BatchNorm, mean: Tensor, variance: Tensor, positions: int) -> tuple[Tensor | None, ...]:
-    """Weight, bias, mean and variance, each once for every position."""
+    """Repeats weight, bias, mean and variance for every position."""
     if not norm.affine:
         return None, None, mean.repeat(positions), variance.repeat(positions)
     return torch.stack((norm.weight, norm.bias, mean, variance)).repeat(1, positions).unbind()
@@ -121,7 +121,7 @@ def _overwritten(maps: Tensor, tensors: tuple[Tensor | None, ...], eps: float) -
     mean = tensors[2]
     assert mean is not None
     rows = _rows(maps, len(mean) // maps.shape[1])
-    # In eval mode torch saves nothing, and asks where to.
+    # In eval mode torch saves no statistics, but the call requires tensors for them.
     torch.ops.aten.native_batch_norm.out(
         rows, *tensors, False, 0.0, eps, out=rows, save_mean=_NOTHING[0], save_invstd=_NOTHING[1]
     )

@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them: the same function with fewer passes over memory."""
+"""Folds batch norms into the convolutions before them: the same function with fewer passes over memory."""
 
 import copy
 from dataclasses import dataclass
@@ -16,16 +16,17 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class FoldPair:
-    """A convolution and the batch norm that alone reads its output."""
+    """A convolution and the batch norm that is the only reader of the convolution's output."""
 
     conv: str
     norm: str
 
 
 def find_fold_pairs(model: nn.Module, example_input: Tensor) -> tuple[FoldPair, ...]:
-    """The convolutions whose output goes into one batch norm and nowhere else.
+    """Finds the convolutions whose output one batch norm reads and nothing else reads.
 
-    What is found is proved by folding all pairs of a copy and comparing; if that differs, nothing is folded.
+    To prove the pairs, all of them are folded in a copy and the outputs compared. If the outputs differ, no pair is
+    returned.
 
     Args:
         model: The network in eval mode; untouched.
@@ -40,13 +41,13 @@ def find_fold_pairs(model: nn.Module, example_input: Tensor) -> tuple[FoldPair, 
     with torch.no_grad():
         expected = probe(example_input)
         fold(probe, pairs)
-        found = probe(example_input)
+        folded = probe(example_input)
     scale = expected.abs().max().clamp_min(1e-12)
-    return pairs if bool((expected - found).abs().max() <= TOLERANCE * scale) else ()
+    return pairs if bool((expected - folded).abs().max() <= TOLERANCE * scale) else ()
 
 
 def _shift_statistics(model: nn.Module) -> None:
-    """Statistics that make every batch norm change its input: fresh ones are the identity, and would prove anything."""
+    """Gives every batch norm statistics that change its input: an identity would let any pair pass the proof."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, BatchNorm) and module.running_mean is not None and module.running_var is not None:
@@ -65,7 +66,7 @@ def _candidates(model: nn.Module, example_input: Tensor) -> tuple[FoldPair, ...]
     def produced(name: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         calls[name] = calls.get(name, 0) + 1
         producers[id(output)] = name
-        alive.append(output)  # an identity is only unique while its tensor lives
+        alive.append(output)  # Python may reuse the id of a freed tensor
 
     def read(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         calls[name] = calls.get(name, 0) + 1
@@ -81,7 +82,7 @@ def _candidates(model: nn.Module, example_input: Tensor) -> tuple[FoldPair, ...]
 
 
 def fold(model: nn.Module, pairs: tuple[FoldPair, ...]) -> None:
-    """Folds each pair's batch norm, in eval mode, into its convolution, in place; the norm becomes an identity."""
+    """Folds each pair's batch norm (in eval mode) into its convolution, in place; an identity replaces the norm."""
     for pair in pairs:
         parent, _, leaf = pair.norm.rpartition(".")
         holder = model.get_submodule(parent)

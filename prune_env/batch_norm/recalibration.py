@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a cut network, measured anew (adaptive batch norm, Li et al., ECCV 2020)."""
+"""Recalibrates the batch-norm statistics of a cut network (adaptive batch norm, Li et al., ECCV 2020)."""
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,18 +11,19 @@ from prune_env.common.errors import DataError
 
 
 def recalibrate(model: nn.Module, batches: Iterable[Tensor], sole_readers: Collection[str] = ()) -> None:
-    """Measures every batch norm's statistics anew, in place.
+    """Resets every batch norm's statistics and measures them again, in place.
 
-    The statistics are reset and averaged over the batches, as batch norms in training mode do that with no momentum;
-    the rest of the network stays in eval mode, so dropout stays off.
+    The statistics are averaged over the batches, as in training mode with ``momentum=None``. The rest of the network
+    stays in eval mode, so dropout stays off.
 
     Args:
         model: The network, in eval mode.
-        batches: Image batches [N, C, H, W], as even as can be; more than one value a channel is needed in each.
-        sole_readers: Names of batch norms that nothing else shares its input with, which are computed in place.
+        batches: Image batches [N, C, H, W], of sizes as equal as possible: all batches have the same weight. Each must
+            give every batch norm more than one value per channel.
+        sole_readers: Names of batch norms whose input nothing else reads. They overwrite their input.
 
     Raises:
-        DataError: If a batch norm sees a single value a channel, which has no variance.
+        DataError: If a batch norm sees only one value per channel, which has no variance.
     """
     norms = _norms(model)
     if not norms:
@@ -37,7 +38,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor], sole_readers: Colle
                 if "more than 1 value per channel" not in str(error):
                     raise
                 raise DataError(
-                    "A batch norm over maps of a single pixel cannot tell a variance from a batch of "
+                    "A batch norm over maps of a single pixel cannot compute a variance from a batch of "
                     f"{len(images)} calibration image. Raise data.calibration_images and form.batch to 2 or more."
                 ) from None
 
@@ -48,9 +49,9 @@ def _norms(model: nn.Module) -> list[BatchNorm]:
 
 @contextmanager
 def measuring(model: nn.Module, sole_readers: Collection[str] = ()) -> Iterator[None]:
-    """Batch norms that normalise with each batch's own statistics, and average them into theirs.
+    """Within the context, batch norms normalise with each batch's statistics and average them into their own.
 
-    Plain ones on a CPU have a faster forward pass meanwhile, the others are in training mode.
+    Batch norms of torch's own types on a CPU get the fast forward pass; all others are in training mode.
 
     Args:
         model: The network, in eval mode.

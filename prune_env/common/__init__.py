@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, files, fingerprints, layer types, clocks. It imports nothing of ours."""
+"""The base of all other packages: errors, files, fingerprints, layer types, clocks. Imports nothing else of ours."""

@@ -1,4 +1,4 @@
-"""Types of arrays and of the sides of a module."""
+"""Types: arrays of channel indices, and the two sides of a module."""
 
 from typing import Literal
 

@@ -6,7 +6,7 @@ import torch
 
 
 def now(device: torch.device) -> float:
-    """Seconds of a clock, once the device has done all that it was given: a GPU works on after a call has returned."""
+    """Waits until the device is idle, then reads a clock in seconds: CUDA calls return before their work is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

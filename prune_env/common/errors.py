@@ -1,11 +1,11 @@
-"""The errors that speak to the user: what, where, what was given, what is allowed, what to do."""
+"""Errors for the user. Each message says what is wrong, where, what was given, what is allowed and what to do."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave; the command line prints its text alone and exits with code 2."""
+    """A mistake in the user's input. The command line prints only the message and exits with code 2."""
 
 
 class ConfigError(UserError):
@@ -13,7 +13,7 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A data set that is missing, damaged or too small for what was asked of it."""
+    """A data set that is missing, damaged or too small for the settings."""
 
 
 class WeightsError(UserError):
@@ -41,7 +41,7 @@ class EvaluationError(UserError):
 
 
 class ExportError(UserError):
-    """A network that cannot be exported, or whose export does not give what the network gives."""
+    """A network that cannot be exported, or whose exported file computes different outputs."""
 
 
 class RunError(UserError):
@@ -49,10 +49,10 @@ class RunError(UserError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """A sentence that offers the nearest known name, or lists them all where none is near.
+    """Offers the nearest known name, if one is similar, and lists the known names (at most 40).
 
     Args:
-        name: What the user wrote.
+        name: The name that the user wrote.
         known: The names that exist.
 
     Returns:

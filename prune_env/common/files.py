@@ -11,23 +11,23 @@ from prune_env.common.errors import RunError
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Writes a file whole: a reader sees the earlier file or the new one, never a part.
+    """Writes a file atomically: a reader sees the old file or the new file, never a part of one.
 
     Args:
-        path: The file; its folder exists.
-        data: All of its bytes.
+        path: The file. Its folder must exist.
+        data: The whole content.
 
     Raises:
-        OSError: The disk is full, or the folder cannot be written. The earlier file is as it was.
+        OSError: The disk is full, or the folder cannot be written. The old file is unchanged.
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with part.open("xb") as file:
             file.write(data)
             file.flush()
-            # Without it, a power cut may leave the new name on an empty file.
+            # Without fsync, a power cut may leave an empty file under the new name.
             os.fsync(file.fileno())
-        os.replace(part, path)  # noqa: PTH105  (the call that the promise rests on, by its own name)
+        os.replace(part, path)  # noqa: PTH105  (os.replace is documented to be atomic)
     finally:
         part.unlink(missing_ok=True)
 
@@ -42,14 +42,14 @@ def to_json(value: Any) -> str:
 
 
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Adds a record as the last line of a file of JSON lines.
+    """Appends a record as one line to a file of JSON lines.
 
     Args:
-        path: The file, made where it is missing.
-        record: What JSON can hold.
+        path: The file. It is created if it is missing.
+        record: Values that JSON can hold.
 
     Raises:
-        OSError: It cannot be written; at worst a torn last line is left, which no reader takes for a record.
+        OSError: The file cannot be written. At worst an unfinished last line remains, which `read_records` ignores.
         ValueError: The record holds a number that is not finite. Nothing is written.
     """
     line = json.dumps(dict(record), allow_nan=False, ensure_ascii=False) + "\n"
@@ -60,13 +60,13 @@ def append_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a file of JSON lines; a last line torn by a kill or a full disk is ignored.
+    """Reads a file of JSON lines and ignores a last line that a kill or a full disk left unfinished.
 
     Args:
         path: The file.
 
     Returns:
-        The records in order; none where there is no file.
+        The records in order; an empty list if there is no file.
 
     Raises:
         RunError: A line before the last is not a JSON object.
@@ -80,15 +80,18 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested beyond reason
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested too deeply
         record = None
     if not isinstance(record, dict):
-        raise RunError(f"{str(path)!r} is damaged: line {number} is not a JSON object")
+        raise RunError(
+            f"{str(path)!r} is damaged: line {number} is not a JSON object. "
+            "Restore the file from a copy, or start a new run."
+        )
     return record
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cuts off an unfinished last line, which the next record would otherwise be glued to."""
+    """Removes an unfinished last line, so that the next record starts on a line of its own."""
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         if size == 0:

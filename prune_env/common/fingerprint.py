@@ -1,4 +1,4 @@
-"""The fingerprint: what tells one network from another, whatever its weights."""
+"""The fingerprint: module types and shapes that identify a network, whatever its weights."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from torch import nn
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
-    """Every module's type and the shapes of its own tensors, by dotted name in the network's order.
+    """Returns each module's type and the shapes of its own tensors, by dotted name, in the network's order.
 
-    Convolutions and linear layers are described by their channels, for example ``Conv2d 16->32 3x3 groups=1``.
+    The channels describe convolutions and linear layers, for example ``Conv2d 16->32 3x3 groups=1``.
     """
     return {name: _describe(module) for name, module in model.named_modules() if name}
 
 
 def first_difference(expected: Mapping[str, str], found: Mapping[str, str]) -> str | None:
-    """The first module, in the network's order, that is missing, new or of another type or shape; None if equal."""
+    """Describes the first module that is missing, new or of another type or shape; None if all modules are equal."""
     for name in chain.from_iterable(zip_longest(expected, found)):
         if name is None:
             continue
@@ -32,7 +32,7 @@ def first_difference(expected: Mapping[str, str], found: Mapping[str, str]) -> s
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A short name for the network's weights."""
+    """Returns a hash of the network's weights and buffers: the first 32 hexadecimal digits of SHA-256."""
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -40,7 +40,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def shorten(text: str, most: int = 120) -> str:
-    """The text on one line, cut to ``most`` characters: what a file holds may be of any length."""
+    """Puts text on one line of at most ``most`` characters, because text from a file may have any length."""
     line = " ".join(text[: 2 * most].split())
     return line if len(line) <= most and len(text) <= 2 * most else line[: most - 3] + "..."
 

@@ -1,4 +1,4 @@
-"""Measured latency: seconds of a forward pass, networks taken in turn so that a busy machine hits all alike."""
+"""Measured latency of forward passes. Networks run in turn, so that other load on the machine slows all alike."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ def measure_latency(
     """Times each network's forward pass on the same batch.
 
     Args:
-        models: Networks by name; each is run in eval mode, where it is.
+        models: Networks by name. Each runs in eval mode and must be on the device of the images.
         images: One batch [N, C, H, W].
-        rounds: Timed passes of each network; one of each makes a round.
-        warmup: Rounds before that are not counted.
+        rounds: Timed rounds. A round is one forward pass of every network.
+        warmup: Rounds before the timed rounds, not counted.
 
     Returns:
-        Latency by name.
+        The latency of each network, by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in models}
     with in_eval_mode(*models.values()), torch.inference_mode():

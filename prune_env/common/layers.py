@@ -1,4 +1,4 @@
-"""The layer types that channels run through, and how many channels each has."""
+"""Layer types with channels, and their channel counts."""
 
 from torch import nn
 
@@ -6,12 +6,12 @@ Convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """Whether each output channel reads its own input channel; a convolution of width 1 is not depthwise."""
+    """Whether each output channel reads exactly one input channel, its own; a single channel is not depthwise."""
     return isinstance(module, Convolution) and 1 < module.groups == module.in_channels == module.out_channels
 
 
 def channels_of(module: nn.Module, side: str) -> int:
-    """How many channels a convolution, linear layer or per-channel module has on one side."""
+    """Returns how many channels a convolution, linear layer or per-channel module has on one side; 0 for none."""
     if isinstance(module, nn.Linear):
         return module.in_features if side == "in" else module.out_features
     names = ("in_channels",) if side == "in" else ("out_channels", "num_features", "num_parameters")

@@ -1,4 +1,4 @@
-"""Memory that is freed and needed again at once."""
+"""The memory allocator of glibc: its heap statistics, and a setting that keeps freed memory for reuse."""
 
 import ctypes
 from contextlib import suppress
@@ -7,30 +7,31 @@ _TRIM_THRESHOLD = -1
 _MMAP_MAX = -4
 
 
-_ACCOUNT = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+_FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
 
 
 class _Mallinfo2(ctypes.Structure):
-    """glibc's account of its heap, in bytes."""
+    """The heap statistics of glibc, ``struct mallinfo2``."""
 
-    _fields_ = tuple((name, ctypes.c_size_t) for name in _ACCOUNT)
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _FIELDS)
 
 
 def live_megabytes() -> float | None:
-    """Memory that this process has asked for and not freed, in MB; None where the C library is not glibc."""
+    """Returns the memory that this process has allocated and not freed, in MB; None if the C library is not glibc."""
     with suppress(OSError, AttributeError):
         mallinfo = ctypes.CDLL("libc.so.6").mallinfo2
         mallinfo.restype = _Mallinfo2
-        found = mallinfo()
-        return float(found.uordblks + found.hblkhd) / 1e6
+        statistics = mallinfo()
+        return float(statistics.uordblks + statistics.hblkhd) / 1e6
     return None
 
 
 def keep_freed_memory() -> None:
-    """Lets this process keep large blocks that it frees, where the C library is glibc; elsewhere nothing changes.
+    """Makes glibc keep large freed blocks for reuse; does nothing if the C library is not glibc.
 
-    Otherwise glibc gives every large block back to the system, and each feature map of the next layer is faulted in
-    again, page by page, which can take longer than computing it. The process then holds on to its peak of memory.
+    By default glibc returns every large freed block to the system. The next layer's feature map then causes a page
+    fault for each page, which can take longer than computing the map. With this setting the process keeps its peak
+    memory.
     """
     with suppress(OSError, AttributeError):
         glibc = ctypes.CDLL("libc.so.6")

@@ -1,4 +1,4 @@
-"""Eval mode for a while, after which every module is in its own mode again."""
+"""Eval mode within a context; on exit every module gets its earlier mode back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def in_eval_mode(*models: nn.Module) -> Iterator[None]:
-    """Puts networks into eval mode; parts that a user froze in eval mode stay so when the others train again."""
+    """Puts networks into eval mode; on exit, modules that the user froze in eval mode stay in eval mode."""
     modes = {module: module.training for model in models for module in model.modules()}
     for model in models:
         model.eval()

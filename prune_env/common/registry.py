@@ -1,7 +1,7 @@
 """Registries: values by name, filled by a decorator, read by configurations and commands.
 
-All of them are alike. A name can be taken once. A name that is not known is refused with the nearest known one. And
-``package.module:name`` is taken wherever a name is, so that a value of the user's own needs no registration.
+All registries behave alike. A name is registered once. An unknown name is refused, with the nearest known name in the
+message. ``package.module:name`` is accepted wherever a name is, so that users need not register their own values.
 """
 
 import importlib
@@ -18,9 +18,9 @@ class Registry(Generic[T]):
     """Values of one kind by name.
 
     Args:
-        kind: What a value is called in messages, for example ``criterion``.
-        setting: The key that names one, for example ``criterion.name``.
-        error: What is raised where a name is not known.
+        kind: The word for a value in messages, for example ``criterion``.
+        setting: The configuration key that selects a value, for example ``criterion.name``.
+        error: The type of error that an unknown name raises.
 
     Example:
         >>> shapes = Registry[int]("shape", "shape.name")
@@ -40,7 +40,7 @@ class Registry(Generic[T]):
         self._values: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Makes the decorated value known under a name.
+        """Registers the decorated value under a name.
 
         Raises:
             ValueError: If the name is taken.
@@ -53,17 +53,17 @@ class Registry(Generic[T]):
         return add
 
     def add(self, name: str, value: T) -> None:
-        """Makes a value known under a name.
+        """Registers a value under a name.
 
         Raises:
             ValueError: If the name is taken.
         """
         if name in self._values:
-            raise ValueError(f"a {self.kind} named {name!r} is registered already")
+            raise ValueError(f"a {self.kind} named {name!r} is registered already; choose another name")
         self._values[name] = value
 
     def names(self, pattern: str = "*") -> tuple[str, ...]:
-        """The known names that match a wildcard pattern, in the order of their registration."""
+        """Returns the registered names that match a wildcard pattern, in the order of registration."""
         return tuple(name for name in self._values if fnmatchcase(name, pattern))
 
     def __iter__(self) -> Iterator[str]:
@@ -73,16 +73,16 @@ class Registry(Generic[T]):
         return name in self._values
 
     def find(self, name: str) -> T:
-        """The value of a name, or what ``package.module:name`` imports.
+        """Returns the value of a registered name, or imports ``package.module:name``.
 
         Raises:
-            UserError: If there is none (of the registry's own type of error); offers the nearest known name.
+            UserError: If the name is unknown; offers the nearest known name. The type is the registry's ``error``.
         """
         if name in self._values:
             return self._values[name]
         if ":" in name:
-            found: T = import_named(name, f"{self.setting}: {self.kind}", self.error)
-            return found
+            imported: T = import_named(name, f"{self.setting}: {self.kind}", self.error)
+            return imported
         raise self.error(
             f"{self.setting}: there is no {self.kind} {name!r}; {suggest(name, self._values)}; "
             "or package.module:name for your own."
@@ -93,25 +93,25 @@ def import_named(name: str, what: str, error: type[UserError] = ConfigError) -> 
     """Imports ``package.module:name``.
 
     Args:
-        name: The module and, after a colon, the name within it, which may have dots.
-        what: What it is to be, for messages.
-        error: What is raised.
+        name: The module and, after a colon, the name within the module, which may have dots.
+        what: The setting and the kind of value, for messages, for example ``criterion.name: criterion``.
+        error: The type of error to raise.
 
     Raises:
-        UserError: Of that type, if the module cannot be imported or has no such name.
+        UserError: If the module cannot be imported or has no such name. The type is ``error``.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise error(f"{what} {name!r}: write it as package.module:name, for example mine.cuts:build")
     try:
-        found: Any = importlib.import_module(module)
-    except Exception as problem:  # the user's module may raise anything while it is imported
+        value: Any = importlib.import_module(module)
+    except Exception as problem:  # the import runs the user's code, which may raise anything
         raise error(
             f"{what} {name!r}: module {module!r} cannot be imported ({type(problem).__name__}: {problem}); "
-            "it must be installed, or its folder named in PYTHONPATH"
+            "install it, or add its folder to PYTHONPATH"
         ) from problem
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             raise error(f"{what} {name!r}: {attribute!r} does not exist in module {module!r}")
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value

@@ -1,4 +1,4 @@
-"""The versions that numbers depend on."""
+"""Versions of Python and of the packages that results depend on."""
 
 import importlib.metadata
 import platform
@@ -7,11 +7,11 @@ _PACKAGES = ("torch", "torchvision", "numpy", "gymnasium", "stable-baselines3", 
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that a run's numbers depend on."""
-    found = {"python": platform.python_version()}
+    """Returns the versions of Python and of the packages that a run's results depend on."""
+    installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed

@@ -1,4 +1,4 @@
-"""Surgery: tensors sliced and modules made smaller, exact, on copies only. It knows arrays, not plans."""
+"""Surgery: slices tensors and makes modules smaller, exactly and only on copies. Knows arrays, not plans."""
 
 from prune_env.surgery.channels import Repair, Sides, slice_network
 

@@ -1,4 +1,4 @@
-"""Channels cut out of a network: tensors sliced while the module tree is copied, nothing else touched."""
+"""Cuts channels out of a network: copies the module tree with sliced tensors and leaves the dense network untouched."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -15,37 +15,37 @@ from prune_env.common.errors import PlanError
 from prune_env.common.layers import Convolution, channels_of, is_depthwise
 
 Sides = Mapping[str, IntArray]
-"""For each side of one module that is cut, the channels that stay."""
+"""The channels of one module that stay, by cut side ("in", "out")."""
 
 Kept = Mapping[tuple[str, str], IntArray]
-"""For each (module, side), some of that module's channels."""
+"""Channels of modules, by (module, side)."""
 
 
 class Repair(Protocol):
-    """Gives layers of a cut network other weights than those that slicing leaves."""
+    """Replaces the sliced weights of layers of a cut network."""
 
     def tensors(self, name: str, sides: Sides) -> Mapping[str, Tensor]:
-        """The tensors that a cut layer gets instead of the sliced ones, by name.
+        """Returns the tensors that replace a cut layer's sliced tensors, by name.
 
         Args:
             name: The layer's dotted name.
-            sides: The channels that stay, for each side that is cut.
+            sides: The channels that stay, by cut side.
         """
         ...
 
 
 class Mask(Protocol):
-    """Takes more away from a layer than whole channels, by zeros in its tensors."""
+    """Removes more than whole channels from a layer, by setting weights to zero."""
 
     def masked(
         self, module: nn.Module, sides: Sides, cut: Callable[[Sides], Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """The layer's tensors, of the cut layer's shape.
+        """Returns the layer's masked tensors, in the cut layer's shape.
 
         Args:
             module: The dense layer.
-            sides: For each side that is cut, the channels that stay, in order.
-            cut: The layer's tensors at given sides, sliced and repaired.
+            sides: The channels that stay, in order, by cut side.
+            cut: Returns the layer's sliced and repaired tensors for the sides that it is given.
         """
         ...
 
@@ -57,10 +57,10 @@ NO_MASKS: Masks = MappingProxyType({})
 
 
 def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntArray]:
-    """For each (module, side) that loses channels: those that stay, ascending.
+    """Returns the channels that stay, ascending, for each (module, side) that loses channels.
 
     Raises:
-        PlanError: If a channel is cut twice, does not exist, or none is left.
+        PlanError: If a channel is cut twice or does not exist, if no channel is left, or if groups are cut unequally.
     """
     modules = dict(model.named_modules())
     kept = {}
@@ -68,8 +68,8 @@ def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntA
         total = channels_of(modules[name], side) if name in modules else 0
         if gone.min() < 0 or gone.max() >= total or len(np.unique(gone)) != len(gone):
             raise PlanError(
-                f"The plan cuts a channel of {name!r} ({side}) twice, or one outside its {total} channels. "
-                "The file is damaged; make the plan anew."
+                f"The plan cuts a channel of {name!r} ({side}) twice, or a channel outside its {total} channels. "
+                "The file is damaged; make a new plan."
             )
         if len(gone) == total:
             raise PlanError(f"The plan cuts all {total} channels of {name!r} ({side}); at least one must stay.")
@@ -80,22 +80,21 @@ def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntA
             if left.min() != left.max():
                 raise PlanError(
                     f"The plan cuts the {groups} groups of {name!r} ({side}) unequally. "
-                    "The file is damaged; make the plan anew."
+                    "The file is damaged; make a new plan."
                 )
     return kept
 
 
 def slice_network(model: nn.Module, kept: Kept, repair: Repair | None = None, masks: Masks = NO_MASKS) -> nn.Module:
-    """A copy of ``model`` in which every module listed in ``kept`` has only its kept channels.
+    """Returns a copy of ``model`` in which every module listed in ``kept`` has only its kept channels.
 
-    The tree is copied with the sliced tensors already in place of the dense ones, so nothing is copied to be
-    thrown away.
+    The copy takes the sliced tensors in place of the dense tensors, so that the dense tensors are never copied.
 
     Args:
         model: The dense network; it is left untouched.
         kept: The channels that stay.
-        repair: What gives the layers that read cut channels other weights; None leaves them sliced.
-        masks: What is taken away beyond whole channels, by layer.
+        repair: Replaces the sliced weights of cut layers; None keeps the sliced weights.
+        masks: The masks of layers that lose more than whole channels, by layer.
 
     Returns:
         The smaller network, in the same training mode, on the same device.
@@ -121,23 +120,23 @@ def slice_network(model: nn.Module, kept: Kept, repair: Repair | None = None, ma
 def cut_tensors(
     name: str, module: nn.Module, sides: Sides, repair: Repair | None, mask: Mask | None = None
 ) -> dict[str, Tensor]:
-    """The module's own tensors that a cut changes, sliced, repaired and masked, by name."""
+    """Slices, repairs and masks the module's own tensors that a cut changes; returns them by name."""
     if mask is not None:
         return mask.masked(module, sides, partial(cut_tensors, name, module, repair=repair))
     sliced = sliced_tensors(module, sides)
     if repair is None:
         return sliced
     own = {**module._parameters, **module._buffers}
-    # A repair may compute elsewhere, and in another type.
+    # A repair may return tensors on another device and of another dtype.
     return {**sliced, **{key: values.to(own[key]) for key, values in repair.tensors(name, sides).items()}}
 
 
 def sliced_tensors(module: nn.Module, sides: Sides) -> dict[str, Tensor]:
-    """The module's own tensors that a cut changes, sliced, by name.
+    """Slices the module's own tensors that a cut changes; returns them by name.
 
     Args:
         module: The dense module.
-        sides: The channels that stay, for each side that is cut.
+        sides: The channels that stay, by cut side.
     """
     rows = _as_index(sides.get("out"), module)
     if isinstance(module, (*Convolution, nn.Linear)):
@@ -161,7 +160,7 @@ def sliced_tensors(module: nn.Module, sides: Sides) -> dict[str, Tensor]:
 
 
 def _slice_inputs(module: nn.Module, weight: Tensor, sides: Sides) -> Tensor:
-    """The weight's input dimension cut; in a grouped convolution each group keeps its own slots."""
+    """Slices the weight's input dimension; in a grouped convolution each group keeps its own slots."""
     groups = 1 if isinstance(module, nn.Linear) else int(module.groups)  # type: ignore[arg-type]
     if groups == 1:
         return weight.index_select(1, torch.as_tensor(sides["in"], device=weight.device))
@@ -178,7 +177,7 @@ def _slice_inputs(module: nn.Module, weight: Tensor, sides: Sides) -> Tensor:
 
 
 def set_sizes(module: nn.Module, sides: Sides) -> None:
-    """Makes the copied module's own numbers agree with its sliced tensors."""
+    """Sets the size attributes of a copied module, such as ``out_channels``, to the sizes of its sliced tensors."""
     if hasattr(module, "keep_outputs"):
         if "in" in sides:
             module.keep_inputs(sides["in"])  # type: ignore[operator]
@@ -207,20 +206,20 @@ def takes_any_order(module: nn.Module) -> bool:
 
 
 def kept_side(module: nn.Module, kept: Kept, name: str, side: str) -> IntArray:
-    """The channels of one side that stay, all of them where it is not cut."""
+    """Returns the channels of one side that stay; all channels if the side is not cut."""
     whole: IntArray = np.arange(channels_of(module, side), dtype=np.int64)
     return kept.get((name, side), whole)
 
 
 def places_of(channels: IntArray) -> IntArray:
-    """Where each channel is in a list of some, by its number; meaningless for those that are not in it."""
+    """Returns each channel's position in ``channels``, indexed by channel; other entries are meaningless."""
     places: IntArray = np.zeros(int(channels.max()) + 1, dtype=np.int64)
     places[channels] = np.arange(len(channels))
     return places
 
 
 def replaced(network: nn.Module, name: str, module: nn.Module) -> nn.Module:
-    """The network with another module in a place, changed in place; the module where it is all of the network."""
+    """Replaces a submodule in place and returns the network; returns ``module`` if ``name`` is empty (the root)."""
     if not name:
         return module
     parent, _, leaf = name.rpartition(".")

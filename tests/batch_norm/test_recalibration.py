@@ -1,4 +1,4 @@
-"""Recalibration: the statistics are those that torch's own batch norms measure, and nothing else changes."""
+"""Recalibration: the statistics equal those of torch's own batch norms, and nothing else changes."""
 
 import copy
 import math
@@ -15,14 +15,14 @@ from prune_env.common.errors import DataError
 
 
 class LeakyNorm(nn.BatchNorm2d):
-    """A batch norm that does more than one."""
+    """A batch norm with its own forward pass."""
 
     def forward(self, maps: Tensor) -> Tensor:
         return nn.functional.leaky_relu(super().forward(maps), 0.3)
 
 
 def by_torch(model: nn.Module, batches: Sequence[Tensor]) -> nn.Module:
-    """A copy whose batch norms torch itself recalibrated, in training mode and with no momentum."""
+    """Returns a copy whose batch norms torch itself recalibrated, in training mode and with ``momentum=None``."""
     model = copy.deepcopy(model)
     for module in model.modules():
         if isinstance(module, BatchNorm) and module.track_running_stats:
@@ -70,7 +70,7 @@ class TestTheStatistics:
         assert_as_by_torch(chain(nn.BatchNorm2d(channels)), batches)
 
     def test_are_torchs_own_where_channels_lie_far_from_zero(self) -> None:
-        """Variances from sums of squares would be lost."""
+        """A variance computed from a sum of squares would be lost to rounding."""
         (maps,) = noise((16, 6, 8, 8), mean=100.0)
         assert_as_by_torch(chain(nn.BatchNorm2d(6)), [maps.contiguous(memory_format=torch.channels_last)], (), 1e-4)
 

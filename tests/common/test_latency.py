@@ -1,4 +1,4 @@
-"""Measured latency: networks taken in turn, each as it would be used."""
+"""Measured latency: networks run in turn, in eval mode."""
 
 import time
 
@@ -11,7 +11,7 @@ from zoo import imprint
 from prune_env.common.latency import measure_latency
 
 TRIES = 3
-"""Limits hold for the least of several tries, because other programs may keep the machine busy."""
+"""Limits apply to the fastest of several tries, because other programs may keep the machine busy."""
 
 
 class Recorder(nn.Module):

@@ -1,4 +1,4 @@
-"""A plan applied: the smaller network computes what the dense one does with the cut channels zeroed."""
+"""Applying a plan: the smaller network and the dense network with zeroed cut channels compute the same outputs."""
 
 import copy
 from collections.abc import Callable
