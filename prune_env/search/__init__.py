@@ -1,1 +1,6 @@
-"""Search: what proposes plans, the loop that runs it, and the policies that it leaves behind."""
+"""Searches propose plans and learn from their rewards: the protocol, the loop that runs one, and policy files."""
+
+from prune_env.search.base import Search
+from prune_env.search.registry import SEARCHES, register_search
+
+__all__ = ["SEARCHES", "Search", "register_search"]
