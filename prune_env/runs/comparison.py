@@ -91,30 +91,23 @@ def compare_searches(
     return SearchComparison(folder, settings, comparison.outcomes, comparison.quality)
 
 
+@dataclass
 class _Comparison:
-    """The seeds so far of a comparison."""
+    """The seeds so far of a comparison; the fields are what `compare_searches` takes."""
 
-    def __init__(
-        self,
-        settings: RunConfig,
-        folder: Path,
-        names: Sequence[str],
-        watch: Watch,
-        on_progress: OnProgress,
-        on_finished: OnFinished,
-        command: str | None,
-    ) -> None:
-        self.settings = settings
-        self.folder = folder
-        self.quality = quality_of(make_task(settings.task)).name
-        self.names = names
-        self.watch = watch
-        self.on_progress = on_progress
-        self.on_finished = on_finished
-        self.command = command
-        whole = settings.search.evaluations
+    settings: RunConfig
+    folder: Path
+    names: Sequence[str]
+    watch: Watch
+    on_progress: OnProgress
+    on_finished: OnFinished
+    command: str | None
+
+    def __post_init__(self) -> None:
+        self.quality = quality_of(make_task(self.settings.task)).name
+        whole = self.settings.search.evaluations
         self.milestones = sorted({math.ceil(whole / 3), whole})
-        self.outcomes: dict[str, list[SeedResult]] = {name: [] for name in names}
+        self.outcomes: dict[str, list[SeedResult]] = {name: [] for name in self.names}
 
     def run(self, seed: int) -> None:
         """Does what is missing of a seed, and reads what there is."""

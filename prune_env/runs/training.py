@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from prune_env.common.errors import EvaluationError, RunError
@@ -109,18 +109,8 @@ def train_into(
         EvaluationError: If the loss is not finite; the last checkpoint stays.
     """
     with folder.held() if workers.first else nullcontext():
-        facts = {
-            "settings": settings.model_dump(mode="json"),
-            "seed": seed,
-            "weights": weights_digest(model),
-            "teacher": weights_digest(teacher) if teacher is not None else None,
-            "processes": workers.processes,
-        }
-        known = read_checkpoint(folder.checkpoint, facts, batches.task) if folder.checkpoint.is_file() else None
-        if workers.agree(known is not None) != (known is not None):
-            raise RunError(
-                f"{str(folder.root)!r} is not the same folder for all processes. Give one that all of them see."
-            )
+        facts = _facts(model, settings, seed, workers, teacher)
+        known = _checkpoint_of(folder, facts, workers, batches.task)
         model.to(workers.device)
         listener = listener if workers.first else NOBODY
         listener.on_progress("measuring the fastest passes")
@@ -130,9 +120,8 @@ def train_into(
             teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
         trainer = Trainer(model, batches, settings, seed, workers, passes, teacher, trainable)
         kept = folder.weights if trainable is None else folder.selecting
-        epochs: list[Epoch] = []
+        epochs = known[1] if known else []
         if known:
-            epochs = known[1]
             trainer.resume(known[0], len(epochs))
         with _curves(folder, len(epochs), workers, batches.task) as draw:
             for _ in range(len(epochs), settings.epochs):
@@ -141,13 +130,36 @@ def train_into(
                 epochs.append(epoch)
                 if workers.first and epoch_to_keep(epochs, settings.epochs) is epoch:
                     save_weights(trainer.result, kept)
-                # Log before the checkpoint: after a kill, TensorBoard purges an epoch that is logged twice.
+                # Log before the checkpoint: after a kill an epoch is logged twice rather than lost.
                 draw(epoch)
                 listener.on_epoch(epoch, quality_of(batches.task))
                 if workers.first:
                     folder.write_bytes(folder.checkpoint, to_checkpoint(trainer, epochs, facts))
         workers.agree(None)
         return epochs, passes
+
+
+def _facts(
+    model: nn.Module, settings: TrainingSection, seed: int, workers: Workers, teacher: nn.Module | None
+) -> dict[str, Any]:
+    """What a checkpoint must agree in with the training that goes on from it."""
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "seed": seed,
+        "weights": weights_digest(model),
+        "teacher": weights_digest(teacher) if teacher is not None else None,
+        "processes": workers.processes,
+    }
+
+
+def _checkpoint_of(
+    folder: TrainingFolder, facts: dict[str, Any], workers: Workers, task: Task
+) -> tuple[dict[str, Tensor], list[Epoch], Passes] | None:
+    """What the last checkpoint holds; None where there is none yet."""
+    known = read_checkpoint(folder.checkpoint, facts, task) if folder.checkpoint.is_file() else None
+    if workers.agree(known is not None) != (known is not None):
+        raise RunError(f"{str(folder.root)!r} is not the same folder for all processes. Give one that all of them see.")
+    return known
 
 
 def epoch_to_keep(epochs: Sequence[Epoch], planned: int) -> Epoch:
