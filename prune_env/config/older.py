@@ -17,6 +17,38 @@ RENAMED: Mapping[str, str] = MappingProxyType(
 )
 """Today's key by yesterday's."""
 
+GONE = frozenset(
+    f"fidelity.{key}"
+    for key in (
+        "batch_size",
+        "warmup",
+        "weight_decay",
+        "label_smoothing",
+        "average",
+        "augment",
+        "layout",
+        "dtype",
+        "threads",
+    )
+)
+"""Keys of files of earlier releases that mean nothing today and are passed over."""
+
+
+def without_gone(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document without the keys of `GONE`.
+
+    Only files are read this way. A command line that gives such a key is refused.
+
+    Args:
+        document: Sections of keys; left as it is.
+    """
+    return {
+        name: {key: value for key, value in part.items() if f"{name}.{key}" not in GONE}
+        if isinstance(part, Mapping)
+        else part
+        for name, part in document.items()
+    }
+
 
 def with_new_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """The document with today's keys in the place of yesterday's.
