@@ -50,8 +50,27 @@ def without_gone(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+MOVED: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "criterion.name": {
+            name: f"benchmarks.control_criteria:{name}"
+            for name in (
+                "clusters_pca",
+                "clusters_raw",
+                "clusters_shared",
+                "empirical_fisher",
+                "hessian",
+                "hessian_block",
+                "lobs_diagonal",
+            )
+        }
+    }
+)
+"""Today's value by yesterday's, by key."""
+
+
 def with_new_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """The document with today's keys in the place of yesterday's.
+    """The document with today's keys and values in the place of yesterday's.
 
     Args:
         document: Sections of keys; left as it is.
@@ -71,6 +90,11 @@ def with_new_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str
         if isinstance(found[into], dict):
             found[into][name] = value
             moved.add(new)
+    for path, values in MOVED.items():
+        section, _, key = path.partition(".")
+        part = found.get(section)
+        if isinstance(part, dict) and isinstance(value := part.get(key), str):
+            part[key] = values.get(value, value)
     return found, moved
 
 

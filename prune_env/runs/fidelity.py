@@ -77,7 +77,9 @@ def _tuned(problem: PruningProblem, splits: Splits, settings: RunConfig, widths:
     trial = problem.attempt(np.array(widths), "fidelity")
     network = problem.evaluator.pruned(trial.plan)
     few = replace(splits, train_indices=splits.train_indices[: settings.fidelity.images])
-    train_network(network, few, settings.fidelity.training(), settings.seed, device_of(settings), problem.evaluator.task)
+    train_network(
+        network, few, settings.fidelity.training(), settings.seed, device_of(settings), problem.evaluator.task
+    )
     network.to(problem.evaluator.device)
     return {
         "widths": widths,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from prune_env.config import RunConfig, describe
 from prune_env.config.agent import AMC_PRESET, AgentSection
-from prune_env.config.older import GONE
+from prune_env.config.older import GONE, MOVED
+from prune_env.criteria import criterion_named
 
 LEAST: dict[str, Any] = {"model": {"name": "resnet20"}, "data": {"name": "cifar10"}}
 
@@ -209,3 +210,9 @@ def test_the_short_fine_tuning_is_that_of_earlier_releases() -> None:
         "dtype": None,
         "threads": None,
     }
+
+
+def test_a_criterion_that_moved_to_the_benchmarks_is_found_there() -> None:
+    for name in MOVED["criterion.name"]:
+        assert criterion_named(config(f"criterion.name={name}").criterion.name).score.__name__ == name
+    assert config("criterion.name=lobs").criterion.name == "lobs"
