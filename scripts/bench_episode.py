@@ -1,4 +1,4 @@
-"""`prune-env bench episode`: an episode beside the bare forward passes in it, and beside the plain way."""
+"""`prune-env bench episode`: an episode beside the bare forward passes in it."""
 
 import os
 import resource
@@ -12,13 +12,13 @@ from rich.progress import track
 from rich.table import Table
 
 from prune_env.common.memory import live_megabytes
+from prune_env.config import RunConfig
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import load_model, load_splits
 from prune_env.runs.settings import read_settings
 from prune_env.search.registry import check_search
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, results
 from scripts.episode_bench import EpisodeBench, learner_named
-from scripts.plain_way import PlainWay
 
 SETTLING = 100
 """Episodes before the memory is watched: torch keeps the kernels of new shapes until it has about a thousand."""
@@ -38,21 +38,10 @@ def bench_episode(
 
     The episodes are those of the configured agent, which learns after each: ddpg, td3 or sac.
     """
-    settings = read_settings(config, overrides or ())
-    check_search(settings)
-    learner_named(settings.agent.name)
-    # A plan that is given up within its evaluation has no limit to be compared with.
-    settings = settings.model_copy(update={"search": settings.search.model_copy(update={"racing": False})})
-    with console.status("loading") as status:
-        splits = load_splits(settings)
-        problem = build_problem(settings, splits, load_model(settings, splits), status.update)
-        status.update("the agent's first episodes")
-        bench = EpisodeBench(settings, splits, problem, 2 * rounds + SETTLING + episodes)
+    bench = ready_bench(read_settings(config, overrides or ()), 2 * rounds + SETTLING + episodes)
     start = resident_megabytes()
-    device, task = problem.evaluator.device, problem.evaluator.task
-    with PlainWay(problem.walk.model, splits.reward(), splits.calibration(), device, task) as plain:
-        for _ in track(range(rounds), "timing", console=console):
-            bench.round(plain)
+    for _ in track(range(rounds), "timing", console=console):
+        bench.round()
     for _ in track(range(SETTLING if episodes else 0), "letting memory settle", console=console):
         bench.episode()
     settled, live = resident_megabytes(), live_megabytes()
@@ -66,12 +55,30 @@ def bench_episode(
         "rss_growth_mb": resident_megabytes() - settled if episodes else None,
         "live_growth_mb": grown - live if episodes and live is not None and grown is not None else None,
         "rss_episodes": episodes,
-        "cache_hits": problem.evaluator.hits,
+        "cache_hits": bench.problem.evaluator.hits,
     }
     if as_json:
         print_json(record)
     else:
         _tell(record)
+
+
+def ready_bench(settings: RunConfig, episodes: int) -> EpisodeBench:
+    """A configuration's problem and its agent, after the agent's first episodes.
+
+    Args:
+        settings: The run's settings.
+        episodes: How many episodes will be asked for.
+    """
+    check_search(settings)
+    learner_named(settings.agent.name)
+    # A plan that is given up within its evaluation has no limit to be compared with.
+    settings = settings.model_copy(update={"search": settings.search.model_copy(update={"racing": False})})
+    with console.status("loading") as status:
+        splits = load_splits(settings)
+        problem = build_problem(settings, splits, load_model(settings, splits), status.update)
+        status.update("the agent's first episodes")
+        return EpisodeBench(settings, splits, problem, episodes)
 
 
 def resident_megabytes() -> float:
@@ -95,18 +102,14 @@ def _tell(record: dict[str, Any]) -> None:
     table.add_column("what")
     table.add_column("seconds", justify="right")
     table.add_column("of the limit", justify="right")
-    lines = {name: record[f"{name}_s"] for name in ("limit", "evaluation", "episode", "plain")}
+    lines = {name: record[f"{name}_s"] for name in ("limit", "evaluation", "episode")}
     lines |= {f"  {name}": seconds for name, seconds in record["phases_s"].items()}
     for name, seconds in lines.items():
-        if seconds is not None:
-            table.add_row(name, f"{seconds:.4f}", f"{seconds / record['limit_s']:.3f}")
+        table.add_row(name, f"{seconds:.4f}", f"{seconds / record['limit_s']:.3f}")
     results.print(table)
-    if record["plain_fails"]:
-        results.print(f"The plain way fails: {record['plain_fails']}", markup=False)
-    plain = f"plain way over ours {record['plain_over_ours']:.2f}, " if record["plain_over_ours"] else ""
     results.print(
         f"Evaluation over limit {record['evaluation_over_limit']:.2f}, episode over limit "
-        f"{record['episode_over_limit']:.2f}, {plain}{record['episodes_per_minute']:.0f} episodes a minute; a step "
+        f"{record['episode_over_limit']:.2f}, {record['episodes_per_minute']:.0f} episodes a minute; a step "
         f"{record['step_us']:.0f} microseconds, slicing {record['slice_ms']:.1f} ms; {record['cache_hits']} plans came "
         "up again."
     )

@@ -1,5 +1,6 @@
 """`prune-env compare`: the same problem for several searches and seeds, for criteria, or for reward and fine-tuning."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from prune_env.common.errors import ConfigError, suggest
 from prune_env.config import RunConfig
-from prune_env.criteria import CRITERIA, known_criteria
+from prune_env.criteria import criterion_named, known_criteria
 from prune_env.report.criterion_table import render_criteria
 from prune_env.report.fidelity_table import render_fidelity
 from prune_env.report.search_comparison import render, title_of
@@ -93,17 +94,15 @@ def searches_of(given: str) -> list[str]:
 
 
 def criteria_of(given: str) -> list[str]:
-    """The criteria of a list with commas; ``all`` for every one.
+    """The criteria of a list with commas; ``all`` for every registered one.
 
     Raises:
         ConfigError: If there is no such criterion, or none is named.
     """
-    names = between_commas(given)
-    if names == ["all"]:
-        return known_criteria()
+    listed = [known_criteria() if name == "all" else [name] for name in between_commas(given)]
+    names = list(dict.fromkeys(chain.from_iterable(listed)))
     for name in names:
-        if name not in CRITERIA:
-            raise ConfigError(f"--criteria: there is no criterion {name!r}; {suggest(name, CRITERIA)}, or all.")
+        criterion_named(name, "--criteria")
     if not names:
         raise ConfigError(f"--criteria: none given; allowed are all, or {', '.join(known_criteria())}.")
     return names

@@ -17,9 +17,7 @@ from prune_env.data import Splits
 from prune_env.env import PruningEnv
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
-from prune_env.plan import PruningPlan
 from prune_env.search.registry import SEARCHES
-from scripts.plain_way import PlainWay
 
 PARTS = ("slicing", "recalibration", "folding", "forward")
 """What an evaluation is made of."""
@@ -53,14 +51,20 @@ def _timed(search: type[Any]) -> type[Learner] | None:
 
 
 class EpisodeBench:
-    """One problem with its agent, and what each plan took."""
+    """One problem with its agent, and what each plan took.
+
+    Args:
+        settings: The run's settings.
+        splits: The data.
+        problem: The problem, ready for a search.
+        episodes: How many episodes will be asked for.
+    """
 
     def __init__(self, settings: RunConfig, splits: Splits, problem: PruningProblem, episodes: int) -> None:
         self.problem = problem
         self.name = settings.agent.name
-        self.calibration_images = len(splits.calibration_indices)
+        self.splits = splits
         self.seconds: dict[str, list[float]] = {}
-        self.plain_fails: str | None = None
         self._trial: Trial | None = None
         self._update = 0.0
         assert problem.observer  # the probes come first, as in a search
@@ -83,14 +87,14 @@ class EpisodeBench:
         """One episode of the agent, its updates included; seconds."""
         return clock(lambda: self.agent.learn(self._steps, reset_num_timesteps=False))
 
-    def round(self, plain: PlainWay) -> None:
-        """An episode, and then its plan again: run bare, and cut and run the plain way."""
+    def round(self) -> Trial | None:
+        """An episode, and then its plan again, run bare; its trial, None where the plan had been evaluated before."""
         self.episode()  # as in a search, an episode comes after an episode
         whole = self.episode()
         trial, evaluator = self._trial, self.problem.evaluator
         assert trial is not None
         if trial.cached:
-            return
+            return None
         parts = {part: evaluator.seconds[part] for part in PARTS}
         evaluation, update = sum(parts.values()), self._update
         found = {
@@ -103,13 +107,9 @@ class EpisodeBench:
             "step": self._step(),
             "limit": statistics.median([clock(self._bare) for _ in range(3)]),
         }
-        if self.plain_fails is None:
-            try:
-                found["plain"] = plain.seconds(self._removed(trial.plan))
-            except Exception as error:  # whatever Torch-Pruning says of this network
-                self.plain_fails = f"{type(error).__name__}: {error}"
         for key, value in found.items():
             self.seconds.setdefault(key, []).append(value)
+        return trial
 
     def _step(self) -> float:
         """Median seconds of a step that is not an episode's last."""
@@ -128,16 +128,6 @@ class EpisodeBench:
                 output = evaluator.network(images)
         float(output.sum())  # a GPU works on after the call has returned
 
-    def _removed(self, plan: PruningPlan) -> dict[str, list[int]]:
-        """The output channels that a plan cuts, by the layer that a unit is named after."""
-        removed: dict[str, list[int]] = {}
-        for unit in self.problem.budget.units:
-            gone = np.setdiff1d(np.arange(unit.channels), plan.kept[unit.name])
-            own = next(member for member in unit.members if (member.module, member.side) == (unit.name, "out"))
-            if len(gone):
-                removed[unit.name] = own.index[gone].ravel().tolist()
-        return removed
-
     def record(self) -> dict[str, Any]:
         """Medians over the plans, and their ratios.
 
@@ -154,24 +144,18 @@ class EpisodeBench:
             f"{key}_over_limit": statistics.median(np.divide(self.seconds[key], self.seconds["limit"]).tolist())
             for key in ("evaluation", "episode")
         }
-        plain = self.seconds.get("plain")
         evaluator, choice = self.problem.evaluator, self.problem.execution_choice
         assert choice is not None
         return {
             "model": self.problem.provenance["model"],
             "agent": self.name,
             "units": self._steps,
-            "images": [evaluator.images, self.calibration_images],
+            "images": [evaluator.images, len(self.splits.calibration_indices)],
             "plans": len(self.seconds["limit"]),
             "limit_s": middle["limit"],
             "evaluation_s": middle["evaluation"],
             "episode_s": middle["episode"],
-            "plain_s": middle.get("plain"),
             **ratios,
-            "plain_over_ours": statistics.median(np.divide(plain, self.seconds["evaluation"][: len(plain)]).tolist())
-            if plain
-            else None,
-            "plain_fails": self.plain_fails,
             "step_us": 1e6 * middle["step"],
             "slice_ms": 1e3 * middle["slicing"],
             "episodes_per_minute": 60.0 / middle["episode"],

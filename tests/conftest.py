@@ -1,6 +1,8 @@
 """What all tests share: one torch thread, a cache of their own, and the folders of real images and weights."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +27,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder that holds ``cifar10/``; use it in tests marked ``shared``."""
-    return _folder("PRUNE_ENV_DATA", BESIDE / "data", "CIFAR-10 images")
+def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``cifar10.npz``, unpacked once where there is none; use it in tests marked ``shared``."""
+    folder = _folder("PRUNE_ENV_DATA", BESIDE / "data", "CIFAR-10 images")
+    if (folder / "cifar10.npz").is_file():
+        return folder
+    script = folder / "unpack.py"
+    if not script.is_file():
+        pytest.skip(f"neither cifar10.npz nor unpack.py, which makes it, is in {folder}")
+    unpacked = tmp_path_factory.mktemp("data")
+    subprocess.run([sys.executable, script, unpacked / "cifar10.npz"], check=True, capture_output=True)
+    return unpacked
 
 
 @pytest.fixture(scope="session")

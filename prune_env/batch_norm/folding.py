@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_weights
 
 from prune_env.batch_norm.fast_norm import PLAIN, BatchNorm
 from prune_env.common.hooks import watching
@@ -95,13 +96,15 @@ def fold_into(conv: nn.Module, norm: nn.Module | None) -> None:
     assert isinstance(norm, BatchNorm)
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    weight: Tensor = conv._parameters["weight"]  # type: ignore[assignment]
-    bias = conv._parameters["bias"]
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
-    if bias is not None:
-        shift = shift + bias.float() * scale
-    shaped = scale.view(-1, *([1] * (weight.ndim - 1)))
-    folded = (weight.detach().float() * shaped).to(weight.dtype)
-    conv._parameters["weight"] = nn.Parameter(folded, requires_grad=False)
-    conv._parameters["bias"] = nn.Parameter(shift.detach().to(weight.dtype), requires_grad=False)
+    weight, bias = conv._parameters["weight"], conv._parameters["bias"]
+    assert weight is not None
+    # The function takes the bias' number type from the bias, and from the weight where there is none.
+    conv._parameters["weight"], conv._parameters["bias"] = fuse_conv_bn_weights(
+        weight.detach(),
+        None if bias is None else bias.detach(),
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight.detach(),
+        norm.bias.detach(),
+    )

@@ -17,9 +17,60 @@ RENAMED: Mapping[str, str] = MappingProxyType(
 )
 """Today's key by yesterday's."""
 
+GONE = frozenset(
+    f"fidelity.{key}"
+    for key in (
+        "batch_size",
+        "warmup",
+        "weight_decay",
+        "label_smoothing",
+        "average",
+        "augment",
+        "layout",
+        "dtype",
+        "threads",
+    )
+)
+"""Keys of files of earlier releases that mean nothing today and are passed over."""
+
+
+def without_gone(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document without the keys of `GONE`.
+
+    Only files are read this way. A command line that gives such a key is refused.
+
+    Args:
+        document: Sections of keys; left as it is.
+    """
+    return {
+        name: {key: value for key, value in part.items() if f"{name}.{key}" not in GONE}
+        if isinstance(part, Mapping)
+        else part
+        for name, part in document.items()
+    }
+
+
+MOVED: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "criterion.name": {
+            name: f"benchmarks.control_criteria:{name}"
+            for name in (
+                "clusters_pca",
+                "clusters_raw",
+                "clusters_shared",
+                "empirical_fisher",
+                "hessian",
+                "hessian_block",
+                "lobs_diagonal",
+            )
+        }
+    }
+)
+"""Today's value by yesterday's, by key."""
+
 
 def with_new_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """The document with today's keys in the place of yesterday's.
+    """The document with today's keys and values in the place of yesterday's.
 
     Args:
         document: Sections of keys; left as it is.
@@ -39,6 +90,11 @@ def with_new_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str
         if isinstance(found[into], dict):
             found[into][name] = value
             moved.add(new)
+    for path, values in MOVED.items():
+        section, _, key = path.partition(".")
+        part = found.get(section)
+        if isinstance(part, dict) and isinstance(value := part.get(key), str):
+            part[key] = values.get(value, value)
     return found, moved
 
 

@@ -16,7 +16,7 @@ from prune_env.common.errors import ConfigError
 from prune_env.config.agent import AgentSection
 from prune_env.config.granularity import GRANULARITIES, GranularitySettings
 from prune_env.config.load import read_yaml, with_environment, with_overrides, without_references
-from prune_env.config.older import with_new_names, without_inert
+from prune_env.config.older import with_new_names, without_gone, without_inert
 from prune_env.config.problems import describe_problems
 from prune_env.config.sections import (
     BudgetSection,
@@ -96,7 +96,7 @@ class RunConfig(Section):
         Raises:
             ConfigError: As in ``load``, apart from the file.
         """
-        renamed, moved = with_new_names(document)
+        renamed, moved = with_new_names(without_gone(document))
         # Overrides are applied to today's keys, and may themselves use yesterday's: they win over the file either way.
         renamed, overridden = with_new_names(with_overrides(renamed, overrides))
         moved |= overridden

@@ -147,10 +147,9 @@ class CriterionSection(Section):
 class RepairSection(Section):
     """How layers that read cut channels make up for them, beside batch-norm statistics that are measured anew."""
 
-    name: Literal["none", "least_squares", "merge"] = Field(
+    name: Literal["none", "least_squares"] = Field(
         default="none",
-        description="least_squares: their weights are fitted so that their outputs stay near the dense network's; "
-        "merge: what read a channel that is cut reads the kept one of the most similar filter.",
+        description="least_squares: their weights are fitted so that their outputs stay near the dense network's.",
     )
     ridge: float = Field(
         default=1e-3,
@@ -163,6 +162,15 @@ class RepairSection(Section):
         ge=1,
         description="least_squares: calibration images that the fit goes by, 1 or more; no more than there are.",
     )
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _refuse_merge(cls, value: Any) -> Any:
+        if value == "merge":
+            raise ValueError(
+                "merging was removed, since it lost accuracy with every criterion; give none or least_squares"
+            )
+        return value
 
 
 class SensitivitySection(Section):

@@ -58,21 +58,19 @@ class PretrainSection(TrainingSection):
     learning_rate: float = Field(default=0.03, gt=0, description="Highest learning rate, above 0.")
 
 
-class FidelitySection(TrainingSection):
+class FidelitySection(Section):
     """The short fine-tuning of ``prune-env compare --fidelity`` and ``--criteria``."""
 
     epochs: int = Field(default=1, ge=1, description="Passes over the images, 1 or more.")
-    batch_size: int = Field(
-        default=64, ge=1, description="Images per training step, of all processes together, 1 or more."
-    )
     learning_rate: float = Field(default=0.01, gt=0, description="Highest learning rate, above 0.")
-    augment: Literal["none", "crop_flip", "resized_crop_flip"] | None = Field(
-        default="none", description="As finetune.augment."
-    )
     images: int = Field(default=5000, ge=1, description="Images trained on at most, none of another set's, 1 or more.")
     plans: int = Field(
         default=20, ge=3, description="--fidelity: random plans at the budget that are fine-tuned, 3 or more."
     )
+
+    def training(self) -> TrainingSection:
+        """How a plan is fine-tuned: in batches of 64, on images as they are; the rest by default [our choice]."""
+        return TrainingSection(epochs=self.epochs, learning_rate=self.learning_rate, batch_size=64, augment="none")
 
 
 class FinetuneSection(TrainingSection):

@@ -6,13 +6,14 @@ Known from Yang and Liu (Neurocomputing 2022): a layer's pruning rate follows fr
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from prune_env.common.arrays import IntArray
 from prune_env.common.errors import EvaluationError
 from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.curvature import gradient_graph, hessian_product
-from prune_env.criteria.hessian import written_rows
 from prune_env.walk.unit import Unit
 
 
@@ -84,6 +85,15 @@ def layer_eigenvalues(
             )
         values[unit.name] = value
     return values
+
+
+def written_rows(context: ScoringContext, unit: Unit) -> dict[str, IntArray]:
+    """For each layer that writes a unit, which of its output channels each of the unit's takes, [channels, r]."""
+    rows: dict[str, IntArray] = {}
+    for producer in context.producers(unit):
+        known = rows.get(producer.module)
+        rows[producer.module] = producer.index if known is None else np.concatenate([known, producer.index], axis=1)
+    return rows
 
 
 def _restricted_product(

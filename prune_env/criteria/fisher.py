@@ -41,13 +41,7 @@ def fisher_diagonal(loss: Loss, batches: Iterable[Batch], weights: Weights) -> d
 @register_criterion("fisher", needs="images", random=True)
 def fisher(context: ScoringContext) -> Scores:
     """S_c = 1/2 sum_q w_cq^2 mean_i g_iq^2 with sampled targets, one draw for each image."""
-    return _diagonal_scores(context, _sampled_loss(context))
-
-
-@register_criterion("empirical_fisher", needs="targets")
-def empirical_fisher(context: ScoringContext) -> Scores:
-    """The same with the data's targets; all but zero where the network fits them."""
-    return _diagonal_scores(context, context.mean_loss)
+    return diagonal_scores(context, _sampled_loss(context))
 
 
 @register_criterion("fisher_block", needs="images", random=True)
@@ -70,7 +64,8 @@ def fisher_block(context: ScoringContext) -> Scores:
     return {name: 0.5 * total / count for name, total in totals.items()}
 
 
-def _diagonal_scores(context: ScoringContext, loss: Loss) -> Scores:
+def diagonal_scores(context: ScoringContext, loss: Loss) -> Scores:
+    """S_c = 1/2 sum_q w_cq^2 mean_i g_iq^2 by the gradients of a loss."""
     diagonal = fisher_diagonal(loss, context.batches(), context.weights)
     return context.summed(
         {name: channel_quadratics(weight, diagonal[name]) for name, weight in context.weights.items()}

@@ -21,7 +21,6 @@ from prune_env.criteria.curvature import channel_quadratics
 from prune_env.criteria.patch_covariance import (
     LARGEST,
     patch_moments,
-    patches,
     shrunk_inverse_diagonal,
     too_large,
     watch,
@@ -48,7 +47,7 @@ def lobs(context: ScoringContext) -> Scores:
         if too_large(weight):
             raise ConfigError(
                 f"criterion.name: 'lobs' inverts a matrix of {weight[0].numel()} rows for layer {name!r}; at most "
-                f"{LARGEST} are allowed. Use 'lobs_diagonal' or 'lobs_block', which invert nothing."
+                f"{LARGEST} are allowed. Use 'lobs_block', which inverts nothing."
             )
     values = {}
     moments = patch_moments(context.folded, context.weights, context.batches())
@@ -61,28 +60,8 @@ def lobs(context: ScoringContext) -> Scores:
             raise EvaluationError(
                 f"Layer {name!r}: {error} Check the network's weights, or use 'lobs_block'."
             ) from None
-        values[name] = channel_quadratics(weight, _by_channel(by_weight, weight))
+        values[name] = channel_quadratics(weight, by_channel(by_weight, weight))
     return context.summed(values)
-
-
-@register_criterion("lobs_diagonal", needs="images")
-def lobs_diagonal(context: ScoringContext) -> Scores:
-    """S_c = 1/2 sum_q H_qq w_cq^2: the same with H taken as diagonal, as the paper's proof of the sum has it."""
-    squares: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-
-    def see(name: str, module: nn.Module, inputs: Tensor, _output: Tensor) -> None:
-        found = patches(module, inputs)
-        squares[name] = squares.get(name, 0) + found.double().square().sum((0, 3))
-        counts[name] = counts.get(name, 0) + len(found) * found.shape[3]
-
-    watch(context.folded, context.weights, context.batches(_at_once(context)), see)
-    return context.summed(
-        {
-            name: channel_quadratics(weight, _by_channel(squares[name] / counts[name], weight))
-            for name, weight in context.weights.items()
-        }
-    )
 
 
 @register_criterion("lobs_block", needs="images")
@@ -99,18 +78,19 @@ def lobs_block(context: ScoringContext) -> Scores:
         squares[name] = squares.get(name, 0) + plain.square().sum(0)
         counts[name] = counts.get(name, 0) + len(rows)
 
-    watch(context.folded, context.weights, context.batches(_at_once(context)), see)
+    watch(context.folded, context.weights, context.batches(at_once(context)), see)
     halves: dict[str, npt.NDArray[np.float64]] = {
         name: (0.5 * squares[name] / counts[name]).cpu().numpy() for name in context.weights
     }
     return context.summed(halves)
 
 
-def _by_channel(by_group: Tensor, weight: Tensor) -> Tensor:
+def by_channel(by_group: Tensor, weight: Tensor) -> Tensor:
     """Values [groups, d] for every weight, shaped as the weight tensor."""
     repeated = torch.repeat_interleave(by_group, len(weight) // len(by_group), dim=0)
     return repeated.reshape(weight.shape)
 
 
-def _at_once(context: ScoringContext) -> int:
+def at_once(context: ScoringContext) -> int:
+    """Images of a batch whose patches fit into memory."""
     return min(context.batch_size, IMAGES_AT_ONCE)

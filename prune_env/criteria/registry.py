@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from prune_env.common.errors import ConfigError, UserError, suggest
+from prune_env.common.registry import import_named
 from prune_env.criteria.context import ScoringContext
 from prune_env.walk import Scores
 
@@ -56,15 +57,26 @@ def known_criteria() -> list[str]:
     return sorted(CRITERIA)
 
 
-def criterion_named(name: str) -> Registered:
-    """The criterion of a name.
+def criterion_named(name: str, setting: str = "criterion.name") -> Registered:
+    """The criterion of a name, or what ``package.module:name`` imports.
+
+    Args:
+        name: A registered name, or where the criterion is imported from.
+        setting: What gave the name, for messages.
 
     Raises:
         ConfigError: If there is none; offers the nearest.
     """
-    if name not in CRITERIA:
-        raise ConfigError(f"criterion.name: there is no criterion {name!r}; {suggest(name, CRITERIA)}.")
-    return CRITERIA[name]
+    if name in CRITERIA:
+        return CRITERIA[name]
+    if ":" in name:
+        found = import_named(name, f"{setting}: criterion")
+        registered = next((known for known in CRITERIA.values() if known.score is found), None)
+        # A criterion that is not registered may look at everything.
+        return registered or Registered(found, "images", random=True)
+    raise ConfigError(
+        f"{setting}: there is no criterion {name!r}; {suggest(name, CRITERIA)}; or package.module:name for your own."
+    )
 
 
 def score_channels(name: str, context: ScoringContext) -> Scores:

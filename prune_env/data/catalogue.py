@@ -10,7 +10,6 @@ from prune_env.common.errors import DataError
 from prune_env.data import folder, npz
 from prune_env.data.arrays import ArraySource, LabelledArrays
 from prune_env.data.folder import FolderSource
-from prune_env.data.mosaics import read_mosaics
 from prune_env.data.registry import existing_path, not_found, register_source
 
 TEST_DIGITS = 450
@@ -41,16 +40,9 @@ def load_digits(_path: Path | None = None, _image_size: int | None = None) -> Ar
 @register_source("cifar10")
 def load_cifar10(path: Path | None = None, _image_size: int | None = None) -> ArraySource:
     """CIFAR-10, normalised as the known CIFAR ResNets were trained: with ImageNet's mean and std."""
-    forms = (
-        f"{npz.LAYOUT}; a folder with cifar10.npz; a folder of mosaics (meta.json, train_*.webp, "
-        "test_*.webp) or the folder around it; or a torchvision root with cifar-10-batches-py"
-    )
+    forms = f"{npz.LAYOUT}; a folder with cifar10.npz; or a torchvision root with cifar-10-batches-py"
     found = existing_path("cifar10", path, forms)
-    mosaics = next((place for place in (found, found / "cifar10") if (place / "meta.json").is_file()), None)
-    if mosaics is not None:
-        train, test = read_mosaics(mosaics)
-    else:
-        train, test = _npz_or_torchvision("cifar10", found, "CIFAR10", "cifar-10-batches-py", forms)
+    train, test = _npz_or_torchvision("cifar10", found, "CIFAR10", "cifar-10-batches-py", forms)
     return ArraySource("cifar10", 10, train, test, folder.IMAGENET_MEAN, folder.IMAGENET_STD, augment="crop_flip")
 
 

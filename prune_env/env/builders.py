@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from prune_env.budget import Budget
 from prune_env.budget.latency_model import LatencyModel, fit_latency
 from prune_env.budget.width_multiple import fastest_multiple
-from prune_env.common.errors import ConfigError
 from prune_env.config import RunConfig
 from prune_env.criteria import ScoringContext, load_scores, score_channels
 from prune_env.data import Splits, load_images
@@ -28,7 +27,6 @@ from prune_env.plan import PruningPlan
 from prune_env.protection.feature_ranks import feature_map_ranks
 from prune_env.protection.sensitivity import SensitivityReport, find_sensitive_layers
 from prune_env.repair.least_squares import LeastSquares
-from prune_env.repair.merging import Merging, similar_filters
 from prune_env.surgery import Repair
 from prune_env.tasks import make_task
 from prune_env.walk import LayerWalk, Scores
@@ -229,10 +227,6 @@ def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk, edits: bool 
     if config.repair.name == "none":
         return None
     context = replace(scoring_context(config, splits, walk), data=splits.calibration().first(config.repair.images))
-    if config.repair.name == "merge":
-        if edits:
-            raise ConfigError("repair.name: merge given, which knows no edited layers. Give none or least_squares.")
-        return Merging(walk, similar_filters(context))
     normed = {pair.conv for pair in context.fold_pairs}
     model = copy.deepcopy(walk.model).float().to(device_of(config))
     # An edited layer may read less also of a unit that stays whole.

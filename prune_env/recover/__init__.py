@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from prune_env.common.errors import DataError
-from prune_env.config.training import FidelitySection, TrainingSection
+from prune_env.config.training import PretrainSection, TrainingSection
 from prune_env.data import Splits
 from prune_env.evaluation.training_passes import Passes, fastest_passes
 from prune_env.recover.batches import Batches
@@ -43,7 +43,7 @@ def train_network(
         EvaluationError: If the loss is not finite.
     """
     if len(splits.train_indices) == 0:
-        section = "fidelity" if isinstance(settings, FidelitySection) else "pretrain"
+        section = "pretrain" if isinstance(settings, PretrainSection) else "fidelity"
         raise DataError(
             f"{section}.epochs: {settings.epochs} given, but no image is left to train on. Lower data.reward_images "
             "or data.calibration_images, or give model.weights."

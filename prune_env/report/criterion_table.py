@@ -9,7 +9,6 @@ from prune_env.runs.intervals import Interval
 WORDS = {
     "cut": "right after the cut",
     "recalibrated": "recalibrated",
-    "merged": "merged",
     "repaired": "least squares",
     "tuned": "fine-tuned",
 }

@@ -39,28 +39,23 @@ def write_report(run: RunDirectory) -> Path:
 def render_page(record: RunRecord) -> str:
     """The page's HTML: no scripts, no links, pictures within."""
     summary = record.summary
-    body = [
-        html.paragraph(
-            f"{summary.evaluations:,} plans evaluated, {summary.episodes:,} of them proposed by {summary.search}, in "
-            f"{summary.seconds:,.0f} s ({summary.seconds_per_evaluation:.2f} s an evaluation) on {summary.device} with "
-            f"{summary.threads} thread{'s' if summary.threads != 1 else ''}.",
-            "soft",
-        ),
-        _result_table(summary),
-        *(html.paragraph(text, "verdict" if ahead else "verdict behind") for text, ahead in verdicts(summary)),
-        html.heading("What happened"),
-        *_pictures(record),
-        html.heading("The plan"),
-        _plan_table(record),
-        *_own_tables(record),
-        *(_evidence(record.sensitivity) if record.sensitivity else ()),
-        html.heading("Making this run again"),
-        html.code(summary.command),
-        html.paragraph("Nothing is written over: give run.directory=... where this run's folder still exists.", "soft"),
-        html.table(["package", "version"], [*record.versions.items()]),
-        html.folded("All settings", html.code(record.settings)),
-    ]
-    return html.page(summary.title, body)
+    return html.render(
+        title=summary.title,
+        effort=f"{summary.evaluations:,} plans evaluated, {summary.episodes:,} of them proposed by {summary.search}, "
+        f"in {summary.seconds:,.0f} s ({summary.seconds_per_evaluation:.2f} s an evaluation) on {summary.device} with "
+        f"{summary.threads} thread{'s' if summary.threads != 1 else ''}.",
+        result=_result_table(summary),
+        verdicts=verdicts(summary),
+        pictures=_pictures(record),
+        sections=[
+            html.Section("The plan", "", _plan_table(record)),
+            *_own_sections(record),
+            *([_evidence(record.sensitivity)] if record.sensitivity else []),
+        ],
+        command=summary.command,
+        versions=html.HtmlTable(["package", "version"], [*record.versions.items()]),
+        settings=record.settings,
+    )
 
 
 def verdicts(summary: Summary) -> list[tuple[str, bool]]:
@@ -113,7 +108,7 @@ def _headline(summary: Summary) -> str:
     return f"{summary.title} ({'test' if tested else 'reward'} set: {', '.join(parts)})"
 
 
-def _result_table(summary: Summary) -> str:
+def _result_table(summary: Summary) -> html.HtmlTable:
     dense = summary.row("dense") or summary.rows[0]
     rows = []
     for row in summary.rows:
@@ -130,10 +125,10 @@ def _result_table(summary: Summary) -> str:
         )
     latency = f"ms / {summary.batch_size} images (quartiles)"
     headings = ["", "reward set", "test set", "MACs / image", "params", latency]
-    return html.table(headings, rows, right=range(1, 6), chosen=summary.search)
+    return html.HtmlTable(headings, rows, right=range(1, 6), chosen=summary.search)
 
 
-def _pictures(record: RunRecord) -> list[str]:
+def _pictures(record: RunRecord) -> list[html.Picture]:
     budget = record.summary.budget
     keep = budget.keep if budget.metric == "macs" else None
     scatter = quality_against_macs(record.tried, record.quality, keep)
@@ -148,40 +143,40 @@ def _pictures(record: RunRecord) -> list[str]:
     for family in record.series[0] if record.series else ():
         heat_map = series_heat_map(family, [drawn[family] for drawn in record.series])
         figures.insert(3, (heat_map, f"What the search decided of {family}, episode by episode."))
-    return [html.picture(figure_png(figure), caption) for figure, caption in figures]
+    return [html.Picture(figure_png(figure), caption) for figure, caption in figures]
 
 
-def _plan_table(record: RunRecord) -> str:
-    rows = []
+def _plan_table(record: RunRecord) -> html.HtmlTable:
+    rows: list[list[html.Cell]] = []
     for unit in record.plan.units:
         uniform = "" if record.uniform is None else str(record.uniform.get(unit.name, unit.channels))
         ratio = len(unit.kept) / unit.channels
-        cells = [unit.name, str(unit.channels), str(len(unit.kept)), f"{ratio:.0%}", html.bar(ratio), uniform]
-        rows.append([*cells, unit.protected or ""])
+        counts = [str(unit.channels), str(len(unit.kept)), f"{ratio:.0%}"]
+        rows.append([unit.name, *counts, html.Bar(ratio), uniform, unit.protected or ""])
     headings = ["unit", "channels", "kept", "keep ratio", "", "kept by uniform", "protected"]
-    return html.table(headings, rows, right=(1, 2, 3, 5))
+    return html.HtmlTable(headings, rows, right=(1, 2, 3, 5))
 
 
-def _own_tables(record: RunRecord) -> list[str]:
+def _own_sections(record: RunRecord) -> list[html.Section]:
     """What the granularity has to show beside widths."""
-    body = []
-    for texts in record.granularity.tables(record.summary.batch_size, record.plan):
-        body += [
-            html.heading(texts.title),
-            html.paragraph(texts.words, "soft"),
-            html.table(texts.headings, texts.rows, right=range(1, len(texts.headings))),
-        ]
-    return body
+    return [
+        html.Section(
+            texts.title,
+            texts.words,
+            html.HtmlTable(texts.headings, texts.rows, right=range(1, len(texts.headings))),
+        )
+        for texts in record.granularity.tables(record.summary.batch_size, record.plan)
+    ]
 
 
-def _evidence(report: SensitivityRecord) -> list[str]:
-    rows = [
+def _evidence(report: SensitivityRecord) -> html.Section:
+    rows: list[list[html.Cell]] = [
         [
             layer.layer,
             f"{layer.height} x {layer.width}",
             f"{layer.low_rank_share:.0%}",
             f"{layer.mean_rank:.2f}",
-            html.bins(layer.histogram),
+            html.Bins(layer.histogram),
             "sensitive" if layer.unit in report.sensitive else "",
         ]
         for layer in report.layers
@@ -192,8 +187,4 @@ def _evidence(report: SensitivityRecord) -> list[str]:
         "maps by that ratio, from 0 at the left to 1."
     )
     headings = ["layer", "map (pixels)", "low-rank maps", "mean rank", "ranks", "unit"]
-    return [
-        html.heading("Evidence for sensitive layers"),
-        html.paragraph(words, "soft"),
-        html.table(headings, rows, right=(1, 2, 3)),
-    ]
+    return html.Section("Evidence for sensitive layers", words, html.HtmlTable(headings, rows, right=(1, 2, 3)))

@@ -21,11 +21,10 @@ from prune_env.recover import train_network
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.settings import differing_settings, settings_of
 from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
-from prune_env.surgery import Repair
 
 Record = dict[str, Any]
 
-MEASURES = ("cut", "recalibrated", "merged", "repaired", "tuned")
+MEASURES = ("cut", "recalibrated", "repaired", "tuned")
 """Accuracies of a cut network on the reward set, in the order in which a network comes by them."""
 
 
@@ -139,11 +138,8 @@ class _Bench:
         self.splits = splits
         self.problem = problem
         self.widths = problem.budget.names(problem.budget.uniform())
-        self.merging, self.fitting = (self._repair(name) for name in ("merge", "least_squares"))
-
-    def _repair(self, name: str) -> Repair | None:
-        section = self.settings.repair.model_copy(update={"name": name})
-        return make_repair(self.settings.model_copy(update={"repair": section}), self.splits, self.problem.walk)
+        section = settings.repair.model_copy(update={"name": "least_squares"})
+        self.fitting = make_repair(settings.model_copy(update={"repair": section}), splits, problem.walk)
 
     def measure(self, name: str) -> Record:
         """Scores, cuts, recalibrates, repairs and fine-tunes."""
@@ -159,13 +155,11 @@ class _Bench:
         found = {
             "cut": evaluator.measure(plan.apply(self.problem.walk.model).to(evaluator.device)),
             "recalibrated": evaluator.measure(network),
-            "merged": evaluator.measure(evaluator.repaired(plan, self.merging)),
             "repaired": evaluator.measure(evaluator.repaired(plan, self.fitting)),
         }
         few = replace(self.splits, train_indices=self.splits.train_indices[: self.settings.fidelity.images])
-        train_network(
-            network, few, self.settings.fidelity, self.settings.seed, device_of(self.settings), evaluator.task
-        )
+        training, device = self.settings.fidelity.training(), device_of(self.settings)
+        train_network(network, few, training, self.settings.seed, device, evaluator.task)
         return {**found, "tuned": evaluator.measure(network.to(evaluator.device))}
 
 

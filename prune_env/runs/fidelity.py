@@ -1,12 +1,14 @@
 """The reward's fidelity: whether plans that the reward likes are those that fine-tuning makes good."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+import numpy.typing as npt
+from scipy.stats import DegenerateDataWarning, bootstrap, spearmanr
 
 from prune_env.common.errors import RunError
 from prune_env.common.files import append_record, read_records
@@ -20,6 +22,8 @@ from prune_env.runs.directory import RunDirectory
 from prune_env.runs.networks import test_batches
 from prune_env.runs.settings import differing_settings, settings_of
 from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
+
+Array = npt.NDArray[np.float64]
 
 RESAMPLES = 1_000
 """Bootstrap samples of the plans."""
@@ -73,7 +77,9 @@ def _tuned(problem: PruningProblem, splits: Splits, settings: RunConfig, widths:
     trial = problem.attempt(np.array(widths), "fidelity")
     network = problem.evaluator.pruned(trial.plan)
     few = replace(splits, train_indices=splits.train_indices[: settings.fidelity.images])
-    train_network(network, few, settings.fidelity, settings.seed, device_of(settings), problem.evaluator.task)
+    train_network(
+        network, few, settings.fidelity.training(), settings.seed, device_of(settings), problem.evaluator.task
+    )
     network.to(problem.evaluator.device)
     return {
         "widths": widths,
@@ -93,18 +99,23 @@ def summarise(plans: Sequence[dict[str, Any]]) -> dict[str, Any]:
         The correlation, None where all plans came to the same, and the means before and after.
     """
     rewards, tuned = (np.array([plan[key] for plan in plans]) for key in ("reward", "tuned"))
-    generator = np.random.default_rng(0)
-    drawn = generator.integers(len(plans), size=(RESAMPLES, len(plans)))
-    with np.errstate(all="ignore"):
-        found = [
-            float(spearmanr(rewards[rows], tuned[rows]).statistic)
-            for rows in drawn
-            if _vary(rewards[rows], tuned[rows])
-        ]
-    low, high = np.quantile(found, (0.025, 0.975)) if found else (None, None)
+    # A resample in which all plans came to the same has no correlation; scipy warns of it.
+    with warnings.catch_warnings(action="ignore", category=DegenerateDataWarning):
+        resampled = bootstrap(
+            (rewards, tuned),
+            _correlation,
+            n_resamples=RESAMPLES,
+            vectorized=False,
+            paired=True,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).bootstrap_distribution
+    found = resampled[np.isfinite(resampled)]
+    low, high = np.quantile(found, (0.025, 0.975)) if len(found) else (None, None)
+    correlation = _correlation(rewards, tuned)
     return {
         "plans": len(plans),
-        "spearman": float(spearmanr(rewards, tuned).statistic) if _vary(rewards, tuned) else None,
+        "spearman": correlation if np.isfinite(correlation) else None,
         "ci_low": None if low is None else float(low),
         "ci_high": None if high is None else float(high),
         "accuracy": float(np.mean([plan["accuracy"] for plan in plans])),
@@ -114,5 +125,8 @@ def summarise(plans: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _vary(*values: Any) -> bool:
-    return all(len(set(one.tolist())) > 1 for one in values)
+def _correlation(rewards: Array, tuned: Array) -> float:
+    """Spearman's rank correlation; NaN where all of either are equal."""
+    if min(np.ptp(rewards), np.ptp(tuned)) == 0.0:
+        return float("nan")
+    return float(spearmanr(rewards, tuned).statistic)

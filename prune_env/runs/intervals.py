@@ -5,9 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import bootstrap
 
 RESAMPLES = 10_000
 """Bootstrap samples of the seeds."""
+
+BATCH = 500
+"""Bootstrap samples at a time, so that long curves of many seeds fit into memory."""
 
 Curve = npt.NDArray[np.float64]
 
@@ -42,9 +46,11 @@ def bands(values: Curve) -> tuple[Curve, Curve]:
         values: [seeds, points].
 
     Returns:
-        The lower and the upper end, [points] each.
+        The lower and the upper end, [points] each; the values themselves for a single seed.
     """
-    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    weights = np.stack([np.bincount(row, minlength=len(values)) for row in drawn]) / len(values)
-    low, high = np.quantile(weights @ values, (0.025, 0.975), axis=0)
-    return low, high
+    if len(values) == 1:
+        return values[0], values[0]
+    found = bootstrap(
+        (values,), np.mean, n_resamples=RESAMPLES, batch=BATCH, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return found.low, found.high

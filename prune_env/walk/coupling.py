@@ -1,10 +1,9 @@
 """Which channels are coupled: Torch-Pruning's dependency graph, read into units of our own.
 
-This is the only file that imports torch_pruning, and graph discovery is all that it is used for. What it finds is a
+No other file of the library imports torch_pruning, and graph discovery is all that it is used for. What it finds is a
 proposal: `prune_env.walk.proof` cuts every unit and compares before anybody may rely on it.
 """
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -226,20 +225,3 @@ def _without_overlaps(units: list[Unit]) -> list[Unit]:
                     clashes[unit.name] = f"its coupling with {other!r} at {member.module!r} is ambiguous"
                     clashes[other] = f"its coupling with {unit.name!r} at {member.module!r} is ambiguous"
     return [Unit(unit.name, unit.channels, unit.members, clashes.get(unit.name, unit.protected)) for unit in units]
-
-
-def prune_plainly(model: nn.Module, example_input: Tensor, removed: Mapping[str, Sequence[int]]) -> nn.Module:
-    """A copy of a network cut as a user of Torch-Pruning would: for comparison, and nothing relies on it.
-
-    Args:
-        model: The network in eval mode, on gradients; untouched.
-        example_input: A batch of inputs.
-        removed: Output channels to cut, by the name of a convolution or linear layer.
-    """
-    small = copy.deepcopy(model)
-    graph = torch_pruning.DependencyGraph().build_dependency(small, example_input, verbose=False)
-    for name, channels in removed.items():
-        layer = small.get_submodule(name)
-        cut = graph.get_pruner_of_module(layer).prune_out_channels
-        graph.get_pruning_group(layer, cut, idxs=list(channels)).prune()
-    return small

@@ -4,10 +4,10 @@ from functools import cache
 
 import numpy as np
 import pytest
-from synthetic import best_keep, loss_at, optimum, real_cost, synthetic_problem
 
 from agents import train_agent
 from agents.rules import RULE_PLANS
+from benchmarks.synthetic_walks import best_keep, loss_at, optimum, real_cost, synthetic_problem
 from prune_env import RunConfig
 from prune_env.common.arrays import IntArray
 from prune_env.env import PruningEnv

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from prune_env.config import RunConfig, describe
 from prune_env.config.agent import AMC_PRESET, AgentSection
+from prune_env.config.older import GONE, MOVED
+from prune_env.criteria import criterion_named
 
 LEAST: dict[str, Any] = {"model": {"name": "resnet20"}, "data": {"name": "cifar10"}}
 
@@ -182,3 +184,35 @@ def test_every_key_is_described_once_in_words() -> None:
     assert described["form.threads"][1:3] == ("integer or null", "null")
     assert described["agent.hidden"][1:3] == ("list of integer", "[64, 64]")
     assert described["granularity.action"].type == "share or ratio or pruning_rate"
+
+
+def test_a_file_with_keys_that_are_gone_is_read_without_them(file: Path) -> None:
+    document = yaml.safe_load(file.read_text())
+    older = {key.partition(".")[2]: None for key in GONE if key.startswith("fidelity.")}
+    file.write_text(yaml.safe_dump({**document, "fidelity": {"epochs": 2, "plans": 5, **older}}))
+    read = RunConfig.load(file)
+    assert read.fidelity.model_dump() == {"epochs": 2, "learning_rate": 0.01, "images": 5000, "plans": 5}
+    assert RunConfig.from_mapping(yaml.safe_load(read.dump_yaml())) == read
+
+
+def test_the_short_fine_tuning_is_that_of_earlier_releases() -> None:
+    training = config("fidelity.epochs=3", "fidelity.learning_rate=0.02").fidelity.training()
+    assert training.model_dump() == {
+        "epochs": 3,
+        "batch_size": 64,
+        "learning_rate": 0.02,
+        "warmup": 0.1,
+        "weight_decay": 5e-4,
+        "label_smoothing": 0.0,
+        "average": 0.0,
+        "augment": "none",
+        "layout": None,
+        "dtype": None,
+        "threads": None,
+    }
+
+
+def test_a_criterion_that_moved_to_the_benchmarks_is_found_there() -> None:
+    for name in MOVED["criterion.name"]:
+        assert criterion_named(config(f"criterion.name={name}").criterion.name).score.__name__ == name
+    assert config("criterion.name=lobs").criterion.name == "lobs"

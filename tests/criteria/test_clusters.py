@@ -13,20 +13,22 @@ from torch import nn
 from toy import image_set, toy_resnet, toy_walk
 from zoo import conv, unit_of
 
+from benchmarks.control_criteria.clusters import pca, raw, shared
+from benchmarks.control_criteria.kernels import pooled
 from prune_env import LayerWalk
 from prune_env.common.errors import ConfigError
 from prune_env.criteria import ScoringContext, score_channels
 from prune_env.criteria.clusters import (
-    FEATURES,
+    Features,
     FilterAutoencoder,
     kmeans,
+    learned_features,
     live_filters,
     nested_order,
     score_widths,
     select_representatives,
 )
 from prune_env.criteria.clusters.filters import compact, standardise
-from prune_env.criteria.clusters.kernels import pooled
 from prune_env.criteria.clusters.nested import rungs
 
 CRITERIA = ["clusters", "clusters_shared", "clusters_pca", "clusters_raw"]
@@ -66,14 +68,14 @@ def gabors(groups: int, copies: int, noise: float, seed: int = 0) -> tuple[np.nd
     return labels, standardise(torch.from_numpy(rows).float())
 
 
-@pytest.mark.parametrize("features", FEATURES)
-def test_of_eight_prototypes_in_noisy_copies_one_filter_each_stays(features: str) -> None:
+@pytest.mark.parametrize("features", [learned_features, shared, pca, raw])
+def test_of_eight_prototypes_in_noisy_copies_one_filter_each_stays(features: Features) -> None:
     labels, weight = planted()
     context = ScoringContext(planted_walk(weight))
     unit = unit_of(context.walk, "0")
-    points = FEATURES[features]({"0": live_filters(context, unit)}, 0)["0"]
+    points = features({"0": live_filters(context, unit)}, 0)["0"]
     assert adjusted_rand_score(labels, kmeans(points, 8, 0).labels) > 0.95
-    kept = context.walk.plan({"0": 8}, score_widths(context, {"0": 8}, FEATURES[features])).kept["0"]
+    kept = context.walk.plan({"0": 8}, score_widths(context, {"0": 8}, features)).kept["0"]
     assert sorted(labels[list(kept)]) == list(range(8))
     # On the way down the ladder too, through 56 narrower and narrower widths.
     assert sorted(labels[nested_order(points, 0)[-8:]]) == list(range(8))

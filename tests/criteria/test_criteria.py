@@ -11,7 +11,14 @@ from zoo import body, chain, conv, small_images, traced, unit_of
 
 from prune_env import LayerWalk
 from prune_env.common.errors import ConfigError, UserError
-from prune_env.criteria import ScoringContext, known_criteria, register_criterion, registry, score_channels
+from prune_env.criteria import (
+    ScoringContext,
+    criterion_named,
+    known_criteria,
+    register_criterion,
+    registry,
+    score_channels,
+)
 from prune_env.walk import Scores
 
 
@@ -108,3 +115,18 @@ def test_a_criterion_of_ones_own_is_known_by_its_name(monkeypatch: pytest.Monkey
     assert "last channels" in known_criteria()
     kept = walk.plan({"stem": 2}, score_channels("last channels", ScoringContext(walk))).kept["stem"]
     assert kept == (unit_of(walk, "stem").channels - 2, unit_of(walk, "stem").channels - 1)
+
+
+def test_a_criterion_is_taken_from_where_it_is_imported() -> None:
+    by_name, imported = criterion_named("l1"), criterion_named("prune_env.criteria.l1:l1")
+    assert imported is by_name
+    context = ScoringContext(toy_walk())
+    named, found = (score_channels(name, context)["stem"] for name in ("l1", "prune_env.criteria.l1:l1"))
+    assert np.array_equal(named, found)
+
+
+def test_an_imported_criterion_that_is_not_registered_is_given_images_and_counts_as_random() -> None:
+    found = criterion_named("prune_env.criteria.registry:known_criteria")
+    assert (found.needs, found.random) == ("images", True)
+    with pytest.raises(ConfigError, match=r"criterion\.name: criterion 'prune_env\.criteria\.l1:l9'"):
+        criterion_named("prune_env.criteria.l1:l9")

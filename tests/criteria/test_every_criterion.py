@@ -11,6 +11,7 @@ import torch
 from toy import ImageSet, image_set, toy_walk
 from zoo import example, traced
 
+import benchmarks.control_criteria  # noqa: F401  (registers the controls)
 from prune_env import LayerWalk
 from prune_env.common.errors import ConfigError, UserError
 from prune_env.criteria import CRITERIA, ScoringContext, known_criteria, score_channels

@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from toy import COLOURS, image_set, toy_resnet, toy_walk
 from zoo import body, conv, small_images
 
+from benchmarks.control_criteria import exact_hessian
+from benchmarks.control_criteria.exact_hessian import exact_diagonal
 from prune_env import LayerWalk
 from prune_env.common.errors import ConfigError, EvaluationError, UserError
-from prune_env.criteria import ScoringContext, hessian, lobs, score_channels
+from prune_env.criteria import ScoringContext, lobs, score_channels
 from prune_env.criteria.curvature import channel_quadratics
 from prune_env.criteria.eigenvalues import layer_eigenvalues, top_eigenvalue
 from prune_env.criteria.fisher import fisher_diagonal
-from prune_env.criteria.hessian import exact_diagonal, hutchinson_diagonal
+from prune_env.criteria.hutchinson import hutchinson_diagonal
 from prune_env.criteria.patch_covariance import patches, shrunk_inverse_diagonal
 from prune_env.data import Batch, ImageSet
 from prune_env.tasks.classification import sampled_labels
@@ -155,7 +157,7 @@ class TestTheHessian:
     def test_of_too_many_weights_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         context = smooth_subject()
         size = sum(weight.numel() for weight in context.weights.values())
-        monkeypatch.setattr(hessian, "MOST_WEIGHTS", size - 1)
+        monkeypatch.setattr(exact_hessian, "MOST_WEIGHTS", size - 1)
         with pytest.raises(ConfigError, match=rf"{size} weights; at most {size - 1} .*'hutchinson'.*'lobs'"):
             score_channels("hessian", context)
 
@@ -283,7 +285,7 @@ class TestLayerwise:
     def test_obs_of_a_layer_too_wide_to_invert_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lobs, "LARGEST", 17)
         monkeypatch.setattr(lobs, "too_large", lambda weight: weight[0].numel() > 17)
-        with pytest.raises(ConfigError, match=r"18 rows for layer '0'; at most 17 .*'lobs_diagonal'"):
+        with pytest.raises(ConfigError, match=r"18 rows for layer '0'; at most 17 .*'lobs_block'"):
             score_channels("lobs", one_layer(conv(2, 3), torch.zeros(4, 2, 8, 8), conv(3, 2)))
 
     def test_inverse_diagonal_is_that_of_the_damped_matrix(self) -> None:

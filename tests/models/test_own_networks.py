@@ -87,7 +87,7 @@ def test_weights_of_another_depth_are_refused_by_the_first_missing_module(shared
 
 
 @pytest.mark.shared
-def test_published_resnet20_reaches_its_accuracy_on_the_mosaics(shared_data, shared_weights) -> None:
+def test_published_resnet20_reaches_its_accuracy_on_cifar10(shared_data, shared_weights) -> None:
     source = load_source("cifar10", shared_data)
     model = build_model("cifar_resnet20", 10, weights=shared_weights / "cifar10-resnet20.safetensors").eval()
     indices = torch.arange(500).numpy()

@@ -29,9 +29,6 @@ def test_an_episode_is_more_than_its_evaluation_and_that_more_than_its_forward_p
     assert parts == pytest.approx(found["evaluation_s"], rel=0.5)
     assert sum(found["phases_s"].values()) == pytest.approx(found["episode_s"], rel=0.5)
     assert found["episodes_per_minute"] == pytest.approx(60 / found["episode_s"])
-    assert found["plain_fails"] is None
-    assert found["plain_s"] > 0
-    assert found["plain_over_ours"] > 0
     assert found["rss_episodes"] == 4
     assert {"limit_s", "evaluation_over_limit", "episode_over_limit", "step_us", "slice_ms", "rss_growth_mb"} <= set(
         found

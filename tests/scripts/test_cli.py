@@ -149,7 +149,7 @@ def test_without_json_a_table_is_printed_on_standard_output(finished_run, cli):
             assert words not in err
 
 
-@pytest.mark.parametrize(("repair", "told"), [("none", False), ("merge", True)])
+@pytest.mark.parametrize(("repair", "told"), [("none", False), ("least_squares", True)])
 def test_a_plan_that_was_found_with_another_repair_is_told_so(finished_run, cli, repair, told):
     settings = digits("pretrain.epochs=0", f"repair.name={repair}")
     code, _, err = cli("replay", finished_run[0] / "plan.json", *settings, "--json")

@@ -39,6 +39,10 @@ class TestBands:
         assert low == pytest.approx([0.5, 0.7])
         assert high == pytest.approx([0.5, 0.7])
 
+    def test_of_a_single_seed_are_its_values(self) -> None:
+        low, high = bands(np.array([[0.5, 0.7]]))
+        assert low.tolist() == high.tolist() == [0.5, 0.7]
+
     def test_of_two_seeds_reach_from_one_to_the_other(self) -> None:
         low, high = bands(np.array([[0.2, 0.9], [0.6, 0.1]]))
         assert low == pytest.approx([0.2, 0.1])

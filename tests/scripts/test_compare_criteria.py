@@ -93,14 +93,14 @@ def test_other_settings_are_refused_in_the_same_folder(config: Path, finished: t
 def test_a_criterion_that_refuses_the_network_is_left_out_and_told(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = measured(config, f"run.directory={tmp_path / 'c'}", names="l1,hessian", seeds=1)
+    found = measured(config, f"run.directory={tmp_path / 'c'}", names="l1,benchmarks.control_criteria:hessian", seeds=1)
     assert list(found["criteria"]) == ["l1"]
-    assert "hessian is left out" in capsys.readouterr().err
+    assert "benchmarks.control_criteria:hessian is left out" in " ".join(capsys.readouterr().err.split())
 
 
 def test_where_every_criterion_refuses_the_network_it_is_an_error(config: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="every criterion given was left out"):
-        measured(config, f"run.directory={tmp_path / 'c'}", names="hessian", seeds=1)
+        measured(config, f"run.directory={tmp_path / 'c'}", names="benchmarks.control_criteria:hessian", seeds=1)
 
 
 def test_the_table_has_every_criterion_and_measure(
@@ -117,5 +117,9 @@ def test_names_are_checked() -> None:
     assert criteria_of("all") == known_criteria()
     with pytest.raises(ConfigError, match="did you mean 'taylor'"):
         criteria_of("taylr")
+    controls = "benchmarks.control_criteria:lobs_diagonal"
+    assert criteria_of(f"{controls},all,l1") == [controls, *known_criteria()]
+    with pytest.raises(ConfigError, match=r"--criteria: criterion 'no\.such:thing': module .* cannot be imported"):
+        criteria_of("no.such:thing")
     with pytest.raises(ConfigError, match="--criteria: none given"):
         criteria_of(" , ")

@@ -6,24 +6,24 @@ the search sets the width.
 """
 
 from prune_env.criteria.clusters.autoencoder import FilterAutoencoder
-from prune_env.criteria.clusters.criteria import clusters, clusters_pca, clusters_raw, clusters_shared, score_widths
-from prune_env.criteria.clusters.features import FEATURES
+from prune_env.criteria.clusters.criteria import clusters, nested_scores, score_widths
+from prune_env.criteria.clusters.features import Features, latent_size, learned_features
 from prune_env.criteria.clusters.filters import Filters, live_filters
 from prune_env.criteria.clusters.kmeans import Clusters, kmeans, select_representatives
 from prune_env.criteria.clusters.nested import nested_order
 
 __all__ = [
-    "FEATURES",
     "Clusters",
+    "Features",
     "FilterAutoencoder",
     "Filters",
     "clusters",
-    "clusters_pca",
-    "clusters_raw",
-    "clusters_shared",
     "kmeans",
+    "latent_size",
+    "learned_features",
     "live_filters",
     "nested_order",
+    "nested_scores",
     "score_widths",
     "select_representatives",
 ]

@@ -1,11 +1,11 @@
-"""The registered criteria, and the paper's own way where the widths are known."""
+"""The registered criterion, and the paper's own way where the widths are known."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from prune_env.common.arrays import IntArray
-from prune_env.criteria.clusters.features import FEATURES, Features
+from prune_env.criteria.clusters.features import Features, learned_features
 from prune_env.criteria.clusters.filters import Filters, FloatArray, live_filters
 from prune_env.criteria.clusters.kmeans import kmeans, select_representatives
 from prune_env.criteria.clusters.nested import nested_order
@@ -17,30 +17,10 @@ from prune_env.walk import Scores
 @register_criterion("clusters", needs="images", random=True)
 def clusters(context: ScoringContext) -> Scores:
     """By the latents of an autoencoder of each unit's own. Images are needed to fold batch norms, no more."""
-    return _nested(context, FEATURES["autoencoder"])
+    return nested_scores(context, learned_features)
 
 
-@register_criterion("clusters_shared", needs="images", random=True)
-def clusters_shared(context: ScoringContext) -> Scores:
-    """By kernel features that all units share."""
-    return _nested(context, FEATURES["shared"])
-
-
-@register_criterion("clusters_pca", needs="images", random=True)
-def clusters_pca(context: ScoringContext) -> Scores:
-    """By principal components: a control."""
-    return _nested(context, FEATURES["pca"])
-
-
-@register_criterion("clusters_raw", needs="images", random=True)
-def clusters_raw(context: ScoringContext) -> Scores:
-    """By the weights themselves: a control."""
-    return _nested(context, FEATURES["raw"])
-
-
-def score_widths(
-    context: ScoringContext, widths: Mapping[str, int], features: Features = FEATURES["autoencoder"]
-) -> Scores:
+def score_widths(context: ScoringContext, widths: Mapping[str, int], features: Features = learned_features) -> Scores:
     """The paper's own way: each unit clustered at exactly the width it gets, without regard to others.
 
     Args:
@@ -61,7 +41,7 @@ def score_widths(
     return found
 
 
-def _nested(context: ScoringContext, features: Features) -> Scores:
+def nested_scores(context: ScoringContext, features: Features) -> Scores:
     """For each unit the place of its channels in `nested_order`; norms where nothing may be cut."""
     units = _free_filters(context)
     scores = {unit.name: context.walk.magnitudes(unit) for unit in context.walk.units}

@@ -10,14 +10,13 @@ import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 from torch import nn
-from toy import image_set
-from zoo import conv
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.budget import Budget
 from prune_env.budget.cost_form import CostForm
 from prune_env.config.granularity import GranularitySettings
 from prune_env.criteria import ScoringContext, score_channels
+from prune_env.data import ImageSet
 from prune_env.env.problem import PruningProblem
 from prune_env.granularity import GranularityContext, make_granularity
 from rewards import Outcome, make_reward
@@ -43,7 +42,8 @@ def chain_walk() -> LayerWalk:
     for number in range(len(STAGES) * UNITS_A_STAGE):
         stage, place = divmod(number, UNITS_A_STAGE)
         stride = 2 if stage and place == 0 else 1
-        layers += [conv(inputs, STAGES[stage], 1 if number % 3 == 2 else 3, stride=stride), nn.ReLU()]
+        size = 1 if number % 3 == 2 else 3
+        layers += [nn.Conv2d(inputs, STAGES[stage], size, stride=stride, padding=size // 2), nn.ReLU()]
         inputs = STAGES[stage]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 10)).eval()
     return LayerWalk.trace(model, torch.randn(1, 3, SIDE, SIDE))
@@ -65,6 +65,7 @@ class Landscape:
 
     @classmethod
     def drawn(cls, seed: int, units: int, coupled: bool) -> "Landscape":
+        """A landscape at random, without couplings where the units are not coupled."""
         generator = np.random.default_rng(seed)
         scales = MEDIAN_SHARE * np.exp(generator.standard_normal(units))
         exponents = generator.uniform(*EXPONENTS, units)
@@ -72,6 +73,7 @@ class Landscape:
         return cls(scales, exponents, couplings * coupled)
 
     def loss(self, keep: FloatArray) -> float:
+        """The loss at keep ratios [units]."""
         alone = self.scales @ (keep**-self.exponents - 1.0)
         return float(DENSE_LOSS + alone + self.couplings @ (1.0 / (keep[:-1] * keep[1:]) - 1.0))
 
@@ -88,9 +90,11 @@ class FormulaEvaluator:
         self.landscape = landscape
 
     def dense(self) -> Outcome:
+        """The outcome of the network that keeps everything."""
         return self.evaluate(self.walk.plan({}))
 
     def evaluate(self, plan: PruningPlan, stop_early: object = None) -> Outcome:  # noqa: ARG002  (there are no batches)
+        """The outcome of a plan by the formula."""
         keep = np.array([plan.widths[unit.name] / unit.channels for unit in self.walk.free])
         loss = self.landscape.loss(keep)
         return Outcome(round(float(np.exp(-loss)), 3), loss, plan.costs.macs, plan.costs.params)
@@ -108,7 +112,8 @@ def synthetic_problem(seed: int, coupled: bool) -> PruningProblem:
     """
     walk = chain_walk()
     landscape = Landscape.drawn(seed, len(walk.free), coupled)
-    context = ScoringContext(walk, image_set(8, seed, colours=3, side=SIDE))
+    noise = torch.randn(8, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+    context = ScoringContext(walk, ImageSet(noise, torch.zeros(len(noise), dtype=torch.int64)))
     scores = score_channels("l1", context)
     granularity = make_granularity(GranularitySettings())
     return PruningProblem(

@@ -1,8 +1,6 @@
-"""The Hessian of the mean loss: its diagonal, estimated or exact, and a whole channel's exact quadratic form.
+"""The exact Hessian of the mean loss, for small networks: its diagonal, and a whole channel's quadratic form.
 
-The factor 1/2 makes a score the predicted change of the loss. Curvature can be negative, where ReLU networks are not at
-a minimum; the magnitude of a channel's sum is its score [our choice]: the loss is not flat there, and taking magnitudes
-of single weights instead would turn the estimate's noise into a bias.
+`prune_env.criteria.hutchinson` estimates the diagonal, and says how curvature becomes a score.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,59 +10,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from prune_env.common.arrays import IntArray
 from prune_env.common.errors import ConfigError
-from prune_env.criteria.context import ScoringContext
-from prune_env.criteria.curvature import Loss, Weights, channel_quadratics, gradient_graph, hessian_product
-from prune_env.criteria.registry import register_criterion
+from prune_env.criteria import ScoringContext, register_criterion
+from prune_env.criteria.curvature import Loss, Weights, gradient_graph, hessian_product
+from prune_env.criteria.eigenvalues import written_rows
+from prune_env.criteria.hutchinson import IMAGES_AT_ONCE, diagonal_scores
 from prune_env.data import Batch
 from prune_env.walk import Scores
-from prune_env.walk.unit import Unit
-
-IMAGES_AT_ONCE = 8
-"""Images of a graph: few for memory, and because for the same work many probes on few images each vary less."""
-
-PROBES = 2
-"""Hutchinson probes for each of these batches [our choice]: 128 probes for 512 images."""
 
 MOST_WEIGHTS = 10_000
 """Weights for which the exact diagonal is computed."""
 
 MOST_CHANNELS = 256
 """Channels for which the exact quadratic form is computed."""
-
-
-def hutchinson_diagonal(
-    loss: Loss,
-    batches: Iterable[Batch],
-    weights: Weights,
-    probes: int,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """Estimates H_qq as the mean of v_q (H v)_q over Rademacher vectors v (Bekas et al. 2007); unbiased.
-
-    Args:
-        loss: The network's mean loss over a batch.
-        batches: Images and targets; the Hessian is that of the mean loss over all of them.
-        weights: Whose diagonal is asked for.
-        probes: Vectors drawn afresh for each batch.
-        generator: Draws them.
-
-    Returns:
-        By name, float64 and shaped as the weights; can be negative.
-    """
-    names, tensors = list(weights), list(weights.values())
-    sums = [torch.zeros_like(tensor, dtype=torch.float64) for tensor in tensors]
-    count = 0
-    for batch in batches:
-        images = len(batch.images)
-        count += images
-        gradients = gradient_graph(loss, batch, tensors)
-        for _ in range(probes):
-            signs = [_signs(tensor, generator) for tensor in tensors]
-            for total, sign, product in zip(sums, signs, hessian_product(gradients, tensors, signs), strict=True):
-                total += images / probes * (sign * product)
-    return {name: total / count for name, total in zip(names, sums, strict=True)}
 
 
 def exact_diagonal(loss: Loss, batches: Iterable[Batch], weights: Weights) -> dict[str, Tensor]:
@@ -102,14 +60,6 @@ def exact_diagonal(loss: Loss, batches: Iterable[Batch], weights: Weights) -> di
     return {name: total / count for name, total in sums.items()}
 
 
-@register_criterion("hutchinson", needs="targets", random=True)
-def hutchinson(context: ScoringContext) -> Scores:
-    """S_c = 1/2 |sum_q H_qq w_cq^2| with Hutchinson's estimate of H_qq."""
-    generator = torch.Generator().manual_seed(context.seed)
-    batches = context.batches(min(context.batch_size, IMAGES_AT_ONCE))
-    return _scores(context, hutchinson_diagonal(context.mean_loss, batches, context.weights, PROBES, generator))
-
-
 @register_criterion("hessian", needs="targets")
 def hessian(context: ScoringContext) -> Scores:
     """S_c = 1/2 |sum_q H_qq w_cq^2| with the exact H_qq; for small networks only.
@@ -117,7 +67,7 @@ def hessian(context: ScoringContext) -> Scores:
     Raises:
         ConfigError: If there are more than `MOST_WEIGHTS` weights.
     """
-    return _scores(context, exact_diagonal(context.mean_loss, context.batches(), context.weights))
+    return diagonal_scores(context, exact_diagonal(context.mean_loss, context.batches(), context.weights))
 
 
 @register_criterion("hessian_block", needs="targets")
@@ -151,15 +101,6 @@ def hessian_block(context: ScoringContext) -> Scores:
     return {name: np.abs(0.5 * total / count) for name, total in totals.items()}
 
 
-def written_rows(context: ScoringContext, unit: Unit) -> dict[str, IntArray]:
-    """For each layer that writes a unit, which of its output channels each of the unit's takes, [channels, r]."""
-    rows: dict[str, IntArray] = {}
-    for producer in context.producers(unit):
-        known = rows.get(producer.module)
-        rows[producer.module] = producer.index if known is None else np.concatenate([known, producer.index], axis=1)
-    return rows
-
-
 def _quadratic(weights: Weights, gradients: Weights, rows: Mapping[str, npt.NDArray[np.int64]]) -> float:
     """w^T H w of the weights in the given rows."""
     tensors = [weights[name] for name in rows]
@@ -168,14 +109,3 @@ def _quadratic(weights: Weights, gradients: Weights, rows: Mapping[str, npt.NDAr
         vector[index] = tensor.detach()[index]
     products = hessian_product([gradients[name] for name in rows], tensors, vectors)
     return sum(float((vector * product).double().sum()) for vector, product in zip(vectors, products, strict=True))
-
-
-def _scores(context: ScoringContext, diagonal: Weights) -> Scores:
-    sums = context.summed(
-        {name: channel_quadratics(weight, diagonal[name]) for name, weight in context.weights.items()}
-    )
-    return {unit: np.abs(values) for unit, values in sums.items()}
-
-
-def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    return (2.0 * torch.randint(2, like.shape, generator=generator) - 1.0).to(like)

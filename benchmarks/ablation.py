@@ -1,4 +1,4 @@
-"""What each part of the agent brings: `PYTHONPATH=.:tests python tests/agents/ablation.py`."""
+"""What each part of the agent brings: `python -m benchmarks.ablation`."""
 
 import sys
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from synthetic import optimum, synthetic_problem
 
 from agents import train_agent
 from agents.ddpg import PruningDDPG
+from benchmarks.synthetic_walks import optimum, synthetic_problem
 from prune_env import RunConfig
 from prune_env.env.observation import DYNAMIC, FEATURES, Observer
 from prune_env.runs.intervals import Interval
