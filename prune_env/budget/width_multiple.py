@@ -43,7 +43,7 @@ def fastest_multiple(walk: LayerWalk, budget: Callable[[int], Budget], images: T
             widths = one.random(generator)
             model = walk.plan(one.names(widths)).apply(walk.model).to(images.device)
             # Rounded widths leave more of the budget unspent, which is no reason to round.
-            costs[f"{multiple} {number}"] = one.form.cost(widths) / one.limit
+            costs[f"{multiple} {number}"] = one.cost(widths) / one.limit
             channels_last = images.is_contiguous(memory_format=torch.channels_last)
             layout = torch.channels_last if channels_last else torch.contiguous_format
             models[f"{multiple} {number}"] = model.to(memory_format=layout)

@@ -81,7 +81,7 @@ def build_budget(config: RunConfig, splits: Splits, walk: LayerWalk, latency: La
     Raises:
         BudgetError: If the budget cannot be met.
     """
-    formula = latency.form(walk) if latency is not None else None
+    formula = latency.cost_form(walk) if latency is not None else None
     given, wanted = config.env, config.budget
 
     def of(multiple: int) -> Budget:

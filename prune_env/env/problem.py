@@ -200,7 +200,7 @@ class PruningProblem:
 
     def plan(self, widths: IntArray) -> PruningPlan:
         """The plan that keeps the best-scored channels at these widths [free units]."""
-        share = min(1.0, self.budget.form.cost(widths) / self.budget.dense)
+        share = min(1.0, self.budget.cost(widths) / self.budget.dense)
         return self.walk.plan(self.budget.names(widths), self.scores, self._planned_budget(share), self.provenance)
 
     def built_plan(self, builder: PlanBuilder) -> PruningPlan:

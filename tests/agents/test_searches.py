@@ -303,18 +303,18 @@ class TestRules:
         problem = with_rises(problem_of(metric=metric, keep=keep, min_keep=0.05), [0.5, 1e-3, 2.0, 0.1])
         budget = problem.budget
         widths = greedy_widths(problem, power)
-        assert budget.form.cost(widths) <= budget.limit
+        assert budget.cost(widths) <= budget.limit
         assert (widths >= budget.least).all()
         assert (widths <= budget.channels).all()
         wider = [widths + np.eye(len(widths), dtype=np.int64)[i] for i in range(len(widths))]
-        overspent = [budget.form.cost(each) > budget.limit for each in wider]
+        overspent = [budget.cost(each) > budget.limit for each in wider]
         assert any(overspent) or keep == 1.0
 
     @pytest.mark.parametrize("round_to", [1, 4, 5])
     def test_the_greedy_rule_keeps_to_the_widths_that_are_allowed(self, metric: str, round_to: int) -> None:
         problem = with_rises(problem_of(metric=metric, round_to=round_to), [0.5, 1e-3, 2.0, 0.1])
         widths = greedy_widths(problem, 1.0)
-        assert problem.budget.form.cost(widths) <= problem.budget.limit
+        assert problem.budget.cost(widths) <= problem.budget.limit
         assert all(width == problem.budget.allowed(number, width) for number, width in enumerate(widths.tolist()))
 
     @pytest.mark.parametrize("number", range(4))
