@@ -23,6 +23,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.evaluation.execution_choice import ExecutionChooser
+from prune_env.evaluation.racing import Race
 from prune_env.granularity import GranularityContext, make_granularity
 from prune_env.plan import PruningPlan
 from prune_env.protection.feature_ranks import feature_map_ranks
@@ -169,10 +170,11 @@ def build_problem(
     choice = chooser.choose(config.form, config.search.evaluations)
     if choice.form.threads is not None:
         torch.set_num_threads(choice.form.threads)
+    evaluator = Evaluator(walk, *sets, choice.form, device, repair, context.task)
     return PruningProblem(
         walk,
         budget,
-        Evaluator(walk, *sets, choice.form, device, repair, context.task),
+        evaluator,
         scores,
         reward,
         report,
@@ -181,7 +183,7 @@ def build_problem(
         granularity=granularity,
         latency=latency,
         probe_keep=config.sensitivity.probe_keep,
-        racing=config.search.racing,
+        race=Race.on(evaluator, reward) if config.search.racing else None,
         execution_choice=choice,
         provenance={
             "model": config.model.name,

@@ -21,6 +21,7 @@ from prune_env.common.errors import ConfigError, RunError, WeightsError
 from prune_env.env.observation import FEATURES
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
+from prune_env.evaluation.racing import Race
 from prune_env.search.base import Search
 from prune_env.search.policy import policy_of
 from prune_env.search.registry import check_evaluations, check_search
@@ -170,7 +171,8 @@ class TestTakingUp:
     def test_goes_on_with_what_racing_gave_up(self, name: str) -> None:
         def raced(recorded_trials: Records) -> list[Trial]:
             problem = problem_of(batch_size=1)
-            problem.racing, problem.recorded_trials = True, recorded_trials
+            problem.race = Race.on(problem.evaluator, problem.reward)
+            problem.recorded_trials = recorded_trials
             return search_trials(problem, config_of(name))
 
         whole = raced([])
