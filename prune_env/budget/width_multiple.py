@@ -9,15 +9,13 @@ from torch import Tensor
 from prune_env.budget import Budget
 from prune_env.common.errors import BudgetError
 from prune_env.common.latency import measure_latency
+from prune_env.common.timing import fastest
 from prune_env.walk import LayerWalk
 
 MULTIPLES = (1, 4, 8, 16)
 
 NETWORKS = 3
 """Random networks at the budget that each multiple is timed with."""
-
-WORTH = 0.95
-"""A multiple must take less than this share of the time of any width; else widths are not rounded."""
 
 
 def fastest_multiple(walk: LayerWalk, budget: Callable[[int], Budget], images: Tensor, seed: int) -> Budget:
@@ -54,5 +52,4 @@ def fastest_multiple(walk: LayerWalk, budget: Callable[[int], Budget], images: T
         )
         for multiple in budgets
     }
-    best = min(budgets, key=lambda multiple: seconds[multiple])
-    return budgets[best] if seconds[best] < WORTH * seconds[1] else budgets[1]
+    return budgets[fastest(seconds, usual=1)]

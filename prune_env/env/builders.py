@@ -167,10 +167,10 @@ def build_problem(
     facts = {key: getattr(config, key).model_dump() for key in ("data", "criterion", "repair", "reward")}
     sets, device = (splits.reward(), splits.calibration()), device_of(config)
     chooser = ExecutionChooser(walk, budget, *sets, device, scores, ranks, repair, facts, on_progress, context.task)
-    choice = chooser.choose(config.form, config.search.evaluations)
-    if choice.form.threads is not None:
-        torch.set_num_threads(choice.form.threads)
-    evaluator = Evaluator(walk, *sets, choice.form, device, repair, context.task)
+    choice = chooser.choose(config.execution, config.search.evaluations)
+    if choice.execution.threads is not None:
+        torch.set_num_threads(choice.execution.threads)
+    evaluator = Evaluator(walk, *sets, choice.execution, device, repair, context.task)
     return PruningProblem(
         walk,
         budget,
@@ -198,7 +198,7 @@ def _pinned(config: RunConfig) -> RunConfig:
     """The settings with layout and threads decided, so that timings before the search match the search."""
     usual = usual_execution(config)
     pinned = {"layout": usual.layout, "threads": usual.threads}
-    return config.model_copy(update={"form": config.form.model_copy(update=pinned)})
+    return config.model_copy(update={"execution": config.execution.model_copy(update=pinned)})
 
 
 def _scores(config: RunConfig, context: ScoringContext, known: Path | None) -> Scores:
@@ -250,8 +250,8 @@ def scoring_context(config: RunConfig, splits: Splits, walk: LayerWalk) -> Scori
 
 
 def usual_execution(config: RunConfig) -> ExecutionSettings:
-    """The form that a configuration gives, the usual one where it leaves that open."""
-    given = {key: value for key, value in config.form.model_dump().items() if value is not None}
+    """The execution settings that a configuration gives, the usual ones where it leaves them open."""
+    given = {key: value for key, value in config.execution.model_dump().items() if value is not None}
     return ExecutionSettings(**{"threads": torch.get_num_threads(), **given})
 
 

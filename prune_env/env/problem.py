@@ -14,7 +14,7 @@ from prune_env.criteria import ScoringContext
 from prune_env.env.observation import Observer, UnitEvidence
 from prune_env.env.trial import Trial
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.evaluation.execution_memory import ExecutionChoice
+from prune_env.evaluation.execution import ExecutionChoice
 from prune_env.evaluation.measuring import StopEarly
 from prune_env.evaluation.racing import Race
 from prune_env.granularity import Granularity, PlanBuilder
@@ -39,7 +39,7 @@ class PruningProblem:
         input_size: Height and width of the network's input in pixels.
         context: The network and the images as criteria see them.
         race: Gives a plan up within its evaluation once it cannot become its search's best; None looks at all images.
-        execution_choice: How the evaluator's form came about; None where it was not chosen.
+        execution_choice: How the evaluator's execution settings came about; None where it was not chosen.
         granularity: What shape is cut, prepared for the network.
         latency: What latency follows from the widths by; None where nothing asks for it.
         probe_keep: The keep ratio of the probes that show how far the loss rises; None for no probes.
