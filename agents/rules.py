@@ -80,7 +80,7 @@ def greedy_widths(problem: PruningProblem, power: float) -> IntArray:
     widths, cost = budget.channels.copy(), budget.dense
     while cost > budget.limit:
         narrower = np.array([budget.allowed(i, width - stride[i]) for i, width in enumerate(widths)])
-        costs = np.array([budget.form.cost(_with(widths, i, narrower[i])) for i in range(len(widths))])
+        costs = np.array([budget.cost(_with(widths, i, narrower[i])) for i in range(len(widths))])
         rises = scale * ((narrower / budget.channels) ** -power - (widths / budget.channels) ** -power)
         saved = cost - costs
         price = np.divide(rises, saved, out=np.full(len(widths), np.inf), where=saved > 0)
@@ -113,12 +113,12 @@ def eigenvalue_widths(problem: PruningProblem) -> IntArray:
         return np.array([budget.allowed(number, width) for number, width in enumerate(wanted)])
 
     enough, too_little = MOST_STRENGTH, 0.0
-    if budget.form.cost(widths(enough)) > budget.limit:
+    if budget.cost(widths(enough)) > budget.limit:
         # The most curved units are too dear to stay whole.
         return budget.project(widths(enough))
     for _ in range(HALVINGS):
         middle = 0.5 * (enough + too_little)
-        if budget.form.cost(widths(middle)) <= budget.limit:
+        if budget.cost(widths(middle)) <= budget.limit:
             enough = middle
         else:
             too_little = middle

@@ -155,7 +155,7 @@ def best_keep(problem: PruningProblem) -> FloatArray:
         bounds=bounds,
         constraints={
             "type": "ineq",
-            "fun": lambda logs: np.log(budget.limit / real_cost(budget.form, budget.channels * np.exp(logs))),
+            "fun": lambda logs: np.log(budget.limit / real_cost(budget.cost_form, budget.channels * np.exp(logs))),
         },
         options={"maxiter": 1000, "ftol": 1e-10},
     )

@@ -4,12 +4,16 @@ AMC is He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile 
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 from rewards.errors import RewardError
 from rewards.outcome import Outcome
 from rewards.registry import Reward, register
 from rewards.settings import Setting
+
+Cost = Callable[[Outcome], float]
+"""What a network costs, of its outcome."""
 
 # Most qualities are counts over the size of the reward set: two that differ do so by far more than this. Without
 # it, a plan that loses exactly the allowed drop could fall below the floor by a rounding error.
@@ -81,7 +85,7 @@ def budget_penalty(keep: float, weight: float = 1.0) -> Reward:
         keep: Share of the dense MACs that may remain without a penalty, in (0, 1].
         weight: Quality lost for each whole dense network's MACs above the budget, >= 0.
     """
-    return partial(_penalised_quality, keep=keep, weight=weight)
+    return partial(_penalised, cost=_macs, keep=keep, weight=weight)
 
 
 @register(
@@ -96,13 +100,7 @@ def latency_penalty(keep: float, weight: float = 1.0) -> Reward:
         keep: Share of the dense latency that may remain without a penalty, in (0, 1].
         weight: Quality lost for each whole dense network's latency above the budget, >= 0.
     """
-    return partial(_penalised_latency, keep=keep, weight=weight)
-
-
-def _penalised_latency(outcome: Outcome, baseline: Outcome, *, keep: float, weight: float) -> float:
-    if outcome.latency is None or baseline.latency is None:
-        raise RewardError("reward 'latency_penalty' needs outcomes with a latency, and none was measured")
-    return outcome.quality - weight * max(0.0, outcome.latency / baseline.latency - keep)
+    return partial(_penalised, cost=_latency, keep=keep, weight=weight)
 
 
 def _negative_error(outcome: Outcome, baseline: Outcome) -> float:  # noqa: ARG001
@@ -128,5 +126,15 @@ def _cheapest_above_drop(outcome: Outcome, baseline: Outcome, *, drop: float) ->
     return _cheapest_above_floor(outcome, baseline, floor=baseline.quality - drop)
 
 
-def _penalised_quality(outcome: Outcome, baseline: Outcome, *, keep: float, weight: float) -> float:
-    return outcome.quality - weight * max(0.0, outcome.macs / baseline.macs - keep)
+def _penalised(outcome: Outcome, baseline: Outcome, *, cost: Cost, keep: float, weight: float) -> float:
+    return outcome.quality - weight * max(0.0, cost(outcome) / cost(baseline) - keep)
+
+
+def _macs(outcome: Outcome) -> float:
+    return outcome.macs
+
+
+def _latency(outcome: Outcome) -> float:
+    if outcome.latency is None:
+        raise RewardError("reward 'latency_penalty' needs outcomes with a latency, and none was measured")
+    return outcome.latency

@@ -92,11 +92,11 @@ def resident_megabytes() -> float:
 
 
 def _tell(record: dict[str, Any]) -> None:
-    form, (rewarded, calibrated) = record["form"], record["images"]
+    execution, (rewarded, calibrated) = record["execution"], record["images"]
     results.print(
         f"{record['model']}, {record['units']} free units, {rewarded} reward and {calibrated} calibration images; "
-        f"{form['dtype']}, {form['layout']}, batch norms {'folded' if form['folded'] else 'kept'}, batches of "
-        f"{form['batch']}, {form['threads']} threads; medians of {record['plans']} plans"
+        f"{execution['dtype']}, {execution['layout']}, batch norms {'folded' if execution['folded'] else 'kept'}, "
+        f"batches of {execution['batch']}, {execution['threads']} threads; medians of {record['plans']} plans"
     )
     table = Table(box=SIMPLE)
     table.add_column("what")

@@ -70,12 +70,12 @@ def bench_rewards(
 
 def _variants(problem: PruningProblem, reward: ImageSet, calibration: ImageSet) -> Iterator[Variant]:
     """The whole reward first."""
-    exact = replace(problem.evaluator.form, dtype="float32")
+    exact = replace(problem.evaluator.execution, dtype="float32")
     device, task = problem.evaluator.device, problem.evaluator.task
 
-    def plain(name: str, rewarded: int, calibrated: int, form: ExecutionSettings = exact) -> Variant:
+    def plain(name: str, rewarded: int, calibrated: int, execution: ExecutionSettings = exact) -> Variant:
         sets = reward.first(rewarded), calibration.first(calibrated)
-        evaluator = Evaluator(problem.walk, *sets, form, device, task=task)
+        evaluator = Evaluator(problem.walk, *sets, execution, device, task=task)
         return Variant(name, lambda plan: evaluator.run(plan).quality)
 
     whole, every = len(reward), len(calibration)
@@ -91,10 +91,10 @@ def _variants(problem: PruningProblem, reward: ImageSet, calibration: ImageSet) 
 class OnePass:
     """One pass over the reward set that normalises each batch with its own statistics; no calibration set."""
 
-    def __init__(self, problem: PruningProblem, reward: ImageSet, form: ExecutionSettings) -> None:
+    def __init__(self, problem: PruningProblem, reward: ImageSet, execution: ExecutionSettings) -> None:
         few = reward.first(2)  # no calibration set is read
         evaluator = problem.evaluator
-        self.evaluator = Evaluator(problem.walk, reward, few, form, evaluator.device, task=evaluator.task)
+        self.evaluator = Evaluator(problem.walk, reward, few, execution, evaluator.device, task=evaluator.task)
 
     def quality_of(self, plan: PruningPlan) -> float:
         """The plan's quality."""

@@ -123,7 +123,7 @@ class EpisodeBench:
     def _bare(self) -> None:
         """The network that the evaluator has in shape, over both sets, and nothing else."""
         evaluator = self.problem.evaluator
-        with torch.no_grad(), evaluator.form.computing(evaluator.device):
+        with torch.no_grad(), evaluator.execution.computing(evaluator.device):
             for images, _ in (*evaluator.calibration, *evaluator.reward):
                 output = evaluator.network(images)
         float(output.sum())  # a GPU works on after the call has returned
@@ -159,8 +159,8 @@ class EpisodeBench:
             "step_us": 1e6 * middle["step"],
             "slice_ms": 1e3 * middle["slicing"],
             "episodes_per_minute": 60.0 / middle["episode"],
-            "form": {**asdict(evaluator.form), "threads": torch.get_num_threads()},
-            "form_reason": choice.reason,
+            "execution": {**asdict(evaluator.execution), "threads": torch.get_num_threads()},
+            "execution_reason": choice.reason,
             "agreement": choice.agreement,
             "phases_s": {phase: middle[phase] for phase in ("steps", "bookkeeping", *PARTS, "update")},
         }

@@ -1,4 +1,4 @@
-"""`prune-env export`: a run's network in a form that can be shipped, compared with the network itself."""
+"""`prune-env export`: a run's network as files that can be shipped, compared with the network itself."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +24,7 @@ class Target(StrEnum):
 
 
 Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]
-To = Annotated[Target, typer.Option(help="The form.")]
+To = Annotated[Target, typer.Option(help="The kind of file.")]
 Name = Annotated[
     str | None, typer.Option(help="The fine-tuning whose weights are taken. [default: finetune, if there is one]")
 ]

@@ -45,8 +45,8 @@ def pretrain(
         return
     quality = quality_of(make_task(training.settings.task))
     results.print(
-        f"{record['model']}: {quality.name} {record[f'reward_{quality.name}']:{quality.form}} on the reward set, "
-        f"{record[f'test_{quality.name}']:{quality.form}} on the test set, {record['seconds']:.0f} s\n"
+        f"{record['model']}: {quality.name} {record[f'reward_{quality.name}']:{quality.format}} on the reward set, "
+        f"{record[f'test_{quality.name}']:{quality.format}} on the test set, {record['seconds']:.0f} s\n"
         f"weights     {record['weights']}",
         soft_wrap=True,
     )

@@ -100,7 +100,7 @@ def _tell_result(found: FinishedSearch) -> None:
             f"The uniform plan is at least as good as the best of {settings.agent.name} on the reward set. "
             "Give the search more evaluations, or use the uniform plan."
         )
-    if problem.racing:
+    if problem.race is not None:
         whole = problem.evaluator.images * found.summary["evaluations"]
         results.print(f"racing left {found.summary['images_left'] / whole:.0%} of the reward images unseen")
 

@@ -35,7 +35,7 @@ def shown_training() -> Iterator[TrainingListener]:
         update(description=f"epoch {step.epoch}, {step.done}/{step.of} steps", completed=step.done, total=step.of)
 
     def on_epoch(epoch: Epoch, metric: Metric) -> None:
-        quality = f"{metric.name} {epoch.quality:{metric.form}}"
+        quality = f"{metric.name} {epoch.quality:{metric.format}}"
         update(loss=f"{epoch.loss:.4f}", quality=quality, waiting=f"{epoch.waiting:.1%}")
 
     try:

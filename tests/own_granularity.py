@@ -94,12 +94,12 @@ class MiddlePlanBuilder(ChannelPlanBuilder):
         return {"middle": self.budget.units[number].name in self._edits}
 
     def _cheaper(self, name: str) -> Budget:
-        formula = self.budget.form
+        formula = self.budget.cost_form
         row = formula.names.index(name)
         fixed_in, inputs = formula.fixed_in.copy(), formula.inputs.copy()
         fixed_in[row], inputs[row] = fixed_in[row] // 9, inputs[row] // 9
         other = copy(self.budget)
-        other.form = replace(formula, fixed_in=fixed_in, inputs=inputs)
+        other.cost_form = replace(formula, fixed_in=fixed_in, inputs=inputs)
         return other
 
 

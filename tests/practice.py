@@ -9,7 +9,8 @@ from toy import CLASSES, COLOURS, SIDE, TASK, ToyResNet
 
 from prune_env.config.training import FinetuneSection
 from prune_env.data import ArraySource, LabelledArrays
-from prune_env.recover import Batches, Passes, Trainer, Workers
+from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.recover import Batches, Trainer, Workers
 
 CPU = torch.device("cpu")
 
@@ -52,5 +53,5 @@ def trainer_of(
     settings: FinetuneSection, model: nn.Module | None = None, teacher: nn.Module | None = None, count: int = 40
 ) -> Trainer:
     """A trainer by itself, of a new network where none is given; the images are those of `image_set`'s size."""
-    passes = Passes(settings.layout or "contiguous", settings.dtype or "float32")
-    return Trainer(model or network(), batches_of(settings, count), settings, 0, Workers(CPU), passes, teacher)
+    execution = ExecutionSettings.for_training(settings.layout or "contiguous", settings.dtype or "float32")
+    return Trainer(model or network(), batches_of(settings, count), settings, 0, Workers(CPU), execution, teacher)

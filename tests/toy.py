@@ -175,7 +175,7 @@ def planted_images(count: int, seed: int = 0) -> ImageSet:
 DIGITS: dict[str, Any] = {
     "model": {"name": "digits_resnet"},
     "data": {"name": "digits", "reward_images": 40, "calibration_images": 40, "test_images": 20},
-    "form": {"layout": "channels_last", "dtype": "float32", "folded": True, "batch": 64, "threads": 1},
+    "execution": {"layout": "channels_last", "dtype": "float32", "folded": True, "batch": 64, "threads": 1},
 }
 """The smallest config of a real problem: an untrained network on real images."""
 

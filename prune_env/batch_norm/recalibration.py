@@ -39,7 +39,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor], sole_readers: Colle
                     raise
                 raise DataError(
                     "A batch norm over maps of a single pixel cannot compute a variance from a batch of "
-                    f"{len(images)} calibration image. Raise data.calibration_images and form.batch to 2 or more."
+                    f"{len(images)} calibration image. Raise data.calibration_images and execution.batch to 2 or more."
                 ) from None
 
 

@@ -24,7 +24,7 @@ class Budget:
         keep: The share of the dense cost that may remain, in (0, 1].
         min_keep: Least keep ratio of a unit, in (0, 1].
         round_to: Widths are multiples of this, or the unit's full channels.
-        form: The latency's formula (`LatencyModel.form`); what is counted has its own.
+        formula: That of a latency budget (`LatencyModel.cost_form`); MACs and parameters have their own.
 
     Raises:
         BudgetError: If no plan can meet the budget; the message gives the reachable interval.
@@ -37,7 +37,7 @@ class Budget:
         keep: float,
         min_keep: float = 0.1,
         round_to: int = 1,
-        form: CostForm | None = None,
+        formula: CostForm | None = None,
     ) -> None:
         self.units = walk.free
         if not self.units:
@@ -47,15 +47,15 @@ class Budget:
         self.keep = keep
         self.round_to = round_to
         if metric == "latency":
-            assert form is not None
-            self.form = form
+            assert formula is not None
+            self.cost_form = formula
         else:
-            self.form = cost_form(walk, metric)
+            self.cost_form = cost_form(walk, metric)
         self.channels: IntArray = np.array([unit.channels for unit in self.units], dtype=np.int64)
-        self.dense = self.form.cost(self.channels)
+        self.dense = self.cost(self.channels)
         self.limit = _limit(self.dense, keep)
         self.least: IntArray = np.array([self._least(unit.channels, min_keep) for unit in self.units], dtype=np.int64)
-        smallest = self.form.cost(self.least)
+        smallest = self.cost(self.least)
         if smallest > self.limit:
             # Rounded up, so that the number in the message is itself in reach.
             lowest = ceil(smallest / self.dense * 1e4) / 1e4
@@ -72,7 +72,7 @@ class Budget:
     def reading(self, reads: Mapping[str, int]) -> Self:
         """The same budget where each output of some layers reads a given number of inputs; see `CostForm.reading`."""
         other = copy.copy(self)
-        other.form = self.form.reading(reads)
+        other.cost_form = self.cost_form.reading(reads)
         return other
 
     def with_keep(self, keep: float) -> Self:
@@ -81,10 +81,14 @@ class Budget:
         other.keep, other.limit = keep, _limit(self.dense, keep)
         return other
 
+    def cost(self, widths: IntArray) -> int:
+        """What the budget counts at the given widths [units]: MACs, parameters, or femtoseconds."""
+        return self.cost_form.cost(widths)
+
     @property
     def reachable(self) -> tuple[float, float]:
         """The shares of the dense cost that plans can reach: least and most."""
-        return self.form.cost(self.least) / self.dense, 1.0
+        return self.cost(self.least) / self.dense, 1.0
 
     def allowed(self, number: int, width: float) -> int:
         """The allowed width of free unit ``number`` nearest to ``width``, whatever the budget."""
@@ -107,7 +111,7 @@ class Budget:
         channels, least = int(self.channels[number]), int(self.least[number])
         start, direction = widths.copy(), np.zeros_like(widths)
         start[number], direction[number] = 0, 1
-        square, slope, rest = self.form.along(start, direction)
+        square, slope, rest = self.cost_form.along(start, direction)
         if square * channels * channels + slope * channels + rest <= self.limit:
             return channels
         room = self.limit - rest
@@ -125,7 +129,7 @@ class Budget:
         Returns:
             A ratio in [0, 1], before rounding.
         """
-        square, slope, rest = self.form.along(widths * (1 - undecided), self.channels * undecided)
+        square, slope, rest = self.cost_form.along(widths * (1 - undecided), self.channels * undecided)
         room = self.limit - rest
         if square + slope <= room:
             return 1.0
@@ -148,11 +152,11 @@ class Budget:
         """
         proportions = np.asarray(wanted, dtype=np.float64)
         low, high = 0.0, float((self.channels / proportions).max())
-        if self.form.cost(self._scaled(proportions, high)) <= self.limit:
+        if self.cost(self._scaled(proportions, high)) <= self.limit:
             return self._scaled(proportions, high)
         for _ in range(40):
             middle = (low + high) / 2
-            fits = self.form.cost(self._scaled(proportions, middle)) <= self.limit
+            fits = self.cost(self._scaled(proportions, middle)) <= self.limit
             low, high = (middle, high) if fits else (low, middle)
         return self._scaled(proportions, low)
 

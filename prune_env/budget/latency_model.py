@@ -1,8 +1,9 @@
 """A network's latency as a formula of its widths, fitted once to what its layers took in networks of many widths.
 
 Each convolution or linear layer is given a bilinear formula of the channels it reads and writes, and all else a share
-of the numbers that these layers put out [our choice; AMC looks layers up in a table]. The form is that of the costs, so
-a latency budget is met as exactly as a MACs budget: by the formula. What a network really takes is measured in the end.
+of the numbers that these layers put out [our choice; AMC looks layers up in a table]. The formula has the shape of a
+`CostForm`, so a latency budget is met as exactly as a MACs budget: by the formula. What a network really takes is
+measured in the end.
 """
 
 from collections import defaultdict
@@ -76,7 +77,7 @@ class LatencyModel:
             total += self.layers[layer.name].seconds(layer.inputs.at(widths), layer.outputs.at(widths))
         return total
 
-    def form(self, walk: LayerWalk) -> CostForm:
+    def cost_form(self, walk: LayerWalk) -> CostForm:
         """The formula over a walk's free units, in whole femtoseconds; every channel costs at least one."""
         constant, linear = self.constant, np.zeros(len(walk.free))
         rows: list[tuple[float, npt.NDArray[np.floating[Any]], int, IntArray]] = []

@@ -9,15 +9,13 @@ from torch import Tensor
 from prune_env.budget import Budget
 from prune_env.common.errors import BudgetError
 from prune_env.common.latency import measure_latency
+from prune_env.common.timing import fastest
 from prune_env.walk import LayerWalk
 
 MULTIPLES = (1, 4, 8, 16)
 
 NETWORKS = 3
 """Random networks at the budget that each multiple is timed with."""
-
-WORTH = 0.95
-"""A multiple must take less than this share of the time of any width; else widths are not rounded."""
 
 
 def fastest_multiple(walk: LayerWalk, budget: Callable[[int], Budget], images: Tensor, seed: int) -> Budget:
@@ -43,7 +41,7 @@ def fastest_multiple(walk: LayerWalk, budget: Callable[[int], Budget], images: T
             widths = one.random(generator)
             model = walk.plan(one.names(widths)).apply(walk.model).to(images.device)
             # Rounded widths leave more of the budget unspent, which is no reason to round.
-            costs[f"{multiple} {number}"] = one.form.cost(widths) / one.limit
+            costs[f"{multiple} {number}"] = one.cost(widths) / one.limit
             channels_last = images.is_contiguous(memory_format=torch.channels_last)
             layout = torch.channels_last if channels_last else torch.contiguous_format
             models[f"{multiple} {number}"] = model.to(memory_format=layout)
@@ -54,5 +52,4 @@ def fastest_multiple(walk: LayerWalk, budget: Callable[[int], Budget], images: T
         )
         for multiple in budgets
     }
-    best = min(budgets, key=lambda multiple: seconds[multiple])
-    return budgets[best] if seconds[best] < WORTH * seconds[1] else budgets[1]
+    return budgets[fastest(seconds, usual=1)]

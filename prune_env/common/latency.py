@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prune_env.common.clock import now
 from prune_env.common.modes import in_eval_mode
+from prune_env.common.timing import time_in_turn
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,7 @@ def measure_latency(
     Returns:
         The latency of each network, by name.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in models}
+    runs = {name: partial(model, images) for name, model in models.items()}
     with in_eval_mode(*models.values()), torch.inference_mode():
-        for turn in range(warmup + rounds):
-            for name, model in models.items():
-                started = now(images.device)
-                model(images)
-                took = now(images.device) - started
-                if turn >= warmup:
-                    seconds[name].append(took)
+        seconds = time_in_turn(runs, images.device, rounds, warmup)
     return {name: Latency(*(float(v) for v in np.percentile(times, (50, 25, 75)))) for name, times in seconds.items()}

@@ -68,6 +68,9 @@ MOVED: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 """Today's value by yesterday's, by key."""
 
+RENAMED_SECTIONS: Mapping[str, str] = MappingProxyType({"form": "execution"})
+"""Today's section by yesterday's; the keys in it are the same."""
+
 
 def with_new_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """The document with today's keys and values in the place of yesterday's.
@@ -79,6 +82,12 @@ def with_new_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str
         A new document, and the new keys that were given by their old name.
     """
     found = {name: dict(part) if isinstance(part, Mapping) else part for name, part in document.items()}
+    for old, new in RENAMED_SECTIONS.items():
+        if old in found:
+            earlier, today = found.pop(old), found.get(new)
+            found[new] = today or earlier
+            if isinstance(earlier, dict) and isinstance(today, dict):
+                found[new] = {**earlier, **today}
     moved = set()
     for old, new in RENAMED.items():
         (section, _, key), (into, _, name) = old.partition("."), new.partition(".")
@@ -96,6 +105,13 @@ def with_new_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str
         if isinstance(part, dict) and isinstance(value := part.get(key), str):
             part[key] = values.get(value, value)
     return found, moved
+
+
+def with_new_section(override: str) -> str:
+    """An override ``key.path=value`` with today's section in the place of yesterday's."""
+    path, equals, value = override.partition("=")
+    section, dot, key = path.strip().partition(".")
+    return f"{RENAMED_SECTIONS[section]}{dot}{key}{equals}{value}" if section in RENAMED_SECTIONS else override
 
 
 def without_inert(

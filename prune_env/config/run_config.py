@@ -16,7 +16,7 @@ from prune_env.common.errors import ConfigError
 from prune_env.config.agent import AgentSection
 from prune_env.config.granularity import GRANULARITIES, GranularitySettings
 from prune_env.config.load import read_yaml, with_environment, with_overrides, without_references
-from prune_env.config.older import with_new_names, without_gone, without_inert
+from prune_env.config.older import with_new_names, with_new_section, without_gone, without_inert
 from prune_env.config.problems import describe_problems
 from prune_env.config.sections import (
     BudgetSection,
@@ -50,7 +50,7 @@ class RunConfig(Section):
     task: TaskSection = Field(default_factory=TaskSection)
     model: ModelSection
     data: DataSection
-    form: ExecutionSection = Field(default_factory=ExecutionSection)
+    execution: ExecutionSection = Field(default_factory=ExecutionSection)
     pretrain: PretrainSection = Field(default_factory=PretrainSection)
     budget: BudgetSection = Field(default_factory=BudgetSection)
     env: EnvSection = Field(default_factory=EnvSection)
@@ -98,6 +98,7 @@ class RunConfig(Section):
         """
         renamed, moved = with_new_names(without_gone(document))
         # Overrides are applied to today's keys, and may themselves use yesterday's: they win over the file either way.
+        overrides = [with_new_section(override) for override in overrides]
         renamed, overridden = with_new_names(with_overrides(renamed, overrides))
         moved |= overridden
         filled = with_environment(renamed, os.environ)

@@ -22,6 +22,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.evaluation.execution_choice import ExecutionChooser
+from prune_env.evaluation.racing import Race
 from prune_env.granularity import GranularityContext, make_granularity
 from prune_env.plan import PruningPlan
 from prune_env.protection.feature_ranks import feature_map_ranks
@@ -79,7 +80,7 @@ def build_budget(config: RunConfig, splits: Splits, walk: LayerWalk, latency: La
     Raises:
         BudgetError: If the budget cannot be met.
     """
-    formula = latency.form(walk) if latency is not None else None
+    formula = latency.cost_form(walk) if latency is not None else None
     given, wanted = config.env, config.budget
 
     def of(multiple: int) -> Budget:
@@ -164,13 +165,14 @@ def build_problem(
     facts = {key: getattr(config, key).model_dump() for key in ("data", "criterion", "repair", "reward")}
     sets, device = (splits.reward(), splits.calibration()), device_of(config)
     chooser = ExecutionChooser(walk, budget, *sets, device, scores, ranks, repair, facts, on_progress, context.task)
-    choice = chooser.choose(config.form, config.search.evaluations)
-    if choice.form.threads is not None:
-        torch.set_num_threads(choice.form.threads)
+    choice = chooser.choose(config.execution, config.search.evaluations)
+    if choice.execution.threads is not None:
+        torch.set_num_threads(choice.execution.threads)
+    evaluator = Evaluator(walk, *sets, choice.execution, device, repair, context.task)
     return PruningProblem(
         walk,
         budget,
-        Evaluator(walk, *sets, choice.form, device, repair, context.task),
+        evaluator,
         scores,
         reward,
         report,
@@ -179,7 +181,7 @@ def build_problem(
         granularity=granularity,
         latency=latency,
         probe_keep=config.sensitivity.probe_keep,
-        racing=config.search.racing,
+        race=Race.on(evaluator, reward) if config.search.racing else None,
         execution_choice=choice,
         provenance={
             "model": config.model.name,
@@ -194,7 +196,7 @@ def _pinned(config: RunConfig) -> RunConfig:
     """The settings with layout and threads decided, so that timings before the search match the search."""
     usual = usual_execution(config)
     pinned = {"layout": usual.layout, "threads": usual.threads}
-    return config.model_copy(update={"form": config.form.model_copy(update=pinned)})
+    return config.model_copy(update={"execution": config.execution.model_copy(update=pinned)})
 
 
 def _scores(config: RunConfig, context: ScoringContext, known: Path | None) -> Scores:
@@ -242,8 +244,8 @@ def scoring_context(config: RunConfig, splits: Splits, walk: LayerWalk) -> Scori
 
 
 def usual_execution(config: RunConfig) -> ExecutionSettings:
-    """The form that a configuration gives, the usual one where it leaves that open."""
-    given = {key: value for key, value in config.form.model_dump().items() if value is not None}
+    """The execution settings that a configuration gives, the usual ones where it leaves them open."""
+    given = {key: value for key, value in config.execution.model_dump().items() if value is not None}
     return ExecutionSettings(**{"threads": torch.get_num_threads(), **given})
 
 

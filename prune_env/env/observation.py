@@ -101,7 +101,7 @@ def _removable(budget: Budget, number: int) -> int:
     """How much cost goes if this unit alone is cut to its least width."""
     widths = budget.channels.copy()
     widths[number] = budget.least[number]
-    return budget.dense - budget.form.cost(widths)
+    return budget.dense - budget.cost(widths)
 
 
 def _shape(walk: LayerWalk, unit: Unit, input_size: tuple[int, int]) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from prune_env.criteria import ScoringContext
 from prune_env.env.observation import Observer, UnitEvidence
 from prune_env.env.trial import Trial
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.evaluation.execution_memory import ExecutionChoice
+from prune_env.evaluation.execution import ExecutionChoice
 from prune_env.evaluation.measuring import StopEarly
 from prune_env.evaluation.racing import Race
 from prune_env.granularity import Granularity, PlanBuilder
@@ -38,8 +38,8 @@ class PruningProblem:
         report: The evidence for the sensitive layers; None if they were not looked for.
         input_size: Height and width of the network's input in pixels.
         context: The network and the images as criteria see them.
-        racing: Whether a plan is given up within its evaluation once it cannot become its search's best.
-        execution_choice: How the evaluator's form came about; None where it was not chosen.
+        race: Gives a plan up within its evaluation once it cannot become its search's best; None looks at all images.
+        execution_choice: How the evaluator's execution settings came about; None where it was not chosen.
         granularity: What shape is cut, prepared for the network.
         latency: What latency follows from the widths by; None where nothing asks for it.
         probe_keep: The keep ratio of the probes that show how far the loss rises; None for no probes.
@@ -62,7 +62,7 @@ class PruningProblem:
     granularity: Granularity
     latency: LatencyModel | None = None
     probe_keep: float | None = None
-    racing: bool = False
+    race: Race | None = None
     execution_choice: ExecutionChoice | None = None
     provenance: dict[str, str | int | float | None] = field(default_factory=dict)
     listeners: list[Callable[[Trial], None]] = field(default_factory=list)
@@ -71,17 +71,14 @@ class PruningProblem:
 
     def __post_init__(self) -> None:
         self.baseline = self._priced(self.evaluator.dense(), self.walk.plan({}))
-        self._race = Race(self.reward, self.baseline, self.evaluator.images, len(self.evaluator.reward) - 1)
-        self._best: dict[str, float] = {}
 
     def again(self) -> Self:
         """The same problem without trials or listeners, for another search; what was evaluated stays known.
 
         Except where plans race: what is seen of a plan then depends on the search that has tried it.
         """
-        if self.racing:
-            self.evaluator.forget()
-        return replace(self, listeners=[], recorded_trials=(), trials=0)
+        race = self.race.again(self.evaluator) if self.race is not None else None
+        return replace(self, race=race, listeners=[], recorded_trials=(), trials=0)
 
     @property
     def quality_name(self) -> str:
@@ -128,11 +125,10 @@ class PruningProblem:
         """
         started, hits = time.perf_counter(), self.evaluator.hits
         recalled = self.recalling
-        outcome = (
-            self._recall(plan, proposed_by)
-            if recalled
-            else self.evaluator.evaluate(plan, self._stop_early(plan, proposed_by))
-        )
+        if recalled:
+            outcome = self._recall(plan, proposed_by)
+        else:
+            outcome = self.evaluator.evaluate(plan, self._stop_early(plan, proposed_by))
         outcome = self._priced(outcome, plan)
         try:
             reward = self.reward(outcome, self.baseline)
@@ -151,8 +147,8 @@ class PruningProblem:
             edits=self.granularity.record(plan),
         )
         self.trials += 1
-        if outcome.complete:
-            self._best[proposed_by] = max(reward, self._best.get(proposed_by, reward))
+        if self.race is not None:
+            self.race.hear(trial)
         for listener in self.listeners:
             listener(trial)
         return trial
@@ -184,10 +180,10 @@ class PruningProblem:
         return outcome
 
     def _stop_early(self, plan: PruningPlan, proposed_by: str) -> StopEarly | None:
-        """Probes are looked at to the end: they are for the loss, and one that cuts little tells nothing of plans."""
-        if not self.racing or proposed_by == "probe" or proposed_by not in self._best:
+        if self.race is None:
             return None
-        return self._race.against(self._best[proposed_by], plan.costs.macs, plan.costs.params, self._seconds(plan))
+        costs = self._priced(replace(self.baseline, macs=plan.costs.macs, params=plan.costs.params), plan)
+        return self.race.rule(proposed_by, costs, self.baseline)
 
     def _seconds(self, plan: PruningPlan) -> float | None:
         if self.latency is None:
@@ -200,7 +196,7 @@ class PruningProblem:
 
     def plan(self, widths: IntArray) -> PruningPlan:
         """The plan that keeps the best-scored channels at these widths [free units]."""
-        share = min(1.0, self.budget.form.cost(widths) / self.budget.dense)
+        share = min(1.0, self.budget.cost(widths) / self.budget.dense)
         return self.walk.plan(self.budget.names(widths), self.scores, self._planned_budget(share), self.provenance)
 
     def built_plan(self, builder: PlanBuilder) -> PruningPlan:

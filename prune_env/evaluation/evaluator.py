@@ -32,7 +32,7 @@ class Evaluator:
         walk: The network's walk.
         reward: Images for the reward, never the test set.
         calibration: Images for the batch-norm statistics, disjoint from the others.
-        form: How the forward passes run while plans are ranked.
+        execution: How the forward passes run while plans are ranked.
         device: Where the network runs.
         repair: What gives the layers that read cut channels other weights; None leaves them sliced.
         task: What the network is for; None for the default task.
@@ -51,7 +51,7 @@ class Evaluator:
         walk: LayerWalk,
         reward: ImageSet,
         calibration: ImageSet,
-        form: ExecutionSettings | None = None,
+        execution: ExecutionSettings | None = None,
         device: str | torch.device = "cpu",
         repair: Repair | None = None,
         task: Task | None = None,
@@ -60,19 +60,19 @@ class Evaluator:
         self.task = task or make_task()
         self.repair = repair
         self.device = torch.device(device)
-        self.form = form or ExecutionSettings()
+        self.execution = execution or ExecutionSettings()
         self.hits = self.misses = 0
         self.images_left = 0
         self.seconds: dict[str, float] = {}
         self._sets = reward, calibration
-        self.model = copy.deepcopy(walk.model).to(self.device).to(memory_format=self.form.memory_format).eval()
+        self.model = copy.deepcopy(walk.model).to(self.device).to(memory_format=self.execution.memory_format).eval()
         # Where nothing else reads a batch norm's input, recalibration may overwrite it, folded or not.
         pairs = find_fold_pairs(walk.model, calibration.images[:2])
         self._sole_readers = [pair.norm for pair in pairs]
-        dtype = self.form.tensor_dtype(self.device)
-        self._network = ReshapableNetwork(self.model, walk.units, dtype, pairs, self.form.folded, repair)
-        self.reward = _batches(reward, self.form, self.device)
-        self.calibration = _batches(calibration, self.form, self.device)
+        dtype = self.execution.tensor_dtype(self.device)
+        self._network = ReshapableNetwork(self.model, walk.units, dtype, pairs, self.execution.folded, repair)
+        self.reward = _batches(reward, self.execution, self.device)
+        self.calibration = _batches(calibration, self.execution, self.device)
         self._cache: dict[bytes, Outcome] = {}
 
     @property
@@ -82,7 +82,7 @@ class Evaluator:
 
     @property
     def network(self) -> nn.Module:
-        """The network in the shape and form of the plan that was run last."""
+        """The network in the shape of the plan that was run last, as it was run."""
         return self._network.model
 
     def dense(self) -> Outcome:
@@ -120,12 +120,12 @@ class Evaluator:
     def run(self, plan: PruningPlan, stop_early: StopEarly | None = None) -> Outcome:
         """As `evaluate`, whether or not the plan was evaluated before.
 
-        Cuts the network, recalibrates its batch norms, folds them, and measures it on the reward set, in the
-        evaluator's form; `seconds` then says how long each of these took. A plan that cuts nothing leaves the network
-        and its statistics untouched.
+        Cuts the network, recalibrates its batch norms, folds them, and measures it on the reward set, as the execution
+        settings say; `seconds` then says how long each of these took. A plan that cuts nothing leaves the network and
+        its statistics untouched.
         """
         network = self.ready(plan)
-        with self._timed("forward"), self.form.computing(self.device):
+        with self._timed("forward"), self.execution.computing(self.device):
             measured = measure(network, self.reward, self.task, stop_early)
         if not (math.isfinite(measured.quality) and math.isfinite(measured.loss)):
             raise EvaluationError(
@@ -142,10 +142,10 @@ class Evaluator:
         return self._network.cut(plan.kept, plan.by_layer)
 
     def ready(self, plan: PruningPlan) -> nn.Module:
-        """The network in the plan's shape, recalibrated, in the evaluator's form; valid until the next plan."""
+        """The network in the plan's shape, recalibrated, in the execution settings; valid until the next plan."""
         with self._timed("slicing"):
             network = self.cut(plan)
-        with self._timed("recalibration"), self.form.computing(self.device):
+        with self._timed("recalibration"), self.execution.computing(self.device):
             if _cuts(plan):
                 recalibrate(network, (images for images, _ in self.calibration), self._sole_readers)
         with self._timed("folding"):
@@ -175,11 +175,11 @@ class Evaluator:
         return self.recalibrated(small) if _cuts(plan) else small
 
     def measure(self, model: nn.Module) -> float:
-        """A network's quality on the reward set in float32, for a result; `evaluate` may rank in a faster form."""
+        """A network's quality on the reward set in float32, for a result; `evaluate` may rank in bfloat16."""
         return measure(model, self._exact(self._sets[0]), self.task).quality
 
     def _exact(self, images: ImageSet) -> list[Batch]:
-        return _batches(images, ExecutionSettings(self.form.layout, batch=self.form.batch), self.device)
+        return _batches(images, ExecutionSettings(self.execution.layout, batch=self.execution.batch), self.device)
 
 
 def _still_stopped(outcome: Outcome, images: int, stop_early: StopEarly | None) -> bool:
@@ -199,13 +199,13 @@ def _cuts(plan: PruningPlan) -> bool:
     return bool(plan.edits) or any(len(unit.kept) < unit.channels for unit in plan.units)
 
 
-def _batches(images: ImageSet, form: ExecutionSettings, device: torch.device) -> list[Batch]:
-    """A set in memory in the form's layout and type.
+def _batches(images: ImageSet, execution: ExecutionSettings, device: torch.device) -> list[Batch]:
+    """A set in memory in the layout and type of the execution settings.
 
     Batches are as even as can be: of one left-over image a batch norm over 1x1 maps could not tell a variance.
     """
-    dtype, layout = form.tensor_dtype(device), form.memory_format
+    dtype, layout = execution.tensor_dtype(device), execution.memory_format
     return [
         Batch(part.to(device, dtype).contiguous(memory_format=layout), moved(targets, device))
-        for part, targets in images.even_batches(form.batch)
+        for part, targets in images.even_batches(execution.batch or len(images))
     ]

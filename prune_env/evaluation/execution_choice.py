@@ -1,9 +1,9 @@
-"""Which form is the fastest for a network on this machine: measured once, and remembered."""
+"""Which execution settings are the fastest for a network on this machine: measured once, and remembered."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,13 @@ from scipy.stats import spearmanr
 from prune_env.budget import Budget
 from prune_env.common.errors import EvaluationError
 from prune_env.common.fingerprint import fingerprint, weights_digest
+from prune_env.common.timing import fastest, is_faster, time_in_turn
 from prune_env.config.sections import ExecutionSection
 from prune_env.data import ImageSet
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.evaluation.execution import ExecutionSettings
-from prune_env.evaluation.execution_memory import ExecutionChoice, machine_name, recall, remember
+from prune_env.evaluation.execution import ExecutionChoice, ExecutionSettings
+from prune_env.evaluation.execution_memory import machine_name, recall, remember
+from prune_env.evaluation.execution_options import Options, fitting, open_options, usual
 from prune_env.plan import PruningPlan
 from prune_env.surgery import Repair
 from prune_env.tasks import Task, make_task
@@ -29,25 +31,22 @@ AGREEMENT = 0.99
 PLANS = 50
 """Plans that the rank correlation is over."""
 
-LONG_SEARCH = 150
-"""Evaluations from which a faster number type earns back the plans that show its agreement [our choice]."""
-
-GAIN = 0.95
-"""A form replaces a more usual one if it takes at most this share of its time [our choice]."""
-
-USUAL_THREADS = torch.get_num_threads()
-"""Torch's own choice, before a form is chosen."""
-
 ROUNDS = 5
+"""Evaluations of each candidate of which the fastest counts, after one that does not."""
+
 SECONDS = 1.0
+"""What an evaluation that is timed may take: fewer images are taken until it does."""
+
 MOST_IMAGES = 512
-BATCHES = (256, 128, 64, 32, 16, 512)
-EVERY = ("layout", "folded", "threads", "batch")
+"""Reward images that are timed at most."""
+
+SWEPT = ("layout", "folded", "threads", "batch")
+"""The properties that are tried one after the other, in this order."""
 
 
 @dataclass(frozen=True)
 class ExecutionChooser:
-    """Measures forms on one network's own evaluations.
+    """Times execution settings on one network's own evaluations.
 
     Attributes:
         walk: The network's walk.
@@ -59,7 +58,7 @@ class ExecutionChooser:
         ranks: What an evaluator's outcome of a plan is worth.
         repair: As the search's evaluator has it.
         facts: What else decides how plans rank: a choice is remembered for these alone.
-        tell: Hears in words what is going on.
+        on_progress: Hears in words what is going on.
         task: What the network is for.
     """
 
@@ -72,22 +71,22 @@ class ExecutionChooser:
     ranks: Callable[[Evaluator, PruningPlan], float]
     repair: Repair | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
-    tell: Callable[[str], None] = lambda _: None
+    on_progress: Callable[[str], None] = lambda _: None
     task: Task = field(default_factory=make_task)
 
     def choose(self, given: ExecutionSection, evaluations: int) -> ExecutionChoice:
-        """The fastest form among those that the settings leave open.
+        """The fastest execution settings among those that the config leaves open.
 
-        One property is tried after the other [our choice], at the widths of the uniform plan; the forms that compete
-        are timed in turn. bfloat16 must also rank plans as float32 does.
+        One property is tried after the other [our choice], at the widths of the uniform plan; the candidates are timed
+        in turn. bfloat16 must also rank plans as float32 does.
 
         Args:
-            given: What the settings ask for.
-            evaluations: How many plans the search will evaluate; bfloat16 is not looked at in a short one.
+            given: What the config asks for.
+            evaluations: How many plans the search will evaluate; bfloat16 is not tried in a short one.
         """
-        options = self._options(given, evaluations)
+        options = open_options(given, evaluations)
         if all(len(values) == 1 for values in options.values()):
-            return ExecutionChoice(_first(options), "given")
+            return ExecutionChoice(usual(options), "given")
         facts = self._facts(options)
         choice = recall(facts, options)
         if choice is None:
@@ -95,92 +94,76 @@ class ExecutionChooser:
             remember(facts, choice)
         return choice
 
-    def _options(self, given: ExecutionSection, evaluations: int) -> dict[str, tuple[Any, ...]]:
-        options: dict[str, tuple[Any, ...]] = {
-            "layout": ("channels_last", "contiguous"),
-            "folded": (True, False),
-            "threads": tuple(dict.fromkeys((USUAL_THREADS, 1))),
-            "dtype": ("float32", "bfloat16") if evaluations >= LONG_SEARCH else ("float32",),
-            "batch": BATCHES,
-        }
-        return {key: values if (one := getattr(given, key)) is None else (one,) for key, values in options.items()}
-
-    def _measured(self, options: dict[str, tuple[Any, ...]]) -> ExecutionChoice:
+    def _measured(self, options: Options) -> ExecutionChoice:
         timings: list[tuple[ExecutionSettings, float]] = []
-        start = _first(options)
-        sets = self._excerpt(start)
-        # A batch that is no larger than what is timed: more would be the same forward pass under another name.
-        options = {**options, "batch": _fitting(options["batch"], len(sets[0]))}
-        start = replace(start, batch=options["batch"][0])
-        best = self._swept(start, options, EVERY, sets, timings)
+        sets = self._excerpt(usual(options))
+        options = fitting(options, len(sets[0]))
+        best = self._swept(usual(options), options, sets, timings)
         agreement = None
         if "bfloat16" in options["dtype"][1:]:
-            fast = self._swept(replace(best, dtype="bfloat16"), options, EVERY, sets, timings)
+            fast = self._swept(replace(best, dtype="bfloat16"), options, sets, timings)
             best, agreement = self._agreeing(best, fast, options, sets)
         return ExecutionChoice(best, "measured", tuple(timings), agreement)
 
     def _swept(
         self,
         best: ExecutionSettings,
-        options: dict[str, tuple[Any, ...]],
-        keys: Sequence[str],
+        options: Options,
         sets: tuple[ImageSet, ImageSet],
         timings: list[tuple[ExecutionSettings, float]],
     ) -> ExecutionSettings:
-        """The best form after one property was tried after the other."""
-        for key in keys:
-            forms = dict.fromkeys((best, *(replace(best, **{key: value}) for value in options[key])))
-            if len(forms) == 1:
+        """The best settings after one property was tried after the other; adds to the timings."""
+        for key in SWEPT:
+            candidates = dict.fromkeys((best, *(replace(best, **{key: value}) for value in options[key])))
+            if len(candidates) == 1:
                 continue
-            self.tell(f"measuring the fastest form of the forward passes: {key}, in {best.dtype}")
-            times = self._time(list(forms), sets)
-            timings += times.items()
-            fastest = min(times, key=lambda form: times[form], default=best)
-            if times.get(fastest, 0.0) <= GAIN * times.get(best, math.inf):
-                best = fastest
+            self.on_progress(f"measuring the fastest execution settings: {key}, in {best.dtype}")
+            seconds = self._time(list(candidates), sets)
+            timings += seconds.items()
+            best = fastest(seconds, best)
         return best
 
     def _agreeing(
-        self,
-        exact: ExecutionSettings,
-        fast: ExecutionSettings,
-        options: dict[str, tuple[Any, ...]],
-        sets: tuple[ImageSet, ImageSet],
+        self, exact: ExecutionSettings, fast: ExecutionSettings, options: Options, sets: tuple[ImageSet, ImageSet]
     ) -> tuple[ExecutionSettings, float | None]:
-        """The fast form if it saves time and ranks plans as the exact one does, or else the exact one.
+        """The fast settings if they save time and rank plans as the exact ones do, or else the exact ones.
 
         Folded weights are rounded after recalibration; where that spoils the ranks, batch norms may be kept.
         """
-        forms = [form for form in {fast: 0, replace(fast, folded=False): 1} if form.folded in options["folded"]]
-        times = self._time([exact, *forms], sets)
-        faster = [form for form in forms if times.get(form, math.inf) <= GAIN * times.get(exact, 0.0)]
+        both = dict.fromkeys((fast, replace(fast, folded=False)))
+        candidates = [candidate for candidate in both if candidate.folded in options["folded"]]
+        seconds = self._time([exact, *candidates], sets)
+        slow = seconds.get(exact, 0.0)
+        faster = [candidate for candidate in candidates if is_faster(seconds.get(candidate, math.inf), slow)]
         if not faster:
             return exact, None
         plans = list(random_plans(self.walk, self.budget, self.scores, PLANS))
         expected = self._rewards(exact, plans)
         agreement = math.nan
-        for form in faster:
+        for candidate in faster:
             try:
-                agreement = float(spearmanr(expected, self._rewards(form, plans)).statistic)
+                agreement = float(spearmanr(expected, self._rewards(candidate, plans)).statistic)
             except EvaluationError:  # not even finite
                 continue
             if agreement >= AGREEMENT:
-                return form, agreement
+                return candidate, agreement
         return exact, agreement if math.isfinite(agreement) else None
 
-    def _rewards(self, form: ExecutionSettings, plans: Sequence[PruningPlan]) -> list[float]:
-        evaluator = Evaluator(self.walk, self.reward, self.calibration, form, self.device, self.repair, self.task)
+    def _rewards(self, execution: ExecutionSettings, plans: Sequence[PruningPlan]) -> list[float]:
+        evaluator = self._evaluator((self.reward, self.calibration), execution)
         rewards = []
-        for number, plan in enumerate(plans):
-            self.tell(f"checking that bfloat16 ranks plans as float32 does: {form.dtype}, {number + 1} of {len(plans)}")
+        for number, plan in enumerate(plans, start=1):
+            self.on_progress(
+                f"checking that bfloat16 ranks plans as float32 does: {execution.dtype}, {number} of {len(plans)}"
+            )
             rewards.append(self.ranks(evaluator, plan))
         return rewards
 
-    def _excerpt(self, form: ExecutionSettings) -> tuple[ImageSet, ImageSet]:
+    def _excerpt(self, execution: ExecutionSettings) -> tuple[ImageSet, ImageSet]:
         """Enough of both sets, in their proportions, to time an evaluation within about `SECONDS`."""
         few = self.reward.first(16), self.calibration.first(16)
-        # A network that runs in no form at all says so when it is evaluated.
-        seconds = min(self._time([replace(form, batch=16)], few).values(), default=SECONDS)
+        # A network that runs in no settings at all says so when it is evaluated.
+        seconds = min(self._time([replace(execution, batch=16)], few).values(), default=SECONDS)
         share = min(1.0, MOST_IMAGES / len(self.reward), SECONDS / (seconds * len(self.reward)))
         return (
             self.reward.first(max(16, round(share * len(self.reward)))),
@@ -188,26 +171,22 @@ class ExecutionChooser:
         )
 
     def _time(
-        self, forms: Sequence[ExecutionSettings], sets: tuple[ImageSet, ImageSet]
+        self, candidates: Sequence[ExecutionSettings], sets: tuple[ImageSet, ImageSet]
     ) -> dict[ExecutionSettings, float]:
-        """Seconds an image of each form that runs, taken in turn: its least of some rounds."""
+        """Seconds an image of each candidate that runs: its least of some rounds."""
         plan = self.walk.plan(self.budget.names(self.budget.uniform()))
-        evaluators = {form: Evaluator(self.walk, *sets, form, self.device, self.repair, self.task) for form in forms}
-        seconds: dict[ExecutionSettings, list[float]] = {form: [] for form in forms}
-        for turn in range(1 + ROUNDS):
-            for form, evaluator in list(evaluators.items()):
-                started = time.perf_counter()
-                try:
-                    run_with_threads(evaluator, plan)
-                except (RuntimeError, EvaluationError):  # some module knows no such layout, or no such number type
-                    del evaluators[form], seconds[form]
-                    continue
-                if turn:
-                    seconds[form].append(time.perf_counter() - started)
+        runs = {
+            candidate: partial(run_with_threads, self._evaluator(sets, candidate), plan) for candidate in candidates
+        }
+        # Some modules know no such layout, or no such number type.
+        seconds = time_in_turn(runs, self.device, ROUNDS, failures=(RuntimeError, EvaluationError))
         images = len(sets[0]) + len(sets[1])
-        return {form: min(times) / images for form, times in seconds.items()}
+        return {candidate: min(times) / images for candidate, times in seconds.items()}
 
-    def _facts(self, options: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
+    def _evaluator(self, sets: tuple[ImageSet, ImageSet], execution: ExecutionSettings) -> Evaluator:
+        return Evaluator(self.walk, *sets, execution, self.device, self.repair, self.task)
+
+    def _facts(self, options: Options) -> dict[str, Any]:
         """All that a choice depends on, besides the machine and the versions."""
         budget = self.budget
         return {
@@ -224,9 +203,9 @@ class ExecutionChooser:
 
 
 def run_with_threads(evaluator: Evaluator, plan: PruningPlan) -> None:
-    """One evaluation with the threads of the evaluator's form."""
+    """One evaluation with the threads of the evaluator's settings."""
     before = torch.get_num_threads()
-    torch.set_num_threads(evaluator.form.threads or before)
+    torch.set_num_threads(evaluator.execution.threads or before)
     try:
         evaluator.run(plan)
     finally:
@@ -238,12 +217,3 @@ def random_plans(walk: LayerWalk, budget: Budget, scores: Scores, count: int, se
     generator = np.random.default_rng(seed)
     for _ in range(count):
         yield walk.plan(budget.names(budget.random(generator)), scores)
-
-
-def _first(options: dict[str, tuple[Any, ...]]) -> ExecutionSettings:
-    return ExecutionSettings(**{key: values[0] for key, values in options.items()})
-
-
-def _fitting(batches: Sequence[int], images: int) -> tuple[int, ...]:
-    """Those of the batch sizes that a forward pass over so many images can have; the least of them at any rate."""
-    return tuple(size for size in batches if size <= images) or (min(batches),)

@@ -1,4 +1,4 @@
-"""Forms that were chosen before on this machine, in the user's cache."""
+"""Execution settings that were chosen before on this machine, in the user's cache."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +13,8 @@ import torch
 
 from prune_env.common.files import atomic_write
 from prune_env.common.versions import versions
-from prune_env.evaluation.execution import ExecutionSettings
-
-
-@dataclass(frozen=True)
-class ExecutionChoice:
-    """A form and why it was taken.
-
-    Attributes:
-        form: The form.
-        reason: ``given`` in the settings, ``measured`` now, or ``remembered`` from an earlier run on this machine.
-        timings: What was measured: each form with its seconds an image, calibration included.
-        agreement: Spearman's rank correlation of the rewards of random plans in bfloat16 with those in
-            float32; None where it was not needed, or is no number.
-    """
-
-    form: ExecutionSettings
-    reason: str
-    timings: tuple[tuple[ExecutionSettings, float], ...] = ()
-    agreement: float | None = None
-
-    def as_record(self) -> dict[str, Any]:
-        """The choice as plain values, ready for JSON."""
-        timings = [{**asdict(form), "seconds_per_image": seconds} for form, seconds in self.timings]
-        return {"form": asdict(self.form), "reason": self.reason, "agreement": self.agreement, "timings": timings}
+from prune_env.evaluation.execution import ExecutionChoice, ExecutionSettings
+from prune_env.evaluation.execution_options import Options
 
 
 def remember(facts: Mapping[str, Any], choice: ExecutionChoice) -> None:
@@ -48,15 +25,15 @@ def remember(facts: Mapping[str, Any], choice: ExecutionChoice) -> None:
         atomic_write(place, json.dumps(choice.as_record(), indent=2).encode())
 
 
-def recall(facts: Mapping[str, Any], options: Mapping[str, tuple[Any, ...]]) -> ExecutionChoice | None:
+def recall(facts: Mapping[str, Any], options: Options) -> ExecutionChoice | None:
     """The choice made before among these options; None where there is none, or its file holds anything else."""
     try:
         record = json.loads(_place(facts).read_bytes())
-        form, agreement = ExecutionSettings(**record["form"]), record["agreement"]
+        execution, agreement = ExecutionSettings(**record["execution"]), record["agreement"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    fits = all(getattr(form, key) in values for key, values in options.items())
-    return ExecutionChoice(form, "remembered", agreement=agreement) if fits else None
+    fits = all(getattr(execution, key) in values for key, values in options.items())
+    return ExecutionChoice(execution, "remembered", agreement=agreement) if fits else None
 
 
 def machine_name(device: torch.device) -> str:
@@ -72,6 +49,6 @@ def machine_name(device: torch.device) -> str:
 
 def _place(facts: Mapping[str, Any]) -> Path:
     root = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(root) if root else Path.home() / ".cache") / "prune_env" / "forms"
+    folder = (Path(root) if root else Path.home() / ".cache") / "prune_env" / "execution"
     whole = {**facts, "version": versions()["prune-env"], "torch": torch.__version__}
     return folder / f"{hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]}.json"

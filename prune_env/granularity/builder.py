@@ -46,12 +46,12 @@ class PlanBuilder(ABC):
     def reduced(self) -> float:
         """The share of the dense cost that is gone when all undecided units stay whole, in [0, 1]."""
         widths = np.where(self._undecided == 1, self.budget.channels, self.widths)
-        return 1.0 - self.budget.form.cost(widths) / self.budget.dense
+        return 1.0 - self.budget.cost(widths) / self.budget.dense
 
     @property
     def share(self) -> float:
         """The share of the dense cost that the plan has so far."""
-        return min(1.0, self.budget.form.cost(self.widths) / self.budget.dense)
+        return min(1.0, self.budget.cost(self.widths) / self.budget.dense)
 
     @property
     @abstractmethod

@@ -149,7 +149,7 @@ class PruningPlan(Frozen):
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
-    """The document in today's form: edits by their kind."""
+    """The document as it is written today: edits by their kind."""
     if "edits" in document:
         return document  # version 1 has no such field, which the validation says
     fields = {edit.version_1_field: kind for kind in EDITS if (edit := EDITS.find(kind)).version_1_field}

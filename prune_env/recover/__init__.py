@@ -8,14 +8,14 @@ from torch import nn
 from prune_env.common.errors import DataError
 from prune_env.config.training import PretrainSection, TrainingSection
 from prune_env.data import Splits
-from prune_env.evaluation.training_passes import Passes, fastest_passes
+from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.recover.batches import Batches
 from prune_env.recover.loss import training_loss
 from prune_env.recover.trainer import Epoch, Trainer
 from prune_env.recover.workers import Workers
 from prune_env.tasks import Task
 
-__all__ = ["Batches", "Epoch", "Passes", "Trainer", "Workers", "fastest_passes", "train_network", "training_loss"]
+__all__ = ["Batches", "Epoch", "Trainer", "Workers", "train_network", "training_loss"]
 
 
 def train_network(
@@ -50,8 +50,8 @@ def train_network(
         )
     workers = Workers(device)
     batches = Batches(splits.source, splits.train_indices, settings, seed, workers, task)
-    passes = Passes(settings.layout or "contiguous", settings.dtype or "float32")
-    trainer = Trainer(model, batches, settings, seed, workers, passes)
+    execution = ExecutionSettings.for_training(settings.layout or "contiguous", settings.dtype or "float32")
+    trainer = Trainer(model, batches, settings, seed, workers, execution)
     for _ in range(settings.epochs):
         epoch = trainer.run_epoch()
         if on_epoch is not None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from prune_env.common.errors import RunError
-from prune_env.evaluation.training_passes import Passes
+from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.recover.trainer import Epoch, Trainer
 from prune_env.tasks import Task
 
@@ -25,14 +26,16 @@ def to_checkpoint(trainer: Trainer, epochs: Sequence[Epoch], facts: Mapping[str,
     """
     header = {
         "epochs": json.dumps([epoch.as_record(trainer.task) for epoch in epochs], allow_nan=False),
-        "passes": json.dumps(trainer.passes._asdict()),
+        "execution": json.dumps(asdict(trainer.execution)),
         "facts": json.dumps(facts, sort_keys=True),
     }
     return safetensors.torch.save(trainer.state(), header)
 
 
-def read_checkpoint(path: Path, facts: Mapping[str, Any], task: Task) -> tuple[dict[str, Tensor], list[Epoch], Passes]:
-    """The trainer's state, the epochs so far, and how the passes were computed.
+def read_checkpoint(
+    path: Path, facts: Mapping[str, Any], task: Task
+) -> tuple[dict[str, Tensor], list[Epoch], ExecutionSettings]:
+    """The trainer's state, the epochs so far, and how its steps ran.
 
     Args:
         path: The file.
@@ -47,7 +50,7 @@ def read_checkpoint(path: Path, facts: Mapping[str, Any], task: Task) -> tuple[d
         with safe_open(path, "pt") as file:
             header = file.metadata()
         epochs = [Epoch.from_record(record, task) for record in json.loads(header["epochs"])]
-        passes = Passes(**json.loads(header["passes"]))
+        execution = _execution(header)
         theirs = {**json.loads(header["facts"])}
         state = safetensors.torch.load_file(path)
     except Exception as error:
@@ -62,7 +65,14 @@ def read_checkpoint(path: Path, facts: Mapping[str, Any], task: Task) -> tuple[d
             f"{str(path)!r} is of a training with other {', '.join(differing)}. Go on with what it was started with, "
             "or start a new one."
         )
-    return state, epochs, passes
+    return state, epochs, execution
+
+
+def _execution(header: Mapping[str, str]) -> ExecutionSettings:
+    """How the steps ran; earlier releases recorded layout and number type alone, as ``passes``."""
+    if "execution" in header:
+        return ExecutionSettings(**json.loads(header["execution"]))
+    return ExecutionSettings.for_training(**json.loads(header["passes"]))
 
 
 def _agree(ours: Any, theirs: Any) -> bool:

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from prune_env.common.errors import EvaluationError
 from prune_env.config.training import TrainingSection
 from prune_env.data import Batch
-from prune_env.evaluation.training_passes import Passes
+from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.granularity.base import Trainable
 from prune_env.recover.batches import Batches, seed_of
 from prune_env.recover.loss import training_loss
@@ -70,7 +70,7 @@ class Trainer:
         settings: How it is trained.
         seed: For what is random within the network.
         workers: Which process this is among those that share the training.
-        passes: How the passes are computed.
+        execution: How its steps run.
         teacher: A network whose outputs the trained one's is to be like; None for none.
         trainable: What is trained beside the network's weights; None for nothing.
 
@@ -86,7 +86,7 @@ class Trainer:
         settings: TrainingSection,
         seed: int,
         workers: Workers,
-        passes: Passes | None = None,
+        execution: ExecutionSettings | None = None,
         teacher: nn.Module | None = None,
         trainable: Trainable | None = None,
     ) -> None:
@@ -95,11 +95,11 @@ class Trainer:
         self.settings = settings
         self.seed = seed
         self.workers = workers
-        self.passes = passes or Passes()
+        self.execution = execution or ExecutionSettings.for_training()
         self.teacher = teacher
         self.trainable = trainable
         self.done = 0
-        self._model = model.to(workers.device).to(memory_format=self.passes.memory_format)
+        self._model = model.to(workers.device).to(memory_format=self.execution.memory_format)
         self._average = None
         if settings.average:
             decay = 1.0 - 1.0 / max(1.0, settings.average * self.steps)
@@ -156,10 +156,10 @@ class Trainer:
     def _step(self, number: int, batch: Batch) -> Tensor:
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self.share_of_rate(number)
-        batch = Batch(batch.images.contiguous(memory_format=self.passes.memory_format), batch.targets)
+        batch = Batch(batch.images.contiguous(memory_format=self.execution.memory_format), batch.targets)
         if self.trainable is not None:
             self.trainable.progress(number / self.steps)
-        with self.passes.computing(self.workers.device):
+        with self.execution.casting(self.workers.device):
             aim = None
             if self.teacher is not None:
                 with torch.no_grad():

@@ -30,7 +30,7 @@ def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
             return 0.0
         widths = budget.channels.copy()
         widths[free[unit.name]] = budget.least[free[unit.name]]
-        return 1.0 - budget.form.cost(widths) / budget.dense
+        return 1.0 - budget.cost(widths) / budget.dense
 
     units = [
         {

@@ -41,8 +41,8 @@ def render(rows: list[NetworkRow], title: str, batch: int = LATENCY_BATCH) -> Ta
     for row in rows:
         table.add_row(
             row.name,
-            f"{row.reward_quality:{quality.form}}",
-            *(f"{row.test[metric.name]:{metric.form}}" for metric in (quality, *others)),
+            f"{row.reward_quality:{quality.format}}",
+            *(f"{row.test[metric.name]:{metric.format}}" for metric in (quality, *others)),
             f"{row.test['loss']:.3f}",
             f"{_short(row.macs)} {_share(row.macs, dense.macs)}",
             f"{_short(row.params)} {_share(row.params, dense.params)}",

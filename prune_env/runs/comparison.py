@@ -116,7 +116,7 @@ class _Comparison:
         for name in started:
             _check_same_settings(runs[name], _with(self.settings, name, seed))
         if missing := [name for name, run in runs.items() if not run.summary.is_file()]:
-            # The form and the weights of a run that was started are everyone's, whichever search's it is.
+            # The execution settings and the weights of a run that was started are everyone's, whichever search's it is.
             earlier = next(iter(self._present(seed)), None)
             base = settings_of(earlier) if earlier is not None else _with(self.settings, missing[0], seed)
             splits, problem = load_problem(base, earlier, self.on_progress)
@@ -190,7 +190,9 @@ def _with(settings: RunConfig, search: str, seed: int) -> RunConfig:
 def _check_same_settings(run: RunDirectory, settings: RunConfig) -> None:
     started = RunConfig.load(run.config)
     differing = differing_settings(started, settings)
-    differing += [f"form.{key}" for key, value in settings.form if value not in (None, getattr(started.form, key))]
+    differing += [
+        f"execution.{key}" for key, value in settings.execution if value not in (None, getattr(started.execution, key))
+    ]
     if differing:
         raise RunError(
             f"{str(run.root)!r} holds a run with other settings under {', '.join(differing)}. A comparison is of "
@@ -202,14 +204,14 @@ def _check_alike(runs: Sequence[RunDirectory]) -> None:
     """Refuses to compare runs of one seed that were measured in different ways.
 
     Raises:
-        RunError: If their forms, weights or images differ.
+        RunError: If their execution settings, weights or images differ.
     """
     first, *others = runs
     for other in others:
-        forms = [RunConfig.load(run.config).form for run in (first, other)]
-        weights = [run.read_json(run.form).get("weights") for run in (first, other)]
+        settings = [RunConfig.load(run.config).execution for run in (first, other)]
+        weights = [run.execution_record().get("weights") for run in (first, other)]
         splits = [run.read_json(run.splits) for run in (first, other)]
-        for what, (ours, theirs) in (("form.*", forms), ("weights", weights), ("images", splits)):
+        for what, (ours, theirs) in (("execution.*", settings), ("weights", weights), ("images", splits)):
             if ours != theirs:
                 raise RunError(
                     f"{str(first.root)!r} and {str(other.root)!r} were measured with other {what}, so that their "

@@ -121,7 +121,7 @@ def _measure_seed(found: CriterionComparison, run: RunDirectory, settings: RunCo
     for name, rows in found.records.items():
         rows += [record for record in records if record["criterion"] == name]
     found.dense.append(problem.evaluator.measure(problem.evaluator.pruned(problem.walk.plan({}))))
-    found.spent = problem.budget.form.cost(problem.budget.uniform()) / problem.budget.dense
+    found.spent = problem.budget.cost(problem.budget.uniform()) / problem.budget.dense
 
 
 def peak_memory_gb() -> float:

@@ -77,9 +77,9 @@ class RunDirectory(Folder):
         return self.root / "scores.safetensors"
 
     @property
-    def form(self) -> Path:
-        """The form of the forward passes, and what was measured to choose it."""
-        return self.root / "form.json"
+    def execution(self) -> Path:
+        """The execution settings of the forward passes, and what was measured to choose them."""
+        return self.root / "execution.json"
 
     @property
     def latency(self) -> Path:
@@ -105,6 +105,17 @@ class RunDirectory(Folder):
     def report(self) -> Path:
         """The result as a page to read."""
         return self.root / "report.html"
+
+    def execution_record(self) -> dict[str, Any]:
+        """What `execution` holds; what ``form.json`` holds in a run of an earlier release.
+
+        Raises:
+            RunError: It cannot be read.
+        """
+        earlier = self.root / "form.json"
+        if self.execution.exists() or not earlier.exists():
+            return dict(self.read_json(self.execution))
+        return {"execution" if key == "form" else key: value for key, value in self.read_json(earlier).items()}
 
     def write_config(self, config: RunConfig) -> None:
         """Writes the resolved settings; the versions stand above them as comments, so that it loads again."""

@@ -1,4 +1,4 @@
-"""A run's network in a form that can be shipped, compared with the network itself."""
+"""A run's network as files that can be shipped, compared with the network itself."""
 
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,14 @@ def export_run(
         on_progress: Hears in words what is going on.
 
     Returns:
-        The files, the largest difference from the network's outputs, and for other forms than safetensors the times.
+        The files, the largest difference from the network's outputs, and for other targets than safetensors the times.
 
     Raises:
-        ExportError: If the network has no such form, or the exported one gives other outputs. Nothing is written.
+        ExportError: If the network cannot be exported so, or the exported one gives other outputs. Nothing is written.
         RunError: If the folder exists, or there is no such fine-tuning.
     """
     if to not in TARGETS:
-        raise ConfigError(f"to: there is no form {to!r}; {suggest(to, TARGETS)}.")
+        raise ConfigError(f"to: there is no target {to!r}; {suggest(to, TARGETS)}.")
     folder = into or run.root / f"export-{to}"
     RunDirectory.check_free(folder, "--into")
     on_progress("building the network and tracing it")

@@ -49,7 +49,7 @@ def measure_fidelity(settings: RunConfig, folder: Path, on_progress: OnProgress 
     if started and differing_settings(RunConfig.load(run.config), settings):
         raise RunError(f"{str(folder)!r} holds plans of other settings: give another folder by run.directory=...")
     splits, problem = load_problem(settings_of(run) if started else settings, run if started else None, on_progress)
-    problem.racing = False  # what is given up has no accuracy to compare
+    problem.race = None  # what is given up has no accuracy to compare
     if started:
         check_same_start(run, splits, problem)
     else:

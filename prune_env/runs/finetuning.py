@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from prune_env.data import Splits
 from prune_env.env.fitting import fit_plan
 from prune_env.env.loading import device_of, load_model, load_splits
 from prune_env.evaluation.evaluator import Evaluator
+from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.granularity import Trainable, make_granularity
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
-from prune_env.recover import Batches, Epoch, Passes
+from prune_env.recover import Batches, Epoch
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.networks import NetworkRow, compare_networks
@@ -177,7 +178,7 @@ def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -
         "dense": (tuning.dense, evaluator.walk.plan({}).costs),
         "recalibrated": (_recalibrated(tuning), plan.costs),
     }
-    epochs, passes = train_into(
+    epochs, execution = train_into(
         folder,
         network,
         tuning.batches,
@@ -200,7 +201,7 @@ def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -
         load_weights(network, folder.weights)
     networks["fine-tuned"] = network, plan.costs
     rows = compare_networks(evaluator, tuning.splits, networks, batch=None)
-    summary = _summary(folder, settings, epochs, passes, rows)
+    summary = _summary(folder, settings, epochs, execution, rows)
     folder.write_json(folder.summary, summary)
     return FinishedTraining(folder, rows, summary)
 
@@ -231,14 +232,18 @@ def _on(workers: Workers, settings: RunConfig) -> RunConfig:
 
 
 def _summary(
-    folder: TrainingFolder, settings: RunConfig, epochs: list[Epoch], passes: Passes, rows: list[NetworkRow]
+    folder: TrainingFolder,
+    settings: RunConfig,
+    epochs: list[Epoch],
+    execution: ExecutionSettings,
+    rows: list[NetworkRow],
 ) -> dict[str, Any]:
     seconds = sum(epoch.seconds for epoch in epochs)
     return {
         "model": settings.model.name,
         "rows": [row.as_record() for row in rows],
         "best_epoch": epoch_to_keep(epochs, len(epochs)).number,
-        "passes": passes._asdict(),
+        "execution": asdict(execution),
         "seconds": seconds,
         "threads": torch.get_num_threads(),
         "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / seconds,

@@ -88,11 +88,11 @@ def compare_networks(
         batch: Images in the batch that is timed; None times nothing.
     """
     for model, _ in networks.values():
-        model.to(evaluator.device).to(memory_format=evaluator.form.memory_format).eval()
+        model.to(evaluator.device).to(memory_format=evaluator.execution.memory_format).eval()
     models = {name: model for name, (model, _) in networks.items()}
     latencies = {}
     if batch:
-        images = batch_to_time(splits, batch, evaluator.device, evaluator.form.memory_format)
+        images = batch_to_time(splits, batch, evaluator.device, evaluator.execution.memory_format)
         latencies = measure_latency(models, images)
     return [
         NetworkRow(
@@ -111,6 +111,6 @@ def compare_networks(
 
 def test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[Batch]:
     """The test set, batch by batch, where the evaluator's networks are."""
-    for part in splits.test_batches(evaluator.form.batch):
+    for part in splits.test_batches(evaluator.execution.batch or evaluator.images):
         batch = part.to(evaluator.device)
-        yield Batch(batch.images.contiguous(memory_format=evaluator.form.memory_format), batch.targets)
+        yield Batch(batch.images.contiguous(memory_format=evaluator.execution.memory_format), batch.targets)

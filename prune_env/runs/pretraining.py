@@ -1,6 +1,6 @@
 """A training from scratch into a folder of its own."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def finish_pretraining(training: Pretraining, listener: TrainingListener = NOBOD
     def validate(model: nn.Module) -> float:
         return measure(model.eval(), reward.batches(BATCH), task).quality
 
-    epochs, passes = train_into(
+    epochs, execution = train_into(
         folder,
         network,
         training.batches,
@@ -125,7 +125,7 @@ def finish_pretraining(training: Pretraining, listener: TrainingListener = NOBOD
         "model": settings.model.name,
         f"reward_{quality}": validate(network),
         f"test_{quality}": measure(network, test, task).quality,
-        "passes": passes._asdict(),
+        "execution": asdict(execution),
         "seconds": sum(epoch.seconds for epoch in epochs),
         "epochs": [epoch.as_record(task) for epoch in epochs],
         "weights": str(folder.weights),

@@ -60,8 +60,8 @@ def replay_on(learned: PruningPlan | Policy, settings: RunConfig) -> list[Networ
 def _propose(policy: Policy, settings: RunConfig, splits: Splits, model: nn.Module) -> tuple[Evaluator, PruningPlan]:
     policy.check(settings)
     # One plan is evaluated: measuring the fastest execution would take many times as long.
-    form = ExecutionSection(**asdict(usual_execution(settings)))
+    execution = ExecutionSection(**asdict(usual_execution(settings)))
     granularity = settings.granularity.model_copy(update={"action": policy.action})
-    settings = settings.model_copy(update={"form": form, "granularity": granularity})
+    settings = settings.model_copy(update={"execution": execution, "granularity": granularity})
     problem = build_problem(settings, splits, model, remembered=Remembered(timed=False))
     return problem.evaluator, policy.propose(PruningEnv(problem=problem, proposed_by="replay")).plan

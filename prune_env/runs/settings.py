@@ -26,8 +26,8 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def use_threads(config: RunConfig) -> None:
     """Makes torch use the threads that the settings ask for, if they ask for any."""
-    if config.form.threads is not None:
-        torch.set_num_threads(config.form.threads)
+    if config.execution.threads is not None:
+        torch.set_num_threads(config.execution.threads)
 
 
 def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
@@ -45,4 +45,4 @@ def differing_settings(started: RunConfig, wanted: RunConfig) -> list[str]:
         env = wanted.env.model_copy(update={"round_to": started.env.round_to})
         wanted = wanted.model_copy(update={"env": env})
     theirs, ours = started.resolved(), wanted.resolved()
-    return [key for key in ours if key not in ("form", "run") and ours[key] != theirs[key]]
+    return [key for key in ours if key not in ("execution", "run") and ours[key] != theirs[key]]

@@ -65,8 +65,8 @@ def start_run(folder: Path, settings: RunConfig, splits: Splits, problem: Prunin
     with RunDirectory.making(folder) as run:
         # With what was measured in it, the run's own config makes the same run again.
         env = settings.env.model_copy(update={"round_to": problem.budget.round_to})
-        form = ExecutionSection(**asdict(problem.execution_choice.form))
-        run.write_config(settings.model_copy(update={"form": form, "env": env}))
+        execution = ExecutionSection(**asdict(problem.execution_choice.execution))
+        run.write_config(settings.model_copy(update={"execution": execution, "env": env}))
         if problem.latency is not None:
             run.write_json(run.latency, problem.latency.as_record())
         measured, file = problem.granularity.measurements(), problem.granularity.measurements_file
@@ -74,7 +74,7 @@ def start_run(folder: Path, settings: RunConfig, splits: Splits, problem: Prunin
             run.write_json(run.root / file, measured)
         run.write_json(run.splits, splits.record())
         run.write_json(
-            run.form, {**problem.execution_choice.as_record(), "weights": weights_digest(problem.walk.model)}
+            run.execution, {**problem.execution_choice.as_record(), "weights": weights_digest(problem.walk.model)}
         )
         save_scores(settings.criterion.name, problem.context, problem.scores, run.scores)
         if problem.report is not None:
@@ -102,7 +102,7 @@ def check_same_start(run: RunDirectory, splits: Splits, problem: PruningProblem)
     Raises:
         RunError: If either is not what the run was started with.
     """
-    if run.read_json(run.form).get("weights") != weights_digest(problem.walk.model):
+    if run.execution_record().get("weights") != weights_digest(problem.walk.model):
         raise RunError(
             f"{str(run.root)!r} was started with other weights than model.weights holds now. Give it the same "
             "weights, or start a new run."

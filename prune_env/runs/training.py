@@ -15,10 +15,12 @@ from prune_env.common.errors import EvaluationError, RunError
 from prune_env.common.fingerprint import weights_digest
 from prune_env.config.training import TrainingSection
 from prune_env.data import Splits
-from prune_env.evaluation.execution_choice import USUAL_THREADS
+from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.evaluation.execution_options import USUAL_THREADS
+from prune_env.evaluation.training_execution import fastest_training
 from prune_env.granularity import Trainable
 from prune_env.models import save_weights
-from prune_env.recover import Batches, Epoch, Passes, Trainer, Workers, fastest_passes, training_loss
+from prune_env.recover import Batches, Epoch, Trainer, Workers, training_loss
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
 from prune_env.runs.starting import OnProgress, quietly
 from prune_env.runs.training_folder import TrainingFolder
@@ -86,7 +88,7 @@ def train_into(
     teacher: nn.Module | None = None,
     trainable: Trainable | None = None,
     listener: TrainingListener = NOBODY,
-) -> tuple[list[Epoch], Passes]:
+) -> tuple[list[Epoch], ExecutionSettings]:
     """Trains a network, or goes on training it, with a checkpoint after each epoch.
 
     Args:
@@ -102,7 +104,7 @@ def train_into(
         listener: Who hears of steps and epochs.
 
     Returns:
-        What each epoch came to, and how the passes were computed.
+        What each epoch came to, and how the steps ran.
 
     Raises:
         RunError: If the folder holds a checkpoint of another training.
@@ -113,12 +115,12 @@ def train_into(
         known = _checkpoint_of(folder, facts, workers, batches.task)
         model.to(workers.device)
         listener = listener if workers.first else NOBODY
-        listener.on_progress("measuring the fastest passes")
-        passes = known[2] if known else workers.agree(_fastest(model, batches, settings))
-        listener.on_progress(f"training in {passes.dtype}, {passes.layout}, {torch.get_num_threads()} threads")
+        listener.on_progress("measuring the fastest execution settings")
+        execution = known[2] if known else workers.agree(_fastest(model, batches, settings))
+        listener.on_progress(f"training in {execution.dtype}, {execution.layout}, {torch.get_num_threads()} threads")
         if teacher is not None:
-            teacher.to(workers.device).to(memory_format=passes.memory_format).eval()
-        trainer = Trainer(model, batches, settings, seed, workers, passes, teacher, trainable)
+            teacher.to(workers.device).to(memory_format=execution.memory_format).eval()
+        trainer = Trainer(model, batches, settings, seed, workers, execution, teacher, trainable)
         kept = folder.weights if trainable is None else folder.selecting
         epochs = known[1] if known else []
         if known:
@@ -136,7 +138,7 @@ def train_into(
                 if workers.first:
                     folder.write_bytes(folder.checkpoint, to_checkpoint(trainer, epochs, facts))
         workers.agree(None)
-        return epochs, passes
+        return epochs, execution
 
 
 def _facts(
@@ -154,7 +156,7 @@ def _facts(
 
 def _checkpoint_of(
     folder: TrainingFolder, facts: dict[str, Any], workers: Workers, task: Task
-) -> tuple[dict[str, Tensor], list[Epoch], Passes] | None:
+) -> tuple[dict[str, Tensor], list[Epoch], ExecutionSettings] | None:
     """What the last checkpoint holds; None where there is none yet."""
     known = read_checkpoint(folder.checkpoint, facts, task) if folder.checkpoint.is_file() else None
     if workers.agree(known is not None) != (known is not None):
@@ -191,9 +193,9 @@ def _one_more(trainer: Trainer, kept: Path, listener: TrainingListener) -> Epoch
         raise EvaluationError(f"{error} {left}") from None
 
 
-def _fastest(model: nn.Module, batches: Batches, settings: TrainingSection) -> Any:
+def _fastest(model: nn.Module, batches: Batches, settings: TrainingSection) -> ExecutionSettings:
     batch, task = next(batches.epoch(0)), batches.task
-    return fastest_passes(model, batch, task, lambda outputs: training_loss(outputs, batch, settings, task), settings)
+    return fastest_training(model, batch, task, lambda outputs: training_loss(outputs, batch, settings, task), settings)
 
 
 @contextmanager

@@ -24,14 +24,14 @@ class Metric(Protocol):
     Attributes:
         name: The key in files and TensorBoard tags: ``test_NAME`` in a result row, ``search/NAME`` in TensorBoard.
         title: The heading in tables.
-        form: The number in tables, as a format: ``.2%`` for a share.
+        format: The number in tables: ``.2%`` for a share.
         counts: Whether the number is the share of images that are right, each of which is right or wrong. Racing
             needs that of the quality.
     """
 
     name: str
     title: str
-    form: str
+    format: str
     counts: bool
 
     def reset(self) -> None:

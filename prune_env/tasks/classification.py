@@ -25,7 +25,7 @@ class Accuracy:
         k: How many scores count. Where there are fewer classes than that, the share is 1.
     """
 
-    form = ".2%"
+    format = ".2%"
     counts = True
 
     def __init__(self, name: str = "accuracy", title: str = "top-1", k: int = 1) -> None:

@@ -100,7 +100,7 @@ def test_the_task_is_what_it_says() -> None:
     for _ in range(20):
         widths = generator.integers(problem.budget.least, problem.budget.channels + 1)
         trial = problem.attempt(widths, "test")
-        assert trial.outcome.macs == problem.budget.form.cost(widths) == real_cost(problem.budget.form, widths)
+        assert trial.outcome.macs == problem.budget.cost(widths) == real_cost(problem.budget.cost_form, widths)
         assert trial.outcome.accuracy == pytest.approx(np.exp(-trial.outcome.loss), abs=0.0005)
         assert trial.outcome.loss > problem.baseline.loss
     assert synthetic_problem(0, coupled=True).attempt(widths, "test").outcome == trial.outcome
@@ -113,7 +113,7 @@ def test_the_optimum_spends_the_budget_and_whole_widths_come_close_to_it(coupled
     problem = synthetic_problem(seed, coupled)
     budget, lowest = problem.budget, optimum(problem)
     wanted = budget.channels * best_keep(problem)
-    assert real_cost(budget.form, wanted) == pytest.approx(budget.limit, rel=1e-6)
+    assert real_cost(budget.cost_form, wanted) == pytest.approx(budget.limit, rel=1e-6)
     uniform = problem.attempt(budget.uniform(), "test").outcome.loss
     rounded = problem.attempt(budget.project(wanted), "test").outcome.loss
     assert lowest < rounded < lowest + 0.05 * (uniform - lowest)

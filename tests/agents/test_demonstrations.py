@@ -37,7 +37,7 @@ def test_the_power_rule_keeps_more_of_what_the_probes_show_to_be_sensitive():
     rises = np.array([problem.loss_rises[unit.name] for unit in problem.budget.units])
     ratios = power_widths(problem, 0.5) / problem.budget.channels
     assert ratios[rises.argmax()] > ratios[rises.argmin()]
-    assert problem.budget.form.cost(power_widths(problem, 0.5)) <= problem.budget.limit
+    assert problem.budget.cost(power_widths(problem, 0.5)) <= problem.budget.limit
 
 
 def test_nothing_is_shown_where_nothing_was_probed():

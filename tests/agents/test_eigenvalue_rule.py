@@ -49,15 +49,15 @@ def test_equal_eigenvalues_give_equal_ratios(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_budget_is_met_and_hardly_a_channel_more_would_fit(keep: float) -> None:
     problem = problem_of(keep)
     widths = eigenvalue_widths(problem)
-    assert problem.budget.form.cost(widths) <= problem.budget.limit
+    assert problem.budget.cost(widths) <= problem.budget.limit
     wider = np.minimum(widths + 1, problem.budget.channels)
-    assert problem.budget.form.cost(wider) > problem.budget.limit
+    assert problem.budget.cost(wider) > problem.budget.limit
 
 
 def test_a_budget_that_the_most_curved_unit_alone_would_break_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, {"stem": 1.0, "down": 1e-9, "up": 1.0, "mid": 1.0})
     problem = problem_of(0.12)
-    assert problem.budget.form.cost(eigenvalue_widths(problem)) <= problem.budget.limit
+    assert problem.budget.cost(eigenvalue_widths(problem)) <= problem.budget.limit
 
 
 def test_a_flat_unit_is_cut_to_its_least_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from prune_env.common.errors import ConfigError, RunError, WeightsError
 from prune_env.env.observation import FEATURES
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
+from prune_env.evaluation.racing import Race
 from prune_env.search.base import Search
 from prune_env.search.policy import policy_of
 from prune_env.search.registry import check_evaluations, check_search
@@ -170,7 +171,8 @@ class TestTakingUp:
     def test_goes_on_with_what_racing_gave_up(self, name: str) -> None:
         def raced(recorded_trials: Records) -> list[Trial]:
             problem = problem_of(batch_size=1)
-            problem.racing, problem.recorded_trials = True, recorded_trials
+            problem.race = Race.on(problem.evaluator, problem.reward)
+            problem.recorded_trials = recorded_trials
             return search_trials(problem, config_of(name))
 
         whole = raced([])
@@ -303,18 +305,18 @@ class TestRules:
         problem = with_rises(problem_of(metric=metric, keep=keep, min_keep=0.05), [0.5, 1e-3, 2.0, 0.1])
         budget = problem.budget
         widths = greedy_widths(problem, power)
-        assert budget.form.cost(widths) <= budget.limit
+        assert budget.cost(widths) <= budget.limit
         assert (widths >= budget.least).all()
         assert (widths <= budget.channels).all()
         wider = [widths + np.eye(len(widths), dtype=np.int64)[i] for i in range(len(widths))]
-        overspent = [budget.form.cost(each) > budget.limit for each in wider]
+        overspent = [budget.cost(each) > budget.limit for each in wider]
         assert any(overspent) or keep == 1.0
 
     @pytest.mark.parametrize("round_to", [1, 4, 5])
     def test_the_greedy_rule_keeps_to_the_widths_that_are_allowed(self, metric: str, round_to: int) -> None:
         problem = with_rises(problem_of(metric=metric, round_to=round_to), [0.5, 1e-3, 2.0, 0.1])
         widths = greedy_widths(problem, 1.0)
-        assert problem.budget.form.cost(widths) <= problem.budget.limit
+        assert problem.budget.cost(widths) <= problem.budget.limit
         assert all(width == problem.budget.allowed(number, width) for number, width in enumerate(widths.tolist()))
 
     @pytest.mark.parametrize("number", range(4))

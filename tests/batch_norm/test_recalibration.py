@@ -226,7 +226,7 @@ class TestOneValueAChannel:
         model = toy_resnet()
         model.project = nn.Sequential(model.project, nn.AdaptiveAvgPool2d(1), norm(16)).eval()
         momentum = model.stem_bn.momentum
-        with pytest.raises(DataError, match=r"Raise data\.calibration_images and form\.batch to 2 or more"):
+        with pytest.raises(DataError, match=r"Raise data\.calibration_images and execution\.batch to 2 or more"):
             recalibrate(model, image_set(count).images.split(batch_size))
         assert not any(module.training for module in model.modules())
         assert model.stem_bn.momentum == momentum

@@ -34,7 +34,7 @@ def test_cuts_the_network_that_the_plan_makes(name, protect):
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
-GIVEN = ["form.layout=channels_last", "form.dtype=float32", "form.folded=true", "form.batch=64"]
+GIVEN = ["execution.layout=channels_last", "execution.dtype=float32", "execution.folded=true", "execution.batch=64"]
 
 
 def test_prints_the_seconds_of_both_and_their_ratio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

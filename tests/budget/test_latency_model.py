@@ -60,13 +60,13 @@ def test_the_formula_finds_what_layers_take_at_any_width() -> None:
 def test_the_form_of_the_budget_is_the_formula_in_femtoseconds() -> None:
     walk = toy_walk()
     found = fit_latency(walk, BATCH, 0.1, 0)
-    form = found.form(walk)
+    formula = found.cost_form(walk)
     generator = np.random.default_rng(3)
     for _ in range(10):
         widths = np.array([generator.integers(1, unit.channels + 1) for unit in walk.free])
         plan = walk.plan({unit.name: int(width) for unit, width in zip(walk.free, widths, strict=True)})
         seconds = found.seconds(walk, [plan.widths[unit.name] for unit in walk.units])
-        assert form.cost(widths) == pytest.approx(1e15 * seconds, rel=1e-5)
+        assert formula.cost(widths) == pytest.approx(1e15 * seconds, rel=1e-5)
 
 
 @with_made_up_times
@@ -96,16 +96,16 @@ def test_a_budget_of_latency_is_met_by_whatever_is_proposed() -> None:
     dense = total_of(walk.model)
     least = total_of(walk.plan({unit.name: 1 for unit in walk.free}).apply(walk.model)) / dense
     keep = 0.5 * (1.0 + least)
-    budget = Budget(walk, "latency", keep, 0.01, form=found.form(walk))
+    budget = Budget(walk, "latency", keep, 0.01, formula=found.cost_form(walk))
     generator = np.random.default_rng(0)
     for _ in range(10):
         widths = budget.random(generator, 1.0)
         took = total_of(walk.plan(budget.names(widths)).apply(walk.model))
         assert took <= keep * dense * (1.0 + 1e-5)
         wider = np.minimum(widths + 1, budget.channels)
-        assert budget.form.cost(wider) > budget.limit or (wider == widths).all()
+        assert budget.cost(wider) > budget.limit or (wider == widths).all()
     with pytest.raises(BudgetError, match="of the dense latency given"):
-        Budget(walk, "latency", 0.9 * least, 0.01, form=found.form(walk))
+        Budget(walk, "latency", 0.9 * least, 0.01, formula=found.cost_form(walk))
 
 
 @with_made_up_times

@@ -42,8 +42,8 @@ def test_the_later_override_wins_over_the_earlier_and_over_the_file(file: Path) 
 @pytest.mark.parametrize(
     ("override", "section", "key", "value"),
     [
-        ("form.threads=2", "form", "threads", 2),
-        ("form.folded=false", "form", "folded", False),
+        ("execution.threads=2", "execution", "threads", 2),
+        ("execution.folded=false", "execution", "folded", False),
         ("model.weights=", "model", "weights", None),
         ("agent.tau=1e-3", "agent", "tau", 0.001),
         ("agent.hidden=[64, 32]", "agent", "hidden", (64, 32)),
@@ -181,7 +181,7 @@ def test_every_key_is_described_once_in_words() -> None:
     assert all(entry.description.endswith(".") for entry in described.values())
     assert described["model.name"].default == "required"
     assert described["budget.keep"][1:3] == ("number", "0.5")
-    assert described["form.threads"][1:3] == ("integer or null", "null")
+    assert described["execution.threads"][1:3] == ("integer or null", "null")
     assert described["agent.hidden"][1:3] == ("list of integer", "[64, 64]")
     assert described["granularity.action"].type == "share or ratio or pruning_rate"
 

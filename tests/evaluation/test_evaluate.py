@@ -213,7 +213,7 @@ class TestMeasuring:
 
 
 def test_reward_calibration_and_test_images_are_three_disjoint_sets_and_those_of_the_splits() -> None:
-    config = digits_config("form={layout: channels_last, dtype: float32, folded: true, batch: 64, threads: 1}")
+    config = digits_config("execution={layout: channels_last, dtype: float32, folded: true, batch: 64, threads: 1}")
     splits = load_splits(config)
     evaluator = build_problem(config, splits, trained_digits()).evaluator
     reward, calibration = set(splits.reward_indices.tolist()), set(splits.calibration_indices.tolist())

@@ -1,4 +1,4 @@
-"""ExecutionChooser: the fastest form that ranks alike, measured once for a machine and a network."""
+"""ExecutionChooser: the fastest execution settings that rank alike, measured once for a machine and a network."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -17,19 +17,20 @@ from prune_env.config.sections import ExecutionSection
 from prune_env.criteria import ScoringContext, score_channels
 from prune_env.data import ImageSet
 from prune_env.env.builders import build_problem
-from prune_env.evaluation import execution_choice as execution_choice
+from prune_env.evaluation import execution_choice
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
-from prune_env.evaluation.execution_choice import LONG_SEARCH, ExecutionChooser, run_with_threads
+from prune_env.evaluation.execution_choice import ExecutionChooser, run_with_threads
+from prune_env.evaluation.execution_options import LONG_SEARCH, USUAL_THREADS
 
-GIVEN = "form={layout: contiguous, dtype: float32, folded: false, batch: 32, threads: 1}"
+GIVEN = "execution={layout: contiguous, dtype: float32, folded: false, batch: 32, threads: 1}"
 OPEN = ExecutionSection()
 Clock = Callable[[ExecutionSettings], float]
 Timed = Callable[[Clock], list[ExecutionSettings]]
 
 
 def given() -> ExecutionSection:
-    return digits_config(GIVEN).form
+    return digits_config(GIVEN).execution
 
 
 def loss(evaluator: Evaluator, plan: PruningPlan) -> float:
@@ -52,29 +53,35 @@ def chooser(
     )
 
 
-def seconds(form: ExecutionSettings) -> float:
-    """By default, the usual form is the fastest."""
-    return 1.0 + (form.layout == "contiguous") + (not form.folded) + (form.dtype == "bfloat16") + form.batch / 1e3
+def seconds(execution: ExecutionSettings) -> float:
+    """By default, the usual settings are the fastest."""
+    return (
+        1.0
+        + (execution.layout == "contiguous")
+        + (not execution.folded)
+        + (execution.dtype == "bfloat16")
+        + execution.batch / 1e3
+    )
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "prune_env" / "forms"
+    return tmp_path / "prune_env" / "execution"
 
 
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> Timed:
-    """Replaces the clock; gives the list of forms that will be timed."""
+    """Replaces the clock; gives the list of candidates that will be timed."""
 
     def use(clock: Clock) -> list[ExecutionSettings]:
         seen: list[ExecutionSettings] = []
 
         def time(
-            _: ExecutionChooser, forms: Sequence[ExecutionSettings], _sets: tuple[ImageSet, ImageSet]
+            _: ExecutionChooser, candidates: Sequence[ExecutionSettings], _sets: tuple[ImageSet, ImageSet]
         ) -> dict[ExecutionSettings, float]:
-            seen.extend(forms)
-            return {form: 1e-4 * clock(form) for form in forms}
+            seen.extend(candidates)
+            return {execution: 1e-4 * clock(execution) for execution in candidates}
 
         monkeypatch.setattr(ExecutionChooser, "_time", time)
         return seen
@@ -82,33 +89,33 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Timed:
     return use
 
 
-class TestAGivenForm:
+class TestGivenSettings:
     def test_is_taken_without_measuring_or_writing_anything(self, folder: Path, timed: Timed) -> None:
         seen = timed(seconds)
         choice = chooser().choose(given(), 1000)
-        assert (choice.form, choice.reason) == (ExecutionSettings("contiguous", "float32", False, 32, 1), "given")
+        assert (choice.execution, choice.reason) == (ExecutionSettings("contiguous", "float32", False, 32, 1), "given")
         assert (seen, choice.timings, folder.parent.exists()) == ([], (), False)
 
     def test_is_kept_in_what_was_given_where_the_rest_is_measured(self, folder: Path, timed: Timed) -> None:
         seen = timed(seconds)
         choice = chooser().choose(ExecutionSection(layout="contiguous", batch=48), 10)
-        assert (choice.form.layout, choice.form.batch, choice.reason) == ("contiguous", 48, "measured")
-        assert {form.layout for form in seen} == {"contiguous"}
+        assert (choice.execution.layout, choice.execution.batch, choice.reason) == ("contiguous", 48, "measured")
+        assert {execution.layout for execution in seen} == {"contiguous"}
         assert list(folder.iterdir())
 
 
-class TestAMeasuredForm:
+class TestAMeasuredChoice:
     def test_is_kept_below_the_cache_and_remembered(self, folder: Path) -> None:
         first = chooser().choose(OPEN, 10)
         (file,) = folder.iterdir()
         assert json.loads(file.read_bytes()) == json.loads(json.dumps(first.as_record()))
         again = chooser().choose(OPEN, 10)
-        assert (first.reason, again.reason, again.form) == ("measured", "remembered", first.form)
-        assert {form.layout for form, _ in first.timings} == {"channels_last", "contiguous"}
+        assert (first.reason, again.reason, again.execution) == ("measured", "remembered", first.execution)
+        assert {execution.layout for execution, _ in first.timings} == {"channels_last", "contiguous"}
         assert all(0 < taken < 1 for _, taken in first.timings)
 
     @pytest.mark.parametrize(
-        "content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b'{"form": {"speed": 3}, "agreement": null}'], ids=str
+        "content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b'{"execution": {"speed": 3}, "agreement": null}'], ids=str
     )
     def test_is_measured_again_where_the_file_is_damaged(self, folder: Path, timed: Timed, content: bytes) -> None:
         timed(seconds)
@@ -116,7 +123,7 @@ class TestAMeasuredForm:
         (file,) = folder.iterdir()
         file.write_bytes(content)
         again = chooser().choose(OPEN, 10)
-        assert (again.reason, again.form) == ("measured", first.form)
+        assert (again.reason, again.execution) == ("measured", first.execution)
         assert chooser().choose(OPEN, 10).reason == "remembered"
 
     @pytest.mark.parametrize("wrong", [{"batch": 7}, {"layout": "sideways"}, {"dtype": "bfloat16"}, {"threads": 99}])
@@ -126,7 +133,7 @@ class TestAMeasuredForm:
         timed(seconds)
         record = chooser().choose(OPEN, 10).as_record()
         (file,) = folder.iterdir()
-        file.write_text(json.dumps({**record, "form": {**record["form"], **wrong}}))
+        file.write_text(json.dumps({**record, "execution": {**record["execution"], **wrong}}))
         assert chooser().choose(OPEN, 10).reason == "measured"
 
     @pytest.mark.parametrize("what", ["weights", "budget", "protection", "facts"])
@@ -162,24 +169,24 @@ class TestTheFastest:
         ("clock", "expected"),
         [
             (seconds, {}),
-            (lambda form: 2.0 - (form.layout == "contiguous"), {"layout": "contiguous"}),
-            (lambda form: 2.0 - (not form.folded), {"folded": False}),
-            (lambda form: 2.0 - (form.batch == 32), {"batch": 32}),
-            (lambda form: 2.0 - 0.04 * (form.layout == "contiguous"), {}),
+            (lambda execution: 2.0 - (execution.layout == "contiguous"), {"layout": "contiguous"}),
+            (lambda execution: 2.0 - (not execution.folded), {"folded": False}),
+            (lambda execution: 2.0 - (execution.batch == 32), {"batch": 32}),
+            (lambda execution: 2.0 - 0.04 * (execution.layout == "contiguous"), {}),
             (lambda _: 1.0, {}),
         ],
         ids=["the usual", "contiguous", "not folded", "small batches", "a hair faster", "all alike"],
     )
     @pytest.mark.usefixtures("folder")
-    def test_replaces_the_usual_form_only_if_it_is_clearly_faster(
+    def test_replaces_the_usual_settings_only_if_it_is_clearly_faster(
         self, timed: Timed, clock: Clock, expected: dict[str, object]
     ) -> None:
         timed(clock)
-        usual = ExecutionSettings(batch=64, threads=execution_choice.USUAL_THREADS)
-        assert chooser().choose(OPEN, 10).form == replace(usual, **expected)
+        usual = ExecutionSettings(batch=64, threads=USUAL_THREADS)
+        assert chooser().choose(OPEN, 10).execution == replace(usual, **expected)
 
     @pytest.mark.usefixtures("folder")
-    def test_is_not_a_form_in_which_the_network_does_not_run(self) -> None:
+    def test_is_not_one_in_which_the_network_does_not_run(self) -> None:
         def forward(net: Net, images: Tensor) -> Tensor:
             if len(images) == 32:
                 raise RuntimeError("no kernel")
@@ -187,8 +194,8 @@ class TestTheFastest:
 
         model = Net(forward, conv=nn.Conv2d(2, 8, 3), fc=nn.Linear(8, 4)).eval()
         choice = chooser(model=model).choose(ExecutionSection(layout="contiguous", folded=True, threads=1), 10)
-        assert choice.form.batch == 64
-        assert [form.batch for form, _ in choice.timings] == [64, 16]
+        assert choice.execution.batch == 64
+        assert [execution.batch for execution, _ in choice.timings] == [64, 16]
 
     @pytest.mark.usefixtures("folder")
     def test_is_found_for_a_network_that_cannot_run_in_the_usual_layout(self) -> None:
@@ -199,7 +206,7 @@ class TestTheFastest:
             fc=nn.Linear(8 * 36, 4),
         )
         choice = chooser(model=model.eval()).choose(OPEN, 10)
-        assert choice.form.layout == "contiguous"
+        assert choice.execution.layout == "contiguous"
 
     def test_runs_with_its_threads_and_gives_them_back(self) -> None:
         seen: list[int] = []
@@ -212,16 +219,16 @@ class TestTheFastest:
 
 class TestBfloat16:
     @staticmethod
-    def fast(form: ExecutionSettings) -> float:
-        return 2.0 - (form.dtype == "bfloat16")
+    def fast(execution: ExecutionSettings) -> float:
+        return 2.0 - (execution.dtype == "bfloat16")
 
     @pytest.mark.usefixtures("folder")
     def test_is_not_looked_at_in_a_short_search(self, timed: Timed) -> None:
         seen = timed(self.fast)
-        assert chooser().choose(OPEN, LONG_SEARCH - 1).form.dtype == "float32"
-        assert {form.dtype for form in seen} == {"float32"}
+        assert chooser().choose(OPEN, LONG_SEARCH - 1).execution.dtype == "float32"
+        assert {execution.dtype for execution in seen} == {"float32"}
         chooser().choose(OPEN, LONG_SEARCH)
-        assert "bfloat16" in {form.dtype for form in seen}
+        assert "bfloat16" in {execution.dtype for execution in seen}
 
     @pytest.mark.parametrize(
         ("sign", "taken", "agreement"),
@@ -234,28 +241,28 @@ class TestBfloat16:
         self, timed: Timed, sign: int, taken: str, agreement: float | None
     ) -> None:
         def ranks(evaluator: Evaluator, plan: PruningPlan) -> float:
-            return plan.costs.params * (sign if evaluator.form.dtype == "bfloat16" else 1)
+            return plan.costs.params * (sign if evaluator.execution.dtype == "bfloat16" else 1)
 
         timed(self.fast)
         choice = chooser(ranks).choose(OPEN, LONG_SEARCH)
-        assert choice.form.dtype == taken
+        assert choice.execution.dtype == taken
         assert choice.agreement == (None if agreement is None else pytest.approx(agreement))
 
     @pytest.mark.usefixtures("folder")
     def test_keeps_its_batch_norms_where_folding_spoils_the_ranks(self, timed: Timed) -> None:
         def ranks(evaluator: Evaluator, plan: PruningPlan) -> float:
-            spoilt = evaluator.form.dtype == "bfloat16" and evaluator.form.folded
+            spoilt = evaluator.execution.dtype == "bfloat16" and evaluator.execution.folded
             return plan.costs.params * (-1 if spoilt else 1)
 
         timed(self.fast)
-        form = chooser(ranks).choose(OPEN, LONG_SEARCH).form
-        assert (form.dtype, form.folded) == ("bfloat16", False)
+        execution = chooser(ranks).choose(OPEN, LONG_SEARCH).execution
+        assert (execution.dtype, execution.folded) == ("bfloat16", False)
 
     @pytest.mark.usefixtures("folder")
     def test_is_held_against_the_least_agreement(self, timed: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(execution_choice, "AGREEMENT", 1.1)
         timed(self.fast)
-        assert chooser(lambda _, plan: plan.costs.params).choose(OPEN, LONG_SEARCH).form.dtype == "float32"
+        assert chooser(lambda _, plan: plan.costs.params).choose(OPEN, LONG_SEARCH).execution.dtype == "float32"
 
     @pytest.mark.usefixtures("folder")
     def test_is_not_compared_where_it_is_slower(self, timed: Timed) -> None:
@@ -267,24 +274,24 @@ class TestBfloat16:
 
 
 class TestATask:
-    def test_holds_the_choice_and_evaluates_in_its_form(self) -> None:
+    def test_holds_the_choice_and_evaluates_in_its_settings(self) -> None:
         problem = build_problem(digits_config(GIVEN), digits_splits(), trained_digits())
         assert problem.execution_choice is not None
         assert problem.execution_choice.reason == "given"
         assert (
-            problem.evaluator.form
-            == problem.execution_choice.form
+            problem.evaluator.execution
+            == problem.execution_choice.execution
             == ExecutionSettings("contiguous", "float32", False, 32, 1)
         )
 
     def test_measures_what_the_config_leaves_open(self, folder: Path) -> None:
-        config = digits_config("form={layout: channels_last, batch: 64, threads: 1}", "search.evaluations=10")
+        config = digits_config("execution={layout: channels_last, batch: 64, threads: 1}", "search.evaluations=10")
         heard: list[str] = []
         problem = build_problem(config, digits_splits(), trained_digits(), heard.append)
         assert problem.execution_choice is not None
         assert (problem.execution_choice.reason, len(list(folder.iterdir()))) == ("measured", 1)
-        assert problem.evaluator.form == problem.execution_choice.form
-        assert any("fastest form" in line for line in heard)
+        assert problem.evaluator.execution == problem.execution_choice.execution
+        assert any("fastest execution settings" in line for line in heard)
 
 
 def test_random_plans_are_at_the_budget_and_the_same_each_time() -> None:

@@ -1,5 +1,7 @@
 """Race: a plan is left as soon as it has lost, and a winner hardly ever."""
 
+import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -29,7 +31,12 @@ REWARDS = {
 
 
 def race(images: int, looks: int = 3, reward: str = "error") -> Race:
-    return Race(make_reward(reward, REWARDS[reward]), DENSE, images, looks)
+    return Race(make_reward(reward, REWARDS[reward]), images, looks)
+
+
+def costing(macs: int, params: int) -> Outcome:
+    """An outcome that costs so much; its quality is not read."""
+    return replace(DENSE, macs=macs, params=params, quality=math.nan)
 
 
 class TestWhatIsNeeded:
@@ -44,11 +51,13 @@ class TestWhatIsNeeded:
         bests = {worth(right, cost) for right in range(images + 1) for cost in (macs, 450, 600)}
         for best in bests:
             winning = [right for right in range(images + 1) if worth(right) > best]
-            assert race(images, reward=reward).needed(best, macs, params) == min(winning, default=images + 1)
+            assert race(images, reward=reward).needed(best, costing(macs, params), DENSE) == min(
+                winning, default=images + 1
+            )
         assert len(bests) > 10
 
     def test_is_more_than_all_where_nothing_beats_the_best(self) -> None:
-        assert race(40).needed(0.0, 500, 50) == 41
+        assert race(40).needed(0.0, costing(500, 50), DENSE) == 41
 
 
 class TestAPlan:
@@ -77,8 +86,12 @@ class TestAPlan:
         """At the best one's accuracy, a cheaper plan wins and a dearer one does not."""
         tight = race(100, reward="error_log_macs")
         best = make_reward("error_log_macs")(Outcome(0.8, 0.3, 500, 50), DENSE)
-        assert not tight.against(best, 400, 50)(60, 80)
-        assert tight.against(best, 10**9, 50)(60, 80)
+        tight.best["agent"] = best
+        cheaper, dearer = (tight.rule("agent", costing(macs, 50), DENSE) for macs in (400, 10**9))
+        assert cheaper is not None
+        assert dearer is not None
+        assert not cheaper(60, 80)
+        assert dearer(60, 80)
 
 
 def wrongly_left(runs: int = 6000, images: int = 1000, batch: int = 250) -> float:
@@ -118,7 +131,7 @@ def searched(
     problem = toy_problem(
         toy_walk(model), reward=reward, reward_set=ImageSet(images.images, labels), calibration=image_set(64, seed + 50)
     )
-    problem.racing = raced
+    problem.race = Race.on(problem.evaluator, problem.reward) if raced else None
     return problem, [problem.attempt(widths, "agent") for widths in random_plans(problem, 25, seed)]
 
 
@@ -154,7 +167,7 @@ class TestATaskThatRaces:
         with torch.no_grad():
             labels = toy_resnet()(images).argmax(1)
         problem = toy_problem(reward_set=ImageSet(images, labels), batch_size=batch_size)
-        problem.racing = True
+        problem.race = Race.on(problem.evaluator, problem.reward)
         return problem
 
     @staticmethod

@@ -361,9 +361,9 @@ class TestTheConfig:
     def test_sets_the_number_of_images(self) -> None:
         counts: list[int] = []
         model = trained_digits()
-        # A given form, since forms are timed on parts of the images.
-        form = "form={layout: channels_last, dtype: float32, folded: true, batch: 64, threads: 1}"
-        config = digits_config("sensitivity.images=10", form)
+        # Given execution settings, since those that are left open are timed on parts of the images.
+        execution = "execution={layout: channels_last, dtype: float32, folded: true, batch: 64, threads: 1}"
+        config = digits_config("sensitivity.images=10", execution)
         splits = load_splits(config)
         handle = model.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
         try:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save
 from toy import TASK
 
 from prune_env.common.errors import RunError
-from prune_env.recover import Epoch, Passes
+from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.recover import Epoch
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
 
 FACTS: dict[str, Any] = {"settings": {"epochs": 2, "learning_rate": 0.05}, "seed": 3, "weights": "ab", "processes": 1}
@@ -38,13 +39,24 @@ def test_it_gives_back_what_went_in(tmp_path: Path) -> None:
     trainer.run_epoch()
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(to_checkpoint(trainer, EPOCHS, FACTS))
-    state, epochs, passes = read_checkpoint(path, FACTS, TASK)
+    state, epochs, execution = read_checkpoint(path, FACTS, TASK)
     expected = trainer.state()
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], expected[name]) for name in state)
     assert {name.split(".")[0] for name in state} == {"model", "average", "momentum"}
     assert epochs == EPOCHS
-    assert passes == Passes("channels_last", "bfloat16")
+    assert execution == ExecutionSettings.for_training("channels_last", "bfloat16")
+
+
+def test_how_the_steps_ran_is_read_from_a_checkpoint_of_an_earlier_release(path: Path, written: bytes) -> None:
+    def earlier(header: dict[str, str]) -> dict[str, str]:
+        del header["execution"]
+        return header | {"passes": '{"layout": "channels_last", "dtype": "bfloat16"}'}
+
+    path.write_bytes(headed(written, path, earlier))
+    state, epochs, execution = read_checkpoint(path, FACTS, TASK)
+    assert (len(state) > 0, epochs) == (True, EPOCHS)
+    assert execution == ExecutionSettings.for_training("channels_last", "bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +93,10 @@ DAMAGE: dict[str, Callable[[bytes, Path], bytes]] = {
     "foreign": lambda _data, _path: save({"weight": torch.ones(3)}),
     "foreign with a header": lambda _data, _path: save({"weight": torch.ones(3)}, {"format": "pt"}),
     "epochs": lambda data, path: headed(data, path, lambda header: header | {"epochs": '[{"number": 1}]'}),
-    "passes": lambda data, path: headed(data, path, lambda header: header | {"passes": '{"form": 1}'}),
+    "execution": lambda data, path: headed(data, path, lambda header: header | {"execution": '{"speed": 1}'}),
+    "neither": lambda data, path: headed(
+        data, path, lambda header: {"epochs": header["epochs"], "facts": header["facts"]}
+    ),
     "facts": lambda data, path: headed(data, path, lambda header: header | {"facts": "[]"}),
     "no json": lambda data, path: headed(data, path, lambda header: header | {"facts": "{"}),
 }

@@ -9,8 +9,9 @@ from toy import TASK, ToyResNet, image_set, planted_images
 
 from prune_env.common.errors import EvaluationError
 from prune_env.data import ArraySource, LabelledArrays
+from prune_env.evaluation.execution import ExecutionSettings, Layout, NumberType
 from prune_env.granularity.group.gathered import GatheredConv2d
-from prune_env.recover import Batches, Passes, Trainer, Workers
+from prune_env.recover import Batches, Trainer, Workers
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -192,7 +193,7 @@ def bright_images(count: int) -> ArraySource:
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_every_kind_of_passes_learns(layout: str, dtype: str) -> None:
+def test_training_learns_in_every_execution(layout: Layout, dtype: NumberType) -> None:
     settings = settings_of(epochs=4, batch_size=16, layout=layout, dtype=dtype)
     source = bright_images(96)
     torch.manual_seed(0)
@@ -203,7 +204,7 @@ def test_every_kind_of_passes_learns(layout: str, dtype: str) -> None:
         settings,
         0,
         Workers(CPU),
-        Passes(layout, dtype),
+        ExecutionSettings.for_training(layout, dtype),
     )
     losses = [trainer.run_epoch().loss for _ in range(4)]
     assert losses[-1] < 0.5 * losses[0]
@@ -212,7 +213,7 @@ def test_every_kind_of_passes_learns(layout: str, dtype: str) -> None:
     assert model.up.weight.is_contiguous(memory_format=torch.channels_last) == last
 
 
-def test_low_precision_changes_the_passes() -> None:
+def test_low_precision_changes_the_loss() -> None:
     losses = [trainer_of(settings_of(dtype=dtype)).run_epoch().loss for dtype in ("float32", "bfloat16")]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)

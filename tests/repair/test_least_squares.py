@@ -240,7 +240,7 @@ def test_repaired_tensors_are_on_the_device_of_the_layer_they_are_for() -> None:
 def test_the_fit_is_the_same_whatever_batch_plans_are_ranked_in() -> None:
     repairs = []
     for batch in ("null", "16"):
-        config = digits_config("repair.name=least_squares", f"form.batch={batch}")
+        config = digits_config("repair.name=least_squares", f"execution.batch={batch}")
         splits = load_splits(config)
         walk = LayerWalk.trace(trained_digits(), splits.reward().images[:1])
         repairs.append(make_repair(config, splits, walk))

@@ -173,7 +173,7 @@ def test_files_have_the_names_that_other_tools_rely_on(run: RunDirectory) -> Non
         run.sensitivity,
         run.summary,
         run.tensorboard,
-        run.form,
+        run.execution,
         run.dense_weights,
         run.report,
     ]
@@ -186,10 +186,19 @@ def test_files_have_the_names_that_other_tools_rely_on(run: RunDirectory) -> Non
         "sensitivity.json",
         "summary.json",
         "tensorboard",
-        "form.json",
+        "execution.json",
         "dense.safetensors",
         "report.html",
     ]
+
+
+def test_the_execution_settings_of_an_earlier_release_s_run_are_read(run: RunDirectory) -> None:
+    with pytest.raises(RunError, match=r"execution\.json' cannot be read"):
+        run.execution_record()
+    run.write_json(run.root / "form.json", {"form": {"batch": 64}, "reason": "given", "weights": "ab"})
+    assert run.execution_record() == {"execution": {"batch": 64}, "reason": "given", "weights": "ab"}
+    run.write_json(run.execution, {"execution": {"batch": 32}})
+    assert run.execution_record() == {"execution": {"batch": 32}}
 
 
 def test_the_written_config_loads_as_the_same_settings_and_names_the_versions(run: RunDirectory) -> None:

@@ -16,6 +16,7 @@ from toy import TASK, ToyResNet, digits_config, digits_splits
 from prune_env.common.errors import ConfigError, EvaluationError, RunError, UserError
 from prune_env.config.training import FinetuneSection
 from prune_env.data import Splits
+from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.models import load_weights
 from prune_env.recover import Epoch, Workers, training_loss
 from prune_env.recover import trainer as trainer_module
@@ -151,16 +152,16 @@ def test_a_later_epoch_must_do_as_well_as_the_best_before_the_interruption(
     assert folder.weights.read_bytes() == before
 
 
-def test_the_kind_of_passes_is_measured_once_and_kept(
+def test_the_execution_settings_are_measured_once_and_kept(
     folder: TrainingFolder, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[None] = []
 
-    def fastest(*_: object) -> Any:
+    def fastest(*_: object) -> ExecutionSettings:
         measured.append(None)
-        return trainer_module.Passes("channels_last", "float32")
+        return ExecutionSettings.for_training("channels_last", "float32")
 
-    monkeypatch.setattr("prune_env.runs.training.fastest_passes", fastest)
+    monkeypatch.setattr("prune_env.runs.training.fastest_training", fastest)
     with pytest.raises(KeyboardInterrupt):
         run(folder, splits, interrupt_after(2), layout=None)
     run(folder, splits, Told(0.5, 0.5), layout=None)

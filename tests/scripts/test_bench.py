@@ -13,7 +13,7 @@ from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.search.registry import SEARCHES
 from scripts.bench_rewards import OnePass
 
-GIVEN = ["form.layout=channels_last", "form.dtype=float32", "form.folded=true", "form.batch=64"]
+GIVEN = ["execution.layout=channels_last", "execution.dtype=float32", "execution.folded=true", "execution.batch=64"]
 
 
 def test_an_episode_is_more_than_its_evaluation_and_that_more_than_its_forward_passes(cli):  # noqa: F811
@@ -22,7 +22,13 @@ def test_an_episode_is_more_than_its_evaluation_and_that_more_than_its_forward_p
     found = json.loads(out)
     assert found["plans"] == 3
     assert found["images"] == [60, 40]
-    assert found["form"] == {"layout": "channels_last", "dtype": "float32", "folded": True, "batch": 64, "threads": 1}
+    assert found["execution"] == {
+        "layout": "channels_last",
+        "dtype": "float32",
+        "folded": True,
+        "batch": 64,
+        "threads": 1,
+    }
     assert found["evaluation_s"] < found["episode_s"]
     assert found["phases_s"]["forward"] < found["evaluation_s"]
     parts = sum(found["phases_s"][part] for part in ("slicing", "recalibration", "folding", "forward"))

@@ -69,7 +69,7 @@ def test_a_run_leaves_every_artifact(finished_run):
         "evaluations.jsonl",
         "splits.json",
         "sensitivity.json",
-        "form.json",
+        "execution.json",
         "summary.json",
         "report.html",
         "tensorboard",

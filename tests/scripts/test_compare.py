@@ -286,22 +286,22 @@ def folder(grown: tuple[Path, Any, Any, Any], tmp_path: Path) -> Path:
 
 class TestTheForm:
     def test_of_the_first_run_of_a_seed_is_that_of_every_search_added_later(self, config: Path, tmp_path: Path) -> None:
-        compared(config, tmp_path / "c", "form.batch=37", searches=["uniform"], seeds=1)
-        compared(config, tmp_path / "c", "form.batch=null", searches=["random"], seeds=1, evaluations=EVALUATIONS)
-        forms = {name: RunConfig.load(run.config).form for name, run in runs_in(tmp_path / "c").items()}
-        assert forms["seed-0/random"] == forms["seed-0/uniform"]
-        assert forms["seed-0/random"].batch == 37
+        compared(config, tmp_path / "c", "execution.batch=37", searches=["uniform"], seeds=1)
+        compared(config, tmp_path / "c", "execution.batch=null", searches=["random"], seeds=1, evaluations=EVALUATIONS)
+        settings = {name: RunConfig.load(run.config).execution for name, run in runs_in(tmp_path / "c").items()}
+        assert settings["seed-0/random"] == settings["seed-0/uniform"]
+        assert settings["seed-0/random"].batch == 37
 
     def test_of_runs_that_were_measured_in_different_ones_is_told(self, config: Path, folder: Path) -> None:
         run = runs_in(folder)["seed-0/random"]
-        batch = RunConfig.load(run.config).form.batch
+        batch = RunConfig.load(run.config).execution.batch
         run.config.write_text(run.config.read_text().replace(f"  batch: {batch}\n", "  batch: 37\n"))
-        with pytest.raises(RunError, match=r"measured with other form\.\*.*Move one of them away"):
-            compared(config, folder, "form.batch=null", seeds=1)
+        with pytest.raises(RunError, match=r"measured with other execution\.\*.*Move one of them away"):
+            compared(config, folder, "execution.batch=null", seeds=1)
 
     def test_that_is_given_otherwise_than_a_run_has_it_is_refused(self, config: Path, folder: Path) -> None:
-        with pytest.raises(RunError, match=r"other settings under form\.batch"):
-            compared(config, folder, "form.batch=41", seeds=1)
+        with pytest.raises(RunError, match=r"other settings under execution\.batch"):
+            compared(config, folder, "execution.batch=41", seeds=1)
 
 
 class TestAComparison:
@@ -521,7 +521,7 @@ def test_a_comparison_of_plans_that_race_comes_to_the_same_when_a_part_is_done_a
     config: Path, tmp_path: Path
 ) -> None:
     folder, searches = tmp_path / "compare", ["random", "power", "tpe", "ddpg"]
-    racing = ("search.racing=true", "form.batch=8")
+    racing = ("search.racing=true", "execution.batch=8")
     first = compared(config, folder, *racing, searches=searches, seeds=1, evaluations=30)
     run = runs_in(folder)["seed-0/ddpg"]
     expected = evaluations_of(run)

@@ -24,7 +24,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("settings")
     save_weights(trained_digits(), folder / "dense.safetensors")
     settings = digits_config(
-        f"model.weights={folder / 'dense.safetensors'}", "fidelity.images=64", "run.device=cpu", "form.threads=1"
+        f"model.weights={folder / 'dense.safetensors'}", "fidelity.images=64", "run.device=cpu", "execution.threads=1"
     )
     (folder / "digits.yaml").write_text(settings.dump_yaml())
     return folder / "digits.yaml"

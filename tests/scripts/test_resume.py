@@ -368,7 +368,7 @@ def test_every_search_is_taken_up_where_it_was(
 
 
 def test_a_search_whose_plans_race_is_taken_up_where_it_was(config: Path, tmp_path: Path) -> None:
-    settings = RunConfig.load(config, ["search.racing=true", "form.batch=8"])
+    settings = RunConfig.load(config, ["search.racing=true", "execution.batch=8"])
     whole = searched(RunDirectory.create(tmp_path / "whole"), load_problem(settings)[1], settings)
     given_up = [row["images"] is not None for row in whole.evaluations()]
     middle = len(given_up) // 2

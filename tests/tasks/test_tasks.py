@@ -49,7 +49,7 @@ class BoxSource:
 class Nearness:
     """1 over 1 plus the mean distance from the mean box: a quality that is no share of the images."""
 
-    name, title, form, counts = "nearness", "near", ".3f", False
+    name, title, format, counts = "nearness", "near", ".3f", False
 
     def reset(self) -> None:
         self.far: list[float] = []
@@ -116,7 +116,7 @@ def config_of(*overrides: str, **task: str) -> RunConfig:
         "task": task,
         "model": {"name": "toy"},
         "data": {"name": "boxes", "reward_images": 30, "calibration_images": 24, "test_images": 9},
-        "form": {"layout": "contiguous", "dtype": "float32", "folded": True, "batch": 8, "threads": 1},
+        "execution": {"layout": "contiguous", "dtype": "float32", "folded": True, "batch": 8, "threads": 1},
         "run": {"device": "cpu"},
         "sensitivity": {"enabled": False},
         "criterion": {"name": "taylor"},

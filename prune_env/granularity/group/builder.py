@@ -96,7 +96,7 @@ class GroupPlanBuilder(PlanBuilder):
     def _fits(self, specs: Mapping[str, GroupSpec], width: int) -> bool:
         widths = self.widths.copy()
         widths[self.number] = width
-        return self._reading(specs).form.cost(widths) <= self.budget.limit
+        return self._reading(specs).cost(widths) <= self.budget.limit
 
     def _reading(self, specs: Mapping[str, GroupSpec]) -> Budget:
         """The budget once convolutions fall into more groups."""

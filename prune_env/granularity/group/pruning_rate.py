@@ -40,8 +40,8 @@ class RatePlanBuilder(GroupPlanBuilder):
             self._specs[found.name] = self._configured(found, least)
         self.budget = self._reading({})
         # Rounded up, so that the number in the message is itself in reach.
-        lowest = ceil(self.budget.form.cost(self.widths) / budget.dense * 1e4) / 1e4
-        if self.budget.form.cost(self.widths) > budget.limit:
+        lowest = ceil(self.budget.cost(self.widths) / budget.dense * 1e4) / 1e4
+        if self.budget.cost(self.widths) > budget.limit:
             raise BudgetError(
                 f"budget.keep: {budget.keep} of the dense {budget.metric} given, but with every convolution that may "
                 f"fall into groups at its highest pruning rate, {1 - least:.3f}, {lowest:.4f} remain. "
@@ -52,7 +52,7 @@ class RatePlanBuilder(GroupPlanBuilder):
     @property
     def even(self) -> float:
         """The share of kernels that, left to all undecided convolutions alike, would spend the rest of the budget."""
-        low, high = self.budget.form.cost(self.widths), self._cost_undecided_whole()
+        low, high = self.budget.cost(self.widths), self._cost_undecided_whole()
         if high <= self.budget.limit:
             return 1.0
         return self.least + (1.0 - self.least) * max(0.0, (self.budget.limit - low) / (high - low))
@@ -65,7 +65,7 @@ class RatePlanBuilder(GroupPlanBuilder):
     def _cost_undecided_whole(self) -> int:
         undecided = [found for step in self.grouping.by_step[self.number :] for found in step]
         whole = {found.name: GroupSpec(1, len(self.grouping.kept(found, "in", self._kept))) for found in undecided}
-        return self._reading(whole).form.cost(self.widths)
+        return self._reading(whole).cost(self.widths)
 
     def decide(self, numbers: Sequence[float]) -> None:
         """Decides the next unit: the share of the kernels of its convolutions that stays, one less the pruning rate."""

@@ -83,7 +83,7 @@ def kernels_zeroed(model: nn.Module, plan: PruningPlan) -> Iterator[None]:
 
 def check(walk: LayerWalk, builder: GroupPlanBuilder, plan: PruningPlan, images: Tensor) -> None:
     assert plan.costs.macs <= builder.budget.limit
-    assert plan.costs.macs == builder.budget.form.cost(builder.widths) == walk.macs(plan.widths, plan.by_layer)
+    assert plan.costs.macs == builder.budget.cost(builder.widths) == walk.macs(plan.widths, plan.by_layer)
     small = plan.apply(walk.model)
     assert counted_macs(small, images) == plan.costs.macs
     assert counted_params(small) == plan.costs.params

@@ -13,11 +13,12 @@ from zoo import Net, conv
 from prune_env import LayerWalk, PruningPlan
 from prune_env.config.training import FinetuneSection
 from prune_env.data import ArraySource, LabelledArrays
+from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.granularity.group.edit import GroupEdit, groups_of
 from prune_env.granularity.group.selected_groups import apply_with_selectors, without_selectors
 from prune_env.granularity.group.selection import SelectorTraining, selectors_of
 from prune_env.granularity.group.selectors import RAMP, GroupPrunedConv2d
-from prune_env.recover import Batches, Passes, Trainer, Workers
+from prune_env.recover import Batches, Trainer, Workers
 
 FROZEN = ceil(20 * RAMP[1])
 """The first of the 20 steps of four epochs in which the choice stays."""
@@ -43,9 +44,9 @@ def selecting() -> nn.Module:
 
 
 def trainer_of(settings: FinetuneSection, model: nn.Module, penalty: float = 1e-3) -> Trainer:
-    passes = Passes(settings.layout or "contiguous", settings.dtype or "float32")
+    execution = ExecutionSettings.for_training(settings.layout or "contiguous", settings.dtype or "float32")
     batches = batches_of(settings)
-    return Trainer(model, batches, settings, 0, Workers(CPU), passes, trainable=SelectorTraining(penalty))
+    return Trainer(model, batches, settings, 0, Workers(CPU), execution, trainable=SelectorTraining(penalty))
 
 
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:

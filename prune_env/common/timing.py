@@ -1,0 +1,70 @@
+"""What is fastest on this machine: candidates timed in turn, and the one threshold for leaving the usual way."""
+
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+import torch
+
+from prune_env.common.clock import now
+
+Candidate = TypeVar("Candidate", bound=Hashable)
+
+FASTER = 0.95
+"""Another choice must take less than this share of the usual one's time [our choice]."""
+
+
+def time_in_turn(
+    runs: Mapping[Candidate, Callable[[], object]],
+    device: torch.device,
+    rounds: int,
+    warmup: int = 1,
+    failures: tuple[type[Exception], ...] = (),
+) -> dict[Candidate, list[float]]:
+    """Times each candidate once a round, so that a busy moment hits all of them alike.
+
+    Args:
+        runs: What to time, by candidate.
+        device: Where it runs; each run is timed until the device has finished it.
+        rounds: How often each candidate is timed, 1 or more.
+        warmup: Rounds before that are not counted, 0 or more.
+        failures: A candidate that raises one of these is left out from then on.
+
+    Returns:
+        Seconds of each round, by each candidate that did not fail.
+    """
+    seconds: dict[Candidate, list[float]] = {candidate: [] for candidate in runs}
+    for turn in range(warmup + rounds):
+        for candidate in list(seconds):
+            started = now(device)
+            try:
+                runs[candidate]()
+            except failures:
+                del seconds[candidate]
+                continue
+            took = now(device) - started
+            if turn >= warmup:
+                seconds[candidate].append(took)
+    return seconds
+
+
+def is_faster(seconds: float, usual: float) -> bool:
+    """Whether a choice that takes so long is worth leaving the usual one for; see `FASTER`."""
+    return seconds < FASTER * usual
+
+
+def fastest(seconds: Mapping[Candidate, float], usual: Candidate) -> Candidate:
+    """The fastest candidate where it is clearly faster than the usual one, which is taken otherwise.
+
+    Args:
+        seconds: What each candidate takes. A usual one that is missing could not run: any other is faster.
+        usual: The candidate to prefer.
+
+    Example:
+        >>> fastest({"float32": 1.0, "bfloat16": 0.97}, usual="float32")
+        'float32'
+        >>> fastest({"float32": 1.0, "bfloat16": 0.5}, usual="float32")
+        'bfloat16'
+    """
+    best = min(seconds, key=seconds.__getitem__, default=usual)
+    return best if is_faster(seconds.get(best, math.inf), seconds.get(usual, math.inf)) else usual

@@ -1,0 +1,66 @@
+"""In which layout and number type training steps are fastest on this machine: measured, not assumed."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prune_env.common.timing import fastest, time_in_turn
+from prune_env.config.training import TrainingSection
+from prune_env.data import Batch
+from prune_env.evaluation.execution import ExecutionSettings, Layout, NumberType
+from prune_env.tasks import Task
+
+ROUNDS = 3
+"""Steps of each candidate of which the fastest counts, after one that does not."""
+
+
+def fastest_training(
+    model: nn.Module,
+    batch: Batch,
+    task: Task,
+    loss: Callable[[Any], Tensor],
+    settings: TrainingSection,
+) -> ExecutionSettings:
+    """The fastest of the execution settings that the training's settings leave open; float32, contiguous is usual.
+
+    Args:
+        model: The network, on its device; it is left as it is.
+        batch: A batch of its images, on that device.
+        task: What the network is for.
+        loss: Of the network's outputs for that batch.
+        settings: Which layout and which number type are given.
+    """
+    layouts: list[Layout] = [settings.layout] if settings.layout else ["contiguous", "channels_last"]
+    dtypes: list[NumberType] = [settings.dtype] if settings.dtype else ["float32", "bfloat16"]
+    device = batch.images.device
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        dtypes = [settings.dtype or "float32"]
+    candidates = [ExecutionSettings.for_training(layout, dtype) for layout, dtype in product(layouts, dtypes)]
+    usual = candidates[0]
+    if len(candidates) == 1:
+        return usual
+    steps = {
+        candidate: partial(_step, *_laid_out(model, batch, candidate), task, loss, candidate)
+        for candidate in candidates
+    }
+    seconds = time_in_turn(steps, device, ROUNDS)
+    return fastest({candidate: min(times) for candidate, times in seconds.items()}, usual)
+
+
+def _laid_out(model: nn.Module, batch: Batch, execution: ExecutionSettings) -> tuple[nn.Module, Batch]:
+    """A copy of the network in training mode and the batch, both in a candidate's layout."""
+    network = copy.deepcopy(model).to(memory_format=execution.memory_format).train()
+    return network, Batch(batch.images.contiguous(memory_format=execution.memory_format), batch.targets)
+
+
+def _step(
+    model: nn.Module, batch: Batch, task: Task, loss: Callable[[Any], Tensor], execution: ExecutionSettings
+) -> None:
+    with execution.casting(batch.images.device):
+        outputs = task.forward(model, batch)
+    loss(outputs).backward()
