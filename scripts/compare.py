@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from prune_env.common.errors import ConfigError, suggest
+from prune_env.common.errors import ConfigError
 from prune_env.config import RunConfig
-from prune_env.criteria import CRITERIA, known_criteria
+from prune_env.criteria import criterion_named, known_criteria
 from prune_env.report.criterion_table import render_criteria
 from prune_env.report.fidelity_table import render_fidelity
 from prune_env.report.search_comparison import render, title_of
@@ -85,8 +85,7 @@ def searches_of(given: str) -> list[str]:
     """
     names = between_commas(given)
     for name in names:
-        if name not in SEARCHES:
-            raise ConfigError(f"--searches: there is no search {name!r}; {suggest(name, list(SEARCHES))}.")
+        SEARCHES.find(name, "--searches")
     if not names:
         raise ConfigError(f"--searches: none given; allowed are {', '.join(SEARCHES)}, with commas between.")
     return names
@@ -102,8 +101,7 @@ def criteria_of(given: str) -> list[str]:
     if names == ["all"]:
         return known_criteria()
     for name in names:
-        if name not in CRITERIA:
-            raise ConfigError(f"--criteria: there is no criterion {name!r}; {suggest(name, CRITERIA)}, or all.")
+        criterion_named(name, "--criteria")
     if not names:
         raise ConfigError(f"--criteria: none given; allowed are all, or {', '.join(known_criteria())}.")
     return names
