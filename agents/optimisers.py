@@ -10,6 +10,7 @@ from prune_env.config import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.search.base import HasBudget, Search
 from prune_env.search.registry import register_search
+from rewards import ranks_as_quality
 
 SIGMA = 0.3
 """CMA-ES's first standard deviation of the widths' logarithms."""
@@ -19,14 +20,14 @@ REACH = 1.0
 
 
 class _Optimiser(Search):
-    """Minimises the loss where the reward is quality alone, which the loss tells finer [our choice]; else -reward."""
+    """Minimises -reward, or the loss where the reward ranks plans as quality does: the loss is finer [our choice]."""
 
     def _cost(self, logarithms: npt.ArrayLike) -> float:
         """What is minimised, at widths exp(logarithms) times the channels, [free units], made to meet the budget."""
         budget = self.problem.budget
         widths = budget.project(budget.channels * np.exp(logarithms))
         trial = self.problem.attempt(widths, self.config.agent.name)
-        return trial.outcome.loss if self.config.reward.name == "error" else -trial.reward
+        return trial.outcome.loss if ranks_as_quality(self.problem.reward) else -trial.reward
 
 
 @register_search("cma")

@@ -3,7 +3,26 @@
 from rewards import functions as _functions  # noqa: F401  (importing it fills the registry)
 from rewards.errors import RewardError
 from rewards.outcome import Outcome
-from rewards.registry import Reward, make_reward, register, reward_names
+from rewards.registry import (
+    Reward,
+    make_reward,
+    needs_latency,
+    ranks_as_quality,
+    register,
+    reward_names,
+    reward_summary,
+)
 from rewards.settings import Setting
 
-__all__ = ["Outcome", "Reward", "RewardError", "Setting", "make_reward", "register", "reward_names"]
+__all__ = [
+    "Outcome",
+    "Reward",
+    "RewardError",
+    "Setting",
+    "make_reward",
+    "needs_latency",
+    "ranks_as_quality",
+    "register",
+    "reward_names",
+    "reward_summary",
+]

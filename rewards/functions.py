@@ -21,7 +21,7 @@ _ROUNDING = 1e-9
 _DEFAULT_DROP = 0.01
 
 
-@register("error")
+@register("error", ranks_as_quality=True)
 def error() -> Reward:
     """Negative error, ``quality - 1``, in [-1, 0].
 
@@ -90,6 +90,7 @@ def budget_penalty(keep: float, weight: float = 1.0) -> Reward:
 
 @register(
     "latency_penalty",
+    needs_latency=True,
     keep=Setting(0.0, 1.0, "share of the dense latency that may remain", above_low=True),
     weight=Setting(0.0, math.inf, "quality that one whole dense network's latency over the budget is worth"),
 )

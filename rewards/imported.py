@@ -9,35 +9,52 @@ from typing import Any
 from rewards.errors import RewardError
 
 
-def import_reward(name: str, settings: Mapping[str, float]) -> Callable[..., float]:
-    """Imports a user's reward and gives it its settings as keyword arguments.
+def import_callable(name: str) -> Callable[..., Any]:
+    """Imports ``package.module:callable``.
 
-    Args:
-        name: ``package.module:callable``, the callable being itself the reward (outcome, baseline) -> float.
-        settings: Keyword arguments for the callable.
-
-    Returns:
-        The callable, with the settings filled in where there are any.
+    ``prune_env.common.registry`` has the same few lines: rewards import nothing of ours.
 
     Raises:
-        RewardError: It cannot be imported, is no function, or cannot be called with these settings.
+        RewardError: It cannot be imported, or is no callable.
     """
-    module_name, _, attribute = name.partition(":")
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise RewardError(
+            f"reward.name: reward {name!r}: write it as package.module:callable, for example mine.rewards:reward"
+        )
     try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        found: Any = importlib.import_module(module)
     except Exception as error:  # a user's module may fail in any way while it is imported
         raise RewardError(
-            f"reward {name!r} cannot be imported: {type(error).__name__}: {error}; write it as "
-            "'package.module:callable', with the module installed or its folder on PYTHONPATH"
+            f"reward.name: reward {name!r}: module {module!r} cannot be imported ({type(error).__name__}: {error}); "
+            "install it, or add its folder to PYTHONPATH"
         ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise RewardError(f"reward.name: reward {name!r}: {attribute!r} does not exist in module {module!r}")
+        found = getattr(found, part)
     if not callable(found):
-        kind = type(found).__name__
-        raise RewardError(f"reward {name!r} is of type {kind}; it must be a function (outcome, baseline) -> float")
-    _check_call(name, found, settings)
-    reward: Callable[..., float] = partial(found, **settings) if settings else found
-    return reward
+        raise RewardError(
+            f"reward.name: reward {name!r}: {attribute!r} is of type {type(found).__name__} and is not callable; "
+            "name a function (outcome, baseline) -> float"
+        )
+    imported: Callable[..., Any] = found
+    return imported
+
+
+def with_settings(name: str, reward: Callable[..., float], settings: Mapping[str, float]) -> Callable[..., float]:
+    """Gives a reward its settings as keyword arguments.
+
+    Args:
+        name: The reward, for messages.
+        reward: The callable, itself the reward (outcome, baseline) -> float.
+        settings: Keyword arguments for the callable.
+
+    Raises:
+        RewardError: It cannot be called with these settings.
+    """
+    _check_call(name, reward, settings)
+    return partial(reward, **settings) if settings else reward
 
 
 def _check_call(name: str, reward: Callable[..., float], settings: Mapping[str, float]) -> None:

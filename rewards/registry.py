@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rewards.errors import RewardError, suggest
-from rewards.imported import import_reward
+from rewards.imported import import_callable, with_settings
 from rewards.outcome import Outcome
 from rewards.settings import Setting, check_settings
 
@@ -21,6 +21,8 @@ Factory = Callable[..., Reward]
 class _Entry:
     factory: Factory
     settings: dict[str, Setting]
+    needs_latency: bool
+    ranks_as_quality: bool
 
     @property
     def required(self) -> set[str]:
@@ -34,6 +36,8 @@ class _Checked:
 
     name: str
     reward: Reward
+    needs_latency: bool
+    ranks_as_quality: bool
 
     def __call__(self, outcome: Outcome, baseline: Outcome) -> float:
         value: object = self.reward(outcome, baseline)
@@ -48,21 +52,28 @@ class _Checked:
 _REWARDS: dict[str, _Entry] = {}
 
 
-def register(name: str, **settings: Setting) -> Callable[[Factory], Factory]:
+def register(
+    name: str, *, needs_latency: bool = False, ranks_as_quality: bool = False, **settings: Setting
+) -> Callable[[Factory], Factory]:
     """Makes a factory of rewards known by name.
 
     Args:
         name: The name that configs use.
+        needs_latency: Whether its rewards look at the latency, which is measured only where something asks for it.
+        ranks_as_quality: Whether its rewards order plans as the quality alone does, whatever they cost.
         **settings: What each keyword argument of the factory may be. Those without a default are required.
 
     Returns:
         A decorator that leaves the factory as it is.
+
+    Raises:
+        ValueError: If the name is taken.
     """
 
     def add(factory: Factory) -> Factory:
         if name in _REWARDS:
             raise ValueError(f"a reward named {name!r} is registered already")
-        _REWARDS[name] = _Entry(factory, settings)
+        _REWARDS[name] = _Entry(factory, settings, needs_latency, ranks_as_quality)
         return factory
 
     return add
@@ -73,11 +84,30 @@ def reward_names() -> tuple[str, ...]:
     return tuple(sorted(_REWARDS))
 
 
+def reward_summary(name: str) -> str:
+    """The first line of a registered reward's docstring; nothing where it has none."""
+    return (inspect.getdoc(_REWARDS[name].factory) or "").partition("\n")[0]
+
+
+def needs_latency(reward: Reward) -> bool:
+    """Whether a reward looks at the latency; a callable says so by an attribute of this name."""
+    return bool(getattr(reward, "needs_latency", False))
+
+
+def ranks_as_quality(reward: Reward) -> bool:
+    """Whether a reward orders plans as the quality alone does; a callable says so by an attribute of this name.
+
+    A search may then go by the loss instead, which tells more plans apart.
+    """
+    return bool(getattr(reward, "ranks_as_quality", False))
+
+
 def make_reward(name: str, settings: Mapping[str, float] = {}) -> Reward:
     """The reward of that name.
 
     Args:
-        name: A registered name, or ``package.module:callable``, where the callable is itself the reward.
+        name: A registered name, or ``package.module:callable``, where the callable is itself the reward. It may have
+            the attributes ``needs_latency`` and ``ranks_as_quality``, as the arguments of `register`.
         settings: Numbers for the reward; a user's callable is given them as keyword arguments.
 
     Returns:
@@ -96,13 +126,24 @@ def make_reward(name: str, settings: Mapping[str, float] = {}) -> Reward:
         >>> make_reward("accuracy_guaranteed", {"drop": 0.05})(pruned, dense)
         0.5
     """
+    if name in _REWARDS:
+        return _registered(name, _REWARDS[name], settings)
     if ":" in name:
-        return _Checked(name, import_reward(name, settings))
-    if name not in _REWARDS:
-        raise RewardError(
-            f"unknown reward {name!r}; {suggest(name, _REWARDS)}; "
-            "a function of your own is named 'package.module:callable'"
-        )
-    entry = _REWARDS[name]
+        return _imported(name, settings)
+    raise RewardError(
+        f"reward.name: there is no reward {name!r}; {suggest(name, _REWARDS)}; or package.module:callable for your own."
+    )
+
+
+def _registered(name: str, entry: _Entry, settings: Mapping[str, float]) -> Reward:
     check_settings(name, settings, entry.settings, entry.required)
-    return _Checked(name, entry.factory(**settings))
+    return _Checked(name, entry.factory(**settings), entry.needs_latency, entry.ranks_as_quality)
+
+
+def _imported(name: str, settings: Mapping[str, float]) -> Reward:
+    """The user's own reward; where a factory of the user's was registered, the registration speaks for it."""
+    found = import_callable(name)
+    for entry in _REWARDS.values():
+        if entry.factory is found:
+            return _registered(name, entry, settings)
+    return _Checked(name, with_settings(name, found, settings), needs_latency(found), ranks_as_quality(found))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prune_env.common.errors import ConfigError, suggest
+from prune_env.common.errors import ConfigError
 from prune_env.config import RunConfig
 from prune_env.criteria import criterion_named, known_criteria
 from prune_env.report.criterion_table import render_criteria
@@ -86,8 +86,7 @@ def searches_of(given: str) -> list[str]:
     """
     names = between_commas(given)
     for name in names:
-        if name not in SEARCHES:
-            raise ConfigError(f"--searches: there is no search {name!r}; {suggest(name, list(SEARCHES))}.")
+        SEARCHES.find(name, "--searches")
     if not names:
         raise ConfigError(f"--searches: none given; allowed are {', '.join(SEARCHES)}, with commas between.")
     return names

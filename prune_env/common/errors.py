@@ -51,6 +51,8 @@ class RunError(UserError):
 def suggest(name: str, known: Iterable[str]) -> str:
     """Offers the nearest known name, if one is similar, and lists the known names (at most 40).
 
+    Capital letters do not count, so that a name in the wrong case is offered in the right one.
+
     Args:
         name: The name that the user wrote.
         known: The names that exist.
@@ -59,6 +61,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
         For example ``did you mean 'resnet56'? (known: resnet20, resnet56)``.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    lowered = {each.lower(): each for each in names}
+    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
     listing = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
-    return f"did you mean {near[0]!r}? (known: {listing})" if near else f"known: {listing}"
+    return f"did you mean {lowered[near[0]]!r}? (known: {listing})" if near else f"known: {listing or 'none'}"

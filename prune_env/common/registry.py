@@ -1,11 +1,13 @@
 """Registries: values by name, filled by a decorator, read by configurations and commands.
 
 All registries behave alike. A name is registered once. An unknown name is refused, with the nearest known name in the
-message. ``package.module:name`` is accepted wherever a name is, so that users need not register their own values.
+message. ``package.module:callable`` is accepted wherever a name is, so that users need not register their own values.
 """
 
 import importlib
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any, Generic, TypeVar
 
@@ -21,26 +23,41 @@ class Registry(Generic[T]):
         kind: The word for a value in messages, for example ``criterion``.
         setting: The configuration key that selects a value, for example ``criterion.name``.
         error: The type of error that an unknown name raises.
+        adopt: Turns an imported object into a value, given ``package.module:callable`` and the object, or raises a
+            `UserError`; None takes the object itself.
+        documented: Gives the object that holds a value's docstring; None for the value itself.
 
     Example:
         >>> shapes = Registry[int]("shape", "shape.name")
         >>> @shapes.register("square")
         ... def square(side: int) -> int:
+        ...     "The area of a square."
         ...     return side * side
         >>> shapes.names()
         ('square',)
         >>> shapes.find("square")(3)
         9
+        >>> shapes.summary("square")
+        'The area of a square.'
     """
 
-    def __init__(self, kind: str, setting: str, error: type[UserError] = ConfigError) -> None:
+    def __init__(
+        self,
+        kind: str,
+        setting: str,
+        error: type[UserError] = ConfigError,
+        adopt: Callable[[str, Any], T] | None = None,
+        documented: Callable[[T], object] | None = None,
+    ) -> None:
         self.kind = kind
         self.setting = setting
         self.error = error
+        self._adopt = adopt
+        self._documented = documented
         self._values: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Registers the decorated value under a name.
+        """Returns a decorator that registers a value under a name.
 
         Raises:
             ValueError: If the name is taken.
@@ -62,9 +79,22 @@ class Registry(Generic[T]):
             raise ValueError(f"a {self.kind} named {name!r} is registered already; choose another name")
         self._values[name] = value
 
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Forgets at the end what was registered within, for tests."""
+        before = dict(self._values)
+        try:
+            yield
+        finally:
+            self._values = before
+
     def names(self, pattern: str = "*") -> tuple[str, ...]:
-        """Returns the registered names that match a wildcard pattern, in the order of registration."""
-        return tuple(name for name in self._values if fnmatchcase(name, pattern))
+        """Returns the registered names that match a wildcard pattern, in any case, in the order of registration."""
+        return tuple(name for name in self._values if fnmatchcase(name.lower(), pattern.lower()))
+
+    def values(self) -> tuple[T, ...]:
+        """Returns the registered values, in the order of registration."""
+        return tuple(self._values.values())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -72,25 +102,53 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self._values
 
-    def find(self, name: str) -> T:
-        """Returns the value of a registered name, or imports ``package.module:name``.
+    def find(self, name: str, setting: str | None = None) -> T:
+        """Returns the value of a registered name, or imports ``package.module:callable``.
+
+        Args:
+            name: A registered name, or where to import the user's own value from.
+            setting: Where the name was given, for messages; None for the registry's own key.
 
         Raises:
             UserError: If the name is unknown; offers the nearest known name. The type is the registry's ``error``.
         """
         if name in self._values:
             return self._values[name]
-        if ":" in name:
-            imported: T = import_named(name, f"{self.setting}: {self.kind}", self.error)
-            return imported
-        raise self.error(
-            f"{self.setting}: there is no {self.kind} {name!r}; {suggest(name, self._values)}; "
-            "or package.module:name for your own."
+        if ":" not in name:
+            raise self.unknown(name, setting)
+        imported: T = import_named(name, f"{setting or self.setting}: {self.kind}", self.error)
+        return imported if self._adopt is None else self._adopt(name, imported)
+
+    def unknown(
+        self, name: str, setting: str | None = None, known: Iterable[str] | None = None, also: str = ""
+    ) -> UserError:
+        """Returns the error for an unknown name.
+
+        Args:
+            name: The name that was given.
+            setting: Where the name was given; None for the registry's own key.
+            known: All known names; None for the registered names.
+            also: Further ways to name a value, as words that end with "or".
+        """
+        nearest = suggest(name, self._values if known is None else known)
+        return self.error(
+            f"{setting or self.setting}: there is no {self.kind} {name!r}; {nearest}; "
+            f"or {also}package.module:callable for your own."
         )
+
+    def summary(self, name: str) -> str:
+        """Returns the first line of a registered value's docstring; empty without a docstring."""
+        value = self._values[name]
+        return first_line(value if self._documented is None else self._documented(value))
+
+
+def first_line(documented: object) -> str:
+    """Returns the first line of an object's docstring; empty without a docstring."""
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
 
 
 def import_named(name: str, what: str, error: type[UserError] = ConfigError) -> Any:
-    """Imports ``package.module:name``.
+    """Imports ``package.module:callable``.
 
     Args:
         name: The module and, after a colon, the name within the module, which may have dots.
@@ -98,11 +156,12 @@ def import_named(name: str, what: str, error: type[UserError] = ConfigError) -> 
         error: The type of error to raise.
 
     Raises:
-        UserError: If the module cannot be imported or has no such name. The type is ``error``.
+        UserError: If the module cannot be imported, has no such name, or the named object is not callable. The type
+            is ``error``.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise error(f"{what} {name!r}: write it as package.module:name, for example mine.cuts:build")
+        raise error(f"{what} {name!r}: write it as package.module:callable, for example mine.cuts:build")
     try:
         value: Any = importlib.import_module(module)
     except Exception as problem:  # the import runs the user's code, which may raise anything
@@ -114,4 +173,9 @@ def import_named(name: str, what: str, error: type[UserError] = ConfigError) -> 
         if not hasattr(value, part):
             raise error(f"{what} {name!r}: {attribute!r} does not exist in module {module!r}")
         value = getattr(value, part)
+    if not callable(value):
+        raise error(
+            f"{what} {name!r}: {attribute!r} is of type {type(value).__name__} and is not callable; "
+            "name a function or a class"
+        )
     return value

@@ -36,7 +36,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"amc": AMC_PRESET})
 class AgentSection(Section):
     """Who decides, and how it learns."""
 
-    name: str = Field(default="ddpg", min_length=1, description="The agent or search that proposes keep ratios.")
+    name: str = Field(
+        default="ddpg",
+        min_length=1,
+        description="The agent or search that proposes keep ratios, or your own as package.module:class.",
+    )
     preset: Literal["amc"] | None = Field(
         default=None,
         description="amc: AMC's published settings for the keys of this section not given (what else it has is "

@@ -58,7 +58,10 @@ class ModelSection(Section):
 class DataSection(Section):
     """The images; the reward, calibration and test set are disjoint."""
 
-    name: str = Field(min_length=1, description="A data set by name, or the layout of your own files.")
+    name: str = Field(
+        min_length=1,
+        description="A data set by name, the layout of your own files, or your own as package.module:callable.",
+    )
     path: str | None = Field(
         default=None,
         min_length=1,
@@ -137,7 +140,9 @@ class CriterionSection(Section):
     """Which channels of a unit stay."""
 
     name: str = Field(
-        default="consumer_error", min_length=1, description="Score of a channel; the best-scored channels stay."
+        default="consumer_error",
+        min_length=1,
+        description="Score of a channel, or your own as package.module:callable; the best-scored channels stay.",
     )
     images: int = Field(
         default=512, ge=1, description="Calibration images that it looks at, 1 or more; no more than there are."
@@ -147,9 +152,11 @@ class CriterionSection(Section):
 class RepairSection(Section):
     """How layers that read cut channels make up for them, beside batch-norm statistics that are measured anew."""
 
-    name: Literal["none", "least_squares"] = Field(
+    name: str = Field(
         default="none",
-        description="least_squares: their weights are fitted so that their outputs stay near the dense network's.",
+        min_length=1,
+        description="none, least_squares (weights are fitted so that their outputs stay near the dense network's), or "
+        "your own as package.module:callable.",
     )
     ridge: float = Field(
         default=1e-3,

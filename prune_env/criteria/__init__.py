@@ -19,9 +19,12 @@ from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.registry import (
     CRITERIA,
     Criterion,
+    Registered,
+    as_registered,
     criterion_named,
     known_criteria,
     register_criterion,
+    run_criterion,
     score_channels,
 )
 from prune_env.criteria.score_file import load_scores, save_scores
@@ -29,8 +32,10 @@ from prune_env.criteria.score_file import load_scores, save_scores
 __all__ = [
     "CRITERIA",
     "Criterion",
+    "Registered",
     "ScoringContext",
     "activation_mean",
+    "as_registered",
     "bn_scale",
     "clusters",
     "consumer_error",
@@ -46,6 +51,7 @@ __all__ = [
     "lobs",
     "random_order",
     "register_criterion",
+    "run_criterion",
     "save_scores",
     "score_channels",
     "taylor",

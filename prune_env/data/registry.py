@@ -1,22 +1,26 @@
-"""Data sets by name: a dict, the decorator that fills it, and where their files are looked for."""
+"""Data sets by name: the registry, and where their files are looked for."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from prune_env.common.errors import DataError, suggest
+from prune_env.common.errors import DataError, UserError
+from prune_env.common.registry import Registry
 from prune_env.data.source import ImageSource
 
 Loader: TypeAlias = Callable[[Path | None, int | None], ImageSource]
 
 PATH_VARIABLE = "PRUNE_ENV_DATA"
 
-SOURCES: dict[str, Loader] = {}
+SOURCES: Registry[Loader] = Registry("data set", "data.name", DataError)
+
+OF_A_SOURCE = ("name", "classes", "channels", "size", "mean", "std", "augment", "targets", "load")
+"""What every `ImageSource` has."""
 
 
 def register_source(name: str) -> Callable[[Loader], Loader]:
-    """Make a data set known by name.
+    """Makes a data set known by name.
 
     Args:
         name: What ``data.name`` says in a configuration.
@@ -27,14 +31,7 @@ def register_source(name: str) -> Callable[[Loader], Loader]:
     Raises:
         ValueError: If the name is taken.
     """
-
-    def add(loader: Loader) -> Loader:
-        if name in SOURCES:
-            raise ValueError(f"a data set named {name!r} is registered already")
-        SOURCES[name] = loader
-        return loader
-
-    return add
+    return SOURCES.register(name)
 
 
 def known_sources() -> tuple[str, ...]:
@@ -43,10 +40,11 @@ def known_sources() -> tuple[str, ...]:
 
 
 def load_source(name: str, path: str | Path | None = None, image_size: int | None = None) -> ImageSource:
-    """Open a data set by name.
+    """Opens a data set by name.
 
     Args:
-        name: One of `known_sources`.
+        name: One of `known_sources`, or ``package.module:callable`` for the user's own, which is called with the path
+            and the image size, each of which may be None, and gives an `ImageSource`.
         path: Where its files are; None takes the environment variable PRUNE_ENV_DATA. ``digits`` needs none.
         image_size: Height and width of the images, in pixels; None for the data set's own (folders: 224).
 
@@ -54,17 +52,37 @@ def load_source(name: str, path: str | Path | None = None, image_size: int | Non
         The data set.
 
     Raises:
-        DataError: If the name is unknown, the files are missing or damaged, or the images have another size.
+        DataError: If the name is unknown, the files are missing or damaged, the images have another size, or the
+            user's own callable fails or gives something else than a data set.
     """
-    if name not in SOURCES:
-        raise DataError(f"unknown data set {name!r}; {suggest(name, SOURCES)}")
     given = path or os.environ.get(PATH_VARIABLE) or None
-    source = SOURCES[name](None if given is None else Path(given).expanduser(), image_size)
+    source = _opened(name, None if given is None else Path(given).expanduser(), image_size)
     if image_size is not None and source.size != (image_size, image_size):
         height, width = source.size
         raise DataError(
             f"data.image_size={image_size}: the images of {name!r} are {height}x{width} and are not resized; "
             "leave the setting out"
+        )
+    return source
+
+
+def _opened(name: str, path: Path | None, image_size: int | None) -> ImageSource:
+    loader = SOURCES.find(name)
+    if name in SOURCES:
+        return loader(path, image_size)
+    try:
+        source = loader(path, image_size)
+    except UserError:
+        raise
+    except Exception as error:  # the user's callable may raise anything
+        raise DataError(
+            f"data set {name!r}: calling it with the path {str(path)!r} and the image size {image_size} raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if missing := [attribute for attribute in OF_A_SOURCE if not hasattr(source, attribute)]:
+        raise DataError(
+            f"data set {name!r}: it gave {type(source).__name__}, which lacks {', '.join(missing)}; it must give a "
+            "prune_env.data.ImageSource, for example an ArraySource"
         )
     return source
 

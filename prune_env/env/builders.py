@@ -1,6 +1,5 @@
 """From a configuration to a problem: four builders, of the walk, the budget, the evaluator and the problem."""
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,7 @@ from prune_env.config import RunConfig
 from prune_env.criteria import ScoringContext, load_scores, score_channels
 from prune_env.data import Splits, load_images
 from prune_env.data.timing import batch_to_time
-from prune_env.env.loading import TIMED_REWARDS, check_names, device_of
+from prune_env.env.loading import check_names, device_of
 from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
@@ -27,11 +26,11 @@ from prune_env.granularity import GranularityContext, make_granularity
 from prune_env.plan import PruningPlan
 from prune_env.protection.feature_ranks import feature_map_ranks
 from prune_env.protection.sensitivity import SensitivityReport, find_sensitive_layers
-from prune_env.repair.least_squares import LeastSquares
+from prune_env.repair import REPAIRS, RepairContext
 from prune_env.surgery import Repair
 from prune_env.tasks import make_task
 from prune_env.walk import LayerWalk, Scores
-from rewards import Reward, make_reward
+from rewards import Reward, make_reward, needs_latency
 
 IMAGES_AT_ONCE = 64
 """Images in a batch that evidence is gathered from. It is fixed, so that a resumed run finds the same last digits."""
@@ -138,7 +137,7 @@ def build_problem(
     walk, report = build_walk(config, splits, model)
     granularity, reward = make_granularity(config.granularity), make_reward(config.reward.name, config.reward.settings)
     latency = remembered.latency
-    timed = latency is not None or config.budget.metric == "latency" or config.reward.name in TIMED_REWARDS
+    timed = latency is not None or config.budget.metric == "latency" or needs_latency(reward)
     if timed or config.env.round_to is None or granularity.measurements_file is not None:
         config = _pinned(config)
     if timed and latency is None:
@@ -226,15 +225,14 @@ def _reward_of(
 
 def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk, edits: bool = False) -> Repair | None:
     """What a configuration has cut layers repaired by, edited ones too; None for nothing."""
-    if config.repair.name == "none":
-        return None
-    context = replace(scoring_context(config, splits, walk), data=splits.calibration().first(config.repair.images))
-    normed = {pair.conv for pair in context.fold_pairs}
-    model = copy.deepcopy(walk.model).float().to(device_of(config))
+
+    def scoring() -> ScoringContext:
+        return replace(scoring_context(config, splits, walk), data=splits.calibration().first(config.repair.images))
+
     # An edited layer may read less also of a unit that stays whole.
     units = walk.units if edits else walk.free
     readers = {member.module: None for unit in units for member in unit.members if member.side == "in"}
-    return LeastSquares(model, readers, context.batches(), normed, config.repair.ridge)
+    return REPAIRS.find(config.repair.name)(RepairContext(config.repair, tuple(readers), scoring))
 
 
 def scoring_context(config: RunConfig, splits: Splits, walk: LayerWalk) -> ScoringContext:

@@ -11,11 +11,9 @@ from prune_env.config.granularity import GRANULARITIES
 from prune_env.criteria import criterion_named
 from prune_env.data import Splits, load_images, make_splits
 from prune_env.recover import train_network
+from prune_env.repair import REPAIRS
 from prune_env.tasks import make_task, quality_of
-from rewards import make_reward
-
-TIMED_REWARDS = ("latency_penalty",)
-"""Rewards that look at the latency."""
+from rewards import make_reward, needs_latency
 
 
 def load_model(
@@ -69,10 +67,10 @@ def device_of(config: RunConfig) -> torch.device:
 
 
 def check_names(config: RunConfig) -> None:
-    """Refuses a criterion, a reward or a device that does not exist, before any time is spent.
+    """Refuses a criterion, a repair, a reward or a device that does not exist, before any time is spent.
 
     Raises:
-        ConfigError: If there is no such criterion, or racing does not go with the reward or the task.
+        ConfigError: If there is no such criterion or repair, or racing does not go with the reward or the task.
         RewardError: If there is no such reward, or its settings do not fit.
         ModelError: If there is no such device.
     """
@@ -87,12 +85,13 @@ def check_names(config: RunConfig) -> None:
             f"search.racing: true given with task.name={config.task.name}, whose quality, {quality.name}, is not the "
             "share of images that are right; only such a share can be raced. Set search.racing to false."
         )
-    timed = config.budget.metric == "latency" or config.reward.name in TIMED_REWARDS
+    reward = make_reward(config.reward.name, config.reward.settings)
+    timed = config.budget.metric == "latency" or needs_latency(reward)
     if timed and not GRANULARITIES.find(config.granularity.name).supports_latency:
         raise ConfigError(
             f"granularity.name: {config.granularity.name} given with a budget or reward of latency, whose formula "
             "knows channels alone. Count macs or params, or give granularity.name=channel."
         )
     criterion_named(config.criterion.name)
-    make_reward(config.reward.name, config.reward.settings)
+    REPAIRS.find(config.repair.name)
     device_of(config)

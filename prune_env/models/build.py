@@ -1,12 +1,12 @@
 """From a name to a network: our own, torchvision's, timm's, or the user's own callable, in this order."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from prune_env.common.errors import ModelError, suggest
+from prune_env.common.errors import ModelError, UserError
 from prune_env.models.imported import build_imported
 from prune_env.models.registry import MODELS
 from prune_env.models.timm_models import PREFIX, build_timm, pretrained_timm
@@ -78,16 +78,12 @@ def _build_pretrained(name: str, in_channels: int, arguments: Mapping[str, Any])
     raise _unknown(name)
 
 
-def _unknown(name: str) -> ModelError:
-    return ModelError(
-        f"unknown model {name!r}; {suggest(name, known_models())}; "
-        "or timm/NAME, or package.module:callable for your own"
-    )
+def _unknown(name: str) -> UserError:
+    return MODELS.unknown(name, known=known_models(), also="timm/NAME, or ")
 
 
 def _build_own(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    builder: Callable[..., nn.Module] = MODELS[name]
     try:
-        return builder(**arguments)
+        return MODELS.find(name)(**arguments)
     except TypeError as error:
         raise ModelError(f"model {name!r} does not take these model.arguments: {error}") from error

@@ -64,6 +64,7 @@ def _builder(depth: int) -> Callable[..., CifarResNet]:
     def build(classes: int = 10, in_channels: int = 3) -> CifarResNet:
         return CifarResNet(depth, classes, in_channels)
 
+    build.__doc__ = f"The CIFAR ResNet of {depth} layers, with option-A shortcuts."
     return build
 
 

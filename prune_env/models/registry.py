@@ -1,17 +1,20 @@
-"""The networks that this library builds itself: a dict and the decorator that fills it."""
+"""The registry of the networks that this library builds itself."""
 
 from collections.abc import Callable
 from typing import TypeVar
 
 from torch import nn
 
+from prune_env.common.errors import ModelError
+from prune_env.common.registry import Registry
+
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
-MODELS: dict[str, Callable[..., nn.Module]] = {}
+MODELS: Registry[Callable[..., nn.Module]] = Registry("model", "model.name", ModelError)
 
 
 def register_model(name: str) -> Callable[[Builder], Builder]:
-    """Make a network known by name; the decorated callable takes ``classes`` and ``in_channels``.
+    """Makes a network known by name; the decorated callable takes ``classes`` and ``in_channels``.
 
     Args:
         name: What ``model.name`` says in a configuration; it comes before a torchvision network of that name.
@@ -24,9 +27,7 @@ def register_model(name: str) -> Callable[[Builder], Builder]:
     """
 
     def add(builder: Builder) -> Builder:
-        if name in MODELS:
-            raise ValueError(f"a network named {name!r} is registered already")
-        MODELS[name] = builder
+        MODELS.add(name, builder)
         return builder
 
     return add

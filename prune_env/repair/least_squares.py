@@ -5,6 +5,7 @@ on samples of its inputs. Here the dense network's first and second moments of t
 width is solved from them in closed form [our choice]: what earlier cuts do to the inputs that stay is not looked at.
 """
 
+import copy
 from collections.abc import Collection, Iterable
 
 import numpy as np
@@ -15,6 +16,7 @@ from prune_env.common.layers import Convolution, is_depthwise
 from prune_env.common.modes import in_eval_mode
 from prune_env.criteria.patch_covariance import patch_moments, too_large
 from prune_env.data import Batch
+from prune_env.repair.registry import RepairContext, register_repair
 from prune_env.surgery import Sides
 
 
@@ -97,3 +99,12 @@ class LeastSquares:
         # With a ridge that rounding swamps nothing can be fitted; what slicing leaves is then the nearest.
         found = torch.zeros_like(missing.mT) if failed else torch.cholesky_solve(missing.mT, factor)
         return weight[:, chosen] + found.mT.float()
+
+
+@register_repair("least_squares")
+def least_squares(context: RepairContext) -> LeastSquares:
+    """Weights are fitted so that a layer's outputs stay near the dense network's."""
+    scoring = context.scoring
+    normed = {pair.conv for pair in scoring.fold_pairs}
+    model = copy.deepcopy(scoring.walk.model).float().to(scoring.device)
+    return LeastSquares(model, context.readers, scoring.batches(), normed, context.settings.ridge)

@@ -1,6 +1,7 @@
 """Searches by the name that ``agent.name`` takes, and what is checked before one starts."""
 
 from collections.abc import Callable
+from typing import Any
 
 from prune_env.common.errors import ConfigError
 from prune_env.common.registry import Registry
@@ -8,7 +9,19 @@ from prune_env.config import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.search.base import Search
 
-SEARCHES: Registry[type[Search]] = Registry("agent or search", "agent.name")
+
+def as_search(name: str, found: Any) -> type[Search]:
+    """A search of the user's own.
+
+    Raises:
+        ConfigError: If it is no subclass of `Search`.
+    """
+    if not isinstance(found, type) or not issubclass(found, Search):
+        raise ConfigError(f"agent.name: search {name!r} is no class derived from prune_env.search.base.Search.")
+    return found
+
+
+SEARCHES: Registry[type[Search]] = Registry("agent or search", "agent.name", adopt=as_search)
 """Importing the package `agents` fills it."""
 
 

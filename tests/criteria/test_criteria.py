@@ -1,6 +1,9 @@
 """Criteria: one score per channel of every unit, by the formula that each is named after."""
 
 import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +15,11 @@ from zoo import body, chain, conv, small_images, traced, unit_of
 from prune_env import LayerWalk
 from prune_env.common.errors import ConfigError, UserError
 from prune_env.criteria import (
+    CRITERIA,
     ScoringContext,
     criterion_named,
     known_criteria,
     register_criterion,
-    registry,
     score_channels,
 )
 from prune_env.walk import Scores
@@ -104,29 +107,102 @@ def test_a_name_like_no_other_is_refused_with_all_names() -> None:
         score_channels("qqq", ScoringContext(toy_walk()))
 
 
-def test_a_criterion_of_ones_own_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "CRITERIA", dict(registry.CRITERIA))
-
-    @register_criterion("last channels")
+def test_a_criterion_of_ones_own_is_known_by_its_name() -> None:
     def last(context: ScoringContext) -> Scores:
         return {unit.name: np.arange(unit.channels, dtype=np.float64) for unit in context.walk.units}
 
     walk = toy_walk()
-    assert "last channels" in known_criteria()
-    kept = walk.plan({"stem": 2}, score_channels("last channels", ScoringContext(walk))).kept["stem"]
+    with CRITERIA.restored():
+        register_criterion("last channels")(last)
+        assert "last channels" in known_criteria()
+        kept = walk.plan({"stem": 2}, score_channels("last channels", ScoringContext(walk))).kept["stem"]
+        with pytest.raises(ValueError, match="criterion named 'last channels' is registered already"):
+            register_criterion("last channels")(last)
     assert kept == (unit_of(walk, "stem").channels - 2, unit_of(walk, "stem").channels - 1)
 
 
-def test_a_criterion_is_taken_from_where_it_is_imported() -> None:
-    by_name, imported = criterion_named("l1"), criterion_named("prune_env.criteria.l1:l1")
-    assert imported is by_name
-    context = ScoringContext(toy_walk())
-    named, found = (score_channels(name, context)["stem"] for name in ("l1", "prune_env.criteria.l1:l1"))
-    assert np.array_equal(named, found)
+OWN = """
+import numpy as np
+from prune_env.criteria import register_criterion
+
+def of(context, scores):
+    return {unit.name: scores(unit) for unit in context.walk.units}
+
+def last(context):
+    return of(context, lambda unit: list(range(unit.channels)))
+last.needs, last.random = "weights", False
+
+def silent(context):
+    return of(context, lambda unit: np.zeros(unit.channels))
+
+@register_criterion("first channels", needs="images")
+def first(context):
+    return of(context, lambda unit: -np.arange(unit.channels))
+
+def wrong_needs(context):
+    return {}
+wrong_needs.needs = "labels"
+
+def short(context):
+    return {**last(context), "down": np.zeros(3)}
+def column(context):
+    return {**last(context), "down": np.zeros((12, 1))}
+def partly(context):
+    return {name: values for name, values in last(context).items() if name != "down"}
+def words(context):
+    return {**last(context), "down": ["best"] * 12}
+def single(context):
+    return np.zeros(12)
+short.needs = column.needs = partly.needs = words.needs = single.needs = "weights"
+"""
 
 
-def test_an_imported_criterion_that_is_not_registered_is_given_images_and_counts_as_random() -> None:
-    found = criterion_named("prune_env.criteria.registry:known_criteria")
-    assert (found.needs, found.random) == ("images", True)
-    with pytest.raises(ConfigError, match=r"criterion\.name: criterion 'prune_env\.criteria\.l1:l9'"):
-        criterion_named("prune_env.criteria.l1:l9")
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a module of the user's, with criteria good and bad."""
+    (tmp_path / "own_criteria_of_a_test.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    with CRITERIA.restored():
+        yield "own_criteria_of_a_test"
+    sys.modules.pop("own_criteria_of_a_test", None)
+
+
+def test_a_criterion_of_ones_own_is_named_by_its_module(own: str) -> None:
+    walk = toy_walk()
+    scores = score_channels(f"{own}:last", ScoringContext(walk))
+    assert scores["stem"].tolist() == list(range(8))
+    assert scores["stem"].dtype == np.float64
+    assert walk.plan({"stem": 2}, scores).kept["stem"] == (6, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "random"), [("last", "weights", False), ("silent", "targets", True), ("first", "images", False)]
+)
+def test_what_it_looks_at_is_what_it_says_or_everything(own: str, name: str, needs: str, random: bool) -> None:
+    found = criterion_named(f"{own}:{name}")
+    assert (found.needs, found.random) == (needs, random)
+
+
+def test_what_it_looks_at_must_exist(own: str) -> None:
+    with pytest.raises(ConfigError, match="attribute needs is 'labels'; allowed are 'weights', 'images', 'targets'"):
+        criterion_named(f"{own}:wrong_needs")
+
+
+def test_one_that_says_nothing_is_refused_without_images_and_told_how_to_say_less(own: str) -> None:
+    with pytest.raises(ConfigError, match=r"own may say that it looks at less: needs = 'weights'\."):
+        score_channels(f"{own}:silent", ScoringContext(toy_walk()))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("short", r"gave unit 'down' scores of shape \(3,\)\. It must give each unit .* here 12\."),
+        ("column", r"gave unit 'down' scores of shape \(12, 1\)\."),
+        ("partly", r"gave unit 'down' no scores\."),
+        ("words", r"gave unit 'down' no numbers: .*best"),
+        ("single", r"gave ndarray\. It must give a mapping of unit names to arrays"),
+    ],
+)
+def test_scores_that_do_not_fit_are_refused_at_once_with_criterion_and_unit(own: str, name: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"^Criterion '{own}:{name}' {words}"):
+        score_channels(f"{own}:{name}", ScoringContext(toy_walk()))

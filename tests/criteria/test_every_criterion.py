@@ -18,7 +18,7 @@ from prune_env.criteria import CRITERIA, ScoringContext, known_criteria, score_c
 
 SMALL_ONLY = ("hessian", "hessian_block")
 EVERY = known_criteria()
-LOOKING = [name for name in EVERY if CRITERIA[name].needs != "weights"]
+LOOKING = [name for name in EVERY if CRITERIA.find(name).needs != "weights"]
 QUICK = ["bn_scale", "geometric_median", "activation_mean", "feature_rank", "taylor", "lobs_block"]
 
 
@@ -46,14 +46,14 @@ def test_exact_curvature_of_a_large_network_is_refused(name: str) -> None:
         score_channels(name, ScoringContext(walk, image_set(2, colours=3, side=32, classes=10)))
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA[name].needs == "targets"])
+@pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA.find(name).needs == "targets"])
 def test_one_that_needs_targets_refuses_images_without_them(name: str) -> None:
     data = ImageSet(image_set(4).images, torch.empty(0, dtype=torch.int64))
     with pytest.raises(ConfigError, match=f"'{name}' looks at images with targets, and 4 images with 0 targets"):
         score_channels(name, ScoringContext(small_walk(), data))
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA[name].needs == "images"])
+@pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA.find(name).needs == "images"])
 def test_one_that_needs_images_alone_takes_them_without_targets(name: str) -> None:
     data = ImageSet(image_set(6).images, torch.empty(0, dtype=torch.int64))
     found = score_channels(name, ScoringContext(small_walk(), data))

@@ -162,7 +162,7 @@ def test_torchvision_fashionmnist_is_read(tmp_path: Path) -> None:
 
 
 def test_unknown_name_offers_the_nearest() -> None:
-    with pytest.raises(DataError, match=r"unknown data set 'cifar'; did you mean 'cifar10"):
+    with pytest.raises(DataError, match=r"^data\.name: there is no data set 'cifar'; did you mean 'cifar10"):
         load_source("cifar")
     assert {"digits", "cifar10", "imagenet", "npz"} <= set(known_sources())
 
@@ -176,13 +176,56 @@ def test_image_size_that_an_array_source_does_not_have_is_refused() -> None:
 def test_users_own_source_can_be_registered() -> None:
     arrays = LabelledArrays.from_arrays(np.zeros((4, 2, 2), np.uint8), np.arange(4) % 2, "mine")
 
-    @register_source("mine")
     def mine(_path: Path | None, _image_size: int | None) -> ArraySource:
         return ArraySource("mine", 2, arrays, arrays, (0.5,), (0.5,))
 
-    try:
+    with SOURCES.restored():
+        register_source("mine")(mine)
         assert float(load_source("mine").load("train", np.array([0])).max()) == -1
         with pytest.raises(ValueError, match="registered already"):
             register_source("mine")(mine)
-    finally:
-        del SOURCES["mine"]
+    assert "mine" not in SOURCES
+
+
+OWN_SOURCES = """
+import numpy as np
+from prune_env.common.errors import DataError
+from prune_env.data import ArraySource, LabelledArrays
+def stripes(path, image_size):
+    images = np.full((4, image_size or 2, 2), 255, np.uint8)
+    arrays = LabelledArrays.from_arrays(images, np.arange(4) % 2, "stripes")
+    return ArraySource(str(path), 2, arrays, arrays, (0.5,), (0.5,))
+def broken(path, image_size): raise KeyError("frames")
+def refused(path, image_size): raise DataError("the frames are missing")
+def number(path, image_size): return 3
+"""
+
+
+@pytest.fixture
+def own_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_sources_of_a_test.py").write_text(OWN_SOURCES)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("PRUNE_ENV_DATA", raising=False)
+
+
+@pytest.mark.usefixtures("own_sources")
+def test_users_own_source_is_named_by_its_module(tmp_path: Path) -> None:
+    source = load_source("own_sources_of_a_test:stripes", tmp_path)
+    assert (source.name, source.size) == (str(tmp_path), (2, 2))
+    assert float(source.load("train", np.array([0])).min()) == 1
+    assert load_source("own_sources_of_a_test:stripes").name == "None"
+
+
+@pytest.mark.usefixtures("own_sources")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("broken", r"own_sources_of_a_test:broken': calling it with the path .* raised KeyError: 'frames'"),
+        ("refused", "^the frames are missing$"),
+        ("number", r"it gave int, which lacks name, classes, .*; it must give a prune_env\.data\.ImageSource"),
+        ("missing", "'missing' does not exist in module"),
+    ],
+)
+def test_users_own_source_that_gives_no_images_is_refused(name: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        load_source(f"own_sources_of_a_test:{name}")

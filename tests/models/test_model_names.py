@@ -64,15 +64,13 @@ def test_own_and_torchvision_names_are_known() -> None:
     assert "fasterrcnn_resnet50_fpn" not in known_models()
 
 
-def test_registered_network_comes_before_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prune_env.models.registry.MODELS", MODELS)
-    register_model("resnet18")(lambda classes, in_channels: nn.Linear(in_channels, classes))
-    try:
+def test_registered_network_comes_before_torchvision() -> None:
+    with MODELS.restored():
+        register_model("resnet18")(lambda classes, in_channels: nn.Linear(in_channels, classes))
         assert isinstance(build_model("resnet18", 5), nn.Linear)
         with pytest.raises(ValueError, match="registered already"):
             register_model("resnet18")(nn.Identity)
-    finally:
-        del MODELS["resnet18"]
+    assert not isinstance(build_model("resnet18", 5), nn.Linear)
 
 
 def test_users_callable_gets_its_arguments_only(user_module: str) -> None:
@@ -84,14 +82,18 @@ def test_users_callable_gets_its_arguments_only(user_module: str) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("cifar_resnet65", {}, r"unknown model 'cifar_resnet65'; did you mean 'cifar_resnet56'\?"),
+        (
+            "cifar_resnet65",
+            {},
+            r"^model\.name: there is no model 'cifar_resnet65'; did you mean 'cifar_resnet56'\?",
+        ),
         ("cifar_resnet20", {"depth": 3}, r"does not take these model\.arguments: .*'depth'"),
         ("resnet18", {"widht": 3}, r"'resnet18' does not take these model\.arguments: .*'widht'"),
         ("no_such_module:build", {}, r"module 'no_such_module' cannot be imported \(ModuleNotFoundError"),
         ("my_failing_import:build", {}, r"cannot be imported \(OSError: no such driver\)"),
         ("my_nets_for_test:other", {}, r"'other' does not exist in module"),
-        ("my_nets_for_test:number", {}, r"'number' is not callable"),
-        ("my_nets_for_test:wrong", {}, r"wrong returned str; it must return a torch\.nn\.Module"),
+        ("my_nets_for_test:number", {}, r"'number' is of type int and is not callable"),
+        ("my_nets_for_test:wrong", {}, r":wrong': it returned str; it must return a torch\.nn\.Module"),
         ("my_nets_for_test:broken", {}, r"raised RuntimeError: boom"),
         ("my_nets_for_test:small", {"depth": 3}, r"raised TypeError: .*'depth'"),
         ("my_nets_for_test:", {}, r"write it as package\.module:callable"),

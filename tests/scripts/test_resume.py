@@ -229,7 +229,8 @@ def test_scores_that_the_run_holds_are_not_found_again(
     def refuse(_: object) -> None:
         raise AssertionError("scored again")
 
-    monkeypatch.setitem(CRITERIA, "consumer_error", replace(CRITERIA["consumer_error"], score=refuse))
+    known = CRITERIA.find("consumer_error")
+    monkeypatch.setitem(CRITERIA._values, "consumer_error", replace(known, score=refuse))
     train(resume=interrupted.root)
     assert interrupted.plan.read_bytes() == finished.plan.read_bytes()
 

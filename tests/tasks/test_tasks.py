@@ -1,7 +1,6 @@
 """Tasks by name, and a task of the user's own whose targets are boxes: nothing else knows what targets are."""
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,10 +104,11 @@ class Boxes:
 
 
 @pytest.fixture
-def boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+def boxes() -> Iterator[None]:
     """The task, registered for a while."""
-    monkeypatch.setattr(TASKS, "_values", copy.copy(TASKS._values))
-    register_task(Boxes)
+    with TASKS.restored():
+        register_task(Boxes)
+        yield
 
 
 def config_of(*overrides: str, **task: str) -> RunConfig:
