@@ -1,4 +1,4 @@
-"""Pruning plans: what stays of a network, as data."""
+"""Pruning plans: the channels of a network that stay, and the edits of layers, as data."""
 
 from prune_env.plan.apply import apply_plan
 from prune_env.plan.document import PLAN_VERSION, PruningPlan

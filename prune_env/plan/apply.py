@@ -1,4 +1,4 @@
-"""A plan applied to a network: checked against it, cut, edited."""
+"""Applies a plan to a network: checks that it fits, cuts channels, edits layers."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 
 def apply_plan(plan: PruningPlan, model: nn.Module, repair: Repair | None = None) -> nn.Module:
-    """A physically smaller copy of ``model``, repaired where a repair is given; see `PruningPlan.apply`."""
+    """Returns a physically smaller copy of ``model``; ``repair`` replaces sliced weights. See `PruningPlan.apply`."""
     kept = staying(plan, model)
     small = slice_network(model, kept, repair, plan.by_layer)
     return edited(small, model, plan.by_layer, kept)
 
 
 def staying(plan: PruningPlan, model: nn.Module) -> dict[tuple[str, str], IntArray]:
-    """For each (module, side) that a plan cuts or puts in another order: the channels that stay, in order.
+    """Returns the channels that stay, in order, for each (module, side) that a plan cuts or reorders.
 
     Raises:
         PlanMismatchError: If the plan was made for another network.
-        PlanError: If it contradicts itself.
+        PlanError: If the plan contradicts itself or names channels or layers that the network does not have.
     """
     difference = first_difference(plan.fingerprint, fingerprint(model))
     if difference is not None:
@@ -54,7 +54,7 @@ def staying(plan: PruningPlan, model: nn.Module) -> dict[tuple[str, str], IntArr
 
 
 def _check_places(plan: PruningPlan, model: nn.Module) -> None:
-    """Refuses a plan whose units claim channels that the network does not have, or one channel twice."""
+    """Refuses a plan whose units claim channels that the network does not have, or claim a channel twice."""
     modules = dict(model.named_modules())
     claimed: dict[tuple[str, str], IntArray] = {}
     for unit in plan.units:
@@ -63,7 +63,7 @@ def _check_places(plan: PruningPlan, model: nn.Module) -> None:
             if not member.fits(unit.channels, size):
                 raise PlanError(
                     f"Unit {shorten(repr(unit.name))} of the plan occupies channels of {shorten(repr(member.module))} "
-                    f"({member.side}) outside its {size} channels. The file is damaged; make the plan anew."
+                    f"({member.side}) outside its {size} channels. The file is damaged; make a new plan."
                 )
             if unit.protected is None:
                 counts = claimed.setdefault((member.module, member.side), np.zeros(size, dtype=np.int64))
@@ -72,7 +72,7 @@ def _check_places(plan: PruningPlan, model: nn.Module) -> None:
         if counts.max() > 1:
             raise PlanError(
                 f"The plan claims channel {counts.argmax()} of {name!r} ({side}) more than once. "
-                "The file is damaged; make the plan anew."
+                "The file is damaged; make a new plan."
             )
 
 
@@ -82,59 +82,60 @@ def _check_edits(plan: PruningPlan, model: nn.Module, kept: Kept) -> None:
         if name not in modules:
             raise PlanError(
                 f"The plan has an edit of kind {edit.kind!r} for {shorten(repr(name))}, a layer that the network does "
-                "not have. Make the plan anew."
+                "not have. Make a new plan."
             )
         ins, outs = (kept_side(modules[name], kept, name, side) for side in ("in", "out"))
         edit.validate_on(model, name, ins, outs)
 
 
 def put_in_order(plan: PruningPlan, model: nn.Module, kept: Kept) -> dict[tuple[str, str], IntArray]:
-    """What stays, in the order in which edited layers compute it.
+    """Returns the channels that stay, in the order in which edited layers compute them.
 
     Raises:
-        PlanError: If something that reads the channels cannot take them in another order.
+        PlanError: If a module of the unit cannot take the channels in another order.
     """
-    found = dict(kept)
+    ordered = dict(kept)
     modules = dict(model.named_modules())
     for name, edit in plan.by_layer.items():
         order = edit.order()
         if order is None or np.array_equal(order, np.sort(order)):
             continue
-        # The unit that the layer writes, channel for channel.
-        written = PlannedMember(module=name, side="out")
-        unit = next((one for one in plan.units if written in one.members), None)
-        alone = unit is not None and all(
+        # The defaults map unit channel i to the layer's output channel i.
+        output = PlannedMember(module=name, side="out")
+        unit = next((candidate for candidate in plan.units if output in candidate.members), None)
+        reorderable = unit is not None and all(
             kept_side(modules[member.module], kept, member.module, member.side).size == order.size * member.repeat
             and member.index is None
             and takes_any_order(modules[member.module])
             for member in unit.members
         )
         others = [] if unit is None else [m.module for m in unit.members if m.side == "out" and m.module != name]
-        if unit is None or unit.protected is not None or not alone or any(other in plan.by_layer for other in others):
+        edited_too = any(other in plan.by_layer for other in others)
+        if unit is None or unit.protected is not None or not reorderable or edited_too:
             raise PlanError(
-                f"The filters of {shorten(repr(name))} are not in ascending order, which what reads its channels "
-                "cannot follow. Make the plan anew."
+                f"The filters of {shorten(repr(name))} are not in ascending order, and modules that share its channels "
+                "cannot follow that order. Make a new plan."
             )
         for member in unit.members:
             index = member.channels(unit.channels)
-            # Each place takes the channel whose turn it now is, also in a copy further on.
-            instead: IntArray = np.zeros(int(index.max()) + 1, dtype=np.int64)
-            instead[index[np.sort(order)]] = index[order]
-            found[member.module, member.side] = instead[np.sort(index[order].ravel())]
-    return found
+            # Reorder each repeat of the unit's channels within its own places, for example both halves of cat(x, x).
+            replacement: IntArray = np.zeros(int(index.max()) + 1, dtype=np.int64)
+            replacement[index[np.sort(order)]] = index[order]
+            ordered[member.module, member.side] = replacement[np.sort(index[order].ravel())]
+    return ordered
 
 
 def edited(small: nn.Module, dense: nn.Module, edits: Edits, kept: Kept) -> nn.Module:
-    """Puts the edited layers of a cut network, whose tensors are masked, in their place.
+    """Replaces the masked layers of a cut network by the smaller modules of their edits.
 
     Args:
         small: The cut network; changed in place.
-        dense: The network that it was cut from.
-        edits: The edits.
-        kept: For each (module, side) that is cut, the channels that stay, in order.
+        dense: The dense network that ``small`` was cut from.
+        edits: The edits, by layer.
+        kept: The channels that stay, in order, for each (module, side) that is cut.
 
     Returns:
-        The network: another one only where it is a single layer.
+        ``small``, or the edited module if the network is that single layer.
     """
     for name, edit in edits.items():
         ins, outs = (kept_side(dense.get_submodule(name), kept, name, side) for side in ("in", "out"))

@@ -1,8 +1,8 @@
 """The pruning plan: which channels stay, as a small readable file that any machine can check and apply.
 
-The format is our choice: JSON, version 2, complete in itself. It names the network that it fits by a fingerprint of
-every module, and for each unit says which channels stay and which places they occupy, so that applying it needs no
-tracing. Version 1, which had a field of its own for the one kind of edit that there was, is still read.
+The format is JSON, version 2 [our choice]. A plan is complete: a fingerprint of every module identifies the network,
+and each unit lists the channels that stay and the places that they occupy. Applying a plan therefore needs no
+tracing. Version 1 had a separate field for its only kind of edit; it is still read.
 """
 
 import json
@@ -25,7 +25,7 @@ PLAN_VERSION: Literal[2] = 2
 
 
 class PruningPlan(Frozen):
-    """What stays of each unit of one network.
+    """The channels of each unit of one network that stay, and the edits of its layers.
 
     Example:
         >>> from torch import nn
@@ -50,22 +50,22 @@ class PruningPlan(Frozen):
 
     @property
     def widths(self) -> dict[str, int]:
-        """How many channels of each unit stay."""
+        """The number of channels of each unit that stay."""
         return {unit.name: len(unit.kept) for unit in self.units}
 
     @property
     def kept(self) -> dict[str, tuple[int, ...]]:
-        """Which channels of each unit stay, ascending."""
+        """The channels of each unit that stay, ascending."""
         return {unit.name: tuple(unit.kept) for unit in self.units}
 
     @property
     def by_layer(self) -> dict[str, Edit]:
-        """All edits, whatever their kind, by layer."""
+        """The edits of all kinds, by layer."""
         return {name: edit for layers in self.edits.values() for name, edit in layers.items()}
 
     @property
     def groups(self) -> dict[str, int]:
-        """How many groups each edited layer has; all other layers keep theirs."""
+        """The group count of each edited layer; all other layers keep their groups."""
         return {name: edit.groups for name, edit in self.by_layer.items()}
 
     @field_validator("edits", mode="before")
@@ -74,7 +74,7 @@ class PruningPlan(Frozen):
         return edits_from(value)
 
     def removed_channels(self) -> dict[tuple[str, str], IntArray]:
-        """For each (module, side) that is cut: the module's channels that go."""
+        """Returns the module's channels that are cut, for each (module, side) that is cut."""
         removed: dict[tuple[str, str], list[IntArray]] = {}
         for unit in self.units:
             cut = np.setdiff1d(np.arange(unit.channels), unit.kept)
@@ -85,7 +85,7 @@ class PruningPlan(Frozen):
         return {place: np.concatenate(parts) for place, parts in removed.items()}
 
     def costing(self, costs: PlannedCosts) -> "PruningPlan":
-        """The plan with other costs; what it reaches of a budget follows, but for one of latency."""
+        """Returns the plan with other costs; updates ``budget.achieved`` unless the budget is a latency."""
         budget = self.budget
         if budget is not None and budget.metric != "latency":
             share = getattr(costs, budget.metric) / getattr(costs, f"dense_{budget.metric}")
@@ -93,27 +93,28 @@ class PruningPlan(Frozen):
         return self.model_copy(update={"costs": costs, "budget": budget})
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Cuts a network down to the plan.
+        """Cuts a copy of a network as the plan says.
 
         Args:
             model: The dense network that the plan was made for, with any weights; it is left untouched.
 
         Returns:
-            A new, physically smaller module. With batch-norm statistics untouched its outputs equal those of the
-            dense network with the cut channels zeroed, to 1e-4 relative, in float32.
+            A new, physically smaller module. With batch-norm statistics untouched, its outputs equal those of the
+            dense network with the cut channels zeroed wherever they are read, to 1e-4 relative, in float32.
 
         Raises:
-            PlanMismatchError: If the network is another one; names the first module that differs.
+            PlanMismatchError: If the plan was made for another network; names the first module that differs.
+            PlanError: If the plan contradicts itself or names channels or layers that the network does not have.
         """
         return apply_plan(self, model)
 
     def diff(self, other: "PruningPlan") -> dict[str, tuple[int, int]]:
-        """Units whose widths differ: name -> (width here, width there)."""
+        """Returns the units whose widths differ: name -> (width here, width in ``other``; 0 for no such unit)."""
         theirs = other.widths
         return {name: (width, theirs.get(name, 0)) for name, width in self.widths.items() if theirs.get(name) != width}
 
     def to_json(self) -> bytes:
-        """The plan as the bytes of its file."""
+        """Returns the plan as the bytes of its file."""
         document = self.model_dump(exclude_defaults=True)
         return (_dump({"version": self.version, **document}) + "\n").encode()
 
@@ -126,7 +127,7 @@ class PruningPlan(Frozen):
         """Reads and validates a plan.
 
         Raises:
-            PlanError: If the file is missing, is not a plan, or is of a version that this release does not know.
+            PlanError: If the file is missing, is not a plan, or has a version that this release does not read.
         """
         path = Path(path)
         try:
@@ -140,7 +141,7 @@ class PruningPlan(Frozen):
         if type(document["version"]) is not int or not 1 <= document["version"] <= PLAN_VERSION:
             raise PlanError(
                 f"{path} is a plan of version {shorten(repr(document['version']))}; this release reads versions 1 to "
-                f"{PLAN_VERSION}. Use the release that wrote it, or make the plan anew."
+                f"{PLAN_VERSION}. Use the release that wrote it, or make a new plan."
             )
         try:
             return cls.model_validate(_from_version_1(document) if document["version"] == 1 else document)
@@ -149,9 +150,9 @@ class PruningPlan(Frozen):
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
-    """The document as it is written today: edits by their kind."""
+    """Converts a document of version 1 to version 2, which holds edits by kind."""
     if "edits" in document:
-        return document  # version 1 has no such field, which the validation says
+        return document  # version 1 has no field 'edits', so leave the document to the validation, which refuses it
     fields = {edit.version_1_field: kind for kind in EDITS if (edit := EDITS.find(kind)).version_1_field}
     edits = {fields[name]: document[name] for name in fields if document.get(name)}
     return {**{name: value for name, value in document.items() if name not in fields}, "version": 2, "edits": edits}
@@ -166,7 +167,7 @@ def _problems(error: ValidationError) -> str:
 
 
 def _dump(value: Any, indent: int = 0) -> str:
-    """JSON with one line for each record and each list of numbers, so that a plan reads and diffs well."""
+    """Formats JSON with one line per record and per list of numbers, so that plans are easy to read and to diff."""
     pad = " " * (indent + 1)
     if isinstance(value, dict) and value and (indent < 2 or all(isinstance(item, dict) for item in value.values())):
         rows = [f"{pad}{json.dumps(key)}: {_dump(item, indent + 1)}" for key, item in value.items()]

@@ -1,6 +1,6 @@
-"""Edits: what a granularity does to one layer beyond whole channels, as data in the plan.
+"""Edits: changes to one layer beyond whole channels, as data in the plan.
 
-A granularity registers its kind of edit here. The plan file, the surgery and the evaluator read all kinds alike.
+A granularity registers its kind of edit here. The plan file, surgery and the evaluator treat all kinds alike.
 """
 
 from abc import ABC, abstractmethod
@@ -18,11 +18,11 @@ from prune_env.surgery.channels import Sides
 
 
 class Edit(Frozen, ABC):
-    """What is done to one layer. All channels are numbered as in the dense network.
+    """A change to one layer beyond whole channels. All channels are numbered as in the dense network.
 
     Attributes:
         kind: The name under which a plan holds this kind of edit.
-        version_1_field: The field that held it in plans of version 1; None where there was none.
+        version_1_field: The field of version 1 plans that held this kind of edit; None for newer kinds.
     """
 
     kind: ClassVar[str]
@@ -39,12 +39,12 @@ class Edit(Frozen, ABC):
             outs: Output channels that stay, ascending.
 
         Raises:
-            PlanError: Names the layer, and says what is wrong.
+            PlanError: If the edit does not fit; names the layer and the reason.
         """
 
     @abstractmethod
     def weights(self, kernel: int, inputs: int, outputs: int) -> int:
-        """Elements of the edited layer's weight tensor.
+        """Returns the number of elements of the edited layer's weight tensor.
 
         Args:
             kernel: Elements of one kernel, for example 9 for 3 x 3.
@@ -53,24 +53,24 @@ class Edit(Frozen, ABC):
         """
 
     def order(self) -> IntArray | None:
-        """The output channels in the order in which the edited layer computes them; None for ascending order."""
+        """Returns the output channels in the order in which the edited layer computes them; None for ascending."""
         return None
 
     @abstractmethod
     def masked(
         self, module: nn.Module, sides: Sides, cut: Callable[[Sides], Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """The layer's tensors as the evaluator runs them: of the cut layer's shape, zero where the edit takes away.
+        """Returns the layer's tensors for the evaluator: in the cut layer's shape, with removed weights set to zero.
 
         Args:
             module: The dense layer.
-            sides: For each side that is cut, the channels that stay, in order.
-            cut: The layer's tensors at given sides, sliced and repaired.
+            sides: The channels that stay, in order, by cut side.
+            cut: Returns the layer's sliced and repaired tensors for the sides that it is given.
         """
 
     @abstractmethod
     def module(self, layer: nn.Module, ins: IntArray, outs: IntArray) -> nn.Module:
-        """The physically smaller layer.
+        """Returns the physically smaller layer.
 
         Args:
             layer: The cut layer, with masked tensors.
@@ -80,7 +80,7 @@ class Edit(Frozen, ABC):
 
     @property
     def groups(self) -> int:
-        """How many groups the edited layer has, in torch's sense."""
+        """The group count of the edited layer, as in torch's ``groups``."""
         return 1
 
 
@@ -93,31 +93,32 @@ EDITS: Registry[type[Edit]] = Registry("kind of edit", "edits", PlanError)
 
 
 def register_edit(edit: type[Edit]) -> type[Edit]:
-    """Makes a kind of edit known to plan files, under its ``kind``."""
+    """Registers a kind of edit for plan files, under its ``kind``."""
     EDITS.add(edit.kind, edit)
     return edit
 
 
 def edits_from(documents: Any) -> dict[str, dict[str, Edit]]:
-    """Edits by kind and layer, read from a plan's document.
+    """Reads edits, by kind and layer, from a plan's document.
 
     Raises:
-        ValueError: If a kind is not known, a layer is edited twice, or an edit is not valid; names the layer.
+        ValueError: If a kind is unknown, a layer is edited twice, or an edit is not valid; names the kind or the layer.
     """
     if not isinstance(documents, Mapping):
-        raise ValueError("must be a mapping of kinds of edits")
-    found: dict[str, dict[str, Edit]] = {}
+        raise ValueError(f"must be a mapping of kinds of edits, not {type(documents).__name__}")
+    edits: dict[str, dict[str, Edit]] = {}
     owners: dict[str, str] = {}
     for kind, layers in documents.items():
-        if kind not in EDITS or not isinstance(layers, Mapping):
-            known = ", ".join(EDITS) or "none"
-            raise ValueError(f"{kind!r} is not a mapping of layers by a known kind of edit (known: {known})")
-        found[kind] = {}
+        if kind not in EDITS:
+            raise ValueError(f"{kind!r} is not a known kind of edit (known: {', '.join(EDITS) or 'none'})")
+        if not isinstance(layers, Mapping):
+            raise ValueError(f"edits of kind {kind!r} must be a mapping of layers, not {type(layers).__name__}")
+        edits[kind] = {}
         for name, record in layers.items():
             if owners.setdefault(name, kind) != kind:
                 raise ValueError(f"layer {name!r} has edits of kind {owners[name]!r} and {kind!r}; one is allowed")
-            found[kind][name] = _edit_from(kind, name, record)
-    return found
+            edits[kind][name] = _edit_from(kind, name, record)
+    return edits
 
 
 def _edit_from(kind: str, name: str, record: Any) -> Edit:
@@ -130,7 +131,7 @@ def _edit_from(kind: str, name: str, record: Any) -> Edit:
 
 
 def first_problem(error: ValueError) -> str:
-    """The first thing that pydantic found wrong, on one line."""
+    """Returns the first problem that pydantic reports, on one line."""
     problems = getattr(error, "errors", None)
     if problems is None:
         return str(error)

@@ -10,7 +10,7 @@ from prune_env.common.arrays import IntArray
 
 
 class Frozen(BaseModel):
-    """What all records share: unknown fields are refused, types are not converted, nothing changes."""
+    """The base of all records: unknown fields are refused, types are not converted, fields cannot be assigned."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -18,8 +18,8 @@ class Frozen(BaseModel):
 class PlannedMember(Frozen):
     """One side of one module that a unit runs through.
 
-    Unit channel i occupies the module's channels ``start + i * step + j * stride`` for j below ``repeat``, or
-    ``index[i]`` where no such rule holds.
+    Unit channel i occupies the module's channels ``start + i * step + j * stride`` for j below ``repeat``. If the
+    channels follow no such rule, ``index[i]`` lists them.
     """
 
     module: str
@@ -32,7 +32,7 @@ class PlannedMember(Frozen):
 
     @classmethod
     def from_index(cls, module: str, side: Literal["in", "out"], index: IntArray) -> Self:
-        """The shortest form of an index map [channels, r]."""
+        """Builds the shortest record of an index map [channels, r]: a rule if one fits, else the map."""
         start = int(index[0, 0])
         step = int(index[1, 0] - start) if len(index) > 1 else 1
         stride = int(index[0, 1] - start) if index.shape[1] > 1 else 1
@@ -49,14 +49,14 @@ class PlannedMember(Frozen):
         return cls(module=module, side=side, index=index.tolist())
 
     def channels(self, count: int) -> IntArray:
-        """The index map, int64 [count, r]."""
+        """Returns the index map, int64 [count, r]."""
         if self.index is not None:
             return np.asarray(self.index, dtype=np.int64).reshape(count, -1)
         rows = self.start + self.step * np.arange(count, dtype=np.int64)
         return rows[:, None] + self.stride * np.arange(self.repeat, dtype=np.int64)[None, :]
 
     def fits(self, count: int, size: int) -> bool:
-        """Whether the map of ``count`` unit channels stays within a module's ``size``; no large array is made."""
+        """Whether ``count`` unit channels lie within a module's ``size``; allocates nothing: counts may be hostile."""
         if self.index is not None:
             return all(0 <= place < size for row in self.index for place in row)
         last = self.start + self.step * (count - 1) + self.stride * (self.repeat - 1)
@@ -64,7 +64,7 @@ class PlannedMember(Frozen):
 
 
 class PlannedUnit(Frozen):
-    """What stays of one unit."""
+    """One unit: the channels that stay, and the places that its channels occupy."""
 
     name: str
     channels: int = Field(ge=1)
@@ -95,7 +95,7 @@ class PlannedUnit(Frozen):
 
 
 class PlannedBudget(Frozen):
-    """The budget that the plan was made for and what it reaches, as shares of the dense cost."""
+    """The budget that the plan was made for and the cost that it achieves, as shares of the dense cost."""
 
     metric: Literal["macs", "params", "latency"]
     keep: float = Field(gt=0, le=1)

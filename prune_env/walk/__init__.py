@@ -1,4 +1,4 @@
-"""The layer walk: what can be cut in a network, in forward order, with its exact costs."""
+"""The layer walk: the units of a network in forward order, with exact costs."""
 
 from prune_env.walk.layer_walk import LayerWalk, Scores, best_channels
 from prune_env.walk.unit import Member, Unit

@@ -1,8 +1,7 @@
 """Closed-form MACs and params of a network at given widths, exact to the integer.
 
-MACs are multiply-adds of convolution and linear layers, counted once, for one image. Every layer's cost is a product
-of the channels it reads and the channels it writes, and both are sums of unit widths; so a cost needs no network,
-only integers.
+MACs are multiply-adds of convolution and linear layers, counted once, for one image. A layer's cost is a product of its
+input channels and its output channels. Both are sums of unit widths, so a cost needs only integers and no network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,41 +16,41 @@ from prune_env.common.layers import Convolution, channels_of, is_depthwise
 from prune_env.walk.unit import Unit
 
 Metric = Literal["macs", "params"]
-"""Costs that are counted."""
+"""The costs that the closed form counts."""
 Weights = Mapping[str, int]
-"""Elements of the weight tensors of edited layers, by layer."""
+"""The number of weight elements of each edited layer, by layer."""
 NO_EDITS: Weights = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Extent:
-    """A number of channels: a fixed part, and for each unit that runs through, a multiple of its width.
+    """A number of channels: a fixed part, plus a multiple of the width of each unit that runs through.
 
     Attributes:
         fixed: Channels that belong to no unit.
-        parts: Pairs (unit number, channels for each channel of the unit's width).
+        parts: Pairs (unit number, channels per channel of that unit).
     """
 
     fixed: int
     parts: tuple[tuple[int, int], ...]
 
     def at(self, widths: Sequence[int]) -> int:
-        """The number of channels when unit number u keeps ``widths[u]`` channels."""
+        """Returns the number of channels when unit number u keeps ``widths[u]`` channels."""
         return self.fixed + sum(repeat * widths[unit] for unit, repeat in self.parts)
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one convolution or linear layer costs.
+    """The cost of one convolution or linear layer.
 
     Attributes:
         name: Dotted name of the module.
-        positions: Output positions for one image (H*W, times the calls in a forward pass).
+        positions: Output positions for one image (H*W), summed over all calls in a forward pass.
         kernel: Kernel elements (k*k; 1 for a linear layer).
         inputs: Channels read.
         outputs: Channels written.
-        groups: The dense layer's group count; it stays when slots are cut.
-        depthwise: Whether each output channel reads exactly its own input channel; then groups follow the width.
+        groups: The dense layer's group count. Cutting slots does not change the group count.
+        depthwise: Whether each output channel reads exactly its own input channel. The group count is then the width.
         bias: Whether there is a bias vector.
     """
 
@@ -65,7 +64,7 @@ class LayerCost:
     bias: bool
 
     def weights(self, widths: Sequence[int]) -> int:
-        """Elements of the weight tensor at the widths of all units."""
+        """Returns the number of elements of the weight tensor at the widths of all units."""
         outputs = self.outputs.at(widths)
         if self.depthwise:
             return self.kernel * outputs
@@ -96,11 +95,11 @@ class CostModel:
     fixed_params: int
 
     def macs(self, widths: Sequence[int], edited: Weights = NO_EDITS) -> int:
-        """Multiply-adds for one image when unit number u keeps ``widths[u]`` channels, some layers edited."""
+        """Returns multiply-adds for one image when unit u keeps ``widths[u]`` channels and some layers are edited."""
         return sum(layer.positions * self._weights(layer, widths, edited) for layer in self.layers)
 
     def params(self, widths: Sequence[int], edited: Weights = NO_EDITS) -> int:
-        """Parameters (buffers not counted) when unit number u keeps ``widths[u]`` channels, some layers edited."""
+        """Returns parameters (not buffers) when unit u keeps ``widths[u]`` channels and some layers are edited."""
         weights = sum(self._weights(layer, widths, edited) for layer in self.layers)
         biases = sum(layer.outputs.at(widths) for layer in self.layers if layer.bias)
         vectors = sum(vector.per_channel * vector.extent.at(widths) for vector in self.vectors)
@@ -111,18 +110,18 @@ class CostModel:
         return edited[layer.name] if layer.name in edited else layer.weights(widths)
 
     def cost(self, metric: Metric, widths: Sequence[int]) -> int:
-        """MACs or params at the given widths."""
+        """Returns MACs or params at the given widths."""
         return self.macs(widths) if metric == "macs" else self.params(widths)
 
 
 def build_cost_model(model: nn.Module, units: Sequence[Unit], positions: dict[str, int]) -> CostModel:
-    """Gathers the closed form from a network and its units.
+    """Builds the closed-form costs of a network.
 
     Args:
         model: The dense network.
-        units: Its units; the number of a unit in this sequence is its number in every ``widths``.
-        positions: For each convolution and linear layer that the forward pass calls, its output positions for one
-            image.
+        units: The network's units. A unit's number in this sequence is its number in every ``widths``.
+        positions: Output positions for one image, by name of each convolution and linear layer that the forward pass
+            calls.
 
     Returns:
         The cost model, exact for any widths from 1 to each unit's channels.

@@ -1,7 +1,7 @@
-"""Which channels are coupled: Torch-Pruning's dependency graph, read into units of our own.
+"""Finds coupled channels: reads units from Torch-Pruning's dependency graph.
 
-No other file of the library imports torch_pruning, and graph discovery is all that it is used for. What it finds is a
-proposal: `prune_env.walk.proof` cuts every unit and compares before anybody may rely on it.
+No other file of the library imports torch_pruning, and this file uses it only for graph discovery. The graph is a
+proposal: `prune_env.walk.proof` cuts every unit and compares before the unit is used.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,19 +27,19 @@ def has_channels(module: nn.Module | None) -> bool:
 
 
 class _Coupled(Exception):  # noqa: N818
-    """Why a set of coupled channels can't be cut, in words."""
+    """Raised if coupled channels cannot be cut; the message becomes the reason for the protection."""
 
 
 def find_units(model: nn.Module, example_input: Tensor, order: Sequence[str]) -> list[Unit]:
-    """The network's units in forward order; those that cannot be cut are protected with the reason.
+    """Finds the network's units in forward order; units that cannot be cut are protected, with the reason.
 
     Args:
-        model: The network in eval mode, on gradients; tracing runs it once.
+        model: The network in eval mode, with parameters that require gradients. Tracing runs the network once.
         example_input: A batch of inputs.
         order: Names of the convolutions and linear layers in the order in which the forward pass calls them.
 
     Returns:
-        Units whose members do not overlap, not yet proved.
+        The units, not yet proved. Members of free units do not overlap.
     """
     modules = dict(model.named_modules())
     graph, barriers = _build_graph(model, example_input)
@@ -57,29 +57,31 @@ def find_units(model: nn.Module, example_input: Tensor, order: Sequence[str]) ->
 
 
 def _build_graph(model: nn.Module, example_input: Tensor) -> tuple[Any, set[Any]]:
-    """The dependency graph, and the nodes through which channels cannot be followed."""
+    """Returns the dependency graph and the barriers: the nodes through which channels cannot be followed."""
     graph = torch_pruning.DependencyGraph()
     own = {type(module): _OwnSizes() for module in model.modules() if hasattr(module, "keep_outputs")}
     try:
         graph.build_dependency(model, example_input, customized_pruners=own, verbose=False)
-    except (ArithmeticError, TypeError):
-        # Building ends with the index maps; one that cannot be worked out (a channel shuffle, a concatenation of parts
-        # whose sizes are not found) stops it there.
+    except (ArithmeticError, TypeError) as error:
+        # Index maps come last, after the graph is complete. A map that Torch-Pruning cannot compute raises here (a
+        # channel shuffle, a concatenation with parts of unknown size); such nodes become barriers below.
         if not getattr(graph, "module2node", None):
-            raise ModelError("The network's graph could not be traced.") from None
+            raise ModelError(
+                f"Torch-Pruning cannot trace the network's dependency graph: {type(error).__name__}: {error}"
+            ) from None
     barriers = {node for node in graph.module2node.values() if _reorders(graph, node)}
     for node in barriers:
-        # A barrier is reached and never crossed.
+        # The search for coupled channels may reach a barrier but must not cross it.
         node.type, node.dependencies = ops.OPTYPE.ELEMENTWISE, []
     index_mapping.update_index_mapping(graph)
     for node in graph.module2node.values():
-        # The maps are set; without this every group asked for would work all of them out again.
+        # The index maps are final. Without this, Torch-Pruning would compute all of them again for every group.
         node.type = ops.OPTYPE.ELEMENTWISE
     return graph, barriers
 
 
 def _reorders(graph: Any, node: Any) -> bool:
-    """Whether channels cannot be followed: a reshape is more than a flatten, or parts of a concatenation unknown."""
+    """Whether a node is a barrier: a reshape other than a flatten, or a concatenation with parts of unknown size."""
     if node.type == ops.OPTYPE.CONCAT:
         try:
             index_mapping.update_concat_index_mapping(graph, node)
@@ -98,27 +100,27 @@ def _reorders(graph: Any, node: Any) -> bool:
 
 
 class _OwnSizes:
-    """Tells Torch-Pruning about modules that re-index themselves (`keep_inputs`, `keep_outputs`)."""
+    """Describes modules that cut themselves (`keep_inputs`, `keep_outputs`) to Torch-Pruning."""
 
     pruning_dim = 1
 
     def prune_out_channels(self, layer: nn.Module, idxs: Sequence[int]) -> None:
-        """Never called: only its identity marks the output side."""
+        """Never called; the method itself marks the output side."""
 
     def prune_in_channels(self, layer: nn.Module, idxs: Sequence[int]) -> None:
-        """Never called: only its identity marks the input side."""
+        """Never called; the method itself marks the input side."""
 
     def get_out_channels(self, layer: nn.Module) -> int:
-        """Channels the module writes."""
+        """Returns the number of channels that the module writes."""
         return channels_of(layer, "out")
 
     def get_in_channels(self, layer: nn.Module) -> int:
-        """Channels the module reads."""
+        """Returns the number of channels that the module reads."""
         return channels_of(layer, "in")
 
 
 def _unit_from(name: str, modules: Mapping[str, nn.Module], graph: Any, barriers: set[Any]) -> Unit:
-    """The unit of a layer's output channels, protected where its coupling cannot be cut."""
+    """Returns the unit of a layer's output channels, protected if its coupled channels cannot be cut."""
     channels = channels_of(modules[name], "out")
     whole = Member(name, "out", np.arange(channels, dtype=np.int64)[:, None])
     try:
@@ -153,10 +155,10 @@ def _members(
         node, module = item.dep.target, item.dep.target.module
         if node in barriers:
             if isinstance(module, ops._ConcatOp):
-                raise _Coupled("its channels meet a concatenation whose parts' sizes are not known")
+                raise _Coupled("its channels meet a concatenation whose parts have unknown sizes")
             raise _Coupled("its channels pass through a reshape that reorders them (a channel shuffle)")
         if isinstance(module, nn.Parameter):
-            raise _Coupled("its channels meet a bare parameter, whose channels cannot be told")
+            raise _Coupled("its channels meet a bare parameter, whose channel dimension is unknown")
         if module not in names or (isinstance(module, nn.PReLU) and module.num_parameters == 1):
             continue
         if not has_channels(module):
@@ -175,7 +177,7 @@ def _members(
 
 
 def _index_map(name: str, places: Sequence[int], roots: Sequence[int], channels: int) -> IntArray:
-    """Places by root channel, [channels, r]; every channel must run through equally often."""
+    """Returns the places of each root channel, [channels, r]; every channel must have the same number of places."""
     order = np.lexsort((places, roots))
     sorted_roots, sorted_places = np.asarray(roots)[order], np.asarray(places, dtype=np.int64)[order]
     repeat = len(places) // channels
@@ -185,9 +187,9 @@ def _index_map(name: str, places: Sequence[int], roots: Sequence[int], channels:
 
 
 def _merge_slots(members: list[Member], channels: int, modules: Mapping[str, nn.Module]) -> list[Member]:
-    """Makes the channels that sit in the same slot of a grouped convolution's groups one channel of the unit.
+    """Merges channels in the same slot of a grouped convolution's groups into one unit channel.
 
-    A grouped convolution stays regular only if every group loses the same slots [our choice].
+    Every group must lose the same slots, so that all groups keep the same size [our choice].
     """
     label = np.arange(channels)
     for member in members:
@@ -212,7 +214,7 @@ def _merge_slots(members: list[Member], channels: int, modules: Mapping[str, nn.
 
 
 def _without_overlaps(units: list[Unit]) -> list[Unit]:
-    """Protects every unit that claims a channel which another unit claims too."""
+    """Protects all units that claim the same channel."""
     owners: dict[tuple[str, str, int], str] = {}
     clashes: dict[str, str] = {}
     for unit in units:

@@ -1,4 +1,4 @@
-"""The layer walk: what can be cut in a network, in forward order, with its exact costs. Traced once."""
+"""The layer walk: the units of a network in forward order, with exact costs. Traced once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,15 +26,15 @@ Scores = Mapping[str, npt.NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class LayerWalk:
-    """A network's units in forward order, and the closed form of its costs.
+    """A network's units in forward order, with closed-form costs.
 
     Attributes:
         model: The dense network that was traced; untouched.
         units: Every unit in forward order, the protected ones too.
-        shapes: What the forward pass showed of each convolution and linear layer, in the order of the calls.
+        shapes: The output size of each convolution and linear layer, in calling order.
         cost_model: MACs and params at any widths.
         fingerprint: Every module's type and shape.
-        idle: Modules with parameters that the forward pass never called; they stay dense.
+        idle: Convolutions and linear layers that the forward pass never called; they stay dense.
 
     Example:
         >>> import torch
@@ -60,18 +60,20 @@ class LayerWalk:
 
         Args:
             model: The network; it is copied for tracing and left untouched.
-            example_input: A batch of inputs [N, C, H, W] of the size that the network will see; costs are for it.
-            protect: Reasons by module name: the unit of that module's output channels may not be touched. With
-                ``:in`` behind the name, the units that the module reads.
+            example_input: A batch of inputs [N, C, H, W] of the size that the network will see. Only the first image is
+                run, and costs are for one image of this size.
+            protect: Reasons by module name. The unit of that module's output channels is protected; with ``:in`` after
+                the name, the units that the module reads.
 
         Returns:
             The walk. Units that cannot be cut safely are protected, with the reason.
 
         Raises:
-            ModelError: If the network does not run on the input, has weights that are missing or not finite, computes a
-                weight from others, or a name in ``protect`` is unknown or has no channels of its own.
+            ModelError: If the network does not run on the input, calls no convolution or linear layer, has weights
+                that are missing or not finite, or computes a weight from other tensors; or if a name in ``protect`` is
+                unknown or has no channels of its own.
         """
-        # The graph is read off the gradients, also where the caller has switched them off.
+        # Tracing reads the autograd graph, so it needs gradients even if the caller has switched them off.
         with torch.inference_mode(mode=False), torch.enable_grad():
             return cls._trace(model, example_input[:1].clone(), protect or {})
 
@@ -107,16 +109,16 @@ class LayerWalk:
         return tuple(unit for unit in self.units if unit.free)
 
     def protecting(self, reasons: Mapping[str, str]) -> Self:
-        """The same walk with more units protected.
+        """Returns the walk with more units protected.
 
         Args:
-            reasons: Why, by unit name; a unit that is protected already keeps its reason.
+            reasons: Reasons by unit name. A unit that is already protected keeps its reason.
         """
         units = tuple(replace(unit, protected=unit.protected or reasons.get(unit.name)) for unit in self.units)
         return replace(self, units=units)
 
     def width_list(self, widths: Mapping[str, int] | None = None) -> list[int]:
-        """Widths in the units' order; units that are not named stay dense.
+        """Returns widths in the units' order; units that are not named stay dense.
 
         Raises:
             UserError: If a name is unknown, a width is out of range, or a protected unit would be cut.
@@ -139,23 +141,23 @@ class LayerWalk:
         return numbers
 
     def macs(self, widths: Mapping[str, int] | None = None, edits: Edits = NO_EDITS) -> int:
-        """Multiply-adds of convolution and linear layers for one image.
+        """Returns multiply-adds of convolution and linear layers for one image.
 
         Args:
-            widths: Channels that stay, by unit name; units that are not named are dense.
-            edits: What is done to layers beyond whole channels, by layer.
+            widths: Number of channels that stay, by unit name; units that are not named stay dense.
+            edits: Edits of layers, by layer.
 
         Returns:
             The exact count of the network cut to these widths, with these edits.
 
         Raises:
-            UserError: If there is no such unit or layer, or a width is not allowed.
+            UserError: If a unit or layer is unknown, or a width is not allowed.
         """
         numbers = self.width_list(widths)
         return self.cost_model.macs(numbers, self._edited(numbers, edits))
 
     def params(self, widths: Mapping[str, int] | None = None, edits: Edits = NO_EDITS) -> int:
-        """Parameters at the given widths, with the given edits, as `macs`; buffers are not counted."""
+        """Returns the number of parameters, without buffers, at the given widths and edits; arguments as `macs`."""
         numbers = self.width_list(widths)
         return self.cost_model.params(numbers, self._edited(numbers, edits))
 
@@ -164,14 +166,14 @@ class LayerWalk:
         for name in edits:
             if name not in layers:
                 raise UserError(f"There is no layer {name!r} to edit: {suggest(name, layers)}.")
-        found = {}
+        weights = {}
         for name, edit in edits.items():
             layer = layers[name]
-            found[name] = edit.weights(layer.kernel, layer.inputs.at(numbers), layer.outputs.at(numbers))
-        return found
+            weights[name] = edit.weights(layer.kernel, layer.inputs.at(numbers), layer.outputs.at(numbers))
+        return weights
 
     def reach(self, metric: Metric = "macs", least: Mapping[str, int] | None = None) -> float:
-        """The share of the dense cost that the free units can take away, cut to ``least`` (one channel each)."""
+        """Returns the share of the dense cost removed by cutting free units to ``least`` widths (default: 1 each)."""
         floor = [(least or {}).get(unit.name, 1) if unit.free else unit.channels for unit in self.units]
         return 1.0 - self.cost_model.cost(metric, floor) / self.cost_model.cost(metric, self.width_list())
 
@@ -182,17 +184,20 @@ class LayerWalk:
         budget: PlannedBudget | None = None,
         provenance: Mapping[str, str | int | float | None] | None = None,
     ) -> PruningPlan:
-        """The plan that keeps the best-scored channels of each unit.
+        """Returns the plan that keeps the best-scored channels of each unit.
 
         Args:
-            widths: Channels that stay, by unit name; units that are not named are dense.
-            scores: For each unit, one score per channel [channels], higher is kept; equal scores keep the lower
-                channel. L1 norms where none are given.
-            budget: The budget that the plan was made for, to be recorded.
-            provenance: Facts to be recorded: seed, versions, command.
+            widths: Number of channels that stay, by unit name; units that are not named stay dense.
+            scores: One score per channel, [channels], by unit name. Higher scores stay; of equal scores, the lower
+                channel stays. The default is L1 norms.
+            budget: The budget to record in the plan.
+            provenance: Facts to record in the plan: seed, versions, command.
 
         Returns:
             The complete plan.
+
+        Raises:
+            UserError: If a unit is unknown, or a width or the scores of a cut unit are not allowed.
         """
         numbers = self.width_list(widths)
         if scores is None:
@@ -210,13 +215,16 @@ class LayerWalk:
         budget: PlannedBudget | None = None,
         provenance: Mapping[str, str | int | float | None] | None = None,
     ) -> PruningPlan:
-        """The plan that keeps given channels and makes given edits.
+        """Returns the plan that keeps the given channels and makes the given edits.
 
         Args:
-            kept: The channels that stay, by unit name; units that are not named are dense.
-            edits: What is done to layers beyond whole channels, by layer.
-            budget: As `plan`.
-            provenance: As `plan`.
+            kept: The channels that stay, by unit name; units that are not named stay dense.
+            edits: Edits of layers, by layer.
+            budget: As in `plan`.
+            provenance: As in `plan`.
+
+        Raises:
+            UserError: If an edited layer is unknown, or the number of channels of a unit is not allowed.
         """
         widths = {name: len(channels) for name, channels in kept.items()}
         by_kind: dict[str, dict[str, Edit]] = {}
@@ -232,7 +240,7 @@ class LayerWalk:
         )
 
     def costs(self, widths: Mapping[str, int], edits: Edits = NO_EDITS) -> PlannedCosts:
-        """MACs and params, dense and at the given widths with the given edits; see `macs`."""
+        """Returns MACs and params, both dense and at the given widths and edits; arguments as `macs`."""
         return PlannedCosts(
             dense_macs=self.macs(),
             macs=self.macs(widths, edits),
@@ -241,7 +249,7 @@ class LayerWalk:
         )
 
     def magnitudes(self, unit: Unit, power: int = 1) -> npt.NDArray[np.float64]:
-        """The sum of the absolute weights, to a power, that produce each channel of a unit, [channels]."""
+        """Sums ``abs(weight) ** power`` over the weights that produce each channel of a unit; returns [channels]."""
         modules = dict(self.model.named_modules())
         total = np.zeros(unit.channels)
         for member in unit.members:
@@ -253,7 +261,7 @@ class LayerWalk:
 
 
 def best_channels(scores: npt.NDArray[np.float64] | None, unit: Unit, width: int) -> list[int]:
-    """A unit's best-scored channels, ascending; of equal ones the lower.
+    """Returns a unit's best-scored channels, ascending; of equal scores, the lower channel is kept.
 
     Raises:
         UserError: If the scores are not one finite number for each channel.
@@ -261,8 +269,12 @@ def best_channels(scores: npt.NDArray[np.float64] | None, unit: Unit, width: int
     if width == unit.channels:
         return list(range(unit.channels))
     if scores is None or len(scores) != unit.channels:
-        raise UserError(f"Unit {unit.name!r}: one score for each of its {unit.channels} channels is needed.")
+        given = "none" if scores is None else len(scores)
+        raise UserError(
+            f"Unit {unit.name!r}: one score for each of its {unit.channels} channels is needed; {given} given."
+        )
     if not np.isfinite(scores).all():
-        raise UserError(f"Unit {unit.name!r}: a score is not a finite number.")
+        channel = int(np.argmin(np.isfinite(scores)))
+        raise UserError(f"Unit {unit.name!r}: a score is not a finite number: {scores[channel]} for channel {channel}.")
     order = np.argsort(-np.asarray(scores), kind="stable")
     return sorted(int(channel) for channel in order[:width])

@@ -1,4 +1,4 @@
-"""The plan's record of a unit."""
+"""Converts units to the records of a plan."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from prune_env.walk.unit import Unit
 
 
 def planned_unit(unit: Unit, kept: Sequence[int]) -> PlannedUnit:
-    """The plan's record of a unit of which the given channels stay."""
+    """Returns the plan's record of a unit that keeps the given channels."""
     members = [PlannedMember.from_index(member.module, member.side, member.index) for member in unit.members]
     return PlannedUnit(
         name=unit.name, channels=unit.channels, kept=sorted(kept), protected=unit.protected, members=members

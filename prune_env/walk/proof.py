@@ -1,8 +1,8 @@
-"""Proof by cutting: every unit is cut, run and compared before anybody may rely on it.
+"""Proof by cutting: every unit is cut, run and compared with the dense network before it is used.
 
-The units of a network are cut together; only where that fails are they halved, until the ones at fault stand alone.
-The comparison looks at what every convolution and linear layer computes, not just at the network's output, so that an
-error cannot hide behind a branch that happens to contribute little [our choice].
+All units are cut together. If the comparison fails, the set of units is halved until each failing unit is alone. The
+comparison covers the output of every convolution and linear layer, not only the network's output, so that a branch with
+a small contribution cannot hide an error [our choice].
 """
 
 import copy
@@ -22,26 +22,26 @@ from prune_env.surgery.channels import kept_channels, slice_network
 from prune_env.walk.unit import Unit
 
 TOLERANCE = 1e-4
-"""Largest difference allowed, relative to the largest value of the tensor compared, in float32."""
+"""The largest allowed difference, relative to the largest value of the compared tensor, in float32."""
 
 ROUNDS = 3
-"""Cuts that every unit must pass. Three tell any two channels of a unit of up to eight apart; one cut alone would
-let every third wrong map of four channels pass [our choice]."""
+"""The number of cuts that every unit must pass. Three cuts distinguish any two channels of a unit with up to eight
+channels. A single cut would let every third wrong map of four channels pass [our choice]."""
 
 Removed = dict[tuple[str, str], IntArray]
 
 
 def failing_units(model: nn.Module, example_input: Tensor, units: Sequence[Unit], seed: int = 0) -> dict[str, str]:
-    """Cuts the units out of the network and compares with the network in which those channels are zeroed.
+    """Cuts channels of the units and compares with the dense network in which these channels are zeroed.
 
     Args:
         model: The dense network in eval mode.
-        example_input: A batch of inputs; its shape counts, its values don't: on zeros every map looks right.
+        example_input: A batch of inputs. Noise replaces floating-point values, because zeros would let any map pass.
         units: The units to prove.
-        seed: For the choice of the channels that are cut.
+        seed: The seed for the noise and for the choice of the channels that are cut.
 
     Returns:
-        The units that fail, with the reason in words.
+        The reason in words for each unit that fails, by unit name.
     """
     probe = _without_silent_channels(model, seed)
     noise = _noise_like(example_input, seed)
@@ -73,7 +73,7 @@ def failing_units(model: nn.Module, example_input: Tensor, units: Sequence[Unit]
 
 
 def _cut(order: IntArray, number: int) -> IntArray:
-    """About half of a unit's channels: those with a certain bit set in their place in a random order; never all."""
+    """Selects about half of the channels, never all: those whose place in a random order has a certain bit set."""
     bit = number % max(1, (len(order) - 1).bit_length())
     return np.flatnonzero(order >> bit & 1)
 
@@ -94,7 +94,7 @@ def _removed(units: Sequence[Unit], cuts: dict[str, IntArray]) -> Removed:
 
 
 def _without_silent_channels(model: nn.Module, seed: int) -> nn.Module:
-    """A copy whose batch norms have no zero scale or shift, which would hide a wrong map."""
+    """Returns a copy whose batch norms have no zero scale or shift, because zeros would hide a wrong map."""
     probe = copy.deepcopy(model).eval()
     generator = torch.Generator().manual_seed(seed)
     for module in probe.modules():
@@ -107,11 +107,11 @@ def _without_silent_channels(model: nn.Module, seed: int) -> nn.Module:
 
 
 def _difference(dense: nn.Module, example_input: Tensor, removed: Removed) -> str | None:
-    """Why the cut network differs from the one with zeroed channels; None if it does not."""
+    """Returns why the cut network differs from the dense network with zeroed channels; None if they agree."""
     try:
         kept = kept_channels(dense, removed)
         small = slice_network(dense, kept)
-        with _recorded(small) as found, torch.no_grad():
+        with _recorded(small) as actual, torch.no_grad():
             result = small(example_input)
     except UserError as error:
         return f"it cannot be cut: {error}"
@@ -124,24 +124,24 @@ def _difference(dense: nn.Module, example_input: Tensor, removed: Removed) -> st
         dimension = 1 if isinstance(dense.get_submodule(name), Convolution) else tensor.ndim - 1
         if rows is not None:
             tensor = tensor.index_select(dimension, torch.as_tensor(rows, device=tensor.device))
-        if not _agree(tensor, found.get(name)):
-            return f"cutting it changes what {name!r} computes, so its channels are coupled in a way not understood"
+        if not _agree(tensor, actual.get(name)):
+            return f"cutting it changes the output of {name!r}, so its channels are coupled in a way not understood"
     for tensor, other in zip(_tensors(reference), _tensors(result), strict=True):
         if not _agree(tensor, other):
             return "cutting it changes the network's output, so its channels are coupled in a way not understood"
     return None
 
 
-def _agree(expected: Tensor, found: Tensor | None) -> bool:
-    if found is None or expected.shape != found.shape:
+def _agree(expected: Tensor, actual: Tensor | None) -> bool:
+    if actual is None or expected.shape != actual.shape:
         return False
     scale = expected.abs().max().clamp_min(1e-12)
-    return bool((expected - found).abs().max() <= TOLERANCE * scale)
+    return bool((expected - actual).abs().max() <= TOLERANCE * scale)
 
 
 @contextmanager
 def _zeroed(model: nn.Module, removed: Removed) -> Iterator[None]:
-    """The network with the removed channels set to zero wherever a module reads them."""
+    """Within the context, the removed channels are zero wherever a module reads them."""
     read = {name: places for (name, side), places in removed.items() if side == "in"}
 
     def zero(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -156,7 +156,7 @@ def _zeroed(model: nn.Module, removed: Removed) -> Iterator[None]:
 
 @contextmanager
 def _recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """What each convolution and linear layer computes, by name (its last call)."""
+    """Records the output of each convolution and linear layer by name; of several calls, the last."""
     outputs: dict[str, Tensor] = {}
 
     def record(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -168,7 +168,7 @@ def _recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """Every tensor in a network's output, whatever its nesting."""
+    """Returns all tensors in a network's output, at any depth of nesting."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, dict):

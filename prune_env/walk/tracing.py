@@ -1,4 +1,4 @@
-"""What tracing a network begins with: weights that can be used, one forward pass watched, the user's protections."""
+"""The first steps of tracing: check the weights, observe one forward pass, protect the units that the user names."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from prune_env.walk.unit import Unit
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What the forward pass showed of one convolution or linear layer, for one image.
+    """The output size of one convolution or linear layer, for one image.
 
     Attributes:
         positions: Output positions over all calls (H*W for a convolution).
@@ -31,12 +31,12 @@ class LayerShape:
 
 
 def refuse_unusable_weights(model: nn.Module) -> None:
-    """Refuses weights that are not there yet, or not finite.
+    """Refuses weights that have no shape yet (lazy layers) or are not finite.
 
-    The latter agree with nothing, themselves included, so that every unit would seem to be coupled wrongly.
+    NaN differs even from itself, so that the proof of every unit would fail.
 
     Raises:
-        ModelError: Names the first such tensor.
+        ModelError: If there is such a tensor; names the first one.
     """
     for name, values in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(values):
@@ -44,7 +44,7 @@ def refuse_unusable_weights(model: nn.Module) -> None:
                 f"{name!r} has no shape yet (a lazy layer that has not seen an input). Run the network once on images, "
                 "or give the layer its channels."
             )
-        # Other buffers may well hold infinities: the masks of an attention do.
+        # Other buffers may hold infinities, for example attention masks.
         learned = isinstance(values, nn.Parameter) or name.endswith(("running_mean", "running_var"))
         if learned and not torch.isfinite(values.detach()).all():
             raise ModelError(
@@ -54,23 +54,23 @@ def refuse_unusable_weights(model: nn.Module) -> None:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy; refuses tensors that are computed from others (weight norm), which slicing would not reach."""
+    """Returns a deep copy; refuses weights computed from other tensors (weight norm), which slicing cannot reach."""
     for name, module in model.named_modules():
         for tensor in ("weight", "bias") if has_channels(module) else ():
             if not isinstance(getattr(module, tensor, None), nn.Parameter | None):
                 raise ModelError(
-                    f"{name!r} computes its {tensor} from other tensors (a weight norm or a parametrization). Make it "
-                    "plain first: torch.nn.utils.parametrize.remove_parametrizations, or remove_weight_norm."
+                    f"{name!r} computes its {tensor} from other tensors (a weight norm or a parametrization). Remove "
+                    "this first: torch.nn.utils.parametrize.remove_parametrizations, or remove_weight_norm."
                 )
     return copy.deepcopy(model)
 
 
 def observe(model: nn.Module, example_input: Tensor) -> dict[str, LayerShape]:
-    """Runs the network once and notes the output size of every convolution and linear layer, in calling order."""
+    """Runs the network once and records the output size of every convolution and linear layer, in calling order."""
     shapes: dict[str, LayerShape] = {}
 
     def note(name: str, module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # The first dimension counts too: the input is one image, and a network may fold positions into the batch.
+        # Count the batch dimension too: the input is one image, but a network may fold positions into the batch.
         positions = output.numel() // channels_of(module, "out")
         if name in shapes:
             positions += shapes[name].positions
@@ -90,15 +90,15 @@ def observe(model: nn.Module, example_input: Tensor) -> dict[str, LayerShape]:
 
 
 def does_not_run(error: Exception, images: Tensor) -> ModelError:
-    """What to tell the user of an error that the network's own forward pass raised on some images."""
+    """Builds the error for the user when the network's own forward pass fails on images."""
     return ModelError(
         f"The network does not run on an input of shape {list(images.shape)}: {str(error) or type(error).__name__}. "
-        "Give an example input of the size that it is meant for."
+        "Give an example input of the size that the network expects."
     )
 
 
 def protect_named(units: Iterable[Unit], reasons: Mapping[str, str], model: nn.Module) -> list[Unit]:
-    """Protects the units that the user named, by their own name or by a module that they run through."""
+    """Protects the units that the user names, by the unit's name or by a module that the unit runs through."""
     units = list(units)
     modules = dict(model.named_modules())
     for key, reason in reasons.items():

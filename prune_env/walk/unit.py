@@ -24,13 +24,13 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """Channels that are cut together; one decision of an allocator.
+    """Channels that are cut together; one decision of a search.
 
     Attributes:
         name: The dotted name of the unit's first convolution (or linear layer) in forward order.
-        channels: How many channels can be kept or cut, each as a whole.
+        channels: The number of unit channels. Each is kept or cut as a whole.
         members: Every module side that the channels run through, producers first.
-        protected: Why no action may touch the unit, or None where it is free.
+        protected: The reason why no action may touch the unit; None if the unit is free.
     """
 
     name: str

@@ -241,7 +241,7 @@ class TestATamperedMember:
 
     def test_that_claims_a_channel_twice_is_refused(self, tmp_path: Path) -> None:
         plan = self.load(tmp_path, {"index": [[0], [0], [2], [3], [4], [5], [6], [7]]})
-        with pytest.raises(PlanError, match=r"claims channel 0 of '3' \(in\) more than once.*make the plan anew"):
+        with pytest.raises(PlanError, match=r"claims channel 0 of '3' \(in\) more than once.*make a new plan"):
             plan.apply(chain())
 
     def test_that_claims_another_units_channels_is_refused(self, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Plan files are data: what is no plan is refused in words, and a plan appears whole or not at all."""
+"""Plan files are data: other files are refused with a message, and a plan appears whole or not at all."""
 
 import contextlib
 import errno
@@ -34,7 +34,7 @@ def document() -> dict[str, Any]:
 
 
 def refused(path: Path, content: bytes | str, message: str) -> None:
-    """Loading says the message and the file's name, and leaves the folder as it is."""
+    """Checks that loading raises the message with the file's name and leaves the folder unchanged."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     before = {file: file.read_bytes() for file in path.parent.iterdir()}
     with pytest.raises(PlanError, match=message) as caught:
@@ -128,7 +128,7 @@ def test_what_is_no_plan_object_is_refused(path: Path, content: str) -> None:
 
 
 class Hostile:
-    """Leaves a trace where it is unpickled."""
+    """Makes a folder when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

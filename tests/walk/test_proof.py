@@ -1,4 +1,4 @@
-"""Every unit is proved by cutting: what cannot be cut is protected with its reason, and wrong units are found out."""
+"""Every unit is proved by cutting: units that cannot be cut are protected with a reason, and wrong units are found."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -173,7 +173,7 @@ def test_what_cannot_be_cut_is_protected_with_a_reason_and_the_rest_is_exact(sha
         assert walk.params(plan.widths) == counted_params(plan.apply(walk.model))
 
 
-# What cutting leaves equal: the removed channels take no part in the result.
+# Networks in which unit "a" can be cut: the removed channels do not affect the other channels.
 HARMLESS: dict[str, Callable[[], nn.Module]] = {
     "instance norm": lambda: body(lambda net, x: net.n(x), n=nn.InstanceNorm2d(8)),
     "a bare number": lambda: body(lambda net, x: x * net.p, p=nn.Parameter(torch.tensor(2.0))),
@@ -267,7 +267,7 @@ def test_units_that_claim_the_same_channel_are_all_protected() -> None:
 
 
 def shifted(unit: Unit, module: str, side: str) -> Unit:
-    """The unit with one member's places moved on by one channel."""
+    """Returns the unit with one member's places shifted by one channel."""
     members = tuple(
         Member(member.module, member.side, np.roll(member.index, 1, axis=0))
         if (member.module, member.side) == (module, side)

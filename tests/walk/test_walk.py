@@ -33,7 +33,7 @@ def test_the_free_units_reach_most_of_the_macs(name: str) -> None:
     model, images = traced(name).model, example(name)
     walk = traced(name).walk
     assert walk.reach() >= REACH.get(name, 0.60)
-    # Not by the walk's own word: the network cut to single channels is counted.
+    # Check the walk's number against an independent count on the network cut to single channels.
     smallest = walk.plan({unit.name: 1 for unit in walk.free}).apply(model)
     assert 1 - counted_macs(smallest, images) / counted_macs(model, images) == pytest.approx(walk.reach(), abs=1e-12)
 
