@@ -18,6 +18,7 @@ from prune_env.runs.fidelity import measure_fidelity
 from prune_env.runs.finishing import FinishedSearch
 from prune_env.runs.settings import read_settings
 from prune_env.search.registry import SEARCHES
+from prune_env.tasks import make_task, quality_of
 from scripts.common import (
     AsJson,
     ConfigArgument,
@@ -140,7 +141,7 @@ def _compare_fidelity(settings: RunConfig, folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(record)
     else:
-        results.print(render_fidelity(record))
+        results.print(render_fidelity(record, quality_of(make_task(settings.task)).name))
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: A
 def _tell(problem: PruningProblem, record: dict[str, Any], min_keep: float, evaluations: int) -> None:
     (low, high), budget, seconds = record["budget"]["reachable"], problem.budget, record["seconds_per_episode"]
     results.print(
-        f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set accuracy "
-        f"{problem.baseline.accuracy:.2%}\n"
+        f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set "
+        f"{problem.quality_name} {problem.baseline.quality:.2%}\n"
         f"free units reach {record['reach']['macs']:.1%} of the MACs, {record['reach']['params']:.1%} of the params\n"
         f"budget: keep {budget.keep:.1%} of the {budget.metric}; reachable are {low:.1%} to {high:.0%} "
         f"with env.min_keep {min_keep}\n"

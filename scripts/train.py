@@ -67,15 +67,17 @@ def _finish(search: SearchRun) -> FinishedSearch:
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("best reward {task.fields[reward]}, accuracy {task.fields[accuracy]}"),
+        TextColumn("best reward {task.fields[reward]}, {task.fields[quality]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("search", total=search.settings.search.evaluations, reward="-", accuracy="-")
+        quality = f"{search.problem.quality_name} -"
+        bar = progress.add_task("search", total=search.settings.search.evaluations, reward="-", quality=quality)
 
         def show(episode: Episode) -> None:
             best = episode.best
-            progress.update(bar, reward=f"{best.reward:.4g}", accuracy=f"{best.outcome.accuracy:.2%}")
+            quality = f"{best.quality_name} {best.outcome.quality:.2%}"
+            progress.update(bar, reward=f"{best.reward:.4g}", quality=quality)
 
         return finish_with_report(search, lambda _: progress.advance(bar), show, command_line())
 

@@ -175,7 +175,7 @@ class RepairSection(Section):
     def _refuse_merge(cls, value: Any) -> Any:
         if value == "merge":
             raise ValueError(
-                "merging was removed, since it lost accuracy with every criterion; give none or least_squares"
+                "merging was removed, since it lost quality with every criterion; give none or least_squares"
             )
         return value
 

@@ -42,7 +42,7 @@ def repair_warning(plan: PruningPlan, settings: RunConfig) -> str | None:
     if made == settings.repair.name:
         return None
     return (
-        f"repair.name: {settings.repair.name} given, but the plan was found with {made}: the accuracies are of "
+        f"repair.name: {settings.repair.name} given, but the plan was found with {made}: the result is of "
         f"another network than its search saw. Give repair.name={made} for the same."
     )
 

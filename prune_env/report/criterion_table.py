@@ -16,12 +16,12 @@ WORDS = {
 
 
 def render_criteria(comparison: CriterionComparison) -> Table:
-    """Criteria by their accuracy after recalibration, the best first."""
+    """Criteria by their quality after recalibration, the best first."""
     record = comparison.as_record()
     metric = "MACs" if comparison.metric == "macs" else comparison.metric
     title = (
         f"{comparison.model} ({record['dense']:.2%}), uniform widths that take {comparison.spent:.1%} of the {metric} "
-        f"where {comparison.keep:.0%} are allowed: accuracy on the reward set, in %"
+        f"where {comparison.keep:.0%} are allowed: {comparison.quality} on the reward set, in %"
     )
     table = Table(box=SIMPLE, title=title, title_justify="left")
     table.add_column("criterion")

@@ -7,8 +7,13 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 
-def render_fidelity(record: Mapping[str, Any]) -> Table:
-    """What `prune_env.runs.fidelity.measure_fidelity` gives, as a table."""
+def render_fidelity(record: Mapping[str, Any], quality: str) -> Table:
+    """What `prune_env.runs.fidelity.measure_fidelity` gives, as a table.
+
+    Args:
+        record: The correlation and the means.
+        quality: What the task calls its quality.
+    """
     title = f"{record['model']}: {record['plans']} random plans at the budget, rewarded and then fine-tuned"
     table = Table(box=SIMPLE, title=title, title_justify="left", show_header=False)
     table.add_column("what")
@@ -16,10 +21,10 @@ def render_fidelity(record: Mapping[str, Any]) -> Table:
     correlation = "all plans came to the same"
     if record["spearman"] is not None:
         correlation = f"{record['spearman']:.3f} ({record['ci_low']:.3f} to {record['ci_high']:.3f})"
-    table.add_row("rank correlation of reward and accuracy after fine-tuning (95 % interval)", correlation)
+    table.add_row(f"rank correlation of reward and {quality} after fine-tuning (95 % interval)", correlation)
     for key, words in (
-        ("accuracy", "mean accuracy on the reward set right after the cut, recalibrated"),
-        ("tuned", "mean accuracy on the test set after fine-tuning"),
+        (quality, f"mean {quality} on the reward set right after the cut, recalibrated"),
+        ("tuned", f"mean {quality} on the test set after fine-tuning"),
         ("best_by_reward_tuned", "the plan with the best reward, fine-tuned"),
         ("best_tuned", "the best plan fine-tuned"),
     ):

@@ -44,7 +44,7 @@ def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
         for unit in walk.units
     ]
     return {
-        "dense": {"macs": walk.macs(), "params": walk.params(), "accuracy": problem.baseline.accuracy},
+        "dense": {"macs": walk.macs(), "params": walk.params(), problem.quality_name: problem.baseline.quality},
         "units": units,
         "layers": [] if problem.report is None else problem.report.as_record()["layers"],
         "reach": {"macs": walk.reach("macs"), "params": walk.reach("params")},

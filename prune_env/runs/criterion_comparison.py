@@ -1,4 +1,4 @@
-"""Criteria side by side: a network cut to the uniform widths by every criterion, and what is left of its accuracy."""
+"""Criteria side by side: a network cut to the uniform widths by every criterion, and what is left of its quality."""
 
 import resource
 import sys
@@ -21,11 +21,12 @@ from prune_env.recover import train_network
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.settings import differing_settings, settings_of
 from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
+from prune_env.tasks import make_task, quality_of
 
 Record = dict[str, Any]
 
 MEASURES = ("cut", "recalibrated", "repaired", "tuned")
-"""Accuracies of a cut network on the reward set, in the order in which a network comes by them."""
+"""Qualities of a cut network on the reward set, in the order in which a network comes by them."""
 
 
 @dataclass
@@ -36,8 +37,9 @@ class CriterionComparison:
         model: The network's name.
         metric: What the budget counts.
         keep: The share of the dense cost that may remain, in (0, 1].
+        quality: What the task calls its quality.
         spent: The share that the uniform widths take.
-        dense: The dense network's accuracy on the reward set, of each seed.
+        dense: The dense network's quality on the reward set, of each seed.
         records: What each criterion came to, seed by seed.
         left_out: Why a criterion refused the network, by its name.
         peak_memory_gb: The most memory that the process has held.
@@ -46,6 +48,7 @@ class CriterionComparison:
     model: str
     metric: str
     keep: float
+    quality: str
     spent: float = 0.0
     dense: list[float] = field(default_factory=list)
     records: dict[str, list[Record]] = field(default_factory=dict)
@@ -80,7 +83,8 @@ def compare_criteria(
         RunError: If the folder holds criteria of other settings.
     """
     check_names(settings)
-    found = CriterionComparison(settings.model.name, settings.budget.metric, settings.budget.keep)
+    quality = quality_of(make_task(settings.task)).name
+    found = CriterionComparison(settings.model.name, settings.budget.metric, settings.budget.keep, quality)
     found.records = {name: [] for name in names}
     for seed in range(settings.seed, settings.seed + seeds):
         # A problem needs scores, which are not looked at here: those that cost nothing.
@@ -96,7 +100,7 @@ def compare_criteria(
 
 
 def _measure_seed(found: CriterionComparison, run: RunDirectory, settings: RunConfig, on_progress: OnProgress) -> None:
-    """Adds the records of one seed, those that are missing measured now, and the dense accuracy."""
+    """Adds the records of one seed, those that are missing measured now, and the dense quality."""
     started = run.config.is_file()
     if started and differing_settings(_nameless(RunConfig.load(run.config)), _nameless(settings)):
         raise RunError(f"{str(run.root)!r} holds criteria of other settings: give another folder by run.directory=...")
@@ -147,9 +151,9 @@ class _Bench:
         # A context of its own: folding the network is part of what a criterion costs.
         scores = score_channels(name, replace(self.problem.context))
         seconds = time.perf_counter() - started
-        return {"criterion": name, "seconds": seconds, **self._accuracies(self.problem.walk.plan(self.widths, scores))}
+        return {"criterion": name, "seconds": seconds, **self._qualities(self.problem.walk.plan(self.widths, scores))}
 
-    def _accuracies(self, plan: PruningPlan) -> dict[str, float]:
+    def _qualities(self, plan: PruningPlan) -> dict[str, float]:
         evaluator = self.problem.evaluator
         network = evaluator.repaired(plan, None)
         found = {

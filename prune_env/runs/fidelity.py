@@ -30,7 +30,7 @@ RESAMPLES = 1_000
 
 
 def measure_fidelity(settings: RunConfig, folder: Path, on_progress: OnProgress = quietly) -> dict[str, Any]:
-    """Fine-tunes random plans briefly and holds their accuracy against their reward; goes on where it was.
+    """Fine-tunes random plans briefly and holds their quality against their reward; goes on where it was.
 
     Args:
         settings: The settings; ``fidelity`` says how many plans and how long they are trained.
@@ -49,7 +49,7 @@ def measure_fidelity(settings: RunConfig, folder: Path, on_progress: OnProgress 
     if started and differing_settings(RunConfig.load(run.config), settings):
         raise RunError(f"{str(folder)!r} holds plans of other settings: give another folder by run.directory=...")
     splits, problem = load_problem(settings_of(run) if started else settings, run if started else None, on_progress)
-    problem.race = None  # what is given up has no accuracy to compare
+    problem.race = None  # what is given up has no quality to compare
     if started:
         check_same_start(run, splits, problem)
     else:
@@ -69,11 +69,11 @@ def measure_fidelity(settings: RunConfig, folder: Path, on_progress: OnProgress 
             if number >= len(known):
                 on_progress(f"plan {number + 1} of {settings.fidelity.plans}: rewarding and fine-tuning it")
                 append_record(place, _tuned(problem, splits, settings, widths.tolist()))
-    return {"model": settings.model.name, **summarise(read_records(place))}
+    return {"model": settings.model.name, **summarise(read_records(place), problem.quality_name)}
 
 
 def _tuned(problem: PruningProblem, splits: Splits, settings: RunConfig, widths: list[int]) -> dict[str, Any]:
-    """One plan's reward, and its accuracy on the test set after fine-tuning on images of no other set."""
+    """One plan's reward, and its quality on the test set after fine-tuning on images of no other set."""
     trial = problem.attempt(np.array(widths), "fidelity")
     network = problem.evaluator.pruned(trial.plan)
     few = replace(splits, train_indices=splits.train_indices[: settings.fidelity.images])
@@ -84,16 +84,17 @@ def _tuned(problem: PruningProblem, splits: Splits, settings: RunConfig, widths:
     return {
         "widths": widths,
         "reward": trial.reward,
-        "accuracy": trial.outcome.accuracy,
+        trial.quality_name: trial.outcome.quality,
         "tuned": measure(network, test_batches(problem.evaluator, splits), problem.evaluator.task).quality,
     }
 
 
-def summarise(plans: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Spearman's rank correlation between reward and accuracy after fine-tuning, with its bootstrap interval.
+def summarise(plans: Sequence[dict[str, Any]], quality: str) -> dict[str, Any]:
+    """Spearman's rank correlation between reward and quality after fine-tuning, with its bootstrap interval.
 
     Args:
-        plans: Records with ``reward``, ``accuracy`` and ``tuned``.
+        plans: Records with ``reward``, the quality and ``tuned``.
+        quality: What the task calls its quality.
 
     Returns:
         The correlation, None where all plans came to the same, and the means before and after.
@@ -118,7 +119,7 @@ def summarise(plans: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "spearman": correlation if np.isfinite(correlation) else None,
         "ci_low": None if low is None else float(low),
         "ci_high": None if high is None else float(high),
-        "accuracy": float(np.mean([plan["accuracy"] for plan in plans])),
+        quality: float(np.mean([plan[quality] for plan in plans])),
         "tuned": float(tuned.mean()),
         "best_by_reward_tuned": float(tuned[rewards.argmax()]),
         "best_tuned": float(tuned.max()),

@@ -29,13 +29,13 @@ def plans_of(rewards: list[float], tuned: list[float]) -> list[dict[str, Any]]:
 
 class TestTheRankCorrelation:
     def test_is_one_where_both_agree(self) -> None:
-        found = summarise(plans_of([-0.4, -0.3, -0.2, -0.1], [0.5, 0.6, 0.61, 0.99]))
+        found = summarise(plans_of([-0.4, -0.3, -0.2, -0.1], [0.5, 0.6, 0.61, 0.99]), "accuracy")
         assert found["spearman"] == pytest.approx(1.0)
         assert found["ci_low"] == pytest.approx(1.0)
         assert found["ci_high"] == pytest.approx(1.0)
 
     def test_is_minus_one_where_they_are_reversed(self) -> None:
-        found = summarise(plans_of([-0.1, -0.2, -0.3, -0.4], [0.5, 0.6, 0.61, 0.99]))
+        found = summarise(plans_of([-0.1, -0.2, -0.3, -0.4], [0.5, 0.6, 0.61, 0.99]), "accuracy")
         assert found["spearman"] == pytest.approx(-1.0)
         assert found["ci_high"] == pytest.approx(-1.0)
 
@@ -45,24 +45,24 @@ class TestTheRankCorrelation:
         ids=["both", "rewards", "tuned"],
     )
     def test_is_none_where_all_came_to_the_same(self, rewards: list[float], tuned: list[float]) -> None:
-        found = summarise(plans_of(rewards, tuned))
+        found = summarise(plans_of(rewards, tuned), "accuracy")
         assert (found["spearman"], found["ci_low"], found["ci_high"]) == (None, None, None)
         json.dumps(found, allow_nan=False)
 
     def test_of_pure_noise_has_an_interval_around_zero(self) -> None:
         generator = np.random.default_rng(0)
-        found = summarise(plans_of(generator.random(50).tolist(), generator.random(50).tolist()))
+        found = summarise(plans_of(generator.random(50).tolist(), generator.random(50).tolist()), "accuracy")
         assert found["ci_low"] < 0 < found["ci_high"]
         assert found["ci_low"] < found["spearman"] < found["ci_high"]
 
     def test_is_a_number_where_nearly_all_resamples_are_of_one_plan(self) -> None:
-        found = summarise(plans_of([-0.2, -0.2, -0.1], [0.5, 0.5, 0.6]))
+        found = summarise(plans_of([-0.2, -0.2, -0.1], [0.5, 0.5, 0.6]), "accuracy")
         assert found["spearman"] == pytest.approx(1.0)
         json.dumps(found, allow_nan=False)
 
 
 def test_the_means_and_the_best_plans_are_told() -> None:
-    found = summarise(plans_of([-0.3, -0.1, -0.2], [0.9, 0.6, 0.3]))
+    found = summarise(plans_of([-0.3, -0.1, -0.2], [0.9, 0.6, 0.3]), "accuracy")
     assert found["plans"] == 3
     assert found["accuracy"] == pytest.approx(0.1)
     assert found["tuned"] == pytest.approx(0.6)
@@ -118,7 +118,7 @@ def test_every_plan_is_rewarded_and_fine_tuned(finished: tuple[Path, Any]) -> No
         assert 0.0 <= plan["tuned"] <= 1.0
         assert plan["reward"] == pytest.approx(plan["accuracy"] - 1.0)
     assert any(plan["tuned"] != plan["accuracy"] for plan in plans)
-    assert finished[1] == {"model": "digits_resnet", **summarise(plans)}
+    assert finished[1] == {"model": "digits_resnet", **summarise(plans, "accuracy")}
 
 
 def test_the_same_settings_give_the_same_plans(config: Path, finished: tuple[Path, Any], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from prune_env.criteria import score_channels
 from prune_env.data import Batch, ImageSource, Indices, Split
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names, load_model, load_splits
-from prune_env.recover import train
+from prune_env.recover import train_network
 from prune_env.tasks import Metric, Task, make_task, quality_of, register_task
 from prune_env.tasks.classification import Classification
 
@@ -198,7 +198,7 @@ class TestTargetsThatAreDicts:
         splits = load_splits(config)
         torch.manual_seed(0)
         losses: list[float] = []
-        train(
+        train_network(
             ToyResNet(4, classes=BOXES),
             splits,
             config.pretrain,
