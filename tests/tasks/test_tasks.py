@@ -13,7 +13,7 @@ from toy import CLASSES, COLOURS, SIDE, ToyResNet
 from prune_env import RunConfig
 from prune_env.common.errors import ConfigError
 from prune_env.config.task import TASKS
-from prune_env.criteria import score_channels
+from prune_env.criteria import ScoringContext, score_channels
 from prune_env.data import Batch, ImageSource, Indices, Split
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names, load_model, load_splits
@@ -124,6 +124,13 @@ def config_of(*overrides: str, **task: str) -> RunConfig:
     return RunConfig.from_mapping(document, overrides)
 
 
+def box_context() -> ScoringContext:
+    """What criteria see of a network for boxes."""
+    config = config_of("criterion.images=3", name="boxes")
+    splits = load_splits(config)
+    return build_problem(config, splits, load_model(config, splits)).context
+
+
 def test_classification_is_the_default() -> None:
     config = RunConfig.from_mapping({"model": {"name": "x"}, "data": {"name": "digits"}})
     assert config.task.name == "classification"
@@ -185,13 +192,14 @@ class TestTargetsThatAreDicts:
         again.recorded_trials = [record]
         assert again.attempt(problem.budget.uniform(), "uniform").outcome.quality == record["nearness"]
 
-    @pytest.mark.parametrize("name", ["taylor", "empirical_fisher", "hutchinson", "hessian_block"])
+    @pytest.mark.parametrize("name", ["taylor", "hutchinson"])
     def test_are_scored_by_the_task_s_loss(self, name: str) -> None:
-        config = config_of("criterion.images=3", name="boxes")
-        splits = load_splits(config)
-        context = build_problem(config, splits, load_model(config, splits)).context
-        scores = score_channels(name, context)
+        scores = score_channels(name, box_context())
         assert all(np.isfinite(values).all() and values.any() for values in scores.values())
+
+    def test_that_cannot_be_drawn_are_refused_by_the_task(self) -> None:
+        with pytest.raises(ConfigError, match="boxes cannot be drawn from a network's prediction"):
+            score_channels("fisher", box_context())
 
     def test_are_learned_from_a_dict_of_losses(self) -> None:
         config = config_of("pretrain.epochs=6", "pretrain.batch_size=12", name="boxes")
