@@ -98,7 +98,7 @@ def fold_into(conv: nn.Module, norm: nn.Module | None) -> None:
     assert norm.running_var is not None
     weight, bias = conv._parameters["weight"], conv._parameters["bias"]
     assert weight is not None
-    # The function takes the bias' number type from the bias, and from the weight where there is none.
+    # fuse_conv_bn_weights keeps the bias' dtype; a new bias gets the weight's dtype.
     conv._parameters["weight"], conv._parameters["bias"] = fuse_conv_bn_weights(
         weight.detach(),
         None if bias is None else bias.detach(),

@@ -33,10 +33,10 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def to_json(value: Any) -> str:
-    """A value as JSON, indented.
+    """Formats a value as indented JSON.
 
     Raises:
-        ValueError: The value holds a number that is not finite, which JSON has no word for.
+        ValueError: The value holds a number that is not finite, which JSON cannot express.
     """
     return json.dumps(value, indent=2, allow_nan=False)
 

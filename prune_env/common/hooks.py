@@ -1,4 +1,4 @@
-"""Hooks on the modules of a network for as long as a block runs."""
+"""Forward hooks on modules of a network, within a context."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,21 +8,21 @@ from typing import Any
 from torch import nn
 
 Before = Callable[[str, nn.Module, tuple[Any, ...]], Any]
-"""Called with a module's name, the module and its inputs; what it returns, unless None, replaces the inputs."""
+"""Called with a module's name, the module and its inputs; a return value other than None replaces the inputs."""
 
 After = Callable[[str, nn.Module, tuple[Any, ...], Any], Any]
-"""Called with a module's name, the module, its inputs and its output; what it returns, unless None, replaces that."""
+"""Called with a module's name, the module, its inputs and output; a result other than None replaces the output."""
 
 
 @contextmanager
 def watching(
     model: nn.Module, names: Iterable[str], before: Before | None = None, after: After | None = None
 ) -> Iterator[None]:
-    """Shows every call of some modules of a network; the hooks are gone at the end of the block, also after an error.
+    """Calls hooks at every call of some modules; removes the hooks at the end of the block, also after an error.
 
     Args:
         model: The network.
-        names: Dotted names of its modules.
+        names: Dotted names of the modules.
         before: Called before each call.
         after: Called after each call.
 
