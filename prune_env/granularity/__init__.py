@@ -1,4 +1,4 @@
-"""Granularities: what shape is cut. Importing this package registers those that come with the library."""
+"""Granularities: the shape that is cut. Importing this package registers the granularities of the library."""
 
 from prune_env.granularity.actions import ActionDimension
 from prune_env.granularity.base import (

@@ -1,4 +1,4 @@
-"""Actions: numbers in [-1, 1] that an agent gives, and what each of them asks for."""
+"""Action dimensions: the meaning of each number in [-1, 1] that an agent gives."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,9 +11,11 @@ class ActionDimension:
     """One number of an action.
 
     Attributes:
-        name: What it decides.
-        decode: From the action in [-1, 1] and the builder's even keep ratio to the number that is asked for.
-        encode: The other way round; what it gives is clipped to [-1, 1].
+        name: The quantity that the number decides, in words.
+        decode: Maps the action in [-1, 1] and the builder's even keep ratio (`PlanBuilder.even`) to the requested
+            number.
+        encode: The inverse: maps the requested number and the even keep ratio to the action, not yet clipped to
+            [-1, 1].
     """
 
     name: str
@@ -22,7 +24,7 @@ class ActionDimension:
 
 
 def linear(name: str, low: float, high: float) -> ActionDimension:
-    """A number that is ``low`` at -1 and ``high`` at 1, evenly between."""
+    """A dimension that maps the action -1 to ``low`` and 1 to ``high``, linearly."""
     span = high - low
     return ActionDimension(
         name,
@@ -41,6 +43,8 @@ KEEP: Mapping[str, ActionDimension] = MappingProxyType(
         "ratio": linear("keep ratio", 0.0, 1.0),
     }
 )
-"""Keep ratios by what an action means: ``ratio`` as in AMC (He et al., ECCV 2018); ``share`` [our choice] multiplies
-the ratio that would spend the rest of the budget evenly by exp(-1) to exp(1), so that 0 everywhere is the uniform
-plan."""
+"""Dimensions of the keep ratio, by the meaning of an action.
+
+``ratio``: the keep ratio itself, as in AMC (He et al., ECCV 2018). ``share`` [our choice]: a factor, exp(-1) to exp(1),
+on the keep ratio that would spend the rest of the budget evenly; action 0 for every unit gives the uniform plan.
+"""

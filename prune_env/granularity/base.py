@@ -1,7 +1,7 @@
-"""What a granularity is: it turns numbers that a search decides into widths and edits, within the budget.
+"""The granularity protocol: a granularity turns the numbers of a search into widths and edits within the budget.
 
 A new granularity is a new file or folder here and its registration. The environment, the evaluator, plan files, policy
-files, TensorBoard and the report know it through this protocol alone.
+files, TensorBoard and the report use only this protocol.
 """
 
 import copy
@@ -25,25 +25,25 @@ from prune_env.surgery import Repair
 from prune_env.walk import LayerWalk, Scores
 
 Numbers = npt.NDArray[np.float64]
-"""What is decided of every free unit, [units, dimensions]."""
+"""The decisions for all free units, float64 [units, dimensions]."""
 
 Series = Mapping[str, Mapping[str, float]]
-"""Numbers to draw: by family (for example ``groups``), by layer."""
+"""Numbers to plot, by family (for example ``groups``) and then by layer."""
 
 
 @dataclass(frozen=True)
 class GranularityContext:
-    """What a granularity may look at before a search.
+    """The data that a granularity prepares itself with before a search.
 
     Attributes:
-        scoring: The walk, the images and the seed, as criteria see them.
+        scoring: The walk, the images and the seed, as criteria receive them.
         scores: One score per channel of each unit.
         min_keep: Least keep ratio of a unit, in (0, 1].
-        untouched: Modules that stay as they are although a unit that they touch is free.
-        batch: Makes the batch that latency is of, [N, C, H, W], on the device and in the layout of the search.
-        measured: What `Granularity.measurements` gave in an earlier part of the run; None where there is nothing.
-        timed: Whether what is only shown of times is worth measuring.
-        on_progress: Hears in words what is going on.
+        untouched: Modules that no edit may change, even where they touch a free unit.
+        batch: Makes the batch for timing, [N, C, H, W], on the device and in the layout of the search.
+        measured: `Granularity.measurements` of an earlier part of the run; None if there are none.
+        timed: Whether to measure times that are only displayed.
+        on_progress: Receives progress messages.
     """
 
     scoring: ScoringContext
@@ -58,13 +58,13 @@ class GranularityContext:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of texts, which `prune-env inspect` and the report show.
+    """A table of texts for `prune-env inspect` and the report.
 
     Attributes:
-        title: A few words.
-        words: What the numbers are, in sentences.
-        headings: Of the columns; the first names a layer.
-        rows: Texts, as many as headings each.
+        title: The title, a few words.
+        words: The caption, in sentences: the meaning of the numbers.
+        headings: One heading for each column; the first column names a layer.
+        rows: For each row one text for each heading.
     """
 
     title: str
@@ -74,51 +74,51 @@ class TextTable:
 
 
 class Trainable(Protocol):
-    """What recovery trains beside weights, for example which inputs are read.
+    """A choice that recovery trains besides the weights, for example the inputs that each group reads.
 
-    A training calls `network`, then `attach`, then `progress` before and `penalty` in each step, and `finish` at its
-    end. A training that goes on calls `resume` instead of starting over.
+    A training calls `network`, then `attach`, then `progress` before each step and `penalty` in each step, and `finish`
+    at its end. A resumed training calls `resume` after `attach`.
     """
 
     def network(self, plan: PruningPlan, model: nn.Module, repair: Repair | None) -> nn.Module:
-        """The cut network with what is trained beside its weights still undecided."""
+        """The cut network, in which the trained choice is still open."""
         ...
 
     def attach(self, model: nn.Module, average: nn.Module | None, mean: Callable[[Tensor], Tensor]) -> None:
-        """Takes the network that is trained, the moving average of its weights, and a mean over processes."""
+        """Takes the network in training, the moving average of its weights, and a mean over processes."""
         ...
 
     def progress(self, share: float) -> None:
-        """Makes ready for a step after a share of the training, in [0, 1]."""
+        """Prepares the next step, given the completed share of the training, in [0, 1]."""
         ...
 
     def resume(self, share: float) -> None:
-        """Goes on after a share of the training with what the checkpoint held."""
+        """Continues from a loaded checkpoint, given the completed share of the training, in [0, 1]."""
         ...
 
     def penalty(self) -> Tensor:
-        """What is added to the loss of the last batch, a scalar."""
+        """The term to add to the loss of the last batch, a scalar."""
         ...
 
     def finish(
         self, trained: nn.Module, plan: PruningPlan, walk: LayerWalk, multiple: int
     ) -> tuple[nn.Module, PruningPlan]:
-        """The network with everything decided, and its plan; widths are multiples of ``multiple``."""
+        """The network with the choice made, and its plan; widths are multiples of ``multiple``."""
         ...
 
 
 class Granularity(ABC):
-    """One shape that can be cut. The defaults here are those of whole channels.
+    """One shape that can be cut. The default methods suit whole channels.
 
     Args:
-        settings: The granularity's section of a configuration.
+        settings: The granularity's section of the configuration.
 
     Attributes:
-        name: Under which it is registered.
-        Settings: The class of its section.
-        supports_latency: Whether a budget or reward of latency works with it.
-        makes_edits: Whether its plans hold edits, so that a layer may read less of a unit that stays whole.
-        measurements_file: The file of a run that keeps what was measured; None where nothing is.
+        name: The registered name.
+        Settings: The class of the granularity's section.
+        supports_latency: Whether the granularity works with a budget or reward of latency.
+        makes_edits: Whether plans hold edits, so that a layer may read fewer channels than its units keep.
+        measurements_file: The file in the run directory for `measurements`; None if nothing is measured.
     """
 
     name: ClassVar[str]
@@ -132,24 +132,24 @@ class Granularity(ABC):
 
     @property
     def action(self) -> str:
-        """What an action means, one of `allowed_actions`."""
+        """The meaning of an action, one of `allowed_actions`."""
         return self.settings.action
 
     @classmethod
     def allowed_actions(cls) -> tuple[str, ...]:
-        """The meanings that an action can have."""
+        """The meanings that an action may have."""
         return get_args(cls.Settings.model_fields["action"].annotation)
 
     @classmethod
     def action_numbers(cls, action: str) -> int:  # noqa: ARG003
-        """How many numbers an action of such a meaning has."""
+        """How many numbers an action with this meaning has."""
         return 1
 
     def with_action(self, action: str) -> Self:
-        """The same granularity, prepared as it is, with another meaning of actions.
+        """A copy, prepared like the original, with another meaning of actions.
 
         Raises:
-            UserError: If there is no such action here.
+            UserError: If the granularity does not allow this action.
         """
         if action not in self.allowed_actions():
             allowed = ", ".join(map(repr, self.allowed_actions()))
@@ -160,14 +160,14 @@ class Granularity(ABC):
 
     @abstractmethod
     def prepare(self, context: GranularityContext) -> Self:
-        """The granularity made ready for one network: layers found, kernels scored, times measured."""
+        """Prepares the granularity for one network: finds layers, scores kernels, measures times."""
 
     @abstractmethod
     def builder(self, budget: Budget) -> PlanBuilder:
-        """A plan in the making within a budget."""
+        """A new plan builder for a budget."""
 
     def actions(self) -> tuple[ActionDimension, ...]:
-        """The numbers that an action decides of a unit."""
+        """The dimensions of an action: the numbers that decide one unit."""
         return (KEEP[self.action],)
 
     def limits(self) -> Mapping[str, float]:
@@ -175,65 +175,65 @@ class Granularity(ABC):
         return {}
 
     def reachable(self, budget: Budget) -> tuple[float, float]:
-        """The shares of the dense cost that plans can reach: least and most.
+        """The smallest and the largest share of the dense cost that a plan can reach.
 
         Raises:
-            BudgetError: If the budget is not among them.
+            BudgetError: If the budget is below the smallest.
         """
         return budget.reachable
 
     def demonstrations(self, rule_ratios: Sequence[Numbers], budget: Budget) -> list[Numbers]:  # noqa: ARG002
-        """The decisions that an agent is shown first, made from the keep ratios of rules.
+        """The decisions that an agent is shown first, derived from the keep ratios of rules.
 
         Args:
-            rule_ratios: Keep ratios of the rules' plans, [units] each.
+            rule_ratios: For each rule's plan the keep ratios, [units].
             budget: The budget; every demonstration meets it.
 
         Returns:
-            `demonstration_count` of them, [units, dimensions] each.
+            `demonstration_count` arrays, [units, dimensions] each.
         """
         return [ratios[:, None] for ratios in rule_ratios]
 
     def demonstration_count(self, rules: int, budget: Budget) -> int:  # noqa: ARG002
-        """How many demonstrations there are for so many rules."""
+        """How many demonstrations `demonstrations` makes from this many rules."""
         return rules
 
     def record(self, plan: PruningPlan) -> dict[str, Any]:  # noqa: ARG002
-        """What a line of ``evaluations.jsonl`` tells of a plan's edits; None for what is not there."""
+        """The fields of a plan's edits in ``evaluations.jsonl``; None for a field that the plan does not have."""
         return {}
 
     def measurements(self) -> dict[str, Any] | None:
-        """What was measured in `prepare`, as JSON can hold it; None for nothing."""
+        """The measurements of `prepare`, as JSON data; None if there are none."""
         return None
 
     def restore(self, measured: Mapping[str, Any]) -> Self:  # noqa: ARG002
-        """The granularity with what a run has measured, for its report; not ready for a search."""
+        """Takes the measurements of a run, for its report; the granularity is not ready for a search."""
         return self
 
     def series(self, record: Mapping[str, Any]) -> Series:  # noqa: ARG002
-        """What TensorBoard and the report draw of a line of ``evaluations.jsonl``."""
+        """The numbers that TensorBoard and the report plot for one line of ``evaluations.jsonl``."""
         return {}
 
     def tables(self, batch: int, plan: PruningPlan | None = None) -> list[TextTable]:  # noqa: ARG002
-        """What `prune-env inspect` shows, or with a plan, what the report shows.
+        """The tables of `prune-env inspect`; with a plan, the tables of the report.
 
         Args:
-            batch: Images in the batch that was timed.
-            plan: The plan that a report is of.
+            batch: Images in the timed batch.
+            plan: The report's plan; None for `prune-env inspect`.
         """
         return []
 
     def trainable(self, plan: PruningPlan) -> Trainable | None:  # noqa: ARG002
-        """What recovery trains beside weights; None for nothing.
+        """The choice that recovery trains besides the weights; None if there is none.
 
         Raises:
-            ConfigError: If the settings ask for something that the plan cannot give.
+            ConfigError: If the settings ask for a choice that the plan does not offer.
         """
         return None
 
 
 def register_granularity(granularity: type[Granularity]) -> type[Granularity]:
-    """Makes a granularity known under its ``name``."""
+    """Registers a granularity under its ``name``."""
     GRANULARITIES.add(granularity.name, granularity)
     return granularity
 
@@ -242,7 +242,7 @@ def make_granularity(settings: GranularitySettings) -> Granularity:
     """The granularity that a configuration names, not yet prepared.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If no granularity has this name.
     """
-    found: Granularity = GRANULARITIES.find(settings.name)(settings)
-    return found
+    granularity: Granularity = GRANULARITIES.find(settings.name)(settings)
+    return granularity

@@ -1,4 +1,4 @@
-"""Plan builders: plans in the making, one free unit decided after the other, within the budget at the end."""
+"""Plan builders: decide one free unit after the other so that the finished plan meets the budget."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,16 @@ from prune_env.plan.edits import NO_EDITS
 
 
 class PlanBuilder(ABC):
-    """Widths of units, decided in forward order.
+    """Decides the widths of the free units in forward order.
 
     Args:
-        budget: What the finished plan must meet.
+        budget: The budget that the finished plan must meet.
 
     Attributes:
-        budget: The budget, given what is decided.
-        number: The free unit that is to be decided; how many there are at the end.
-        widths: int64 [free units]: those decided, and the least of the others.
-        previous: What was decided of the unit before, in (0, 1]; 1 for the first.
+        budget: The budget; its cost formula includes the edits decided so far.
+        number: The index of the free unit to decide next; at the end, the number of free units.
+        widths: int64 [free units]: the widths of decided units, the least widths of undecided units.
+        previous: The share that the last decision kept, in (0, 1]; 1 before the first decision.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -39,28 +39,28 @@ class PlanBuilder(ABC):
 
     @property
     def even(self) -> float:
-        """The keep ratio that, given to all undecided units alike, would spend the rest of the budget, in [0, 1]."""
+        """The keep ratio, equal for all undecided units, that would spend the rest of the budget, in [0, 1]."""
         return self.budget.even_ratio(self.widths, self._undecided)
 
     @property
     def reduced(self) -> float:
-        """The share of the dense cost that is gone when all undecided units stay whole, in [0, 1]."""
+        """The share of the dense cost that the decisions so far save, with all undecided units whole, in [0, 1]."""
         widths = np.where(self._undecided == 1, self.budget.channels, self.widths)
         return 1.0 - self.budget.cost(widths) / self.budget.dense
 
     @property
     def share(self) -> float:
-        """The share of the dense cost that the plan has so far."""
+        """The plan's share of the dense cost at the current `widths`, at most 1."""
         return min(1.0, self.budget.cost(self.widths) / self.budget.dense)
 
     @property
     @abstractmethod
     def kept(self) -> Mapping[str, Sequence[int] | IntArray]:
-        """The channels of each free unit that stay, ascending; all of those undecided."""
+        """The kept channels of each free unit, ascending; all channels of undecided units."""
 
     @property
     def edits(self) -> Edits:
-        """What is done to layers beyond whole channels, by layer."""
+        """The edits decided so far, by layer."""
         return NO_EDITS
 
     @abstractmethod
@@ -68,12 +68,12 @@ class PlanBuilder(ABC):
         """Decides the next unit.
 
         Args:
-            numbers: What is asked for, one number for each of the granularity's action dimensions, before rounding
-                and clipping; the budget stays within reach.
+            numbers: The requested numbers, one for each of the granularity's action dimensions. The builder rounds
+                and clips them so that the budget stays within reach.
         """
 
     def decided(self, number: int) -> Mapping[str, Any]:  # noqa: ARG002
-        """What a step of the environment tells of a decided unit beside its width."""
+        """The entries that the environment adds to ``info`` for a decided unit, besides its width."""
         return {}
 
     def _close(self, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Whole channels: of each unit the best-scored ones stay."""
+"""Whole channels: each unit keeps its best-scored channels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -13,7 +13,7 @@ class ChannelPlanBuilder(PlanBuilder):
     """Decides how many channels of each unit stay.
 
     Args:
-        budget: What the finished plan must meet.
+        budget: The budget that the finished plan must meet.
         scores: One score per channel of each unit.
     """
 
@@ -23,7 +23,7 @@ class ChannelPlanBuilder(PlanBuilder):
 
     @property
     def kept(self) -> Mapping[str, Sequence[int]]:
-        """The best-scored channels of each free unit."""
+        """The best-scored channels of each free unit, ascending; all channels of undecided units."""
         decided = zip(self.budget.units[: self.number], self.widths, strict=False)
         widths = {unit.name: int(width) for unit, width in decided}
         return {
@@ -32,7 +32,7 @@ class ChannelPlanBuilder(PlanBuilder):
         }
 
     def decide(self, numbers: Sequence[float]) -> None:
-        """Decides the next unit: the allowed width nearest to a keep ratio, or as much as the budget leaves."""
+        """Decides the next unit: the allowed width nearest to the keep ratio, or the largest that fits the budget."""
         (keep,) = numbers
         wanted = self.budget.allowed(self.number, keep * int(self.budget.channels[self.number]))
         self._close(min(wanted, self.budget.cap(self.number, self.widths)))
@@ -40,15 +40,15 @@ class ChannelPlanBuilder(PlanBuilder):
 
 @register_granularity
 class Channel(Granularity):
-    """Whole channels alone."""
+    """Whole channels only."""
 
     name = "channel"
 
     def prepare(self, context: GranularityContext) -> Self:
-        """Takes the scores; nothing else is needed."""
+        """Stores the scores."""
         self._scores = context.scores
         return self
 
     def builder(self, budget: Budget) -> PlanBuilder:
-        """A plan in the making within a budget."""
+        """A new plan builder for a budget."""
         return ChannelPlanBuilder(budget, self._scores)

@@ -1,1 +1,1 @@
-"""What may not be touched: units whose feature maps show that they are sensitive, with the evidence."""
+"""Protection: finds sensitive units by the ranks of their feature maps, and records the evidence."""

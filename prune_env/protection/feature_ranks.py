@@ -1,4 +1,4 @@
-"""Feature-map ranks: the mean rank of every map where the next layer reads it (HRank, Lin et al., CVPR 2020)."""
+"""Feature-map ranks: the mean rank of each map at the input of the next layer (HRank, Lin et al., CVPR 2020)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from prune_env.walk import LayerWalk
 from prune_env.walk.unit import Unit
 
 SMALLEST_SIDE = 4
-"""Maps with fewer pixels a side carry no evidence: almost any such map has full rank."""
+"""Maps with a smaller side, in pixels, are skipped as evidence: almost all of them have full rank."""
 
 
 @dataclass(frozen=True)
 class LayerRanks:
-    """Normalised ranks of one layer's maps.
+    """Normalised ranks of one layer's feature maps.
 
     Attributes:
-        unit: The unit that the layer belongs to.
+        unit: The layer's unit.
         height: Height of the maps in pixels.
         width: Width of the maps in pixels.
-        ranks: float64 [C], the mean over images of rank / min(height, width), in [0, 1].
+        ranks: Mean over images of rank / min(height, width), float64 [C], in [0, 1].
     """
 
     unit: str
@@ -39,7 +39,7 @@ class LayerRanks:
 
 @dataclass(frozen=True)
 class _Reading:
-    """Where a layer's maps are read: the consuming module and the channels there."""
+    """A layer whose maps a consumer reads: its name, its unit, and its channels in the consumer's input."""
 
     layer: str
     unit: str
@@ -47,15 +47,15 @@ class _Reading:
 
 
 def feature_map_ranks(walk: LayerWalk, images: Tensor, batch_size: int = 64) -> dict[str, LayerRanks]:
-    """The mean rank of every feature map of every layer.
+    """Measures the mean rank of every feature map of every layer.
 
-    The network runs and ranks are taken in float32 whatever the autocast state, because rounding to 16 bits turns a
-    rank of 1 into 13 or more. Maps smaller than 4 pixels a side are left out.
+    The network and the ranks are computed in float32, regardless of the autocast state, because rounding to 16 bits
+    turns a rank of 1 into 13 or more. Maps with a side below 4 pixels are left out.
 
     Args:
         walk: The network's walk; the network runs in eval mode.
         images: [N, C, H, W].
-        batch_size: Images a forward pass.
+        batch_size: Images per forward pass.
 
     Returns:
         Ranks by layer name, in forward order.
@@ -73,7 +73,7 @@ def feature_map_ranks(walk: LayerWalk, images: Tensor, batch_size: int = 64) -> 
             if maps.ndim == 4 and min(maps.shape[2:]) >= SMALLEST_SIDE:
                 chosen = maps[:, torch.as_tensor(reading.channels, device=maps.device)]
                 totals[reading.layer] = totals.get(reading.layer, 0) + _ranks(chosen).sum(dim=0)
-                # Not the number of images: a network may call the consumer several times for each.
+                # Count calls, not images: a network may call the consumer several times per image.
                 counts[reading.layer] = counts.get(reading.layer, 0) + len(chosen)
                 sizes[reading.layer] = (int(maps.shape[2]), int(maps.shape[3]))
 
@@ -92,7 +92,7 @@ def feature_map_ranks(walk: LayerWalk, images: Tensor, batch_size: int = 64) -> 
 
 
 def _ranks(maps: Tensor) -> Tensor:
-    """Ranks of maps [N, C, H, W] as int64 [N, C]; a map that is not finite is an error."""
+    """Ranks of maps [N, C, H, W] as int64 [N, C]; refuses maps that are not finite."""
     if not torch.isfinite(maps).all():
         raise EvaluationError("A feature map is not finite; check the network's weights and the data's scaling.")
     ranks: Tensor = torch.linalg.matrix_rank(maps.detach().float())
@@ -100,18 +100,18 @@ def _ranks(maps: Tensor) -> Tensor:
 
 
 def _readings(walk: LayerWalk) -> list[tuple[str, _Reading]]:
-    """For every convolution that produces channels of a unit, the first later convolution that reads them."""
+    """For each convolution that writes a unit, the first later convolution that reads the unit, with the channels."""
     order = {name: position for position, name in enumerate(walk.shapes)}
     modules = dict(walk.model.named_modules())
-    found: dict[str, tuple[str, _Reading]] = {}
+    readings: dict[str, tuple[str, _Reading]] = {}
     for unit in walk.units:
         producers = _in_order(unit, "out", modules, order)
         for consumer, index in _in_order(unit, "in", modules, order):
             earlier = [item for item in producers if order[item[0]] < order[consumer]]
-            if earlier and earlier[-1][0] not in found and earlier[-1][1].shape == index.shape:
+            if earlier and earlier[-1][0] not in readings and earlier[-1][1].shape == index.shape:
                 layer = earlier[-1][0]
-                found[layer] = (consumer, _Reading(layer, unit.name, index.ravel()))
-    return list(found.values())
+                readings[layer] = (consumer, _Reading(layer, unit.name, index.ravel()))
+    return list(readings.values())
 
 
 def _in_order(

@@ -1,11 +1,10 @@
-"""Sensitive layers (system A): feature-map ranks say which layers may not be pruned.
+"""Sensitive layers (system A): the ranks of feature maps decide which layers must not be pruned.
 
-Known from Yang et al. 2023 (10.1007/s10462-023-10566-5): layers with more low-rank feature maps are sensitive, and
-only insensitive layers are given to the agent. The thresholds and the place where a map is looked at are our choice:
-a layer's map is what the next layer reads, that is, after batch norm, activation, residual addition and pooling, as
-HRank (Lin et al., CVPR 2020) reads it.
+From Yang et al. 2023 (10.1007/s10462-023-10566-5): layers with more low-rank feature maps are sensitive, and the agent
+prunes only insensitive layers. The thresholds and the place of measurement are our choice: a layer's map is the input
+of the next layer, after batch norm, activation, residual addition and pooling, as in HRank (Lin et al., CVPR 2020).
 
-Mind the polarity: HRank prunes *filters* whose maps have low rank; system A protects *layers* that have many of them.
+Mind the polarity: HRank prunes *filters* whose maps have low rank; system A protects *layers* with many low-rank maps.
 """
 
 from collections.abc import Mapping
@@ -23,16 +22,16 @@ BINS = 10
 
 @dataclass(frozen=True)
 class LayerEvidence:
-    """What the ranks of one layer's feature maps say.
+    """Statistics of the ranks of one layer's feature maps.
 
     Attributes:
         layer: Dotted name of the convolution.
-        unit: The unit that it belongs to.
-        height: Height of its maps in pixels, as the next layer reads them.
-        width: Width of its maps in pixels.
-        low_rank_share: phi, the share of its maps whose rank / min(height, width) is below the rank threshold.
+        unit: The layer's unit.
+        height: Height of the maps in pixels, at the input of the next layer.
+        width: Width of the maps in pixels.
+        low_rank_share: phi, the share of maps whose rank / min(height, width) is below the rank threshold.
         mean_rank: Mean of rank / min(height, width), in [0, 1].
-        histogram: How many maps fall into each tenth of [0, 1].
+        histogram: Number of maps in each tenth of [0, 1], by normalised rank.
     """
 
     layer: str
@@ -46,13 +45,13 @@ class LayerEvidence:
 
 @dataclass(frozen=True)
 class SensitivityReport:
-    """The evidence for every layer that has any, and what was concluded from it.
+    """The evidence for every measured layer, and the sensitive units that follow from it.
 
     Attributes:
         layers: Evidence in forward order.
-        sensitive: For each sensitive unit, the reason in words.
-        rank_threshold: A map below it is low-rank.
-        layer_threshold: A layer whose share of low-rank maps exceeds it is sensitive.
+        sensitive: The reason in words, by sensitive unit.
+        rank_threshold: A map with a normalised rank below this is low-rank.
+        layer_threshold: A layer with a share of low-rank maps above this is sensitive.
     """
 
     layers: tuple[LayerEvidence, ...]
@@ -65,12 +64,12 @@ class SensitivityReport:
         return asdict(self)
 
     def by_unit(self) -> dict[str, LayerEvidence]:
-        """The richest evidence of each unit: that of its layer with the largest share of low-rank maps."""
-        found: dict[str, LayerEvidence] = {}
+        """For each unit the evidence of its layer with the largest share of low-rank maps."""
+        strongest: dict[str, LayerEvidence] = {}
         for evidence in self.layers:
-            if evidence.unit not in found or evidence.low_rank_share > found[evidence.unit].low_rank_share:
-                found[evidence.unit] = evidence
-        return found
+            if evidence.unit not in strongest or evidence.low_rank_share > strongest[evidence.unit].low_rank_share:
+                strongest[evidence.unit] = evidence
+        return strongest
 
 
 def find_sensitive_layers(
@@ -79,19 +78,19 @@ def find_sensitive_layers(
     layer_threshold: float = 0.5,
     top_share: float | None = None,
 ) -> SensitivityReport:
-    """Concludes from the ranks which units are sensitive.
+    """Finds the sensitive units by the ranks of their layers.
 
     Args:
         ranks: Ranks by layer name.
-        rank_threshold: A map whose normalised rank is below it is low-rank, in [0, 1].
-        layer_threshold: A layer with a larger share of low-rank maps is sensitive, in [0, 1].
-        top_share: At most this share of the layers (rounded up to a whole one), those richest in low-rank maps, is
-            sensitive; no such limit where it is None.
+        rank_threshold: A map with a normalised rank below this is low-rank, in [0, 1].
+        layer_threshold: A layer with a share of low-rank maps above this is sensitive, in [0, 1].
+        top_share: At most this share of the layers (rounded up to a whole layer) is sensitive, the layers with the
+            largest shares of low-rank maps first; None for no limit.
 
     Returns:
         The evidence and the sensitive units. A unit is sensitive if any of its layers is.
     """
-    layers = tuple(_evidence(layer, found, rank_threshold) for layer, found in ranks.items())
+    layers = tuple(_evidence(layer, measured, rank_threshold) for layer, measured in ranks.items())
     flagged = [evidence for evidence in layers if evidence.low_rank_share > layer_threshold]
     flagged.sort(key=lambda evidence: -evidence.low_rank_share)
     if top_share is not None:
@@ -106,14 +105,14 @@ def find_sensitive_layers(
     return SensitivityReport(layers, sensitive, rank_threshold, layer_threshold)
 
 
-def _evidence(layer: str, found: LayerRanks, rank_threshold: float) -> LayerEvidence:
-    counts, _ = np.histogram(found.ranks, bins=BINS, range=(0.0, 1.0))
+def _evidence(layer: str, measured: LayerRanks, rank_threshold: float) -> LayerEvidence:
+    counts, _ = np.histogram(measured.ranks, bins=BINS, range=(0.0, 1.0))
     return LayerEvidence(
         layer=layer,
-        unit=found.unit,
-        height=found.height,
-        width=found.width,
-        low_rank_share=float((found.ranks < rank_threshold).mean()),
-        mean_rank=float(found.ranks.mean()),
+        unit=measured.unit,
+        height=measured.height,
+        width=measured.width,
+        low_rank_share=float((measured.ranks < rank_threshold).mean()),
+        mean_rank=float(measured.ranks.mean()),
         histogram=tuple(int(count) for count in counts),
     )

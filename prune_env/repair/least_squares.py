@@ -1,8 +1,9 @@
-"""Least squares: a cut layer's weights set so that its outputs stay as near the dense ones as what it reads allows.
+"""Least squares: fits a cut layer's weights so that its outputs stay as near the dense outputs as its inputs allow.
 
 AMC (He et al., ECCV 2018) and channel pruning (He et al., ICCV 2017) fit the weights of a layer whose inputs are cut
-on samples of its inputs. Here the dense network's first and second moments of the inputs are measured once, and every
-width is solved from them in closed form [our choice]: what earlier cuts do to the inputs that stay is not looked at.
+on samples of its inputs. Here the first and second moments of the inputs are measured once, in the dense network, and
+every width is solved from them in closed form [our choice]. The fit ignores that earlier cuts change the inputs that
+stay.
 """
 
 import copy
@@ -21,17 +22,17 @@ from prune_env.surgery import Sides
 
 
 class LeastSquares:
-    """Repairs the layers that read cut channels; those of more than `LARGEST` weights an output stay as they are.
+    """Repairs the layers that read cut channels; a layer with over `LARGEST` weights per output stays sliced.
 
     Args:
-        model: The dense network; it is not to change from now on.
-        names: The layers that may lose inputs; others than convolutions and linear layers are passed over.
-        batches: Images and targets, on the network's device; no target is read.
-        normed: Layers whose outputs a batch norm alone reads, which takes out any constant.
-        ridge: How strongly the weights are held to what they were, as a share of the inputs' mean square, above 0.
+        model: The dense network; it must not change afterwards.
+        names: The layers that may lose inputs; only convolutions (not depthwise) and linear layers are repaired.
+        batches: Images and targets, on the network's device; the targets are not used.
+        normed: Layers whose outputs only a batch norm reads; the batch norm removes any constant.
+        ridge: Strength of the pull towards the dense weights, as a share of the inputs' mean square, above 0.
 
     Raises:
-        EvaluationError: If a layer reads a number that is not finite.
+        EvaluationError: If a layer's input is not finite.
     """
 
     def __init__(
@@ -51,15 +52,15 @@ class LeastSquares:
         }
         with in_eval_mode(model):
             moments = patch_moments(model, self._layers, batches)
-        self._means = {name: found.mean.float() for name, found in moments.items()}
-        # Where a bias or a batch norm can make up for a constant, only what varies has to be fitted.
+        self._means = {name: moment.mean.float() for name, moment in moments.items()}
+        # A bias or a batch norm makes up for a constant, so fit the covariance instead of the second moment.
         self._seconds = {
-            name: found.curvature(self._layers[name].bias is not None or name in normed).float()
-            for name, found in moments.items()
+            name: moment.curvature(self._layers[name].bias is not None or name in normed).float()
+            for name, moment in moments.items()
         }
 
     def tensors(self, name: str, sides: Sides) -> dict[str, Tensor]:
-        """The tensors that a cut layer gets instead of the sliced ones; none where there is nothing to fit.
+        """The fitted tensors that replace the sliced ones, by name; empty if there is nothing to fit.
 
         Args:
             name: The layer's dotted name.
@@ -81,24 +82,24 @@ class LeastSquares:
             after = self._fit(before, second, chosen)
             fitted.append(after.reshape(len(own), len(slots), *weight.shape[2:]))
             shifts.append(before @ mean - after @ mean[chosen])
-        found = {"weight": torch.cat(fitted).to(weight.dtype)}
+        tensors = {"weight": torch.cat(fitted).to(weight.dtype)}
         if bias is not None:
             staying = bias.detach().float()[torch.as_tensor(rows.ravel(), device=dense.device)]
-            found["bias"] = (staying + torch.cat(shifts)).to(bias.dtype)
-        return found
+            tensors["bias"] = (staying + torch.cat(shifts)).to(bias.dtype)
+        return tensors
 
     def _fit(self, weight: Tensor, second: Tensor, chosen: Tensor) -> Tensor:
-        """The weights [rows, chosen] that come nearest to ``weight`` [rows, all] on inputs with these moments."""
+        """The weights [rows, chosen] that best reproduce the outputs of ``weight`` [rows, all], by second moments."""
         reads = second[:, chosen]
         among = reads[chosen]
         missing = (weight @ reads - weight[:, chosen] @ among).double()
-        held = among.double()
-        # What never varies has no mean square to hold it by.
-        held.diagonal().add_(max(self.ridge * float(among.diagonal().mean()), 1e-12))
-        factor, failed = torch.linalg.cholesky_ex(held)
-        # With a ridge that rounding swamps nothing can be fitted; what slicing leaves is then the nearest.
-        found = torch.zeros_like(missing.mT) if failed else torch.cholesky_solve(missing.mT, factor)
-        return weight[:, chosen] + found.mT.float()
+        damped = among.double()
+        # The floor keeps the matrix invertible for inputs that never vary: their mean square is 0.
+        damped.diagonal().add_(max(self.ridge * float(among.diagonal().mean()), 1e-12))
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        # If rounding swamps the ridge, the matrix is not positive definite: keep the sliced weights.
+        correction = torch.zeros_like(missing.mT) if failed else torch.cholesky_solve(missing.mT, factor)
+        return weight[:, chosen] + correction.mT.float()
 
 
 @register_repair("least_squares")

@@ -1,4 +1,4 @@
-"""What a search is: whatever proposes plans for a problem, one trial after the other."""
+"""The base class of searches: a search proposes plans for a problem, one trial after the other."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -9,22 +9,22 @@ from prune_env.env.problem import PruningProblem
 from prune_env.search.policy import Policy
 
 HasBudget = Callable[[], bool]
-"""Whether another trial may be made."""
+"""Returns whether another trial is allowed."""
 
 
 class Search(ABC):
-    """Proposes plans and learns from what they turn out to be worth.
+    """Proposes plans and learns from their outcomes.
 
-    A search is made of a problem and a configuration. It is a function of these and of the outcomes that it sees: an
-    interrupted one is resumed by showing it the same outcomes again.
+    A search must depend only on the problem, the configuration and the outcomes of its trials: an interrupted search is
+    resumed by replaying the recorded outcomes.
 
     Args:
-        problem: What plans are proposed for.
+        problem: The problem to propose plans for.
         config: The run's settings.
 
     Attributes:
-        probes: Whether it looks at how far the loss rises with each unit; one trial a unit.
-        needs_probes: Whether it cannot work without them.
+        probes: Whether the search uses probes, which measure the rise of the loss with each unit; one trial per unit.
+        needs_probes: Whether the search cannot work without probes.
     """
 
     probes: ClassVar[bool] = False
@@ -39,7 +39,7 @@ class Search(ABC):
         """Refuses settings with which the search cannot work, before any time is spent.
 
         Args:
-            problem: What plans are proposed for.
+            problem: The problem to propose plans for.
             config: The run's settings.
             episodes: How many plans the search may propose.
 
@@ -49,7 +49,7 @@ class Search(ABC):
 
     @abstractmethod
     def run(self, has_budget: HasBudget) -> None:
-        """Tries plans by `PruningProblem.attempt`, under its configured name, until the budget is spent or it is done.
+        """Tries plans with `PruningProblem.attempt` under the configured name, until budget or plans run out.
 
         Args:
             has_budget: Asked before each trial after the probes.
@@ -57,10 +57,10 @@ class Search(ABC):
 
     @property
     def policy(self) -> Policy | None:
-        """The policy learned so far; None for a search that learns none that can be replayed."""
+        """The policy learned so far; None if the search learns no policy that can be replayed."""
         return None
 
     @property
     def scalars(self) -> Mapping[str, float]:
-        """What is worth a curve besides the plans: exploration, losses; by TensorBoard tag."""
+        """Further values to plot, such as exploration and losses, by TensorBoard tag."""
         return {}

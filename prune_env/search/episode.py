@@ -1,4 +1,4 @@
-"""What a search tells of itself: an episode, and the result."""
+"""The records of a search: one for each episode, and the result."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from prune_env.search.policy import Policy
 
 @dataclass(frozen=True)
 class Episode:
-    """What a listener hears after each plan that the search proposed.
+    """One plan that the search proposed, as listeners receive it.
 
     Attributes:
-        number: From 0.
-        of: How many there will be, at most.
+        number: Index of the episode, from 0.
+        of: Largest possible number of episodes.
         trial: The plan's trial.
         best: The best trial so far.
-        scalars: What the search tells of itself, by TensorBoard tag.
+        scalars: The search's own values to plot, by TensorBoard tag.
         seconds: Wall-clock seconds since the search began.
     """
 
@@ -31,13 +31,13 @@ class Episode:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         best: The best trial.
-        policy: The deterministic policy at the end; None for a search that learns none.
+        policy: The deterministic policy at the end; None if the search learns none.
         episodes: How many plans the search proposed.
-        seconds: Wall-clock seconds of the search; of what was recalled, those that it took then.
+        seconds: Wall-clock seconds of the search; recalled trials count with their original seconds.
     """
 
     best: Trial

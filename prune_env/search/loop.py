@@ -1,4 +1,4 @@
-"""The run of a search on a problem, whatever the search is, and what its listeners hear."""
+"""The loop that runs any search on a problem and notifies the listeners."""
 
 import time
 
@@ -13,7 +13,7 @@ from prune_env.search.registry import SEARCHES, check_evaluations, check_search
 def train_agent(problem: PruningProblem, config: RunConfig, listeners: tuple[Listener, ...] = ()) -> SearchResult:
     """Runs the agent or search that the configuration names, for ``search.evaluations`` trials.
 
-    Probes made for evidence count as evaluations. A search with nothing left to try ends before.
+    Probes count as evaluations. A search with nothing left to try ends earlier.
 
     Args:
         problem: The problem.
@@ -24,7 +24,7 @@ def train_agent(problem: PruningProblem, config: RunConfig, listeners: tuple[Lis
         The best trial and the policy.
 
     Raises:
-        ConfigError: If there is no such search, or the evaluations do not suffice for it.
+        ConfigError: If no search has the configured name, or if the evaluations do not suffice for it.
     """
     check_search(config)
     check_evaluations(problem, config)
@@ -40,7 +40,7 @@ def train_agent(problem: PruningProblem, config: RunConfig, listeners: tuple[Lis
 
 
 class _Watcher:
-    """Counts a search's trials, keeps the best, and tells the listeners."""
+    """Counts a search's trials, keeps the best trial, and notifies the listeners."""
 
     def __init__(self, config: RunConfig, search: Search, listeners: tuple[Listener, ...]) -> None:
         self.evaluations = config.search.evaluations

@@ -1,4 +1,4 @@
-"""The policy file: a trained actor as plain tensors, and what its inputs and outputs mean."""
+"""The policy file: a trained actor as plain tensors, and the meaning of its inputs and outputs."""
 
 import json
 from collections.abc import Mapping
@@ -29,20 +29,20 @@ POLICY_VERSION = 1
 METADATA = "prune_env.policy"
 
 BOUNDS: Mapping[str, type[nn.Module]] = MappingProxyType({"tanh": nn.Tanh, "clip": nn.Hardtanh})
-"""What keeps the action within [-1, 1]."""
+"""Last layers that bound the action to [-1, 1], by name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """A deterministic policy: observation in, action out.
+    """A deterministic policy: maps an observation to an action.
 
     Attributes:
         actor: Maps observations float32 [N, len(features)] to actions in [-1, 1], [N, numbers]; bounded by tanh or
             clipped.
-        action: What an action means, one of the granularity's.
-        granularity: The granularity that its actions are for, by name.
-        limits: The settings that its actions were learned with, as `Granularity.limits`; what is not named is not
-            known.
+        action: The meaning of an action, one of `Granularity.allowed_actions`.
+        granularity: The name of the granularity that the actions are for.
+        limits: The settings that scale the actions, as in training (`Granularity.limits`); settings that are not named
+            are not checked.
         features: The names of the observation's features, in order.
     """
 
@@ -53,13 +53,13 @@ class Policy:
     features: tuple[str, ...] = FEATURES
 
     def check(self, config: RunConfig) -> None:
-        """Refuses settings by which the policy's actions would mean something else.
+        """Refuses settings that would change the meaning of the policy's actions.
 
         Args:
-            config: Settings; ``granularity.action`` does not count.
+            config: Settings; ``granularity.action`` is not checked.
 
         Raises:
-            ConfigError: Names the setting, and the value that the policy was trained with.
+            ConfigError: Names the setting and the value that the policy was trained with.
         """
         self._check_granularity(config.granularity.name)
         for setting in self.limits:
@@ -77,7 +77,7 @@ class Policy:
         known = self.limits.get(setting, given)
         if given != known:
             raise ConfigError(
-                f"{setting}: {given} given, but the policy was trained with {known}, by which its actions are scaled. "
+                f"{setting}: {given} given, but the policy was trained with {known}, which scales its actions. "
                 f"Give {setting}={known}."
             )
 
@@ -90,7 +90,7 @@ class Policy:
         """Walks an environment once and returns the finished plan's trial.
 
         Raises:
-            ConfigError: If the environment takes other actions than the policy gives.
+            ConfigError: If the environment gives actions another meaning than the policy.
         """
         granularity = env.granularity
         self._check_granularity(granularity.settings.name)
@@ -117,7 +117,7 @@ def save_policy(policy: Policy, path: Path) -> None:
     for number, layer in enumerate(linears):
         tensors[f"{number}.weight"] = layer.weight.detach().contiguous()
         tensors[f"{number}.bias"] = layer.bias.detach().contiguous()
-    # One entry, because safetensors writes several in an order that differs from process to process.
+    # One JSON entry: safetensors writes several entries in an order that differs between processes.
     bound = next(name for name, kind in BOUNDS.items() if isinstance(policy.actor[-1], kind))
     about = {
         "version": POLICY_VERSION,
@@ -131,10 +131,10 @@ def save_policy(policy: Policy, path: Path) -> None:
 
 
 def load_policy(path: str | Path) -> Policy:
-    """Reads a policy; nothing in the file is ever executed.
+    """Reads a policy; never executes anything in the file.
 
     Raises:
-        WeightsError: If the file is missing, is not a policy, or was made for another observation.
+        WeightsError: If the file is missing, damaged or no policy, or was made for another observation or action.
     """
     path = Path(path)
     if not path.is_file():
@@ -144,10 +144,10 @@ def load_policy(path: str | Path) -> Policy:
             about = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the file is no mapping)
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is not a policy: it is no readable safetensors file ({error}).") from None
+        raise WeightsError(f"{path} is not a policy: it is not a readable safetensors file ({error}).") from None
     if not isinstance(about, dict) or about.get("version") != POLICY_VERSION:
-        found = about.get("version", "none") if isinstance(about, dict) else "none"
-        raise WeightsError(f"{path} is a policy of version {found}; this release reads version {POLICY_VERSION}.")
+        version = about.get("version", "none") if isinstance(about, dict) else "none"
+        raise WeightsError(f"{path} is a policy of version {version}; this release reads version {POLICY_VERSION}.")
     action = about.get("action")
     if about.get("features") != list(FEATURES) or not isinstance(action, str):
         raise WeightsError(
@@ -160,8 +160,8 @@ def load_policy(path: str | Path) -> Policy:
     limits = about.get("limits", {})
     if not isinstance(limits, dict) or not all(map(_is_positive, limits.values())):
         raise WeightsError(
-            f"{path} says that its actions are scaled by {shorten(repr(limits))}, which are not settings with numbers "
-            "above 0. The file is damaged; train the policy anew."
+            f"{path} gives {shorten(repr(limits))} as the settings that scale its actions, which are not settings with "
+            "numbers above 0. The file is damaged; train the policy anew."
         )
     actor = _actor_from(tensors, path, bound)
     granularity = about.get("granularity") or _granularity_of(action, _numbers(actor))
@@ -174,7 +174,7 @@ def load_policy(path: str | Path) -> Policy:
 
 
 def _granularity_of(action: str, numbers: int) -> str | None:
-    """The granularity that takes so many numbers as such an action; earlier releases did not record it."""
+    """The granularity that takes this action with this many numbers, for policies that do not record theirs."""
     for name in GRANULARITIES:
         granularity: type[Granularity] = GRANULARITIES.find(name)
         if action in granularity.allowed_actions() and granularity.action_numbers(action) == numbers:
@@ -192,12 +192,12 @@ def _is_positive(value: object) -> bool:
 
 
 def policy_of(actor: nn.Module, env: PruningEnv, bound: str = "tanh") -> Policy:
-    """The policy whose actor has the same linear layers, copied.
+    """Makes a policy from a copy of an actor's linear layers.
 
     Args:
         actor: Linear layers with ReLU between them.
-        env: What its actions are for.
-        bound: What keeps it within [-1, 1]: ``tanh`` or ``clip``.
+        env: The environment that the actions are for.
+        bound: The bound of the actions to [-1, 1]: ``tanh`` or ``clip``.
     """
     layers = [layer for layer in actor.modules() if isinstance(layer, nn.Linear)]
     tensors: dict[str, torch.Tensor] = {}
@@ -216,11 +216,11 @@ def _actor_from(tensors: dict[str, torch.Tensor], path: Path, bound: str) -> nn.
     for number in range(count):
         weight, bias = tensors.get(f"{number}.weight"), tensors.get(f"{number}.bias")
         if weight is None or bias is None or weight.ndim != 2 or weight.shape[1] != width:
-            raise WeightsError(f"{path}: layer {number} of the policy is missing or does not fit the one before.")
+            raise WeightsError(f"{path}: layer {number} of the policy is missing or does not fit the layer before it.")
         if len(weight) < 1 or bias.shape != weight.shape[:1]:
             raise WeightsError(
                 f"{path}: layer {number} of the policy has weights of shape {list(weight.shape)} and a bias of shape "
-                f"{list(bias.shape)}; a layer needs one neuron or more, and one number of bias for each."
+                f"{list(bias.shape)}; a layer needs one neuron or more, and one bias for each neuron."
             )
         if not (weight.is_floating_point() and bias.is_floating_point()):
             raise WeightsError(
@@ -229,13 +229,13 @@ def _actor_from(tensors: dict[str, torch.Tensor], path: Path, bound: str) -> nn.
             )
         if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
             raise WeightsError(f"{path}: layer {number} of the policy holds numbers that are not finite.")
-        # Without first weights of its own, which would be drawn from the generator that a learner may draw from.
+        # Skip the random initialisation: it would change the global generator that a learner draws from.
         layer = nn.utils.skip_init(nn.Linear, width, len(weight))
         layer.load_state_dict({"weight": weight, "bias": bias})
         layers += [layer, BOUNDS[bound]() if number == count - 1 else nn.ReLU()]
         width = len(weight)
     if not layers:
-        raise WeightsError(f"{path}: the policy must end in an action of one number or more; it has no layer.")
+        raise WeightsError(f"{path}: the policy has no layer; it needs one linear layer or more.")
     return nn.Sequential(*layers)
 
 

@@ -435,7 +435,10 @@ def test_a_plan_with_groups_is_refused_on_another_network(
             lambda groups: {"layer1.0.conv1": {"inputs": [[0], [99]], "filters": groups["layer1.0.conv1"]["filters"]}},
             "reads input channel 99, which is not one of the",
         ),
-        (lambda _: {"layer1.0.conv1": {"inputs": [[0], [1]], "filters": [[0], [1]]}}, "each of these must be in"),
+        (
+            lambda _: {"layer1.0.conv1": {"inputs": [[0], [1]], "filters": [[0], [1]]}},
+            "must be in exactly one group",
+        ),
         (lambda _: {"layer1.0.conv1": {"inputs": [[0], [1, 2]], "filters": [[0], [1]]}}, "group 1 has 2 inputs"),
     ],
     ids=["missing", "linear", "outside", "filters", "uneven"],

@@ -1,4 +1,4 @@
-"""Groups: channels, and convolutions that fall into groups which read inputs of their own choice (AGSPRL)."""
+"""Group: channels, and convolutions split into groups that each read selected inputs (AGSPRL)."""
 
 from prune_env.granularity.group.edit import GroupEdit, groups_of
 from prune_env.granularity.group.granularity import Group

@@ -1,4 +1,4 @@
-"""Widths and group counts: plans in the making whose convolutions fall into groups."""
+"""The plan builder of granularity group: decides widths and group counts."""
 
 from collections.abc import Mapping, Sequence
 from math import lcm
@@ -20,16 +20,16 @@ from prune_env.walk.unit import Unit
 
 
 class GroupPlanBuilder(PlanBuilder):
-    """Widths of units, and with each the groups of the convolutions that are decided with it.
+    """Decides the width of each unit, and with each unit the groups of its convolutions (`Grouping.by_step`).
 
-    Each group reads its share of the inputs, those that the kernels' scores say; inputs that no group reads any more
-    are cut at once where they come from, so that later units have what this saves.
+    Each group reads its share of the inputs, chosen by the kernels' scores. Channels that no group reads any more are
+    cut at once, so that later units can spend the saved cost.
 
     Args:
         budget: As `PlanBuilder`.
-        grouping: What may fall into groups.
+        grouping: The convolutions that may be grouped.
         scores: One score per channel of each unit.
-        kernels: One score per kernel of each of the convolutions.
+        kernels: One score per kernel of each convolution that may be grouped.
 
     Attributes:
         grouped: The groups so far, by convolution.
@@ -45,11 +45,11 @@ class GroupPlanBuilder(PlanBuilder):
         self._whole = budget
         self._specs: dict[str, GroupSpec] = {}
         self._numbers = {unit.name: number for number, unit in enumerate(budget.units)}
-        self._convolutions = {found.name: found for found in grouping.convolutions}
+        self._convolutions = {convolution.name: convolution for convolution in grouping.convolutions}
 
     @property
     def kept(self) -> Mapping[str, IntArray]:
-        """The channels of each free unit that stay, ascending; all of those undecided."""
+        """The kept channels of each free unit, ascending; all channels of undecided units."""
         return self._kept
 
     @property
@@ -58,15 +58,19 @@ class GroupPlanBuilder(PlanBuilder):
         return self.grouped
 
     def decided(self, number: int) -> Mapping[str, Any]:
-        """``groups``: the group counts of the convolutions that were decided with a unit, by name."""
-        return {"groups": {found.name: self._specs[found.name].groups for found in self.grouping.by_step[number]}}
+        """``groups``: the group counts, by name, of the convolutions that were decided with a unit."""
+        return {
+            "groups": {
+                convolution.name: self._specs[convolution.name].groups for convolution in self.grouping.by_step[number]
+            }
+        }
 
     def decide(self, numbers: Sequence[float]) -> None:
         """Decides the next unit.
 
         Args:
-            numbers: Its keep ratio, and into how many groups its convolutions should fall, 1 or more; each convolution
-                gets the nearest count that divides what it then reads and writes.
+            numbers: The unit's keep ratio, and the group count for its convolutions, 1 or more. Each convolution gets
+                the nearest allowed count that divides the inputs and outputs it keeps.
         """
         keep, groups = numbers
         budget, number = self.budget, self.number
@@ -74,23 +78,24 @@ class GroupPlanBuilder(PlanBuilder):
         width = budget.allowed(number, keep * unit.channels)
         while True:
             specs = {
-                found.name: self._share(found, groups, {unit.name: width}) for found in self.grouping.by_step[number]
+                convolution.name: self._share(convolution, groups, {unit.name: width})
+                for convolution in self.grouping.by_step[number]
             }
-            # With the least width and whole convolutions it always fits, and groups save.
+            # The least width with ungrouped convolutions always fits, and groups only lower the cost.
             if width <= least or self._fits(specs, width):
                 break
             width = max(least, (width - 1) // budget.round_to * budget.round_to)
         self._settle(specs, width)
 
-    def _share(self, found: Groupable, groups: float, widths: Mapping[str, int]) -> GroupSpec:
-        inputs, outputs = self._sizes(found, widths)
-        count = nearest_count(inputs, outputs, groups, found.counts)
+    def _share(self, convolution: Groupable, groups: float, widths: Mapping[str, int]) -> GroupSpec:
+        inputs, outputs = self._sizes(convolution, widths)
+        count = nearest_count(inputs, outputs, groups, convolution.counts)
         return GroupSpec(count, inputs // count)
 
-    def _sizes(self, found: Groupable, widths: Mapping[str, int]) -> tuple[int, int]:
-        """Input and output channels of a convolution, with the widths that are decided and those given."""
+    def _sizes(self, convolution: Groupable, widths: Mapping[str, int]) -> tuple[int, int]:
+        """Input and output channels of a convolution at the decided widths, replaced by ``widths`` where given."""
         kept = {**self._kept, **{name: self._kept[name][:width] for name, width in widths.items()}}
-        inputs, outputs = (len(self.grouping.kept(found, side, kept)) for side in ("in", "out"))
+        inputs, outputs = (len(self.grouping.kept(convolution, side, kept)) for side in ("in", "out"))
         return inputs, outputs
 
     def _fits(self, specs: Mapping[str, GroupSpec], width: int) -> bool:
@@ -99,7 +104,7 @@ class GroupPlanBuilder(PlanBuilder):
         return self._reading(specs).cost(widths) <= self.budget.limit
 
     def _reading(self, specs: Mapping[str, GroupSpec]) -> Budget:
-        """The budget once convolutions fall into more groups."""
+        """The budget with the groups decided so far and with ``specs``."""
         reads = {name: spec.inputs for name, spec in {**self._specs, **specs}.items() if spec.groups > 1}
         return self._whole.reading(reads)
 
@@ -108,49 +113,51 @@ class GroupPlanBuilder(PlanBuilder):
         self._kept[unit.name] = np.array(best_channels(self._scores[unit.name], unit, width))
         self._specs.update(specs)
         self._close(width)
-        # The last one first: what it does not read changes what those before it write.
-        for found in reversed(self.grouping.by_step[self.number - 1]):
-            self._group(found)
+        # Consumers first: inputs that they drop shrink their producers.
+        for convolution in reversed(self.grouping.by_step[self.number - 1]):
+            self._group(convolution)
         for name in list(self.grouped):
             if self._is_whole(self._convolutions[name]):
                 del self.grouped[name]
         self.budget = self._reading({})
 
-    def _is_whole(self, found: Groupable) -> bool:
-        """Whether a convolution is one group that reads all there is."""
-        spec = self._specs[found.name]
-        return spec.groups == 1 and spec.inputs >= len(self.grouping.kept(found, "in", self._kept))
+    def _is_whole(self, convolution: Groupable) -> bool:
+        """Whether a convolution is one group that reads all kept inputs."""
+        spec = self._specs[convolution.name]
+        return spec.groups == 1 and spec.inputs >= len(self.grouping.kept(convolution, "in", self._kept))
 
-    def _group(self, found: Groupable) -> None:
-        """Shares out a convolution's filters and inputs, and cuts what it alone would have read."""
-        spec = self._specs[found.name]
-        ins, outs = (self.grouping.kept(found, side, self._kept) for side in ("in", "out"))
-        if self._is_whole(found):
-            self.grouped.pop(found.name, None)
+    def _group(self, convolution: Groupable) -> None:
+        """Assigns a convolution's filters and inputs to its groups, then cuts channels that no group reads any more."""
+        spec = self._specs[convolution.name]
+        ins, outs = (self.grouping.kept(convolution, side, self._kept) for side in ("in", "out"))
+        if self._is_whole(convolution):
+            self.grouped.pop(convolution.name, None)
             return
-        scores = self._kernels[found.name]
-        self.grouped[found.name] = planned(scores, spec.groups, spec.inputs, found.reorders, ins, outs)
-        for unit, _ in found.reads:
+        scores = self._kernels[convolution.name]
+        self.grouped[convolution.name] = planned(scores, spec.groups, spec.inputs, convolution.reorders, ins, outs)
+        for unit, _ in convolution.reads:
             if unit.name in self._kept:
                 self._narrow(unit)
 
     def _narrow(self, unit: Unit) -> None:
-        """Cuts channels of a unit that no group reads, as many as leave what writes them in its groups."""
+        """Cuts unread channels of a unit to a width that `round_to` and its producers' group counts divide."""
         kept = self._kept[unit.name]
         read = channels_read(self.grouping.walk.model, unit.members, self.grouped)
         if read is None:
             return
         unread = np.setdiff1d(kept, read, assume_unique=True)
         writers = [
-            self._convolutions[one.module] for one in unit.members if one.side == "out" and one.module in self._specs
+            self._convolutions[member.module]
+            for member in unit.members
+            if member.side == "out" and member.module in self._specs
         ]
-        multiple = lcm(self.budget.round_to, *(self._specs[found.name].groups for found in writers))
+        multiple = lcm(self.budget.round_to, *(self._specs[convolution.name].groups for convolution in writers))
         width = -(-max(1, len(kept) - len(unread)) // multiple) * multiple
         if width >= len(kept):
             return
         worst = unread[np.argsort(self._scores[unit.name][unread], kind="stable")[: len(kept) - width]]
         self._kept[unit.name] = np.setdiff1d(kept, worst, assume_unique=True)
         self.widths[self._numbers[unit.name]] = width
-        for found in writers:
-            if found.name in self.grouped:
-                self._group(found)
+        for convolution in writers:
+            if convolution.name in self.grouped:
+                self._group(convolution)

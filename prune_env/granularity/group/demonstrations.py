@@ -1,4 +1,4 @@
-"""Demonstrations with groups: what an agent is shown first, made from the keep ratios of rules."""
+"""Demonstrations with groups: the decisions that an agent is shown first, derived from the keep ratios of rules."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from prune_env.granularity.base import Numbers
 from prune_env.granularity.builder import PlanBuilder
 
 COUNTS = (2, 4, 8)
-"""Group counts that an agent is shown, in plans of one keep ratio, as far as the budget needs them [our choice]."""
+"""Group counts of the demonstrations with one keep ratio for all units; `shown_counts` limits them [our choice]."""
 
 HALVINGS = 12
 
@@ -17,18 +17,18 @@ MakeBuilder = Callable[[Budget], PlanBuilder]
 
 
 def shown_counts(most: int, budget: Budget) -> list[int]:
-    """The group counts that are shown: with more, even the widest network would leave some of the budget unspent."""
+    """The group counts to show: at most 1 / keep, because more groups leave budget unspent even at full width."""
     return [count for count in COUNTS if count <= min(most, 1.0 / budget.keep)]
 
 
 def at_budget(proportions: Numbers, others: Sequence[float], budget: Budget, builder: MakeBuilder) -> Numbers:
-    """What is asked of each unit in given proportions, all more or less alike until the budget is spent.
+    """Decisions with keep ratios in given proportions, scaled by one factor until the budget is spent.
 
     Args:
-        proportions: Of what is kept of each unit, [units], above 0.
-        others: The numbers beside it that each unit is decided with.
+        proportions: The proportions of the units' keep ratios (or shares of kernels), [units], above 0.
+        others: The remaining numbers of each decision, equal for all units.
         budget: The budget, of MACs or params.
-        builder: Makes a plan builder.
+        builder: Makes a plan builder for a budget.
 
     Returns:
         [units, 1 + others].
@@ -36,10 +36,10 @@ def at_budget(proportions: Numbers, others: Sequence[float], budget: Budget, bui
     boundless = budget.with_keep(1.0)
 
     def share(factor: float) -> float:
-        made = builder(boundless)
+        draft = builder(boundless)
         for keep in proportions:
-            made.decide((min(1.0, factor * float(keep)), *others))
-        return made.share
+            draft.decide((min(1.0, factor * float(keep)), *others))
+        return draft.share
 
     low, high = 0.0, 1.0 / float(proportions.min())
     for _ in range(HALVINGS):

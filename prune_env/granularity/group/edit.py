@@ -1,4 +1,4 @@
-"""The groups of one convolution, as a plan holds them and as the network gets them."""
+"""The group edit: the groups of one convolution, in a plan and in the network."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,12 +20,13 @@ from prune_env.surgery.channels import Sides, places_of, sliced_tensors
 
 @register_edit
 class GroupEdit(Edit):
-    """The groups that one convolution falls into, in the order in which it computes them.
+    """The groups of one convolution, in the order in which the convolution computes them.
 
     Attributes:
-        inputs: For each group the input channels that it reads, ascending, as the dense convolution numbers them.
-        filters: For each group its output channels, by the same rule. Where all groups' are not ascending in a row,
-            the unit that the convolution writes is put into their order, and all that reads it follows.
+        inputs: For each group its input channels, ascending, numbered as in the dense convolution.
+        filters: For each group its output channels, ascending, numbered as in the dense convolution. If the
+            channels of all groups in a row are not ascending, all members of the unit that the convolution writes take
+            their order.
     """
 
     kind = "group"
@@ -51,7 +52,7 @@ class GroupEdit(Edit):
 
     @property
     def filters_in_order(self) -> list[int]:
-        """All output channels as the groups follow each other."""
+        """All output channels, group after group."""
         return [channel for filters in self.filters for channel in filters]
 
     @property
@@ -65,7 +66,7 @@ class GroupEdit(Edit):
         return len(self.inputs[0])
 
     def order(self) -> IntArray:
-        """The output channels, group after group."""
+        """The output channels, group after group, int64 [outputs]."""
         return np.array(self.filters_in_order, dtype=np.int64)
 
     def weights(self, kernel: int, inputs: int, outputs: int) -> int:  # noqa: ARG002  (each group reads its own number)
@@ -73,48 +74,48 @@ class GroupEdit(Edit):
         return kernel * self.reads * outputs
 
     def validate_on(self, model: nn.Module, name: str, ins: IntArray, outs: IntArray) -> None:
-        """Refuses a layer that cannot fall into these groups.
+        """Refuses a layer that cannot be split into these groups.
 
         Raises:
-            PlanError: Names the layer, and says what is wrong.
+            PlanError: Names the layer and the problem.
         """
         place = shorten(repr(name))
         reason = why_not_groupable(model, name)
         if reason is not None:
-            raise PlanError(f"The plan groups {place}, but {reason}. Leave the edit of this layer out.")
+            raise PlanError(f"The plan groups {place}, but {reason}. Remove this layer's edit from the plan.")
         if sorted(self.filters_in_order) != outs.tolist():
             raise PlanError(
-                f"The plan's {self.groups} groups of {place} have {len(self.filters_in_order)} filters in all, which "
-                f"are not the {len(outs)} output channels that it keeps; each of these must be in one group."
+                f"The plan's {self.groups} groups of {place} list {len(self.filters_in_order)} filters, which are not "
+                f"the {len(outs)} output channels that the plan keeps; each kept channel must be in exactly one group."
             )
         for number, inputs in enumerate(self.inputs):
             outside = np.setdiff1d(inputs, ins)
             if len(outside):
                 raise PlanError(
                     f"Group {number} of {place} reads input channel {outside[0]}, which is not one of the "
-                    f"{len(ins)} that the plan keeps."
+                    f"{len(ins)} input channels that the plan keeps."
                 )
 
     def masked(
         self, module: nn.Module, sides: Sides, cut: Callable[[Sides], Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """The cut layer's tensors, each group a cut of its own: kernels for inputs that it does not read are zero."""
+        """The cut layer's tensors: each group is cut separately, and kernels of its unread inputs are zero."""
         whole = {side: sides.get(side, np.arange(channels_of(module, side))) for side in ("out", "in")}
-        found = sliced_tensors(module, whole)
-        found["weight"].zero_()
+        tensors = sliced_tensors(module, whole)
+        tensors["weight"].zero_()
         rows, columns = places_of(whole["out"]), places_of(whole["in"])
         for filters, inputs in zip(self.filters, self.inputs, strict=True):
             own = {"out": np.array(filters, dtype=np.int64), "in": np.array(inputs, dtype=np.int64)}
             part = cut(own)
-            there = torch.as_tensor(rows[own["out"]], device=found["weight"].device)
-            read = torch.as_tensor(columns[own["in"]], device=found["weight"].device)
-            found["weight"][there[:, None], read] = part["weight"]
-            if "bias" in found:
-                found["bias"][there] = part["bias"]
-        return found
+            there = torch.as_tensor(rows[own["out"]], device=tensors["weight"].device)
+            read = torch.as_tensor(columns[own["in"]], device=tensors["weight"].device)
+            tensors["weight"][there[:, None], read] = part["weight"]
+            if "bias" in tensors:
+                tensors["bias"][there] = part["bias"]
+        return tensors
 
     def module(self, layer: nn.Module, ins: IntArray, outs: IntArray) -> nn.Module:  # noqa: ARG002
-        """A gather and a grouped convolution, or the convolution alone where nothing has to be gathered."""
+        """A gather and a grouped convolution, or the convolution alone if the gather would change nothing."""
         assert isinstance(layer, nn.Conv2d)
         places = places_of(ins)
         chosen = [np.sort(places[inputs]) for inputs in self.inputs]
@@ -127,18 +128,18 @@ Groups = Mapping[str, GroupEdit]
 
 def groups_of(plan: PruningPlan) -> dict[str, GroupEdit]:
     """The groups of a plan, by convolution."""
-    found = plan.edits.get(GroupEdit.kind, {})
-    return {name: edit for name, edit in found.items() if isinstance(edit, GroupEdit)}
+    edits = plan.edits.get(GroupEdit.kind, {})
+    return {name: edit for name, edit in edits.items() if isinstance(edit, GroupEdit)}
 
 
 def with_groups(plan: PruningPlan, grouped: Groups) -> PruningPlan:
-    """The plan with other groups; its costs stay as they are."""
+    """The plan with other groups; does not update the plan's costs."""
     others = {kind: edits for kind, edits in plan.edits.items() if kind != GroupEdit.kind}
     return plan.model_copy(update={"edits": {**others, GroupEdit.kind: dict(grouped)} if grouped else others})
 
 
 def why_not_groupable(model: nn.Module, name: str) -> str | None:
-    """Why a module of a network cannot fall into groups; None where it can."""
+    """The reason why a module cannot be grouped; None if it can."""
     module = model.get_submodule(name)
     if type(module) is not nn.Conv2d:
         return f"it is a {type(module).__name__} and no nn.Conv2d"

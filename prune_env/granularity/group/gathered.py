@@ -1,8 +1,8 @@
-"""Convolutions in groups, each of which reads input channels of its own choice (AGSPRL, Wei et al., IEEE Access 2022).
+"""Grouped convolutions whose groups each read selected input channels (AGSPRL, Wei et al., IEEE Access 2022).
 
-Known of AGSPRL: a kernel pruning rate by layer, from which the number of groups follows, and a tiny attention selector
-for each group that says which inputs its filters read. The rule for the number of groups, the selector's form (after
-DGC, Su et al., ECCV 2020) and how it is trained are our choice.
+From AGSPRL: the number of groups follows from a kernel pruning rate for each layer, and a tiny attention selector for
+each group selects the inputs of its filters. The rule for the number of groups, the selector's architecture (after DGC,
+Su et al., ECCV 2020) and its training are our choice.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,16 +19,16 @@ from prune_env.common.arrays import IntArray
 from prune_env.common.errors import UserError
 
 SLACK = 1e-9
-"""1 / (1 - 2/3) is a hair less than 3 in floating point."""
+"""Tolerance for rounding: in floating point 1 / (1 - 2/3) is slightly less than 3."""
 
 
 @dataclass(frozen=True)
 class GroupSpec:
-    """Into how many groups a convolution falls, and how many input channels each of them reads.
+    """The group count of a convolution, and the number of input channels of each group.
 
     Attributes:
-        groups: Groups, 1 or more; each has an equal share of the outputs.
-        inputs: Input channels that each group reads, of all of them.
+        groups: Group count, 1 or more; all groups have equally many outputs.
+        inputs: Input channels that each group reads, 1 or more, out of all input channels.
     """
 
     groups: int
@@ -45,18 +45,17 @@ def possible_groups(inputs: int, outputs: int) -> tuple[int, ...]:
 def configure_groups(
     inputs: int, outputs: int, pruning_rate: float, multiple: int = 1, counts: Collection[int] | None = None
 ) -> GroupSpec:
-    """AGSPRL's one action, the kernel pruning rate, as groups and inputs a group [our choice].
+    """Translates AGSPRL's action, the kernel pruning rate, into a group count and inputs per group [our choice].
 
-    The count is the largest common divisor of inputs and outputs with which plain groups alone would not prune more
-    than asked: at most 1 / (1 - rate). Each group then reads so many inputs that the share of kernels that stay is one
-    less the rate.
+    The count is the largest allowed common divisor of inputs and outputs that is at most 1 / (1 - rate), so that plain
+    groups would not prune more than the rate. The inputs per group then make the share of kernels that stays 1 - rate.
 
     Args:
         inputs: Input channels.
         outputs: Output channels.
         pruning_rate: Share of the kernels that go, in [0, 1).
-        multiple: Inputs a group are rounded to a multiple of this where there are as many.
-        counts: Group counts that are allowed beside 1; None for all.
+        multiple: Inputs per group are rounded to a multiple of this, if the convolution has that many.
+        counts: Allowed group counts besides 1; None allows all.
 
     Raises:
         UserError: If the rate is out of range.
@@ -64,30 +63,30 @@ def configure_groups(
     if not 0.0 <= pruning_rate < 1.0:
         raise UserError(f"pruning_rate: {pruning_rate} given; the share of kernels that go must be in [0, 1).")
     kept = 1.0 - pruning_rate
-    fitting = [one for one in possible_groups(inputs, outputs) if one <= 1.0 / kept + SLACK]
-    count = max(one for one in fitting if one == 1 or counts is None or one in counts)
+    fitting = [count for count in possible_groups(inputs, outputs) if count <= 1.0 / kept + SLACK]
+    groups = max(count for count in fitting if count == 1 or counts is None or count in counts)
     wanted = round(kept * inputs / multiple) * multiple
-    return GroupSpec(count, min(max(wanted, min(multiple, inputs), 1), inputs))
+    return GroupSpec(groups, min(max(wanted, min(multiple, inputs), 1), inputs))
 
 
 def choose_inputs(scores: npt.NDArray[np.float64], inputs: int) -> tuple[IntArray, ...]:
-    """For each group its best-scored inputs, ascending; of equal ones the lower.
+    """The best-scored inputs of each group, ascending; ties go to the lower channel.
 
     Args:
         scores: [groups, input channels].
-        inputs: How many each group reads.
+        inputs: How many inputs each group reads.
     """
     order = np.argsort(-scores, axis=1, kind="stable")[:, :inputs]
     return tuple(np.sort(row).astype(np.int64) for row in order)
 
 
 class GatheredConv2d(nn.Module):
-    """A grouped convolution after a gather: each group reads inputs of its own, which may be another group's too.
+    """A grouped convolution after a gather: each group reads selected inputs, and groups may share inputs.
 
     Args:
-        convolution: With groups, of as many inputs in all as are gathered.
-        index: int64 [gathered], the input channel that each of the convolution's inputs is.
-        in_channels: Channels of what is read.
+        convolution: The grouped convolution; its input channels are the gathered channels.
+        index: int64 [gathered]: for each input of the convolution the input channel to gather.
+        in_channels: Input channels before the gather.
     """
 
     index: Tensor
@@ -97,19 +96,20 @@ class GatheredConv2d(nn.Module):
         self.convolution = convolution
         self.in_channels = in_channels
         self.out_channels = convolution.out_channels
-        # The plan has it: a file of weights is not to change what is read.
+        # The plan holds the index; a weight file must not change it.
         self.register_buffer("index", index, persistent=False)
 
     @classmethod
     def from_convolution(cls, dense: nn.Conv2d, chosen: Sequence[IntArray]) -> "GatheredConv2d":
-        """What a convolution becomes whose groups read these inputs alone, with the weights that it has for them.
+        """Splits a convolution into groups that read only their chosen inputs, with the dense weights of those inputs.
 
         Args:
-            dense: A convolution that is not grouped.
-            chosen: Input channels of each group, as many for each.
+            dense: An ungrouped convolution.
+            chosen: Input channels of each group, equally many for each.
 
         Raises:
-            UserError: If it is grouped, the groups do not divide its outputs, or their inputs are not as they must be.
+            UserError: If the convolution is grouped, the group count does not divide its outputs, or the inputs of a
+                group are not valid.
         """
         groups = len(chosen)
         check_groups(dense, chosen)
@@ -141,32 +141,33 @@ class GatheredConv2d(nn.Module):
         return made.train(dense.training)
 
     def simplest(self) -> nn.Module:
-        """The convolution alone where the gather leaves everything in its place; else this."""
+        """The convolution alone if the gather keeps all channels in their order, else this module."""
         everything = torch.arange(self.in_channels, device=self.index.device)
         return self.convolution if torch.equal(self.index, everything) else self
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, out_channels, ...]."""
-        found: Tensor = self.convolution(images.index_select(1, self.index))
-        return found
+        outputs: Tensor = self.convolution(images.index_select(1, self.index))
+        return outputs
 
 
 def check_groups(dense: nn.Conv2d, chosen: Sequence[IntArray]) -> None:
-    """Refuses groups that a convolution cannot fall into.
+    """Refuses groups into which a convolution cannot be split.
 
     Raises:
-        UserError: Says what is wrong with which group.
+        UserError: Names the group and the problem.
     """
     if dense.groups != 1:
-        raise UserError(f"a convolution of {dense.groups} groups is given; only one that is not grouped can be.")
+        raise UserError(f"a convolution of {dense.groups} groups is given; only an ungrouped one can be split.")
     if not chosen or dense.out_channels % len(chosen):
         raise UserError(
-            f"{len(chosen)} groups given for {dense.out_channels} output channels; their number must divide these."
+            f"{len(chosen)} groups given for {dense.out_channels} output channels; the number of groups must "
+            "divide the number of output channels."
         )
     for number, inputs in enumerate(chosen):
         inside = len(inputs) > 0 and inputs.min() >= 0 and inputs.max() < dense.in_channels
         if not inside or len(np.unique(inputs)) != len(inputs) or len(inputs) != len(chosen[0]):
             raise UserError(
-                f"group {number} reads the inputs {list(map(int, inputs))}; each group reads {len(chosen[0])} of the "
-                f"{dense.in_channels} input channels, each once."
+                f"group {number} reads the inputs {list(map(int, inputs))}; each group must read one or more of the "
+                f"input channels 0 to {dense.in_channels - 1}, each once, and as many as group 0 ({len(chosen[0])})."
             )

@@ -1,7 +1,7 @@
-"""Group: channels, and convolutions that fall into groups which read inputs of their own choice (AGSPRL).
+"""Granularity group: channels, and convolutions split into groups that each read selected inputs (AGSPRL).
 
-AGSPRL (Wei et al., IEEE Access 2022) lets an agent decide a kernel pruning rate for each layer, from which the number
-of groups follows (action ``pruning_rate``). With the other actions the agent decides a keep ratio and a group count
+In AGSPRL (Wei et al., IEEE Access 2022) an agent decides a kernel pruning rate for each layer, and the number of groups
+follows from the rate (action ``pruning_rate``). With the other actions the agent decides a keep ratio and a group count
 [our choice].
 """
 
@@ -46,9 +46,9 @@ class Group(Granularity):
     """Channels and groups.
 
     Attributes:
-        grouping: Which convolutions may fall into groups, how many, and with which unit each is decided.
-        times: Seconds that each of them takes in how many groups, for a batch that latency is of.
-        kernels: One score per kernel of each.
+        grouping: The convolutions that may be grouped, their allowed group counts, and the unit each is decided with.
+        times: Seconds of each convolution's forward pass on the timed batch, by group count.
+        kernels: One score per kernel of each convolution.
     """
 
     name = "group"
@@ -63,11 +63,11 @@ class Group(Granularity):
 
     @classmethod
     def action_numbers(cls, action: str) -> int:
-        """How many numbers an action has: a rate alone, or a keep ratio and a group count."""
+        """How many numbers an action has: 1 for a pruning rate, 2 for a keep ratio and a group count."""
         return 1 if action == RATES else 2
 
     def prepare(self, context: GranularityContext) -> Self:
-        """Finds the convolutions, times them in groups, and scores their kernels."""
+        """Finds the convolutions that may be grouped, times them in groups, and scores their kernels."""
         walk, settings = context.scoring.walk, self.settings
         self.grouping = Grouping(walk, settings.max_groups, context.untouched)
         self.times = {}
@@ -79,23 +79,24 @@ class Group(Granularity):
         if settings.only_faster:
             self.grouping = Grouping(walk, settings.max_groups, context.untouched, faster_counts(self.times))
         context.on_progress(f"scoring kernels by {settings.kernels}")
-        names = [found.name for found in self.grouping.convolutions]
+        names = [convolution.name for convolution in self.grouping.convolutions]
         self.kernels = score_kernels(settings.kernels, context.scoring, names)
         self._scores = context.scores
         self._min_keep = context.min_keep
         return self
 
     def builder(self, budget: Budget) -> PlanBuilder:
-        """A plan in the making within a budget.
+        """A new plan builder for a budget.
 
         Raises:
-            BudgetError: If rates are decided, and the budget cannot be met by rates alone.
+            BudgetError: If the action is ``pruning_rate`` and rates alone cannot meet the budget.
         """
-        about = budget, self.grouping, self._scores, self.kernels
-        return RatePlanBuilder(*about, self._min_keep) if self.action == RATES else GroupPlanBuilder(*about)
+        if self.action == RATES:
+            return RatePlanBuilder(budget, self.grouping, self._scores, self.kernels, self._min_keep)
+        return GroupPlanBuilder(budget, self.grouping, self._scores, self.kernels)
 
     def actions(self) -> tuple[ActionDimension, ...]:
-        """The share of kernels that stays; or a keep ratio, and a group count from 1 at -1, evenly in logarithms."""
+        """The share of kernels that stays; or a keep ratio and a group count, on a logarithmic scale from 1 at -1."""
         if self.action == RATES:
             return (linear("share of kernels", 1.0, self._min_keep),)
         most = self.grouping.most
@@ -107,23 +108,23 @@ class Group(Granularity):
         return KEEP[self.action], count
 
     def limits(self) -> Mapping[str, float]:
-        """The setting that scales actions."""
+        """The setting that scales actions, by key."""
         if self.action == RATES:
             return {"env.min_keep": self._min_keep}
         return {"granularity.max_groups": self.settings.max_groups}
 
     def reachable(self, budget: Budget) -> tuple[float, float]:
-        """The shares of the dense cost that plans can reach: least and most.
+        """The smallest and the largest share of the dense cost that a plan can reach.
 
         Raises:
-            BudgetError: If rates are decided, and the budget is not among them.
+            BudgetError: If the action is ``pruning_rate`` and the budget is below the smallest.
         """
         return (self.builder(budget).share, 1.0) if self.action == RATES else budget.reachable
 
     def demonstrations(self, rule_ratios: Sequence[Numbers], budget: Budget) -> list[Numbers]:
-        """The plans of rules without groups, and plans of one keep ratio with all convolutions in as many groups.
+        """The rules' plans without groups, then plans with one keep ratio and one group count for all units.
 
-        Where rates are decided: the rules' proportions of units as shares of kernels.
+        With action ``pruning_rate``: the rules' keep ratios, scaled to the budget, as shares of kernels.
         """
         if self.action == RATES:
             return [at_budget(ratios, (), budget, self.builder) for ratios in rule_ratios]
@@ -133,31 +134,33 @@ class Group(Granularity):
         return ungrouped + [at_budget(even, (float(count),), budget, self.builder) for count in counts]
 
     def demonstration_count(self, rules: int, budget: Budget) -> int:
-        """How many demonstrations there are for so many rules."""
+        """How many demonstrations `demonstrations` makes from this many rules."""
         return rules + (0 if self.action == RATES else len(shown_counts(self.grouping.most, budget)))
 
     def record(self, plan: PruningPlan) -> dict[str, Any]:
-        """A plan's groups: how many, how many inputs each reads, and a digest of which."""
+        """For each convolution its group count and inputs per group; a digest of all groups' inputs and filters."""
         grouped = groups_of(plan)
         if not grouped:
             return {"groups": None, "reads": None, "inputs": None}
-        listed = [(name, one.inputs, one.filters) for name, one in sorted(grouped.items())]
+        listed = [(name, edit.inputs, edit.filters) for name, edit in sorted(grouped.items())]
         return {
-            "groups": {name: one.groups for name, one in grouped.items()},
-            "reads": {name: one.reads for name, one in grouped.items()},
+            "groups": {name: edit.groups for name, edit in grouped.items()},
+            "reads": {name: edit.reads for name, edit in grouped.items()},
             "inputs": hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16],
         }
 
     def measurements(self) -> dict[str, Any]:
-        """The times, the counts allowed, and why other convolutions stay whole."""
+        """The times, the allowed group counts, and the reasons why other layers stay whole."""
         return {
-            "times": {name: {str(count): one for count, one in times.items()} for name, times in self.times.items()},
-            "allowed": {found.name: sorted(found.counts) for found in self.grouping.convolutions},
+            "times": {
+                name: {str(count): seconds for count, seconds in times.items()} for name, times in self.times.items()
+            },
+            "allowed": {convolution.name: sorted(convolution.counts) for convolution in self.grouping.convolutions},
             "whole": dict(self.grouping.whole),
         }
 
     def restore(self, measured: Mapping[str, Any]) -> Self:
-        """The granularity with the times that a run has measured.
+        """Takes the times that a run has measured.
 
         Raises:
             RunError: If the record is damaged.
@@ -166,21 +169,21 @@ class Group(Granularity):
         return self
 
     def series(self, record: Mapping[str, Any]) -> Series:
-        """``groups``: the group count of every convolution that may fall into groups."""
+        """``groups``: the group count of every convolution that may be grouped."""
         counts = record.get("groups") or {}
         return {"groups": {name: int(counts.get(name, 1)) for name in self.times}}
 
     def tables(self, batch: int, plan: PruningPlan | None = None) -> list[TextTable]:
-        """What each convolution takes in how many groups, beside a plan's groups where one is given."""
+        """The time of each convolution by group count; with a plan, also the plan's groups."""
         if plan is None:
             return [inspect_table(self.grouping, self.times, batch)]
         return [report_table(groups_of(plan), self.times, batch)]
 
     def trainable(self, plan: PruningPlan) -> Trainable | None:
-        """Selectors, where the settings ask for them.
+        """The training of selectors, if ``granularity.selectors`` is true.
 
         Raises:
-            ConfigError: If no convolution of the plan falls into groups.
+            ConfigError: If the plan groups no convolution.
         """
         if not self.settings.selectors:
             return None
@@ -193,7 +196,7 @@ class Group(Granularity):
 
 
 def read_times(measured: Mapping[str, Any]) -> dict[str, dict[int, float]]:
-    """The times in a record of `Group.measurements`.
+    """Reads the times from a record of `Group.measurements`.
 
     Raises:
         RunError: If the record is damaged.
@@ -204,4 +207,4 @@ def read_times(measured: Mapping[str, Any]) -> dict[str, dict[int, float]]:
             for name, times in measured["times"].items()
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"the run's times of groups (groups.json) are damaged ({error!r}). Start a new run.") from None
+        raise RunError(f"the run's group times (groups.json) are damaged ({error!r}). Start a new run.") from None

@@ -1,7 +1,7 @@
-"""Which convolutions may fall into groups, how many, and what each group reads and computes.
+"""The convolutions that may be grouped, their group counts, and the inputs and filters of each group.
 
-AGSPRL (Wei et al., IEEE Access 2022) says that groups follow from what an agent decides, layer by layer; which step
-decides which convolution, and how inputs and filters are shared out, is our choice.
+In AGSPRL (Wei et al., IEEE Access 2022) groups follow from an agent's decisions, layer by layer. The step that decides
+each convolution, and the assignment of inputs and filters to groups, are our choice.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,19 +21,19 @@ from prune_env.walk import LayerWalk
 from prune_env.walk.unit import Member, Unit
 
 ROUNDS = 4
-"""How often filters are assigned to groups and inputs chosen anew, in turn."""
+"""Maximum rounds of assigning filters to groups and choosing inputs anew."""
 
 
 @dataclass(frozen=True)
 class Groupable:
-    """A convolution that may fall into groups.
+    """A convolution that may be grouped.
 
     Attributes:
-        name: Its dotted name.
-        counts: Group counts that are allowed; 1 is among them.
-        reads: The units that it reads, and where.
-        writes: The units that it writes, and where.
-        reorders: Whether its filters may come in any order: all that has to do with its outputs can follow.
+        name: The convolution's dotted name.
+        counts: Allowed group counts; 1 is always allowed.
+        reads: The units whose channels the convolution reads, each with its member for the convolution's inputs.
+        writes: The units whose channels the convolution writes, each with its member for the convolution's outputs.
+        reorders: Whether the filters may be reordered, because every member of the written unit can take any order.
     """
 
     name: str
@@ -44,18 +44,19 @@ class Groupable:
 
 
 class Grouping:
-    """The convolutions of a walk that may fall into groups, each decided with the last free unit that it touches.
+    """The convolutions of a walk that may be grouped, each decided with the last free unit that it touches.
 
-    By then all its channels are known, so that its group counts are, too, and what it costs.
+    At that step all channels of the convolution are decided, so its possible group counts and its cost are known.
 
     Args:
         walk: The network's walk.
         most: The largest group count.
-        untouched: Modules that stay as they are although a unit that they touch is free.
-        counts: Group counts that are allowed, by convolution; all up to ``most`` where it is not named.
+        untouched: Modules that stay whole, even where they touch a free unit.
+        counts: Allowed group counts, by convolution; a convolution that is not named may have all up to ``most``.
 
     Attributes:
-        whole: Why each other convolution of the walk stays whole, by name.
+        by_step: For each free unit the convolutions that are decided with it.
+        whole: For each other layer of the walk the reason why it stays whole, by name.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Grouping:
         by_step: list[list[Groupable]] = [[] for _ in number]
         for layer in walk.cost_model.layers:
             sides = {side: _touching(walk, layer.name, side) for side in ("in", "out")}
-            free = [number[unit.name] for found in sides.values() for unit, _ in found if unit.free]
+            free = [number[unit.name] for touched in sides.values() for unit, _ in touched if unit.free]
             reason = why_not_groupable(walk.model, layer.name)
             if not sides["in"]:
                 reason = reason or "it reads no unit's channels"
@@ -84,22 +85,21 @@ class Grouping:
                 self.whole[layer.name] = reason
                 continue
             allowed = frozenset((counts or {}).get(layer.name, range(1, most + 1))) | {1}
-            found = Groupable(
-                layer.name, allowed, tuple(sides["in"]), tuple(sides["out"]), _reorders(walk, layer.name, sides["out"])
-            )
-            by_step[max(free)].append(found)
-        self.by_step = tuple(tuple(found) for found in by_step)
+            reorders = _reorders(walk, layer.name, sides["out"])
+            convolution = Groupable(layer.name, allowed, tuple(sides["in"]), tuple(sides["out"]), reorders)
+            by_step[max(free)].append(convolution)
+        self.by_step = tuple(map(tuple, by_step))
 
     @property
     def convolutions(self) -> tuple[Groupable, ...]:
-        """All of them, in the order in which they are decided."""
-        return tuple(found for step in self.by_step for found in step)
+        """All convolutions that may be grouped, in the order of decision."""
+        return tuple(convolution for step in self.by_step for convolution in step)
 
     def kept(self, convolution: Groupable, side: str, kept: Mapping[str, IntArray]) -> IntArray:
-        """The convolution's channels on one side that stay, ascending, given those of each unit."""
-        found = convolution.reads if side == "in" else convolution.writes
+        """The convolution's channels on one side that stay, ascending, given the kept channels of each unit."""
+        touched = convolution.reads if side == "in" else convolution.writes
         stays = np.ones(channels_of(self.walk.model.get_submodule(convolution.name), side), dtype=np.bool_)
-        for unit, member in found:
+        for unit, member in touched:
             if unit.name in kept:
                 stays[member.index] = False
                 stays[member.index[kept[unit.name]]] = True
@@ -107,11 +107,14 @@ class Grouping:
 
 
 def _touching(walk: LayerWalk, name: str, side: str) -> list[tuple[Unit, Member]]:
-    return [(unit, one) for unit in walk.units for one in unit.members if (one.module, one.side) == (name, side)]
+    """The units that run through one side of a module, each with its member there."""
+    return [
+        (unit, member) for unit in walk.units for member in unit.members if (member.module, member.side) == (name, side)
+    ]
 
 
 def _reorders(walk: LayerWalk, name: str, writes: list[tuple[Unit, Member]]) -> bool:
-    """Whether one unit is all that the convolution writes, it alone writes that, and every reader can follow."""
+    """Whether the convolution writes exactly one free unit, is its only writer, and every member can take any order."""
     if len(writes) != 1 or not writes[0][0].free:
         return False
     unit, written = writes[0]
@@ -131,13 +134,13 @@ def _reorders(walk: LayerWalk, name: str, writes: list[tuple[Unit, Member]]) -> 
 
 
 def nearest_count(inputs: int, outputs: int, wanted: float, allowed: Collection[int]) -> int:
-    """Of the group counts that are allowed and divide both, the one nearest to what is wanted, as ratios go.
+    """The allowed group count that divides inputs and outputs and is nearest to the wanted count, by ratio.
 
     Args:
         inputs: Input channels that stay.
         outputs: Output channels that stay.
-        wanted: 1 or more.
-        allowed: Counts; 1 is always allowed.
+        wanted: Wanted group count, 1 or more.
+        allowed: Allowed group counts; 1 is always allowed.
     """
     possible = [count for count in possible_groups(inputs, outputs) if count == 1 or count in allowed]
     return min(possible, key=lambda count: (abs(log(count / wanted)), count))
@@ -146,30 +149,30 @@ def nearest_count(inputs: int, outputs: int, wanted: float, allowed: Collection[
 def share_out(
     scores: npt.NDArray[np.float64], count: int, reads: int, reorders: bool
 ) -> tuple[list[IntArray], list[IntArray]]:
-    """Filters and inputs of each group, such that much of the scores stays.
+    """Chooses the filters and inputs of each group so that the kernels that stay have a high total score.
 
-    Inputs are each group's best. Where filters may be re-assigned they go to groups of equal size in which most of
-    their scores stays, in turn with the inputs; no turn loses any.
+    Each group reads the inputs with its highest scores. If filters may be reassigned, filter assignment to groups of
+    equal size (the optimal one for the current inputs) and input choice alternate; no round lowers the total score.
 
     Args:
-        scores: Of kernels, [filters, inputs].
-        count: Groups; divides the filters.
+        scores: Kernel scores, [filters, inputs].
+        count: Group count; must divide the number of filters.
         reads: Inputs that each group reads.
-        reorders: Whether filters may be re-assigned.
+        reorders: Whether filters may be reassigned.
 
     Returns:
-        For each group its filters, and the inputs that it reads, both ascending.
+        For each group its filters, and for each group its inputs, all ascending.
     """
     size = len(scores) // count
     filters = [np.arange(number * size, (number + 1) * size) for number in range(count)]
     inputs = _inputs(scores, filters, reads)
     for _ in range(ROUNDS if reorders and count > 1 else 0):
         worth = np.stack([scores[:, read].sum(axis=1) for read in inputs], axis=1)
-        _, seats = linear_sum_assignment(-np.repeat(worth, size, axis=1))
-        again = [np.flatnonzero(seats // size == number) for number in range(count)]
-        if all(np.array_equal(new, old) for new, old in zip(again, filters, strict=True)):
+        _, slots = linear_sum_assignment(-np.repeat(worth, size, axis=1))
+        reassigned = [np.flatnonzero(slots // size == number) for number in range(count)]
+        if all(np.array_equal(new, old) for new, old in zip(reassigned, filters, strict=True)):
             break
-        filters = again
+        filters = reassigned
         inputs = _inputs(scores, filters, reads)
     return filters, inputs
 
@@ -181,13 +184,13 @@ def _inputs(scores: npt.NDArray[np.float64], filters: list[IntArray], reads: int
 def planned(
     scores: npt.NDArray[np.float64], count: int, reads: int, reorders: bool, ins: IntArray, outs: IntArray
 ) -> GroupEdit:
-    """The groups of a convolution as a plan has them.
+    """The group edit of a convolution.
 
     Args:
-        scores: Of all its kernels, [output channels, input channels].
-        count: Groups.
-        reads: Inputs that each reads.
-        reorders: Whether filters may be re-assigned.
+        scores: Scores of all kernels, [output channels, input channels].
+        count: Group count.
+        reads: Inputs that each group reads.
+        reorders: Whether filters may be reassigned.
         ins: Input channels that stay.
         outs: Output channels that stay.
     """

@@ -1,7 +1,7 @@
-"""Scores of single kernels: by how much each filter of a convolution needs each of its inputs.
+"""Kernel scores: how much each filter of a convolution needs each input.
 
-They say which inputs a group of filters reads (AGSPRL leaves that to selectors, which a search cannot train for every
-plan; scores in their place are our choice). Scores of several filters are added up.
+A group of filters reads the inputs with the highest sums of scores over its filters. AGSPRL trains selectors for this,
+which a search cannot do for every plan; scores instead of selectors are our choice.
 """
 
 from collections.abc import Collection
@@ -20,14 +20,14 @@ KernelScores = dict[str, npt.NDArray[np.float64]]
 
 
 def score_kernels(kind: KernelCriterion, context: ScoringContext, names: Collection[str]) -> KernelScores:
-    """One score, 0 or more, for each kernel of some convolutions, batch norms folded into them.
+    """Scores each kernel of some convolutions, with batch norms folded into the weights; scores are 0 or more.
 
     Args:
-        kind: ``norm``: the square of the kernel's L2 norm. ``second_order``: the variance of what the kernel adds to
-            its output over images and positions, which is twice the rise of the layer's squared error when it goes
-            (OBD, LeCun et al., 1989, on the layer's own error, as L-OBS has it).
+        kind: ``norm``: the kernel's squared L2 norm. ``second_order``: the variance, over images and positions, of the
+            kernel's contribution to its output. It is twice the rise of the layer's squared error without the kernel
+            (OBD, LeCun et al., 1989, applied to the layer's own error as in L-OBS).
         context: The network, and images for ``second_order``.
-        names: Convolutions that are not grouped.
+        names: Ungrouped convolutions.
 
     Returns:
         By name, float64 [output channels, input channels].
@@ -44,7 +44,7 @@ def score_kernels(kind: KernelCriterion, context: ScoringContext, names: Collect
 
 
 def _input_covariances(context: ScoringContext, names: Collection[str]) -> dict[str, Tensor]:
-    """The covariance of what a kernel of each layer multiplies, float64 [input channels, kernel, kernel]."""
+    """For each layer the covariance of each input channel's patches, float64 [input channels, kernel, kernel]."""
     sums: dict[str, tuple[int, Tensor, Tensor]] = {}
 
     def see(name: str, module: nn.Module, inputs: Tensor, _output: Tensor) -> None:
@@ -62,8 +62,8 @@ def _input_covariances(context: ScoringContext, names: Collection[str]) -> dict[
             )
 
     watch(context.folded, names, context.batches(), see)
-    found = {}
+    covariances = {}
     for name, (count, total, products) in sums.items():
         mean = total / count
-        found[name] = products / count - mean.unsqueeze(2) * mean.unsqueeze(1)
-    return found
+        covariances[name] = products / count - mean.unsqueeze(2) * mean.unsqueeze(1)
+    return covariances

@@ -1,4 +1,4 @@
-"""AGSPRL's mode: a kernel pruning rate is decided of each unit, and groups follow from it."""
+"""AGSPRL's mode: the search decides a kernel pruning rate for each unit, and groups follow from the rate."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -12,21 +12,21 @@ from prune_env.granularity.group.kernel_scores import KernelScores
 from prune_env.walk import Scores
 
 RATE_STEP = 1.0 / 64.0
-"""By how much a pruning rate is raised at a time until the budget is within reach again [our choice]."""
+"""Step by which a pruning rate rises until the budget is within reach again [our choice]."""
 
 
 class RatePlanBuilder(GroupPlanBuilder):
-    """AGSPRL's mode: what is decided of a unit is the kernel pruning rate of the convolutions decided with it.
+    """AGSPRL's mode: decides for each unit the kernel pruning rate of the convolutions decided with it.
 
-    How many groups each has, and how many inputs each group reads, follows (`configure_groups`); units are only cut
-    where no group reads them.
+    The group count and the inputs of each group follow from the rate (`configure_groups`). A unit loses only channels
+    that no group reads, so the entry of an undecided unit in `widths` is its full width.
 
     Args:
         budget: As `PlanBuilder`.
         grouping: As `GroupPlanBuilder`.
         scores: As `GroupPlanBuilder`.
         kernels: As `GroupPlanBuilder`.
-        least: Least share of a convolution's kernels that stays, in (0, 1].
+        least: The smallest share of a convolution's kernels that may stay, in (0, 1].
 
     Raises:
         BudgetError: If the budget cannot be met by rates alone.
@@ -36,10 +36,10 @@ class RatePlanBuilder(GroupPlanBuilder):
         super().__init__(budget, grouping, scores, kernels)
         self.widths = budget.channels.copy()
         self.least = least
-        for found in grouping.convolutions:
-            self._specs[found.name] = self._configured(found, least)
+        for convolution in grouping.convolutions:
+            self._specs[convolution.name] = self._configured(convolution, least)
         self.budget = self._reading({})
-        # Rounded up, so that the number in the message is itself in reach.
+        # Round up so that the budget in the message is reachable.
         lowest = ceil(self.budget.cost(self.widths) / budget.dense * 1e4) / 1e4
         if self.budget.cost(self.widths) > budget.limit:
             raise BudgetError(
@@ -51,7 +51,7 @@ class RatePlanBuilder(GroupPlanBuilder):
 
     @property
     def even(self) -> float:
-        """The share of kernels that, left to all undecided convolutions alike, would spend the rest of the budget."""
+        """The share of kernels, equal for all undecided convolutions, that would spend the rest of the budget."""
         low, high = self.budget.cost(self.widths), self._cost_undecided_whole()
         if high <= self.budget.limit:
             return 1.0
@@ -59,29 +59,35 @@ class RatePlanBuilder(GroupPlanBuilder):
 
     @property
     def reduced(self) -> float:
-        """As `PlanBuilder.reduced`; undecided convolutions are whole, too."""
+        """As `PlanBuilder.reduced`, with undecided convolutions whole, too."""
         return 1.0 - self._cost_undecided_whole() / self.budget.dense
 
     def _cost_undecided_whole(self) -> int:
-        undecided = [found for step in self.grouping.by_step[self.number :] for found in step]
-        whole = {found.name: GroupSpec(1, len(self.grouping.kept(found, "in", self._kept))) for found in undecided}
+        undecided = [convolution for step in self.grouping.by_step[self.number :] for convolution in step]
+        whole = {
+            convolution.name: GroupSpec(1, len(self.grouping.kept(convolution, "in", self._kept)))
+            for convolution in undecided
+        }
         return self._reading(whole).cost(self.widths)
 
     def decide(self, numbers: Sequence[float]) -> None:
-        """Decides the next unit: the share of the kernels of its convolutions that stays, one less the pruning rate."""
+        """Decides the next unit: the share of its convolutions' kernels that stays, 1 minus the pruning rate."""
         (keep,) = numbers
         unit = self.budget.units[self.number]
         keep = min(1.0, max(self.least, keep))
         while True:
-            specs = {found.name: self._configured(found, keep) for found in self.grouping.by_step[self.number]}
+            specs = {
+                convolution.name: self._configured(convolution, keep)
+                for convolution in self.grouping.by_step[self.number]
+            }
             if keep <= self.least or self._fits(specs, int(self.widths[self.number])):
                 break
             keep = max(self.least, keep - RATE_STEP)
         self._settle(specs, len(self._kept[unit.name]))
         self.previous = keep
 
-    def _configured(self, found: Groupable, keep: float) -> GroupSpec:
-        return configure_groups(*self._sizes(found, {}), 1.0 - keep, counts=found.counts)
+    def _configured(self, convolution: Groupable, keep: float) -> GroupSpec:
+        return configure_groups(*self._sizes(convolution, {}), 1.0 - keep, counts=convolution.counts)
 
     def _reading(self, specs: Mapping[str, GroupSpec]) -> Budget:
         return self._whole.reading({name: spec.inputs for name, spec in {**self._specs, **specs}.items()})

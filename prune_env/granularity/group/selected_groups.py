@@ -1,4 +1,4 @@
-"""A plan's groups with selectors on a network, and the plan that is left once these have chosen."""
+"""Networks with selectors for a plan's groups, and the plan that results from the selectors' choice."""
 
 import copy
 
@@ -16,12 +16,12 @@ from prune_env.walk import LayerWalk
 
 
 def apply_with_selectors(plan: PruningPlan, model: nn.Module, repair: Repair | None = None) -> nn.Module:
-    """As `apply_plan`, but that each group has a selector, and all kernels between the channels that stay.
+    """Applies a plan like `apply_plan`, but gives each group a selector and all kernels of the kept channels.
 
     Args:
-        plan: Which inputs its groups read is left to the selectors.
-        model: The dense network; it is left untouched.
-        repair: What gives the layers that read cut channels other weights; None leaves them sliced.
+        plan: The plan; the selectors replace the inputs of its groups.
+        model: The dense network; not modified.
+        repair: New weights for the layers that read cut channels; None leaves these layers sliced.
     """
     small = slice_network(model, staying(plan, model), repair)
     for name, planned in groups_of(plan).items():
@@ -35,18 +35,18 @@ def apply_with_selectors(plan: PruningPlan, model: nn.Module, repair: Repair | N
 def without_selectors(
     trained: nn.Module, plan: PruningPlan, walk: LayerWalk, multiple: int = 1
 ) -> tuple[nn.Module, PruningPlan]:
-    """A network whose selectors are frozen, without them, and the plan with the inputs that they have chosen.
+    """Removes frozen selectors from a network and writes the inputs that they chose into the plan.
 
-    Channels that no group has chosen are cut, where `without_unread` can.
+    Channels that no group chose are cut as far as `without_unread` allows.
 
     Args:
-        trained: The network; it is left untouched.
-        plan: The plan that it was made by.
-        walk: The dense network that it was made from, traced.
+        trained: The network with frozen selectors; not modified.
+        plan: The plan that the network was made from.
+        walk: The walk of the dense network.
         multiple: As `without_unread`.
 
     Returns:
-        The network as the new plan's ``apply`` would make it, with its own weights; the new plan.
+        The network in the shape that the new plan's ``apply`` makes, with its trained weights; the new plan.
     """
     model = walk.model
     network, grouped, kept = copy.deepcopy(trained), groups_of(plan), staying(plan, model)

@@ -1,4 +1,4 @@
-"""Selectors in a training: fewer inputs step by step, a penalty on open gates, and the choice that stays at the end."""
+"""Training of selectors: the number of inputs falls, a penalty closes gates, and the choice is frozen."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from prune_env.walk import LayerWalk
 
 
 class SelectorTraining:
-    """All selectors of a network that is trained, and of the moving average of its weights; a `Trainable`.
+    """Trains all selectors of a network, and of the moving average of its weights; a `Trainable`.
 
     Args:
         weight: Weight of the mean gate in the loss, 0 or more.
@@ -30,13 +30,13 @@ class SelectorTraining:
         return apply_with_selectors(plan, model, repair)
 
     def attach(self, model: nn.Module, average: nn.Module | None, mean: Callable[[Tensor], Tensor]) -> None:
-        """Takes the network that is trained, the moving average of its weights, and a mean over processes."""
+        """Takes the network in training, the moving average of its weights, and a mean over processes."""
         self._layers = selectors_of(model)
         self._averages = selectors_of(average) if average is not None else []
         self._mean = mean
 
     def progress(self, share: float) -> None:
-        """Makes ready for a step after a share of the training, in [0, 1]; once few enough are read, freezes them."""
+        """Prepares the next step after a share of the training, in [0, 1]; freezes selectors at the end of `RAMP`."""
         for layer in (*self._layers, *self._averages):
             layer.progress(share)
         if share < RAMP[1] or self._layers[0].frozen:
@@ -49,19 +49,19 @@ class SelectorTraining:
             average.frozen = True
 
     def resume(self, share: float) -> None:
-        """Goes on after a share of the training with what the checkpoint held."""
+        """Continues from a loaded checkpoint, given the completed share of the training, in [0, 1]."""
         for layer in (*self._layers, *self._averages):
             layer.progress(share)
             layer.frozen = share >= RAMP[1]
 
     def penalty(self) -> Tensor:
-        """The weighted mean gate of the last images over all selectors, a scalar."""
+        """The weighted mean gate over the last batch and all selectors, a scalar."""
         return self.weight * torch.stack([layer.penalty() for layer in self._layers]).mean()
 
     def finish(
         self, trained: nn.Module, plan: PruningPlan, walk: LayerWalk, multiple: int
     ) -> tuple[nn.Module, PruningPlan]:
-        """The network without selectors, and the plan with what they have chosen; see `without_selectors`."""
+        """The network without selectors, and the plan with the inputs that they chose; see `without_selectors`."""
         return without_selectors(trained, plan, walk, multiple)
 
 

@@ -1,9 +1,9 @@
-"""Attention selectors: which input channels each group of a convolution reads, learned while it is trained.
+"""Attention selectors: during training, they learn the input channels that each group of a convolution reads.
 
-A selector sees the mean of each input channel and gives every group a gate for every channel; a group reads the
-channels of its largest gates, scaled by them (DGC, Su et al., ECCV 2020, whose heads these are; AGSPRL says as much of
-its selectors as their name). Here the choice is passed straight through backwards, so that a channel that is not read
-can come to be [our choice].
+A selector maps the mean of each input channel to one gate for each group and channel. A group reads the channels of its
+largest gates, scaled by the gates. The heads are those of DGC (Su et al., ECCV 2020), because AGSPRL names its
+selectors without describing them. The gradient ignores the choice (straight-through), so that channels that are not
+read can still be selected later [our choice].
 """
 
 import copy
@@ -17,26 +17,27 @@ from prune_env.common.arrays import IntArray
 from prune_env.granularity.group.gathered import GatheredConv2d, GroupSpec, check_groups
 
 REDUCTION = 16
-"""Input channels for each hidden neuron of a selector."""
+"""Input channels per hidden neuron of a selector."""
 
 LEAST_HIDDEN = 4
 
 MOMENTUM = 0.01
-"""Weight of a batch's gates in their moving mean."""
+"""Weight of the current batch in the moving mean of the gates."""
 
 RAMP = 1.0 / 12.0, 1.0 / 2.0
-"""Shares of a training between which the inputs that are read fall evenly from all to as many as are wanted.
+"""Shares of the training between which the number of inputs falls linearly from all to the plan's number.
 
-DGC's ends at 3/4. Here the choice is then frozen, and what is frozen has half of the training to adapt [our choice].
+DGC's ramp ends at 3/4. Here the choice is frozen at the end of the ramp, and the network has half of the training to
+adapt [our choice].
 """
 
 
 class GroupSelector(nn.Module):
-    """A gate for each group and input channel, from the channels' means.
+    """Computes a gate for each group and input channel from the channels' means.
 
     Args:
-        inputs: Input channels.
-        groups: Groups.
+        inputs: Number of input channels.
+        groups: Group count.
     """
 
     def __init__(self, inputs: int, groups: int) -> None:
@@ -44,29 +45,29 @@ class GroupSelector(nn.Module):
         self.groups = groups
         self.hidden = nn.Linear(inputs, max(LEAST_HIDDEN, inputs // REDUCTION), bias=False)
         self.gates = nn.Linear(self.hidden.out_features, groups * inputs)
-        # All gates open at first, or those that happen to be shut would never learn.
+        # Open all gates at first: a gate that starts closed has no gradient.
         nn.init.ones_(self.gates.bias)
         nn.init.normal_(self.gates.weight, std=0.01)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Gates, 0 or more, [N, groups, inputs], of images [N, inputs, H, W]."""
+        """Images [N, inputs, H, W] to gates [N, groups, inputs], 0 or more."""
         means = images.mean(dim=(2, 3))
         gates: Tensor = F.relu(self.gates(F.relu(self.hidden(means))))
         return gates.view(len(images), self.groups, -1)
 
 
 class GroupPrunedConv2d(nn.Module):
-    """A convolution whose groups read the inputs that a selector opens; all its kernels are still there.
+    """A convolution whose groups read the inputs that a selector opens; it still has all kernels.
 
     Args:
-        convolution: Not grouped.
-        spec: Its groups, and how many inputs each is to read in the end.
+        convolution: An ungrouped convolution.
+        spec: The group count, and the number of inputs that each group finally reads.
 
     Attributes:
         reads: How many inputs each group reads now.
         means: Moving mean of the gates in training, float [groups, inputs].
-        frozen: Whether the gates are those of ``shares``, whatever the images.
-        shares: Mean gates, float [groups, inputs], zero where nothing is read; all zero before it is frozen.
+        frozen: Whether the gates are fixed to ``shares`` instead of computed from the images.
+        shares: Fixed gates, float [groups, inputs], zero for inputs that are not read; all zero before `freeze`.
     """
 
     means: Tensor
@@ -84,22 +85,22 @@ class GroupPrunedConv2d(nn.Module):
         self.opened: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has opened no gates yet; those of the original hang on its gradients.
+        # Non-leaf tensors cannot be deep-copied, and the gates belong to the original's autograd graph.
         return {**self.__dict__, "opened": None}
 
     @classmethod
     def from_conv(cls, convolution: nn.Conv2d, spec: GroupSpec) -> "GroupPrunedConv2d":
-        """What trains a convolution into groups; its weights stay as they are.
+        """Adds a selector to a convolution; the weights do not change.
 
         Raises:
-            UserError: If it cannot fall into these groups.
+            UserError: If the convolution cannot be split into these groups.
         """
         everything = torch.arange(spec.inputs).numpy()
         check_groups(convolution, [everything] * spec.groups)
         return cls(convolution, spec).to(convolution.weight.device, convolution.weight.dtype)
 
     def progress(self, share: float) -> None:
-        """Sets how many inputs are read after a share of the training, in [0, 1]."""
+        """Sets how many inputs each group reads, given the completed share of the training, in [0, 1]."""
         start, end = RAMP
         done = min(1.0, max(0.0, (share - start) / (end - start)))
         whole = self.convolution.in_channels
@@ -125,31 +126,32 @@ class GroupPrunedConv2d(nn.Module):
 
     @property
     def _places(self) -> Tensor:
-        """The inputs of each group, ascending, int64 [groups, inputs], once it is frozen."""
+        """The inputs of each group, ascending, int64 [groups, inputs]; valid once frozen."""
         return self.shares.topk(self.spec.inputs, dim=1).indices.sort(dim=1).values
 
     @property
     def _kernels(self) -> Tensor:
-        """The kernels that are read, times their gates, [out_channels, inputs, height, width]."""
+        """The kernels of the chosen inputs, times their gates, [out_channels, inputs, height, width]."""
         places = self._places
         whole = self.convolution.weight.unflatten(0, (self.spec.groups, -1))
         read = torch.take_along_dim(whole, places[:, None, :, None, None], dim=2)
         return (read * self.shares.gather(1, places)[:, None, :, None, None]).flatten(0, 1)
 
     def penalty(self) -> Tensor:
-        """The mean gate of the last images: small where few are open; 0 once it is frozen."""
+        """The mean gate of the last batch, a scalar: small if few gates are open; 0 once frozen."""
         if self.frozen:
-            # Processes that share a training wait for a gradient of every parameter.
+            # DistributedDataParallel needs a gradient for every parameter.
             return torch.stack([0.0 * parameter.sum() for parameter in self.selector.parameters()]).sum()
         assert self.opened is not None
         return self.opened.float().mean()
 
     @torch.no_grad()
     def freeze(self, images: list[Tensor] | None = None) -> None:
-        """From now on each group reads the inputs that it would read most, by mean gate times kernel norm.
+        """Fixes the inputs of each group: those with the largest mean gate times kernel norm.
 
         Args:
-            images: What the layer reads, batches [N, in_channels, H, W]; None for what it has read in training.
+            images: Batches of the layer's input, [N, in_channels, H, W], for the mean gates; None takes the moving
+                means of the training.
         """
         gates = self.means
         if images is not None:
@@ -162,11 +164,11 @@ class GroupPrunedConv2d(nn.Module):
 
     @property
     def chosen(self) -> list[IntArray]:
-        """The inputs of each group, ascending, once it is frozen."""
+        """The inputs of each group, ascending; valid once frozen."""
         return list(self._places.cpu().numpy())
 
     def masked(self) -> nn.Conv2d:
-        """The frozen layer as a whole convolution, its gates in the weights: what is not read has weights of zero."""
+        """The frozen layer as an ungrouped convolution: gates are multiplied into the weights, unread inputs get 0."""
         assert self.frozen
         scaled = copy.deepcopy(self.convolution)
         with torch.no_grad():
@@ -175,16 +177,16 @@ class GroupPrunedConv2d(nn.Module):
         return scaled.train(self.training)
 
     def export(self) -> GatheredConv2d:
-        """The frozen layer as a gather and a grouped convolution, its gates in the weights."""
+        """The frozen layer as a gather and a grouped convolution, with the gates multiplied into the weights."""
         return GatheredConv2d.from_convolution(self.masked(), self.chosen)
 
 
 def straight_through(gates: Tensor, reads: int) -> Tensor:
-    """The largest gates, the others shut; backwards as if none were.
+    """Keeps the largest gates and sets the others to 0; the gradient passes to all gates unchanged.
 
     Args:
         gates: [N, groups, inputs].
-        reads: How many stay open in each group.
+        reads: How many gates stay open in each group.
     """
     if reads >= gates.shape[2]:
         return gates

@@ -1,4 +1,4 @@
-"""What each convolution takes on this machine in how many groups: a grouped one may be slower than a whole one."""
+"""Time of each convolution by group count on this machine: a grouped convolution may be slower than a whole one."""
 
 from collections.abc import Hashable, Mapping
 
@@ -13,52 +13,52 @@ from prune_env.granularity.group.gathered import GatheredConv2d, possible_groups
 from prune_env.granularity.group.grouping import Grouping
 
 FASTER = 0.95
-"""A group count counts as faster if it takes at most this share of the time of the whole convolution [our choice]."""
+"""A group count is faster if it takes at most this share of the whole convolution's time [our choice]."""
 
 Times = Mapping[str, Mapping[int, float]]
 """Seconds by convolution and group count."""
 
 
 def time_groups(grouping: Grouping, images: Tensor) -> dict[str, dict[int, float]]:
-    """Times every convolution that may fall into groups, as wide as it is, in each number of groups that it may have.
+    """Times every convolution that may be grouped, at its dense width, with each possible group count.
 
-    Each group reads as many inputs as make up its share, from all over the inputs, so that they have to be gathered.
-    Of convolutions that are alike one is timed.
+    Each group reads its share of the inputs, spread over all inputs so that the gather is needed. Only one of several
+    identical convolutions with the same input shape is timed.
 
     Args:
-        grouping: The convolutions.
-        images: A batch [N, C, H, W] on the device and in the layout to be timed.
+        grouping: The convolutions that may be grouped.
+        images: A batch [N, C, H, W] on the device and in the layout of the timing.
 
     Returns:
-        Median seconds of a forward pass by name and group count; 1 is the convolution as it is.
+        Median seconds of a forward pass by name and group count; 1 is the whole convolution.
     """
     network = grouping.walk.model
     layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    read = _inputs(network, [found.name for found in grouping.convolutions], images)
+    inputs = _inputs(network, [groupable.name for groupable in grouping.convolutions], images)
     times: dict[str, dict[int, float]] = {}
     known: dict[Hashable, dict[int, float]] = {}
-    for found in grouping.convolutions:
-        convolution = network.get_submodule(found.name)
+    for groupable in grouping.convolutions:
+        name, convolution = groupable.name, network.get_submodule(groupable.name)
         assert isinstance(convolution, nn.Conv2d)
-        alike = (str(convolution), read[found.name].shape, found.counts)
-        if alike in known:
-            times[found.name] = known[alike]
+        kind = (str(convolution), inputs[name].shape, groupable.counts)
+        if kind in known:
+            times[name] = known[kind]
             continue
         counts = [
             count
             for count in possible_groups(convolution.in_channels, convolution.out_channels)
-            if count in found.counts
+            if count in groupable.counts
         ]
         models = {str(count): _in_groups(convolution, count) for count in counts}
         for model in models.values():
             model.to(images.device).to(memory_format=layout)
-        measured = measure_latency(models, read[found.name])
-        times[found.name] = known[alike] = {count: measured[str(count)].median for count in counts}
+        measured = measure_latency(models, inputs[name])
+        times[name] = known[kind] = {count: measured[str(count)].median for count in counts}
     return times
 
 
 def faster_counts(times: Times) -> dict[str, list[int]]:
-    """The group counts with which each convolution is faster than whole, and 1."""
+    """For each convolution the group counts that are faster than the whole convolution, and 1."""
     return {
         name: [count for count, seconds in by_count.items() if count == 1 or seconds <= FASTER * by_count[1]]
         for name, by_count in times.items()
@@ -67,19 +67,19 @@ def faster_counts(times: Times) -> dict[str, list[int]]:
 
 def _in_groups(convolution: nn.Conv2d, count: int) -> nn.Module:
     if count == 1:
-        # A module of its own, for it goes to another device and layout.
+        # Copy, because the caller moves the module to another device and layout.
         return GatheredConv2d.from_convolution(convolution, [np.arange(convolution.in_channels)]).simplest()
     chosen = [np.arange(number, convolution.in_channels, count) for number in range(count)]
     return GatheredConv2d.from_convolution(convolution, chosen)
 
 
 def _inputs(network: nn.Module, names: list[str], images: Tensor) -> dict[str, Tensor]:
-    """What each convolution reads of a batch."""
-    found: dict[str, Tensor] = {}
+    """The input of each convolution for a batch of images."""
+    inputs_by_name: dict[str, Tensor] = {}
 
     def keep(name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found[name] = inputs[0]
+        inputs_by_name[name] = inputs[0]
 
     with in_eval_mode(network), watching(network, names, before=keep), torch.inference_mode():
         network(images.to(next(network.parameters()).device))
-    return {name: tensor.to(images.device) for name, tensor in found.items()}
+    return {name: tensor.to(images.device) for name, tensor in inputs_by_name.items()}

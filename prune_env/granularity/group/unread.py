@@ -1,4 +1,4 @@
-"""Channels that no group reads: which they are, and a plan without them."""
+"""Channels that no group reads, and plans without these channels."""
 
 from collections.abc import Sequence
 
@@ -14,16 +14,18 @@ from prune_env.walk.unit import Member
 
 
 def channels_read(model: nn.Module, members: Sequence[Member], grouped: Groups) -> IntArray | None:
-    """The channels of a unit that groups read, ascending; None where not all that reads the unit falls into groups.
+    """The channels of a unit that groups read, ascending; None unless it has readers and all are grouped.
 
     Args:
         model: The dense network.
-        members: The unit's.
+        members: The unit's members.
         grouped: The groups, by convolution.
     """
-    # A depthwise convolution hands on what others read.
-    readers = [one for one in members if one.side == "in" and not is_depthwise(model.get_submodule(one.module))]
-    if not readers or any(one.module not in grouped for one in readers):
+    # A depthwise convolution only passes channels on to the readers.
+    readers = [
+        member for member in members if member.side == "in" and not is_depthwise(model.get_submodule(member.module))
+    ]
+    if not readers or any(reader.module not in grouped for reader in readers):
         return None
     read = []
     for member in readers:
@@ -35,13 +37,13 @@ def channels_read(model: nn.Module, members: Sequence[Member], grouped: Groups) 
 def without_unread(plan: PruningPlan, walk: LayerWalk, multiple: int = 1) -> PruningPlan:
     """The plan without the channels that no group reads.
 
-    The network that it makes gives the same outputs. A convolution in groups keeps its groups: each loses as many
-    filters as the one that can spare the fewest. Where several of them write one unit, it stays as it is [our choice],
-    as does a unit that the plan or the walk protects.
+    The new plan's network gives the same outputs. A grouped convolution keeps its groups: each group loses as many
+    filters as the group with the fewest unread filters can lose. A unit that several grouped convolutions write is not
+    cut [our choice], nor is a unit that the plan or the walk protects.
 
     Args:
         plan: The plan.
-        walk: The dense network, traced.
+        walk: The walk of the dense network.
         multiple: Widths are cut to multiples of this.
     """
     grouped = groups_of(plan)
@@ -61,15 +63,15 @@ def without_unread(plan: PruningPlan, walk: LayerWalk, multiple: int = 1) -> Pru
 
 def _to_cut(unit: PlannedUnit, plan: PruningPlan, model: nn.Module, multiple: int) -> IntArray:
     nothing: IntArray = np.arange(0)
-    members = [Member(one.module, one.side, one.channels(unit.channels)) for one in unit.members]
+    members = [Member(member.module, member.side, member.channels(unit.channels)) for member in unit.members]
     read = channels_read(model, members, groups_of(plan))
     if unit.protected is not None or read is None:
         return nothing
-    written = [one for one in members if one.side == "out" and one.module in groups_of(plan)]
+    writers = [member for member in members if member.side == "out" and member.module in groups_of(plan)]
     parts = [np.array(unit.kept)]
-    if written:
-        filters = groups_of(plan)[written[0].module].filters
-        alone = len(written) == 1 and np.array_equal(written[0].index.ravel(), np.arange(unit.channels))
+    if writers:
+        filters = groups_of(plan)[writers[0].module].filters
+        alone = len(writers) == 1 and np.array_equal(writers[0].index.ravel(), np.arange(unit.channels))
         if not alone or sum(map(len, filters)) != len(unit.kept):
             return nothing
         parts = [np.array(own) for own in filters]

@@ -174,12 +174,14 @@ class TestWhatDoesNotFit:
     )
     def test_filters_that_are_not_the_outputs_that_stay_are_refused(self, filters: Lists, total: int) -> None:
         plan = self.with_groups("3", [[0], [1]], filters, _3=[0, 2, 3, 5])
-        self.refused(plan, WALK.model, f"2 groups of '3' have {total} filters in all, .* not the 4 output channels")
+        self.refused(plan, WALK.model, f"2 groups of '3' list {total} filters, .* not the 4 output channels")
 
     @pytest.mark.parametrize(("inputs", "outside"), [([[0, 1], [2, 7]], 7), ([[0, 1], [2, 99]], 99)])
     def test_inputs_that_do_not_stay_are_refused(self, inputs: Lists, outside: int) -> None:
         plan = self.with_groups("3", inputs, [[0, 1, 2], [3, 4, 5]], _0=[0, 1, 2, 3, 4])
-        self.refused(plan, WALK.model, f"Group 1 of '3' reads input channel {outside}, .* not one of the 5 that")
+        self.refused(
+            plan, WALK.model, f"Group 1 of '3' reads input channel {outside}, .* not one of the 5 input channels that"
+        )
 
     def test_groups_for_another_network_are_refused_by_the_module_that_differs(self) -> None:
         other = body(lambda _, x: x)
