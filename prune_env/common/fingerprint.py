@@ -7,6 +7,8 @@ from itertools import chain, zip_longest
 import torch
 from torch import nn
 
+from prune_env.common.layers import cuts_itself
+
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
     """Returns each module's type and the shapes of its own tensors, by dotted name, in the network's order.
@@ -53,7 +55,7 @@ def _describe(module: nn.Module) -> str:
         kernel = "x".join(map(str, module.kernel_size))
         text = f"{kind} {module.in_channels}->{module.out_channels} {kernel} groups={module.groups}"
         return text + (" bias" if module.bias is not None else "")
-    if hasattr(module, "keep_outputs"):
+    if cuts_itself(module):
         return f"{kind} {module.in_channels}->{module.out_channels}"
     tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     return " ".join([kind, *(f"{name}{list(tensor.shape)}" for name, tensor in tensors)]).replace(", ", ",")

@@ -16,3 +16,8 @@ def channels_of(module: nn.Module, side: str) -> int:
         return module.in_features if side == "in" else module.out_features
     names = ("in_channels",) if side == "in" else ("out_channels", "num_features", "num_parameters")
     return next((int(value) for name in names if isinstance(value := getattr(module, name, None), int)), 0)
+
+
+def cuts_itself(module: nn.Module | None) -> bool:
+    """Whether a module cuts its own channels, by methods ``keep_inputs(kept)`` and ``keep_outputs(kept)``."""
+    return hasattr(module, "keep_outputs")

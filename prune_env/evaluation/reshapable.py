@@ -15,7 +15,7 @@ from torch import nn
 from prune_env.batch_norm.fast_norm import BatchNorm, Overwriting, is_plain
 from prune_env.batch_norm.folding import FoldPair, fold_into
 from prune_env.common.arrays import IntArray
-from prune_env.common.layers import Convolution, channels_of
+from prune_env.common.layers import Convolution, channels_of, cuts_itself
 from prune_env.surgery.channels import NO_MASKS, Mask, Masks, Repair, cut_tensors, set_sizes
 from prune_env.walk.unit import Unit
 
@@ -155,7 +155,7 @@ class ReshapableNetwork:
 
     def _reshape(self, name: str, sides: Mapping[str, IntArray], mask: Mask | None) -> None:
         dense = self._originals[name]
-        if hasattr(dense, "keep_outputs"):
+        if cuts_itself(dense):
             self._replace(name, copy.deepcopy(dense))
         module = self._modules[name]
         sliced = cut_tensors(name, dense, sides, self._repair, mask)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import PlanError
-from prune_env.common.layers import Convolution, channels_of, is_depthwise
+from prune_env.common.layers import Convolution, channels_of, cuts_itself, is_depthwise
 
 Sides = Mapping[str, IntArray]
 """The channels of one module that stay, by cut side ("in", "out")."""
@@ -69,7 +69,7 @@ def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntA
         if gone.min() < 0 or gone.max() >= total or len(np.unique(gone)) != len(gone):
             raise PlanError(
                 f"The plan cuts a channel of {name!r} ({side}) twice, or a channel outside its {total} channels. "
-                "The file is damaged; make a new plan."
+                "Make a new plan."
             )
         if len(gone) == total:
             raise PlanError(f"The plan cuts all {total} channels of {name!r} ({side}); at least one must stay.")
@@ -78,10 +78,7 @@ def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntA
         if groups > 1 and not is_depthwise(modules[name]):
             left = np.bincount(kept[name, side] // (total // groups), minlength=groups)
             if left.min() != left.max():
-                raise PlanError(
-                    f"The plan cuts the {groups} groups of {name!r} ({side}) unequally. "
-                    "The file is damaged; make a new plan."
-                )
+                raise PlanError(f"The plan cuts the {groups} groups of {name!r} ({side}) unequally. Make a new plan.")
     return kept
 
 
@@ -148,7 +145,7 @@ def sliced_tensors(module: nn.Module, sides: Sides) -> dict[str, Tensor]:
         if module.bias is None or rows is None:
             return {"weight": weight}
         return {"weight": weight, "bias": module.bias.detach().index_select(0, rows)}
-    if rows is None or hasattr(module, "keep_outputs"):
+    if rows is None or cuts_itself(module):
         return {}
     channels = channels_of(module, "out")
     own = {**module._parameters, **module._buffers}
@@ -178,7 +175,7 @@ def _slice_inputs(module: nn.Module, weight: Tensor, sides: Sides) -> Tensor:
 
 def set_sizes(module: nn.Module, sides: Sides) -> None:
     """Sets the size attributes of a copied module, such as ``out_channels``, to the sizes of its sliced tensors."""
-    if hasattr(module, "keep_outputs"):
+    if cuts_itself(module):
         if "in" in sides:
             module.keep_inputs(sides["in"])  # type: ignore[operator]
         if "out" in sides:
@@ -202,7 +199,7 @@ _SIZES = {
 def takes_any_order(module: nn.Module) -> bool:
     """Whether a module can take the channels of a unit in any order."""
     own_slots = getattr(module, "groups", 1) > 1 and not is_depthwise(module)
-    return not hasattr(module, "keep_outputs") and not own_slots
+    return not cuts_itself(module) and not own_slots
 
 
 def kept_side(module: nn.Module, kept: Kept, name: str, side: str) -> IntArray:

@@ -15,7 +15,7 @@ from torch_pruning.dependency import index_mapping
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import ModelError
-from prune_env.common.layers import Convolution, channels_of, is_depthwise
+from prune_env.common.layers import Convolution, channels_of, cuts_itself, is_depthwise
 from prune_env.walk.unit import Member, Unit
 
 Cuttable = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.PReLU)
@@ -23,7 +23,7 @@ Cuttable = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.modules.batchnorm._Ba
 
 def has_channels(module: nn.Module | None) -> bool:
     """Whether a module has channels of its own that a unit can run through."""
-    return isinstance(module, Cuttable) or hasattr(module, "keep_outputs")
+    return isinstance(module, Cuttable) or cuts_itself(module)
 
 
 class _Coupled(Exception):  # noqa: N818
@@ -59,7 +59,7 @@ def find_units(model: nn.Module, example_input: Tensor, order: Sequence[str]) ->
 def _build_graph(model: nn.Module, example_input: Tensor) -> tuple[Any, set[Any]]:
     """Returns the dependency graph and the barriers: the nodes through which channels cannot be followed."""
     graph = torch_pruning.DependencyGraph()
-    own = {type(module): _OwnSizes() for module in model.modules() if hasattr(module, "keep_outputs")}
+    own = {type(module): _OwnSizes() for module in model.modules() if cuts_itself(module)}
     try:
         graph.build_dependency(model, example_input, customized_pruners=own, verbose=False)
     except (ArithmeticError, TypeError) as error:
@@ -169,7 +169,7 @@ def _members(
         if is_depthwise(module):
             yield Member(names[module], "out", index)
             yield Member(names[module], "in", index)
-        elif isinstance(module, (*Convolution, nn.Linear)) or hasattr(module, "keep_outputs"):
+        elif isinstance(module, (*Convolution, nn.Linear)) or cuts_itself(module):
             out = item.dep.handler == graph.get_pruner_of_module(module).prune_out_channels
             yield Member(names[module], "out" if out else "in", index)
         else:
