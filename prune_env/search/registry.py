@@ -58,8 +58,9 @@ def check_evaluations(problem: PruningProblem, config: RunConfig) -> None:
     probes = problem.probes if search.probes else 0
     given, episodes = config.search.evaluations, config.search.evaluations - probes
     if episodes < 1:
+        without = "" if search.needs_probes else ", or set sensitivity.probe_keep to null"
         raise ConfigError(
             f"search.evaluations: {given} given, but the evidence alone takes {probes}, one probe for each free unit. "
-            f"Give more than {probes}, or set sensitivity.probe_keep to null."
+            f"Give more than {probes}{without}."
         )
     search.check(problem, config, episodes)

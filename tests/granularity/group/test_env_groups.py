@@ -233,7 +233,7 @@ class TestWhatIsRefused:
         "overrides",
         [
             ["granularity.name=group", "budget.metric=latency"],
-            ["granularity.name=group", "reward.name=latency_penalty"],
+            ["granularity.name=group", "reward.name=latency_penalty", "reward.settings.keep=0.5"],
         ],
     )
     def test_a_config_that_does_not_go_together(self, overrides: list[str]) -> None:
