@@ -93,41 +93,41 @@ def run_of(folder: Path, *trials: tuple[str, float, float]) -> RunDirectory:
 class TestTheBestSoFar:
     def test_is_the_uniform_plan_until_the_search_has_one_of_its_own_however_bad(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, ("uniform", 8, 0.8), ("ddpg", 5, 0.5), ("ddpg", 4, 0.4), ("ddpg", 7, 0.7))
-        curve, records = best_so_far(run, "ddpg", 3)
+        curve, records = best_so_far(run, "ddpg", 3, "accuracy")
         assert curve.tolist() == [0.5, 0.5, 0.7]
         assert [record["number"] for record in records] == [1, 1, 3]
 
     def test_counts_probes_and_never_takes_one(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, ("uniform", 8, 0.8), ("probe", 9, 0.9), ("probe", 9, 0.95), ("ddpg", 5, 0.5))
-        curve, records = best_so_far(run, "ddpg", 3)
+        curve, records = best_so_far(run, "ddpg", 3, "accuracy")
         assert curve.tolist() == [0.8, 0.8, 0.5]
         assert [record["kind"] for record in records] == ["uniform", "uniform", "ddpg"]
 
     def test_stays_where_a_search_ends_early(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, ("uniform", 8, 0.8), ("power", 5, 0.5), ("power", 9, 0.9))
-        curve, records = best_so_far(run, "power", 5)
+        curve, records = best_so_far(run, "power", 5, "accuracy")
         assert curve.tolist() == [0.5, 0.9, 0.9, 0.9, 0.9]
         assert len(records) == 5
 
     def test_of_the_uniform_search_is_its_own_trial(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, ("uniform", 8, 0.8), ("uniform", 8, 0.8))
-        curve, records = best_so_far(run, "uniform", 2)
+        curve, records = best_so_far(run, "uniform", 2, "accuracy")
         assert curve.tolist() == [0.8, 0.8]
         assert [record["number"] for record in records] == [1, 1]
 
     def test_goes_by_the_reward_and_keeps_the_first_of_two_equals(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, ("uniform", 1, 0.8), ("tpe", 2, 0.6), ("tpe", 1, 0.9), ("tpe", 2, 0.7))
-        curve, records = best_so_far(run, "tpe", 3)
+        curve, records = best_so_far(run, "tpe", 3, "accuracy")
         assert curve.tolist() == [0.6, 0.6, 0.6]
         assert {record["number"] for record in records} == {1}
 
     def test_looks_at_no_more_evaluations_than_were_given(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, ("uniform", 1, 0.1), ("tpe", 2, 0.2), ("tpe", 3, 0.3), ("tpe", 4, 0.4))
-        assert best_so_far(run, "tpe", 2)[0].tolist() == [0.2, 0.3]
+        assert best_so_far(run, "tpe", 2, "accuracy")[0].tolist() == [0.2, 0.3]
 
     def test_of_a_run_without_evaluations_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(RunError, match=r"run' is damaged.*holds no evaluation"):
-            best_so_far(run_of(tmp_path), "tpe", 2)
+            best_so_far(run_of(tmp_path), "tpe", 2, "accuracy")
 
 
 def outcome(seed: int, early: float, last: float, tested: float = 0.5, seconds: float = 2.0) -> SeedResult:
@@ -186,7 +186,7 @@ class TestSeedsWon:
 
 
 def test_the_record_of_a_search_has_means_intervals_and_what_each_seed_gave() -> None:
-    found = as_record({"a": [outcome(3, 0.2, 0.6, 0.5, 1.0), outcome(4, 0.4, 0.8, 0.7, 2.0)]})
+    found = as_record({"a": [outcome(3, 0.2, 0.6, 0.5, 1.0), outcome(4, 0.4, 0.8, 0.7, 2.0)]}, "accuracy")
     assert json.loads(json.dumps(found)) == {
         "a": {
             "mean_best": pytest.approx(0.7),
@@ -204,7 +204,7 @@ def test_the_record_of_a_search_has_means_intervals_and_what_each_seed_gave() ->
 
 
 def test_the_record_of_a_single_seed_has_no_interval() -> None:
-    found = as_record({"a": [outcome(0, 0.2, 0.6)]})["a"]
+    found = as_record({"a": [outcome(0, 0.2, 0.6)]}, "accuracy")["a"]
     assert (found["mean_best"], found["ci_low"], found["ci_high"]) == (0.6, None, None)
     assert found["at"] == {"1": {"mean": 0.2, "low": None, "high": None}}
 
@@ -370,7 +370,7 @@ class TestAComparison:
             found = {key: log.Scalars(f"compare/best_accuracy_{key}") for key in ("mean", "low", "high")}
             for events in found.values():
                 assert [event.step for event in events] == list(range(1, EVALUATIONS + 1))
-            curves = [best_so_far(runs[f"seed-{seed}/{name}"], name, EVALUATIONS)[0] for seed in (0, 1)]
+            curves = [best_so_far(runs[f"seed-{seed}/{name}"], name, EVALUATIONS, "accuracy")[0] for seed in (0, 1)]
             assert [event.value for event in found["mean"]] == pytest.approx(np.mean(curves, axis=0), abs=1e-6)
             for low, mean, high in zip(found["low"], found["mean"], found["high"], strict=True):
                 assert low.value <= mean.value + 1e-6
@@ -484,7 +484,7 @@ class TestAComparisonRunAgain:
 
 
 def test_an_unknown_search_is_refused_with_the_nearest_name(config: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--searches: there is no search 'dpg'; did you mean 'ddpg'"):
+    with pytest.raises(ConfigError, match=r"--searches: there is no agent or search 'dpg'; did you mean 'ddpg'"):
         compared(config, tmp_path / "compare", searches=["uniform", "dpg"])
     with pytest.raises(ConfigError, match=r"--searches: none given; allowed are uniform, random"):
         compared(config, tmp_path / "compare", searches=[" ", ""])
