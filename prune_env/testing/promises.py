@@ -24,8 +24,6 @@ def explained(failure: str) -> Iterator[None]:
     """Turns any error within into an AssertionError that starts with the words given and ends with the error's."""
     try:
         yield
-    except AssertionError:
-        raise
     except Exception as error:  # what is checked runs the user's code, which may raise anything
         raise AssertionError(f"{failure}: {type(error).__name__}: {error}") from error
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 
-from prune_env.testing.promises import explained, require
+from prune_env.testing.promises import explained, global_randomness, require
 from rewards import Outcome, Reward, make_reward, needs_latency, ranks_as_quality
 
 DENSE = Outcome(quality=0.9, loss=0.3, macs=1_000_000, params=10_000, latency=0.1)
@@ -35,7 +35,7 @@ def check_reward(reward: str | Reward, settings: Mapping[str, float] | None = No
         >>> check_reward(lambda outcome, dense: 1.0 / outcome.quality)
         Traceback (most recent call last):
         ...
-        AssertionError: reward '<lambda>' fails for Outcome(quality=0.0, ...): ZeroDivisionError: float division by zero
+        AssertionError: reward '<lambda>' fails for Outcome(quality=0.0, ...: ZeroDivisionError: float division by zero
     """
     name = reward if isinstance(reward, str) else getattr(reward, "__qualname__", repr(reward))
     _Check(f"reward {name!r}", make_reward(reward, settings or {}) if isinstance(reward, str) else reward).run()
@@ -52,7 +52,7 @@ class _Check:
         outcomes = list(_outcomes(timed))
         values = [self._value(outcome, baseline) for outcome in outcomes]
         for outcome, value in reversed(list(zip(outcomes, values, strict=True))):
-            again = self._value(outcome, baseline)
+            again = self._value(outcome, baseline, noise=1)
             require(
                 again == value,
                 f"{self.what} is {value} for {outcome}, and {again} the second time. It must be a function of the two "
@@ -81,9 +81,10 @@ class _Check:
                 "greater where the quality is greater, and equal where the quality is equal.",
             )
 
-    def _value(self, outcome: Outcome, baseline: Outcome) -> float:
+    def _value(self, outcome: Outcome, baseline: Outcome, noise: int = 0) -> float:
+        """The reward while the global generators are seeded by ``noise``."""
         without = "" if outcome.latency is not None else "; a reward that looks at the latency says needs_latency=True"
-        with explained(f"{self.what} fails for {outcome}{without}"):
+        with explained(f"{self.what} fails for {outcome}{without}"), global_randomness(noise):
             value: object = self.reward(outcome, baseline)
         number = isinstance(value, numbers.Real) and math.isfinite(value)
         require(number, f"{self.what} is {value!r} for {outcome}. It must be a finite number.")
