@@ -2,6 +2,7 @@
 
 import time
 
+from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
@@ -25,6 +26,7 @@ def train_agent(problem: PruningProblem, config: RunConfig, listeners: tuple[Lis
 
     Raises:
         ConfigError: If no search has the configured name, or if the evaluations do not suffice for it.
+        RunError: If the search ends without trying a plan.
     """
     check_search(config)
     check_evaluations(problem, config)
@@ -35,7 +37,10 @@ def train_agent(problem: PruningProblem, config: RunConfig, listeners: tuple[Lis
         search.run(watcher.has_budget)
     finally:
         problem.listeners.remove(watcher.hear)
-    assert watcher.best is not None
+    if watcher.best is None:
+        raise RunError(
+            f"agent.name: the search {config.agent.name!r} ended without trying a plan. Choose another search."
+        )
     return SearchResult(watcher.best, search.policy, watcher.episodes, watcher.seconds)
 
 

@@ -415,3 +415,20 @@ def test_an_optimiser_climbs_a_reward_that_is_not_accuracy_alone(name: str) -> N
     config = config_of(name, evaluations=80, reward={"name": "toy:slim"})
     rewards = [trial.reward for trial in search_trials(problem_of(reward=slim), config)]
     assert np.mean(rewards[-20:]) > np.mean(rewards[:20]) + 0.002
+
+
+@pytest.mark.parametrize("name", ["cma", "tpe"])
+def test_an_optimiser_goes_by_the_loss_where_a_reward_of_ones_own_says_that_it_ranks_as_quality(name: str) -> None:
+    def silent(outcome: Outcome, baseline: Outcome) -> float:  # noqa: ARG001
+        return outcome.quality - 1.0
+
+    def telling(outcome: Outcome, baseline: Outcome) -> float:
+        return silent(outcome, baseline)
+
+    telling.ranks_as_quality = True  # type: ignore[attr-defined]
+
+    def widths(reward: Any) -> list[Mapping[str, int]]:
+        return [trial.plan.widths for trial in search_trials(problem_of(reward=reward), config_of(name))]
+
+    assert widths(telling) == widths("error")
+    assert widths(silent) != widths("error")

@@ -1,6 +1,9 @@
 """PruningProblem: every search tries its widths here, and everything that is measured counts as a trial."""
 
 import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +22,11 @@ from toy import (
 )
 
 from prune_env import LayerWalk, PruningEnv
-from prune_env.common.errors import EvaluationError, ModelError
+from prune_env.common.errors import ConfigError, EvaluationError, ModelError
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import device_of, load_model, load_splits
 from prune_env.env.observation import STATIC
+from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from rewards import Outcome, RewardError, make_reward
 
@@ -199,3 +203,42 @@ def test_a_reward_that_fails_outright_is_not_taken_for_a_wrong_value() -> None:
 def test_a_task_that_is_made_of_its_parts_needs_no_config() -> None:
     problem = toy_problem(toy_walk(protect={"mid": "why"}), reward_set=image_set(8))
     assert [unit.name for unit in problem.budget.units] == ["stem", "down", "up"]
+
+
+OWN_REWARDS = """
+def silent(outcome, baseline):
+    return outcome.quality if outcome.latency is None else 10.0
+def telling(outcome, baseline):
+    return -outcome.latency / baseline.latency
+telling.needs_latency = True
+"""
+
+
+class TestLatency:
+    @pytest.fixture(autouse=True)
+    def own_rewards(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        (tmp_path / "own_latency_of_a_test.py").write_text(OWN_REWARDS)
+        monkeypatch.syspath_prepend(tmp_path)
+        yield
+        sys.modules.pop("own_latency_of_a_test", None)
+
+    @staticmethod
+    def built(reward: str, *settings: str) -> PruningProblem:
+        overrides = (f"reward.name={reward}", "sensitivity.enabled=false", "criterion.name=l1", *settings)
+        return build_problem(digits_config(*overrides), digits_splits(), trained_digits())
+
+    def test_is_given_to_a_reward_of_ones_own_that_says_that_it_needs_it(self) -> None:
+        problem = self.built("own_latency_of_a_test:telling")
+        trial = problem.attempt(problem.budget.uniform(), "uniform")
+        assert trial.outcome.latency is not None
+        assert trial.reward == -trial.outcome.latency / problem.baseline.latency
+        assert -1.0 < trial.reward < 0.0
+
+    def test_is_not_measured_for_one_that_does_not(self) -> None:
+        problem = self.built("own_latency_of_a_test:silent")
+        assert problem.latency is None
+        assert problem.attempt(problem.budget.uniform(), "uniform").reward <= 1.0
+
+    def test_is_refused_with_a_granularity_whose_edits_its_formula_does_not_know(self) -> None:
+        with pytest.raises(ConfigError, match=r"^granularity\.name: group given with a budget or reward of latency"):
+            self.built("own_latency_of_a_test:telling", "granularity.name=group")

@@ -1,0 +1,69 @@
+"""A search of the user's own, named by its module."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from toy import toy_problem
+
+from prune_env import RunConfig
+from prune_env.common.errors import ConfigError
+from prune_env.env.trial import Trial
+from prune_env.search.loop import train_agent
+from prune_env.search.registry import check_search
+
+OWN = """
+from prune_env.search.base import Search
+
+class Halving(Search):
+    def run(self, has_budget):
+        budget = self.problem.budget
+        widths = budget.uniform()
+        while has_budget():
+            self.problem.attempt(widths, self.config.agent.name)
+            widths = (widths + 1) // 2
+
+class Probing(Halving):
+    needs_probes = probes = True
+
+class NoSearch:
+    pass
+def function(problem, config):
+    pass
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a module of the user's own."""
+    (tmp_path / "own_search_of_a_test.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "own_search_of_a_test"
+    sys.modules.pop("own_search_of_a_test", None)
+
+
+def config_of(name: str, **sections: object) -> RunConfig:
+    document = {"model": {"name": "toy"}, "data": {"name": "noise"}, "agent": {"name": name}}
+    return RunConfig.from_mapping({**document, "search": {"evaluations": 3}, **sections})
+
+
+def test_runs_as_the_library_s_own_do(own: str) -> None:
+    problem = toy_problem()
+    trials: list[Trial] = []
+    problem.listeners.append(trials.append)
+    found = train_agent(problem, config_of(f"{own}:Halving"))
+    assert [trial.proposed_by for trial in trials] == [f"{own}:Halving"] * 3
+    assert found.best in trials
+    assert trials[1].plan.widths["stem"] == (trials[0].plan.widths["stem"] + 1) // 2
+
+
+def test_is_checked_as_the_library_s_own_are(own: str) -> None:
+    with pytest.raises(ConfigError, match=rf"probe_keep: null given, but the search '{own}:Probing' goes by probes"):
+        check_search(config_of(f"{own}:Probing", sensitivity={"probe_keep": None}))
+
+
+@pytest.mark.parametrize("name", ["NoSearch", "function"])
+def test_is_a_class_of_searches_or_is_refused(own: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^agent\.name: search '{own}:{name}' is no class derived from .*Search"):
+        check_search(config_of(f"{own}:{name}"))

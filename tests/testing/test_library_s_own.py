@@ -1,0 +1,65 @@
+"""The library's own values keep the promises that it asks of the user's; so do the examples of docs/extending.md."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agents  # noqa: F401  (registers the searches)
+from prune_env.criteria import CRITERIA
+from prune_env.search import SEARCHES
+from prune_env.testing import check_criterion, check_reward, check_search
+from rewards import reward_names
+
+SETTINGS: dict[str, list[dict[str, float]]] = {
+    "accuracy_guaranteed": [{}, {"floor": 0.8}, {"drop": 0.05}],
+    "budget_penalty": [{"keep": 0.5}, {"keep": 0.25, "weight": 3.0}],
+    "latency_penalty": [{"keep": 0.5}, {"keep": 0.25, "weight": 3.0}],
+}
+SLOW = ("clusters",)
+"""They train an encoder for each unit."""
+
+GUIDE = Path(__file__).parents[2] / "docs" / "extending.md"
+
+
+def marked(names: Any) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in names]
+
+
+@pytest.mark.parametrize("name", marked(CRITERIA))
+def test_criteria(name: str) -> None:
+    check_criterion(name)
+
+
+@pytest.mark.parametrize("name", SEARCHES.names())
+def test_searches(name: str) -> None:
+    check_search(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [(name, settings) for name in reward_names() for settings in SETTINGS.get(name, [{}])]
+)
+def test_rewards(name: str, settings: dict[str, float]) -> None:
+    check_reward(name, settings)
+
+
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The modules that the guide shows, as a user would write them."""
+    modules = dict(re.findall(r"`(\w+)\.py`:\n\n```python\n(.*?)```", GUIDE.read_text(), flags=re.DOTALL))
+    for name, text in modules.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in modules:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("examples")
+def test_examples_of_the_guide() -> None:
+    check_criterion("my_criterion:sharpest")
+    check_search("my_search:Halves")
+    check_reward("my_reward:cautious")
