@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.models import build_model
@@ -121,25 +120,6 @@ def random_widths(walk: LayerWalk, seed: int, least: float = 0.0) -> dict[str, i
         for unit in walk.units
         if unit.protected is None
     }
-
-
-def counted_macs(model: nn.Module, images: Tensor) -> int:
-    """Multiply-adds of convolutions and matrix products, counted by torch while the network runs on one image."""
-    was = {module: module.training for module in model.modules()}
-    model.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(images[:1])
-    for module, training in was.items():
-        module.training = training
-    operations = (torch.ops.aten.convolution, torch.ops.aten.addmm, torch.ops.aten.mm)
-    counts = counter.get_flop_counts()["Global"]
-    flops = sum(count for operation, count in counts.items() if operation in operations)
-    assert flops % 2 == 0
-    return flops // 2
-
-
-def counted_params(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @contextmanager

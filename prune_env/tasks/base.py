@@ -130,6 +130,9 @@ class Task(Protocol):
             teacher: What `forward` gave for the batch in eval mode.
             batch: The batch.
             temperature: Softens both outputs, above 0. The size of the gradients should not depend on it.
+
+        Raises:
+            ConfigError: If the task has no distillation.
         """
 
     def augment(self, batch: Batch, draws: Tensor, name: str) -> Batch:

@@ -8,13 +8,13 @@ import torch
 from own_granularity import MiddleEdit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from toy import digits_config, digits_splits, trained_digits
-from zoo import counted_macs, counted_params
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.common.errors import ConfigError, PlanError
 from prune_env.models import save_weights
 from prune_env.runs.directory import RunDirectory
 from prune_env.search.policy import load_policy
+from prune_env.testing.counts import counted_macs, counted_params
 from scripts.replay import replay
 from scripts.train import train
 

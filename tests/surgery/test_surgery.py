@@ -17,8 +17,6 @@ from zoo import (
     chain,
     channels_zeroed,
     conv,
-    counted_macs,
-    counted_params,
     example,
     imprint,
     mask_difference,
@@ -32,6 +30,7 @@ from zoo import (
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.common.layers import Convolution
+from prune_env.testing.counts import counted_macs, counted_params
 
 TOLERANCE = 1e-4
 

@@ -14,12 +14,13 @@ from prune_env import RunConfig
 from prune_env.common.errors import ConfigError
 from prune_env.config.task import TASKS
 from prune_env.criteria import ScoringContext, score_channels
-from prune_env.data import Batch, ImageSource, Indices, Split
+from prune_env.data import Batch, ImageSet, ImageSource, Indices, Split
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names, load_model, load_splits
 from prune_env.recover import train_network
 from prune_env.tasks import Metric, Task, make_task, quality_of, register_task
 from prune_env.tasks.classification import Classification
+from prune_env.testing import check_task
 
 BOXES = 4
 
@@ -92,8 +93,8 @@ class Boxes:
     def sampled(self, outputs: Any, batch: Batch, generator: torch.Generator) -> Batch:  # noqa: ARG002
         raise ConfigError("criterion.name: boxes cannot be drawn from a network's prediction.")
 
-    def distillation(self, student: Any, teacher: Any, batch: Batch, temperature: float) -> Tensor:
-        raise NotImplementedError
+    def distillation(self, student: Any, teacher: Any, batch: Batch, temperature: float) -> Tensor:  # noqa: ARG002
+        raise ConfigError("finetune.distillation: boxes have no teacher.")
 
     def augment(self, batch: Batch, draws: Tensor, name: str) -> Batch:  # noqa: ARG002
         assert draws.shape == (len(batch.images), 1)
@@ -146,6 +147,12 @@ def test_a_task_that_does_not_exist_is_refused_with_the_nearest_one() -> None:
 
 def test_a_task_of_the_user_s_own_is_named_by_its_module() -> None:
     assert isinstance(make_task(config_of(name=f"{__name__}:Boxes").task), Boxes)
+
+
+def test_a_task_of_the_user_s_own_keeps_its_promises() -> None:
+    source = BoxSource()
+    images = ImageSet(source.load("train", np.arange(5)), source.targets("train")[:5])
+    check_task(Boxes, ToyResNet(4, classes=BOXES), next(images.batches(5)))
 
 
 @pytest.mark.usefixtures("boxes")

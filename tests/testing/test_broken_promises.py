@@ -1,18 +1,30 @@
 """Every promise that a value can break, and the sentence that says so."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from own_granularity import Middle, MiddleEdit
+from toy import CLASSES, COLOURS, SIDE, ToyResNet
 
+from prune_env.budget import Budget
 from prune_env.common.errors import ConfigError
 from prune_env.criteria import CRITERIA, ScoringContext, register_criterion
+from prune_env.data import Batch
+from prune_env.granularity import ActionDimension, Granularity, PlanBuilder
+from prune_env.granularity.base import Series
+from prune_env.granularity.channel import Channel, ChannelPlanBuilder
+from prune_env.plan import register_edit
+from prune_env.plan.edits import EDITS
 from prune_env.search import SEARCHES, Search
 from prune_env.search.base import HasBudget
-from prune_env.testing import check_criterion, check_reward, check_search
+from prune_env.surgery import Sides
+from prune_env.tasks import Metric, Reduction
+from prune_env.tasks.classification import Accuracy, Classification
+from prune_env.testing import check_criterion, check_granularity, check_reward, check_search, check_task
 from prune_env.walk import Scores
 from rewards import Outcome, RewardError
 
@@ -290,6 +302,193 @@ class TestSearch:
     def test_that_breaks_one_is_told_which(self, search: type[Search], words: str) -> None:
         with pytest.raises(AssertionError, match=f"^search '{search.__name__}'.*{words}"):
             check_search(search)
+
+
+class Unbounded(ChannelPlanBuilder):
+    """Asks for what it wants, whatever the budget is."""
+
+    def decide(self, numbers: Sequence[float]) -> None:
+        (keep,) = numbers
+        self._close(self.budget.allowed(self.number, keep * int(self.budget.channels[self.number])))
+
+
+class Greedy(Channel):
+    name = "greedy"
+
+    def builder(self, budget: Budget) -> PlanBuilder:
+        return Unbounded(budget, self._scores)
+
+
+class Fickle(Channel):
+    name = "fickle"
+
+    def builder(self, budget: Budget) -> PlanBuilder:
+        return ChannelPlanBuilder(budget, {name: np.random.rand(len(s)) for name, s in self._scores.items()})
+
+
+class Lopsided(Channel):
+    name = "lopsided"
+
+    def actions(self) -> tuple[ActionDimension, ...]:
+        (keep,) = super().actions()
+        return (ActionDimension("keep ratio", keep.decode, lambda _number, _even: 0.0),)
+
+
+class Miscounting(Channel):
+    name = "miscounting"
+
+    @classmethod
+    def action_numbers(cls, action: str) -> int:  # noqa: ARG003
+        return 2
+
+
+class Shy(Channel):
+    name = "shy"
+
+    def demonstration_count(self, rules: int, budget: Budget) -> int:  # noqa: ARG002
+        return rules + 1
+
+
+class Lost(Channel):
+    name = "lost"
+
+    def measurements(self) -> dict[str, Any]:
+        return {"time": 1.0}
+
+
+class Wild(Channel):
+    name = "wild"
+
+    def series(self, record: Mapping[str, Any]) -> Series:  # noqa: ARG002
+        return {"widths": {"stem": float("nan")}}
+
+
+class HeavyMiddle(MiddleEdit):
+    kind = "heavy"
+
+    def weights(self, kernel: int, inputs: int, outputs: int) -> int:  # noqa: ARG002
+        return inputs * outputs + 1
+
+
+class WholeMiddle(MiddleEdit):
+    kind = "whole"
+
+    def masked(self, module: Any, sides: Sides, cut: Any) -> dict[str, torch.Tensor]:  # noqa: ARG002
+        return dict(cut(sides))
+
+
+class TestGranularity:
+    def test_that_keeps_them_passes(self) -> None:
+        check_granularity(Channel)
+
+    def test_that_does_not_exist_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="did you mean 'channel'"):
+            check_granularity("channels")
+
+    @pytest.mark.parametrize(
+        ("granularity", "words"),
+        [
+            (Greedy, r"action 'share', plan \d+: the plan takes \d+ MACs, and \d+ are allowed"),
+            (Fickle, r"action 'share', plan \d+: the same actions give another plan the second time"),
+            (Lopsided, r"'keep ratio' decodes -1\.0 and encodes the result as 0\.0"),
+            (Miscounting, r"an action 'share' has 1 numbers, and action_numbers says 2"),
+            (Shy, r"gives 2 demonstrations, and demonstration_count says 3"),
+            (Lost, r"measures something, and measurements_file is None"),
+            (Wild, r"plan 0: its series 'widths' holds a number that is not finite"),
+        ],
+    )
+    def test_that_breaks_one_is_told_which(self, granularity: type[Granularity], words: str) -> None:
+        with pytest.raises(AssertionError, match=f"^granularity '{granularity.name}'.*{words}"):
+            check_granularity(granularity)
+
+    @pytest.mark.parametrize(
+        ("edit", "words"),
+        [
+            (HeavyMiddle, r"the plan says \d+ MACs .*, and its network has .*weights"),
+            (WholeMiddle, r"the evaluator's network and that of plan\.apply differ by .* of the largest output"),
+        ],
+    )
+    def test_an_edit_is_the_same_layer_for_all(
+        self, edit: type[MiddleEdit], words: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("own_granularity.MiddleEdit", edit)
+        with EDITS.restored():
+            register_edit(edit)
+            with pytest.raises(AssertionError, match=f"^granularity 'middle'.*{words}"):
+                check_granularity(Middle)
+
+
+class Averaging(Classification):
+    def loss(self, outputs: Any, batch: Batch, reduction: Reduction = "none", smoothing: float = 0.0) -> torch.Tensor:
+        return super().loss(outputs, batch, "mean" if reduction == "none" else reduction, smoothing)
+
+
+class Percent(Accuracy):
+    def compute(self) -> float:
+        return 100.0 * super().compute()
+
+
+class Forgetful(Accuracy):
+    def update(self, outputs: Any, batch: Batch) -> None:
+        self.reset()
+        super().update(outputs, batch)
+
+
+class InPercent(Classification):
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Percent(),)
+
+
+class LastBatch(Classification):
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Forgetful(),)
+
+
+class Shared(Classification):
+    kept = (Accuracy(),)
+
+    def metrics(self) -> tuple[Metric, ...]:
+        return self.kept
+
+
+class Unlearning(Classification):
+    def loss(self, outputs: Any, batch: Batch, reduction: Reduction = "none", smoothing: float = 0.0) -> torch.Tensor:
+        return super().loss(outputs.detach(), batch, reduction, smoothing)
+
+
+class Rolling(Classification):
+    def augment(self, batch: Batch, draws: torch.Tensor, name: str) -> Batch:  # noqa: ARG002
+        return Batch(batch.images + torch.rand(()), batch.targets)
+
+
+class TestTask:
+    def model(self) -> ToyResNet:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return ToyResNet(4)
+
+    def batch(self) -> Batch:
+        generator = torch.Generator().manual_seed(0)
+        return Batch(torch.randn(6, COLOURS, SIDE, SIDE, generator=generator), torch.arange(6) % CLASSES)
+
+    def test_that_does_not_exist_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="did you mean 'classification'"):
+            check_task("clasification", self.model(), self.batch())
+
+    @pytest.mark.parametrize(
+        ("task", "words"),
+        [
+            (Averaging, r"the loss of 6 images is .*one finite number of at least 0 for each"),
+            (InPercent, r"the quality, 'accuracy', is \d.*It must be in \[0, 1\]"),
+            (LastBatch, r"'accuracy' is .* for the images at once, and .* one by one"),
+            (Shared, r"metrics\(\) gives the same objects twice"),
+            (Unlearning, r"the loss in training has no gradient"),
+            (Rolling, r"augment\(\) with 'none' gives other images for the same numbers"),
+        ],
+    )
+    def test_that_breaks_one_is_told_which(self, task: type[Classification], words: str) -> None:
+        with pytest.raises(AssertionError, match=f"^task 'classification'.*{words}"):
+            check_task(task, self.model(), self.batch())
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from toy import CLASSES, COLOURS, SIDE, ToyResNet
 
 import agents  # noqa: F401  (registers the searches)
 from prune_env.criteria import CRITERIA
+from prune_env.data import Batch
 from prune_env.search import SEARCHES
-from prune_env.testing import check_criterion, check_reward, check_search
+from prune_env.testing import check_criterion, check_granularity, check_reward, check_search, check_task
 from rewards import reward_names
 
 SETTINGS: dict[str, list[dict[str, float]]] = {
@@ -44,6 +47,24 @@ def test_searches(name: str) -> None:
 )
 def test_rewards(name: str, settings: dict[str, float]) -> None:
     check_reward(name, settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("channel", {}),
+        ("group", {"max_groups": 4}),
+        ("group", {"kernels": "norm"}),
+        ("own_granularity:Middle", {}),
+    ],
+)
+def test_granularities(name: str, settings: dict[str, Any]) -> None:
+    check_granularity(name, settings)
+
+
+def test_tasks() -> None:
+    model, images = ToyResNet(4), torch.randn(5, COLOURS, SIDE, SIDE)
+    check_task("classification", model, Batch(images, torch.arange(5) % CLASSES))
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ from zoo import (
     body,
     chain,
     conv,
-    counted_macs,
-    counted_params,
     example,
     random_plan,
     small_images,
@@ -22,6 +20,7 @@ from zoo import (
 from prune_env import LayerWalk
 from prune_env.granularity.group import GroupEdit
 from prune_env.models import build_model
+from prune_env.testing.counts import counted_macs, counted_params
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,8 +13,6 @@ from zoo import (
     body,
     chain,
     conv,
-    counted_macs,
-    counted_params,
     example,
     mask_difference,
     outputs,
@@ -26,6 +24,7 @@ from zoo import (
 )
 
 from prune_env import LayerWalk
+from prune_env.testing.counts import counted_macs, counted_params
 from prune_env.walk.coupling import _without_overlaps
 from prune_env.walk.proof import failing_units
 from prune_env.walk.unit import Member, Unit

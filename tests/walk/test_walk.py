@@ -13,11 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm
-from zoo import CIFAR, MODELS, Net, body, chain, conv, counted_macs, example, small_images, traced, unit_of
+from zoo import (
+    CIFAR,
+    MODELS,
+    Net,
+    body,
+    chain,
+    conv,
+    example,
+    small_images,
+    traced,
+    unit_of,
+)
 
 from prune_env import LayerWalk
 from prune_env.common.errors import ModelError, UserError
 from prune_env.common.layers import Convolution
+from prune_env.testing.counts import counted_macs
 
 REACH = dict.fromkeys(("resnet50", "vgg16_bn", *CIFAR), 0.85)
 

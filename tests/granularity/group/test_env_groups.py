@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as sb3_check
 from toy import CLASSES, DIGITS, digits_config, image_set, toy_problem, toy_resnet, toy_walk
-from zoo import counted_macs, counted_params
 
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import BudgetError, ConfigError, UserError
@@ -20,6 +19,7 @@ from prune_env.env.loading import check_names
 from prune_env.env.problem import PruningProblem
 from prune_env.granularity.group import Group, groups_of
 from prune_env.granularity.group.settings import GroupSettings
+from prune_env.testing.counts import counted_macs, counted_params
 
 STEPS = {"stem": [], "down": ["down"], "up": ["up", "project"], "mid": ["mid", "out"]}
 """Which convolutions are decided with which unit of the toy network."""

@@ -13,8 +13,6 @@ from zoo import (
     Net,
     channels_zeroed,
     conv,
-    counted_macs,
-    counted_params,
     example,
     outputs,
     randomise,
@@ -31,6 +29,7 @@ from prune_env.granularity.group import GroupEdit, groups_of
 from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.pruning_rate import RatePlanBuilder
+from prune_env.testing.counts import counted_macs, counted_params
 
 
 def kernels_of(grouping: Grouping, seed: int = 0) -> dict[str, np.ndarray]:

@@ -17,8 +17,6 @@ from zoo import (
     chain,
     channels_zeroed,
     conv,
-    counted_macs,
-    counted_params,
     outputs,
     relative_difference,
     small_images,
@@ -32,6 +30,7 @@ from prune_env.granularity.group.edit import GroupEdit, groups_of
 from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.plan import apply_plan
 from prune_env.repair.least_squares import LeastSquares
+from prune_env.testing.counts import counted_macs, counted_params
 
 Lists = list[list[int]]
 

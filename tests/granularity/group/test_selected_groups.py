@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from toy import image_set, toy_resnet, toy_walk
-from zoo import counted_macs, counted_params, imprint
+from zoo import (
+    imprint,
+)
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.common.errors import PlanError
@@ -19,6 +21,7 @@ from prune_env.granularity.group.selectors import GroupPrunedConv2d
 from prune_env.granularity.group.unread import without_unread
 from prune_env.plan import apply_plan
 from prune_env.repair.least_squares import LeastSquares
+from prune_env.testing.counts import counted_macs, counted_params
 
 GROUPS = {"down": 2, "up": 4, "mid": 3, "out": 2}
 READS = {"down": 4, "up": 3, "mid": 5, "out": 6}

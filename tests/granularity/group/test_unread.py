@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo import Net, body, conv, counted_macs, counted_params, randomise, small_images
+from zoo import (
+    Net,
+    body,
+    conv,
+    randomise,
+    small_images,
+)
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.granularity.group.edit import GroupEdit, groups_of
 from prune_env.granularity.group.unread import without_unread
+from prune_env.testing.counts import counted_macs, counted_params
 
 Lists = Sequence[Sequence[int]]
 HALVES = ((0, 1, 2, 3), (4, 5, 6, 7))
