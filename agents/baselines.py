@@ -1,4 +1,4 @@
-"""The searches that an agent must beat: one ratio for all, random widths, and rules of what probes have shown."""
+"""Baselines that an agent must beat: uniform widths, random widths, rules from probes or Hessian eigenvalues."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from prune_env.search.registry import register_search
 
 
 class Listed(Search):
-    """A search that knows its proposals beforehand, whatever they turn out to be worth."""
+    """A search whose proposals do not depend on the outcomes of its trials."""
 
     def run(self, has_budget: HasBudget) -> None:
         """Tries the proposals in turn."""
@@ -28,19 +28,19 @@ class Listed(Search):
 
 @register_search("uniform")
 class Uniform(Listed):
-    """One keep ratio for all units, the largest that meets the budget: one plan."""
+    """The largest keep ratio that meets the budget, the same for all units: one plan."""
 
     def proposals(self) -> Iterator[IntArray]:
-        """The plan."""
+        """Yields the uniform widths."""
         yield self.problem.budget.uniform()
 
 
 @register_search("random")
 class Random(Listed):
-    """Log-normal widths around the uniform ones, made to meet the budget: without end."""
+    """Log-normal widths around the uniform widths, scaled to meet the budget: plans without end."""
 
     def proposals(self) -> Iterator[IntArray]:
-        """One plan after the other."""
+        """Yields random widths without end."""
         generator = np.random.default_rng(self.config.seed)
         while True:
             yield self.problem.budget.random(generator)
@@ -48,30 +48,30 @@ class Random(Listed):
 
 @register_search("greedy")
 class Greedy(Listed):
-    """Cuts where the loss is expected to rise least for the cost that is saved: one plan for each of `POWERS`."""
+    """Cuts the unit with the least expected loss rise per saved cost: one plan for each of `POWERS`."""
 
     probes = needs_probes = True
 
     def proposals(self) -> Iterator[IntArray]:
-        """The plans, flattest loss first."""
+        """The widths for each power, from the flattest loss curve to the steepest."""
         return (greedy_widths(self.problem, power) for power in POWERS)
 
 
 @register_search("power")
 class PowerRule(Listed):
-    """Keep ratios in proportion to powers of the unit's sensitivity: one plan for each of `EXPONENTS`."""
+    """Keep ratios proportional to a power of each unit's sensitivity: one plan for each of `EXPONENTS`."""
 
     probes = needs_probes = True
 
     def proposals(self) -> Iterator[IntArray]:
-        """The plans, weakest power first."""
+        """The widths for each exponent, smallest exponent first."""
         return (power_widths(self.problem, exponent) for exponent in EXPONENTS)
 
 
 @register_search("eigenvalue")
 class EigenvalueRule(Listed):
-    """Keep ratios by the Hessian's top eigenvalue in each unit's weights (system D): one plan."""
+    """Keep ratios from the top Hessian eigenvalue of each unit's weights (system D): one plan."""
 
     def proposals(self) -> Iterator[IntArray]:
-        """The plan."""
+        """Yields the widths of the rule."""
         yield eigenvalue_widths(self.problem)

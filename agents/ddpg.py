@@ -1,9 +1,10 @@
-"""DDPG (Lillicrap et al., 2016) on Stable-Baselines3's, with the credit for a plan shared among its steps.
+"""DDPG (Lillicrap et al., 2016) from Stable-Baselines3, with the reward of a plan shared among the episode's steps.
 
-AMC (He et al., ECCV 2018) gives the finished plan's reward to every step, so that a step's critic must see through the
-noise of all the others. Here the critic's values of an episode's steps add up to its reward [our choice; value
-decomposition, Sunehag et al., 2018, over steps instead of agents], each a function of the unit and the action alone.
-The actor also imitates the best plan so far, ever less [our choice; after self-imitation learning, Oh et al., 2018].
+AMC (He et al., ECCV 2018) gives the finished plan's reward to every step, so the critic learns one step's value under
+the noise of all other steps. Here the critic's values of an episode's steps add up to the episode's reward [our choice;
+value decomposition, Sunehag et al., 2018, over steps instead of agents]. Each value is a function of the unit and the
+action alone. The actor also imitates the best plan so far, with a weight that falls to 0 [our choice; after
+self-imitation learning, Oh et al., 2018].
 """
 
 from typing import Any
@@ -28,9 +29,9 @@ class PruningTD3(TD3):
     """TD3 (Fujimoto et al., 2018) with truncated, decaying exploration, demonstrations, and separate learning rates.
 
     Args:
-        noise: How strong the exploration is by episode.
+        noise: Standard deviation of the exploration by episode.
         rates: Learning rates of actor and critic.
-        demonstrations: What it is shown first; None for nothing.
+        demonstrations: Plans that the agent replays before it acts; None for none.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class PruningTD3(TD3):
 
     @property
     def sigma(self) -> float:
-        """The exploration's standard deviation in this episode, in actions of [0, 1]."""
+        """Standard deviation of the exploration in the current episode, for actions in [0, 1]."""
         return self.noise.sigma(self._episode_num)
 
     @property
@@ -63,9 +64,9 @@ class PruningTD3(TD3):
         action_noise: ActionNoise | None = None,  # noqa: ARG002
         n_envs: int = 1,
     ) -> tuple[FloatArray, FloatArray]:
-        shown = self.demonstrations.action(self._episode_num) if self.demonstrations is not None else None
-        if shown is not None:
-            action = shown[None]
+        demonstrated = self.demonstrations.action(self._episode_num) if self.demonstrations is not None else None
+        if demonstrated is not None:
+            action = demonstrated[None]
         elif not self.acting:
             shape = (n_envs, *self.action_space.shape)  # type: ignore[misc]
             action = self.generator.uniform(-1.0, 1.0, shape).astype(np.float32)
@@ -83,14 +84,14 @@ class PruningTD3(TD3):
 
 
 class PruningDDPG(PruningTD3, DDPG):
-    """DDPG, exploring as `PruningTD3`, with the credit for a plan shared among its steps.
+    """DDPG with the exploration of `PruningTD3` and with the reward of a plan shared among the episode's steps.
 
     Args:
-        steps: Steps of an episode.
-        decomposed: Episodes that an update looks at, whose steps share the reward; 0 gives every step the whole of it.
-        imitation: Weight of the squared distance from the best episode's actions in the actor's loss, at first; it
-            falls to nothing by the last episode.
-        episodes: How many episodes there will be.
+        steps: Steps per episode.
+        decomposed: Episodes per update whose steps share the reward; 0 gives every step the whole reward.
+        imitation: Initial weight, in the actor's loss, of the squared distance to the best episode's actions. The
+            weight falls linearly to 0 over ``episodes``.
+        episodes: Number of episodes in the search.
         kwargs: As `PruningTD3`.
     """
 
@@ -102,34 +103,35 @@ class PruningDDPG(PruningTD3, DDPG):
         super().__init__(*args, **kwargs)
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """Learns from the episodes so far.
+        """Updates actor and critic on the stored episodes.
 
-        With decomposed credit, the critic's values of each sampled episode's steps are made to add up to the episode's
-        reward, as a normal score of its rank among all; they see what stays the same of a unit and its action, and not
-        what earlier actions left, or they would credit a step with what those did. The actor climbs each step's value,
-        and is held to the actions of the best episode that the buffer holds, ever less.
+        If steps share the reward, the critic's values of an episode's steps are fitted to add up to the normal score of
+        the episode's reward: the normal quantile of the reward's rank among all stored episodes. The critic reads the
+        action and the unit's static features. With the dynamic features, the critic would credit a step with the
+        effects of earlier actions. The actor maximises each step's value. A decreasing weight pulls the actor towards
+        the actions of the best stored episode.
         """
         if not self.decomposed:
             super().train(gradient_steps, batch_size)
             return
         self._update_learning_rate(None)
         observations, actions, scores = self._episodes()
-        units = observations.clone()
-        units[..., len(STATIC) :] = 0.0
+        static = observations.clone()
+        static[..., len(STATIC) :] = 0.0
         best = int(scores.argmax())
         act, value = self.actor.mu, self.critic.q_networks[0]
         actor, critic = list(self.actor.parameters()), list(self.critic.parameters())
-        held = self.imitation * max(0.0, 1.0 - self._episode_num / self.episodes)
+        imitation_weight = self.imitation * max(0.0, 1.0 - self._episode_num / self.episodes)
         losses = []
         for _ in range(gradient_steps):
             drawn = torch.from_numpy(self.generator.integers(len(scores), size=min(len(scores), self.decomposed)))
-            known = units[drawn]
-            shares = value(torch.cat([known, actions[drawn]], dim=-1)).squeeze(-1)
+            features = static[drawn]
+            shares = value(torch.cat([features, actions[drawn]], dim=-1)).squeeze(-1)
             critic_loss = F.mse_loss(shares.sum(dim=1), scores[drawn])
             _descend(self.critic.optimizer, critic, critic_loss)
-            actor_loss = -value(torch.cat([known, act(observations[drawn])], dim=-1)).mean()
-            if held:
-                actor_loss = actor_loss + held * F.mse_loss(act(observations[best]), actions[best])
+            actor_loss = -value(torch.cat([features, act(observations[drawn])], dim=-1)).mean()
+            if imitation_weight:
+                actor_loss = actor_loss + imitation_weight * F.mse_loss(act(observations[best]), actions[best])
             _descend(self.actor.optimizer, actor, actor_loss)
             losses.append((actor_loss.detach(), critic_loss.detach()))
         self._n_updates += gradient_steps
@@ -138,7 +140,7 @@ class PruningDDPG(PruningTD3, DDPG):
         self.logger.record("train/critic_loss", float(means[1]))
 
     def _episodes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Observations [E, steps, features], actions [E, steps, numbers] and normal scores of the rewards [E]."""
+        """Stored observations [E, steps, features], actions [E, steps, numbers], normal scores of the rewards [E]."""
         buffer = self.replay_buffer
         assert buffer is not None
         count = (buffer.buffer_size if buffer.full else buffer.pos) // self.steps
@@ -152,7 +154,7 @@ class PruningDDPG(PruningTD3, DDPG):
 
 
 def _descend(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], loss: Tensor) -> None:
-    """One step of an optimiser, with gradients of its own parameters only."""
+    """Takes one step of an optimiser, with gradients for the given parameters only."""
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.grad = gradient
     optimizer.step()
@@ -166,15 +168,15 @@ def make_ddpg(
     seed: int,
     demonstrations: Demonstrations | None = None,
 ) -> PruningDDPG:
-    """Sets up the agent for a number of episodes.
+    """Builds the DDPG agent for a search.
 
     Args:
         env: The environment.
-        settings: The agent's section, its preset filled in.
-        steps: How many steps an episode has.
-        episodes: How many episodes the search has; sets the default warm-up.
-        seed: For weights, exploration and replay.
-        demonstrations: What the agent is shown first; None for nothing.
+        settings: The agent's section, with the preset filled in.
+        steps: Steps per episode.
+        episodes: Number of episodes in the search; sets the default warm-up.
+        seed: Seed of weights, exploration and replay.
+        demonstrations: Plans that the agent replays before it acts; None for none.
     """
     return PruningDDPG(
         "MlpPolicy",
@@ -196,14 +198,14 @@ def make_td3(
     seed: int,
     demonstrations: Demonstrations | None = None,
 ) -> PruningTD3:
-    """Sets up TD3; as `make_ddpg`, except that no credit is shared."""
+    """Builds the TD3 agent. Arguments as in `make_ddpg`; every step carries the whole reward."""
     return PruningTD3("MlpPolicy", env, **_arguments(settings, steps, episodes, demonstrations), seed=seed)
 
 
 def _arguments(
     settings: AgentSection, steps: int, episodes: int, demonstrations: Demonstrations | None
 ) -> dict[str, Any]:
-    """What DDPG and TD3 are both made with."""
+    """The constructor arguments that DDPG and TD3 have in common."""
     shown = len(demonstrations) if demonstrations is not None else 0
     warmup = settings.warmup_episodes
     if warmup is None:
@@ -212,7 +214,7 @@ def _arguments(
     return {
         "learning_rate": settings.critic_learning_rate,
         "buffer_size": min(settings.buffer_episodes, max(1, episodes)) * steps,
-        # From what it is shown it learns at once, so that its first own episode is not an untrained actor's.
+        # Learn during the demonstrations, so that the actor is trained before its first own episode.
         "learning_starts": 0 if shown else before * steps,
         "batch_size": settings.batch_size,
         "tau": settings.tau,
@@ -232,6 +234,6 @@ def _arguments(
         "noise": NoiseSchedule(settings.noise, settings.noise_decay, settings.noise_floor, before),
         "rates": (settings.actor_learning_rate, settings.critic_learning_rate),
         "demonstrations": demonstrations,
-        # The networks are tiny: a second thread costs more than it brings, and a GPU far more.
+        # The networks are tiny: a second thread costs more time than it saves, a GPU even more.
         "device": "cpu",
     }

@@ -1,4 +1,4 @@
-"""Exploration: Gaussian noise truncated to the action's bounds, weaker with every episode (AMC, ECCV 2018).
+"""Exploration: Gaussian noise truncated to the action's bounds, which decays with every episode (AMC, ECCV 2018).
 
 Clipping instead of truncating would pile up actions on the bounds, where DDPG's actor then saturates.
 """
@@ -13,13 +13,13 @@ from prune_env.env.observation import FloatArray
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """How strong the noise is in each episode.
+    """Standard deviation of the noise by episode, for actions in [0, 1].
 
     Attributes:
-        start: Standard deviation in the first episode after the warm-up, in actions of [0, 1].
-        decay: Factor per episode after that.
+        start: Standard deviation in the first episode after the warm-up.
+        decay: Factor per later episode.
         floor: Least standard deviation.
-        warmup: Episodes of uniform random actions before.
+        warmup: Episodes before the agent acts: demonstrations and uniform random actions.
     """
 
     start: float
@@ -28,7 +28,7 @@ class NoiseSchedule:
     warmup: int
 
     def sigma(self, episode: int) -> float:
-        """The standard deviation in an episode (from 0), in actions of [0, 1]."""
+        """The standard deviation in an episode (from 0), for actions in [0, 1]."""
         return max(self.floor, self.start * self.decay ** max(0, episode - self.warmup))
 
 
@@ -37,11 +37,11 @@ def truncated_normal(mean: FloatArray, sigma: float, generator: np.random.Genera
 
     Args:
         mean: Means in [-1, 1], any shape.
-        sigma: Standard deviation before truncation, in actions of [-1, 1].
-        generator: Where the randomness comes from.
+        sigma: Standard deviation before truncation, for actions in [-1, 1].
+        generator: Source of randomness.
 
     Returns:
-        Samples of the same shape in [-1, 1], float32; the means where sigma is 0.
+        Samples in [-1, 1], float32, in the shape of the means; the means themselves if sigma is 0.
     """
     if sigma <= 0.0:
         return mean.astype(np.float32)

@@ -26,10 +26,10 @@ PPO_EPISODES = 8
 
 
 class Learner(Search):
-    """An agent that walks the units; an episode is a trial.
+    """A reinforcement learner that decides unit after unit; one episode is one trial.
 
     Attributes:
-        learns_each_episode: Whether it learns after each episode, and not only after several.
+        learns_each_episode: Whether the agent learns after every episode, rather than after several.
     """
 
     probes = True
@@ -45,22 +45,22 @@ class Learner(Search):
 
     @abstractmethod
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> BaseAlgorithm:
-        """The agent, not yet trained."""
+        """Builds the untrained agent."""
 
     def run(self, has_budget: HasBudget) -> None:
-        """Learns from episode after episode."""
-        # The callback ends it, whether or not the units were probed before.
-        self.agent.learn(self.evaluations * self.steps, callback=_Until(has_budget), log_interval=None)  # type: ignore[arg-type]
+        """Trains the agent, episode after episode, until the budget is spent."""
+        # Only an upper bound: the callback ends the training. Probes use up evaluations unless they were made before.
+        self.agent.learn(self.evaluations * self.steps, callback=_StopWithoutBudget(has_budget), log_interval=None)  # type: ignore[arg-type]
 
     @property
     def policy(self) -> Policy:
-        """The deterministic policy as it is now."""
+        """The current deterministic policy."""
         return policy_of(self.agent.policy.get_submodule("actor.mu"), self.env)
 
     @property
     def scalars(self) -> Mapping[str, float]:
         """Mean losses of the last updates."""
-        # A learner that has not been run has no logger.
+        # Stable-Baselines3 creates the logger in `learn`.
         losses = self.agent.logger.name_to_value if hasattr(self.agent, "_logger") else {}
         return {
             f"agent/{name}": losses[f"train/{name}"]
@@ -69,7 +69,7 @@ class Learner(Search):
         }
 
 
-class _Until(BaseCallback):
+class _StopWithoutBudget(BaseCallback):
     def __init__(self, has_budget: HasBudget) -> None:
         super().__init__()
         self.has_budget = has_budget
@@ -78,54 +78,54 @@ class _Until(BaseCallback):
         return self.has_budget()
 
 
-class _Shown(Learner):
-    """A learner that explores with noise and is shown plans first."""
+class _DemonstratedLearner(Learner):
+    """A learner that explores with noise and starts with demonstrations."""
 
     agent: PruningTD3
 
     @classmethod
     def check(cls, problem: PruningProblem, config: RunConfig, episodes: int) -> None:
-        """Refuses a warm-up that leaves no episode, after what is shown."""
-        shown = 0
+        """Refuses a warm-up that leaves the agent no episode after the demonstrations."""
+        demonstrations = 0
         if config.agent.with_preset().demonstrations:
             granularity = problem.granularity.with_action(config.granularity.action)
-            shown = demonstration_count(problem, granularity, episodes)
-        check_warmup(config, episodes - shown)
+            demonstrations = demonstration_count(problem, granularity, episodes)
+        check_warmup(config, episodes - demonstrations)
 
     @property
     def scalars(self) -> Mapping[str, float]:
-        """Exploration (in actions of [0, 1]) once the agent acts, and mean losses of the last updates."""
-        found = dict(super().scalars)
+        """Standard deviation of the exploration once the agent acts, and mean losses of the last updates."""
+        scalars = dict(super().scalars)
         if self.agent.acting:
-            found["agent/sigma"] = self.agent.sigma
-        return found
+            scalars["agent/sigma"] = self.agent.sigma
+        return scalars
 
 
 @register_search("ddpg")
-class DdpgSearch(_Shown):
-    """Our agent: DDPG, the credit for a plan shared among its steps."""
+class DdpgSearch(_DemonstratedLearner):
+    """Our agent: DDPG with the reward of a plan shared among the episode's steps."""
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PruningTD3:
-        shown = Demonstrations(env, self.episodes) if settings.demonstrations else None
-        return make_ddpg(env, settings, self.steps, self.episodes, seed, shown)
+        demonstrations = Demonstrations(env, self.episodes) if settings.demonstrations else None
+        return make_ddpg(env, settings, self.steps, self.episodes, seed, demonstrations)
 
 
 @register_search("td3")
-class Td3Search(_Shown):
-    """TD3: twin critics, of which each step's learns the whole plan's reward."""
+class Td3Search(_DemonstratedLearner):
+    """TD3 (twin critics); every step carries the whole plan's reward."""
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PruningTD3:
-        shown = Demonstrations(env, self.episodes) if settings.demonstrations else None
-        return make_td3(env, settings, self.steps, self.episodes, seed, shown)
+        demonstrations = Demonstrations(env, self.episodes) if settings.demonstrations else None
+        return make_td3(env, settings, self.steps, self.episodes, seed, demonstrations)
 
 
 @register_search("sac")
 class SacSearch(Learner):
-    """SAC (Haarnoja et al., 2018) as Stable-Baselines3 has it, every step with the whole plan's reward."""
+    """SAC (Haarnoja et al., 2018) from Stable-Baselines3; every step carries the whole plan's reward."""
 
     @classmethod
     def check(cls, problem: PruningProblem, config: RunConfig, episodes: int) -> None:  # noqa: ARG003
-        """Refuses a warm-up that leaves no episode."""
+        """Refuses a warm-up that leaves the agent no episode."""
         check_warmup(config, episodes)
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> SAC:
@@ -153,14 +153,14 @@ class SacSearch(Learner):
 
     @property
     def policy(self) -> Policy:
-        """The most likely action of the policy as it is now."""
+        """The current policy, which takes its most likely action."""
         layers = (self.agent.policy.get_submodule(f"actor.{name}") for name in ("latent_pi", "mu"))
         return policy_of(nn.Sequential(*layers), self.env)
 
 
 @register_search("ppo")
 class PpoSearch(Learner):
-    """PPO (Schulman et al., 2017) as Stable-Baselines3 has it; the reward comes with the last step, undiscounted."""
+    """PPO (Schulman et al., 2017) from Stable-Baselines3; only the last step carries the reward, undiscounted."""
 
     learns_each_episode = False
 
@@ -180,22 +180,26 @@ class PpoSearch(Learner):
 
     @property
     def policy(self) -> Policy:
-        """The most likely action of the policy as it is now."""
+        """The current policy, which takes its most likely action."""
         layers = (self.agent.policy.get_submodule(name) for name in ("mlp_extractor.policy_net", "action_net"))
         return policy_of(nn.Sequential(*layers), self.env, "clip")
 
 
 def check_warmup(config: RunConfig, episodes: int) -> None:
-    """Refuses a warm-up of so many episodes that the agent would never act.
+    """Refuses a warm-up that leaves the agent no episode.
+
+    Args:
+        config: The run's settings.
+        episodes: Number of episodes after probes and demonstrations.
 
     Raises:
-        ConfigError: If it leaves none of the episodes.
+        ConfigError: If the warm-up takes all episodes.
     """
     warmup = config.agent.with_preset().warmup_episodes
     if warmup is not None and warmup >= episodes:
         raise ConfigError(
-            f"agent.warmup_episodes: {warmup} given, but there are only {episodes} episodes for it, so that the agent "
-            "would never act. Give fewer, or raise search.evaluations."
+            f"agent.warmup_episodes: {warmup} given, but only {episodes} episodes are left after probes and "
+            f"demonstrations, so the agent would never act. Give at most {episodes - 1}, or raise search.evaluations."
         )
 
 

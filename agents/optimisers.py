@@ -13,17 +13,17 @@ from prune_env.search.registry import register_search
 from rewards import ranks_as_quality
 
 SIGMA = 0.3
-"""CMA-ES's first standard deviation of the widths' logarithms."""
+"""Initial standard deviation of CMA-ES, in logarithms of the widths."""
 
 REACH = 1.0
-"""TPE proposes widths from exp(-1) to exp(1) times their channels before they are made to meet the budget."""
+"""TPE proposes widths from exp(-1) to exp(1) times the channels; they are then scaled to meet the budget."""
 
 
 class _Optimiser(Search):
-    """Minimises -reward, or the loss where the reward ranks plans as quality does: the loss is finer [our choice]."""
+    """Minimises the loss if the reward ranks plans as quality does: the loss is finer [our choice]; else -reward."""
 
     def _cost(self, logarithms: npt.ArrayLike) -> float:
-        """What is minimised, at widths exp(logarithms) times the channels, [free units], made to meet the budget."""
+        """The objective at widths channels * exp(logarithms), [free units], scaled to meet the budget."""
         budget = self.problem.budget
         widths = budget.project(budget.channels * np.exp(logarithms))
         trial = self.problem.attempt(widths, self.config.agent.name)
@@ -32,21 +32,21 @@ class _Optimiser(Search):
 
 @register_search("cma")
 class CmaEs(_Optimiser):
-    """CMA-ES (Hansen and Ostermeier, 2001) by the ``cma`` package, from the uniform plan on."""
+    """CMA-ES (Hansen and Ostermeier, 2001) from the ``cma`` package, started at the uniform plan."""
 
     def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
         super().__init__(problem, config)
         self._start_at(np.zeros(len(problem.budget.units)))
 
     def _start_at(self, logarithms: npt.NDArray[np.float64]) -> None:
-        import cma  # takes a second
+        import cma  # here, because the import takes a second
 
-        # cma takes a seed of 0 for the time of day, and none above 2**32 - 1.
+        # cma replaces seed 0 by the time of day, and refuses seeds above 2**32 - 1.
         options = {"seed": self.config.seed % (2**32 - 1) + 1, "verbose": -9}
         self._strategy = cma.CMAEvolutionStrategy(logarithms, SIGMA, options)
 
     def run(self, has_budget: HasBudget) -> None:
-        """Tries generation after generation."""
+        """Tries generation after generation until the budget is spent."""
         while True:
             candidates = self._strategy.ask()
             losses = []
@@ -64,12 +64,15 @@ class CmaEs(_Optimiser):
 
 @register_search("cma_from_rules")
 class CmaFromRules(CmaEs):
-    """CMA-ES from the best of the plans that our agent is shown: what is left of a lead is the agent's own."""
+    """CMA-ES started at the best plan of the rules, which also demonstrate plans to our agent.
+
+    A comparison with this search shows what the agent adds to the demonstrations.
+    """
 
     probes = needs_probes = True
 
     def run(self, has_budget: HasBudget) -> None:
-        """Tries the plans of the rules, then generation after generation around the best of them."""
+        """Tries the plans of the rules, then generation after generation around the best plan."""
         starts = [np.log(widths / self.problem.budget.channels) for widths in rule_plans(self.problem)]
         losses = []
         for start in starts:
@@ -82,11 +85,11 @@ class CmaFromRules(CmaEs):
 
 @register_search("tpe")
 class Tpe(_Optimiser):
-    """TPE (Bergstra et al., 2011) by ``optuna``, multivariate, one parameter a unit."""
+    """TPE (Bergstra et al., 2011) by ``optuna``, multivariate, one parameter per unit."""
 
     def run(self, has_budget: HasBudget) -> None:
-        """Tries proposal after proposal."""
-        import optuna  # takes a second
+        """Tries proposal after proposal until the budget is spent."""
+        import optuna  # here, because the import takes a second
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(seed=self.config.seed, multivariate=True)

@@ -11,10 +11,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 class EpisodeReplayBuffer(ReplayBuffer):
     """A replay buffer that gives an episode's final reward to all of its transitions.
 
-    Rewards are sampled less a moving average of the sampled batches' means, which keeps the critic's targets centred.
+    `sample` subtracts a moving average of the batch means from the rewards, which keeps the critic's targets centred.
 
     Args:
-        baseline_momentum: Weight of a batch's mean in the moving average, in [0, 1]; 0 leaves rewards as they are.
+        baseline_momentum: Weight of a batch's mean in the moving average, in [0, 1]; 0 leaves rewards unchanged.
     """
 
     def __init__(self, *args: Any, baseline_momentum: float = 0.5, **kwargs: Any) -> None:
@@ -22,7 +22,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         self.baseline_momentum = baseline_momentum
         self.baseline: float | None = None
         self._open: list[int] = []
-        # Written once, so that a long search finds its memory taken at the start and not bit by bit.
+        # Writing makes the operating system reserve all memory now, not bit by bit during a long search.
         for array in (self.observations, self.next_observations, self.actions, self.rewards, self.dones):
             array.fill(0)
 
@@ -35,7 +35,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
         done: npt.NDArray[Any],
         infos: list[dict[str, Any]],
     ) -> None:
-        """Stores a transition; the last one of an episode relabels those before it."""
+        """Stores a transition; the last transition of an episode overwrites the rewards of the earlier ones."""
         self._open.append(self.pos)
         super().add(obs, next_obs, action, reward, done, infos)
         if done[0]:
@@ -43,7 +43,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
             self._open.clear()
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
-        """A batch with rewards less the moving average, which this batch has moved."""
+        """Samples a batch, updates the moving average, and subtracts the average from the rewards."""
         batch = super().sample(batch_size, env)
         if self.baseline_momentum:
             mean = float(batch.rewards.mean())

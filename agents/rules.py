@@ -1,4 +1,4 @@
-"""Widths by rule: from how far the loss rises when each unit alone is cut, or from Hessian eigenvalues."""
+"""Rules for widths: from the loss rise of each unit when it alone is cut (probes), or from Hessian eigenvalues."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,34 +8,34 @@ from prune_env.criteria.eigenvalues import layer_eigenvalues
 from prune_env.env.problem import PruningProblem
 
 LEAST_RISE = 1e-4
-"""A loss that rises by less, in nats, is taken to rise by this much: it is within the noise of the reward set."""
+"""Lower bound on a loss rise, in nats: smaller rises are within the noise of the reward set."""
 
 EXPONENTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
-"""Of the power rule [our choice]: from nearly uniform to strongly by sensitivity."""
+"""Exponents of the power rule [our choice]: from nearly uniform to strongly dependent on sensitivity."""
 
 POWERS = (0.25, 0.5, 1.0, 2.0)
-"""Of the greedy rule's loss [our choice]: from flat to steep."""
+"""Powers of the greedy rule's loss curve [our choice]: from flat to steep."""
 
 LEAST_EIGENVALUE = 1e-12
-"""A smaller eigenvalue is taken for this one: its unit does not matter to the loss at all."""
+"""Lower bound on an eigenvalue: the loss does not depend on a unit with a smaller eigenvalue."""
 
 MOST_STRENGTH = 100.0
-"""With it all but the most curved units are at their least."""
+"""Largest strength of the cut: only the units with the largest eigenvalues stay above their least width."""
 
 RULE_PLANS = len(POWERS) + len(EXPONENTS) + 1
-"""Plans that `rule_plans` gives."""
+"""Number of plans that `rule_plans` returns."""
 
 HALVINGS = 50
 
 STRIDE = 64
-"""The greedy rule cuts a unit by this part of its channels at a time [our choice]."""
+"""The greedy rule cuts 1 / `STRIDE` of a unit's channels per step [our choice]."""
 
 
 def rule_plans(problem: PruningProblem) -> list[IntArray]:
-    """The plans of the greedy rule, of the power rule, and the uniform one: the best come first as a rule.
+    """Widths of the greedy rule, the power rule and the uniform plan: the best plans usually come first.
 
     Args:
-        problem: The problem; its units are probed if they were not yet.
+        problem: The problem; probes its units if they have not been probed.
 
     Returns:
         `RULE_PLANS` widths, int64 [free units] each.
@@ -46,11 +46,11 @@ def rule_plans(problem: PruningProblem) -> list[IntArray]:
 
 
 def power_widths(problem: PruningProblem, exponent: float) -> IntArray:
-    """Keep ratios in proportion to a power of the unit's sensitivity, at the budget [our choice].
+    """Widths at the budget, with keep ratios proportional to a power of each unit's loss rise [our choice].
 
     Args:
-        problem: The problem; its units are probed if they were not yet.
-        exponent: 0 gives the uniform plan.
+        problem: The problem; probes its units if they have not been probed.
+        exponent: Exponent of the loss rise; 0 gives the uniform plan.
 
     Returns:
         Widths, int64 [free units].
@@ -59,14 +59,14 @@ def power_widths(problem: PruningProblem, exponent: float) -> IntArray:
 
 
 def greedy_widths(problem: PruningProblem, power: float) -> IntArray:
-    """From the dense widths down, always where the loss is expected to rise least for the cost that is saved.
+    """Starts at the dense widths and cuts, step by step, the unit with the least expected loss rise per saved cost.
 
-    At keep ratio k a unit's loss is taken to have risen by s (k^-power - 1), with s such that this is what the probe
-    has shown at the probe's ratio [our choice].
+    The expected loss rise of a unit at keep ratio k is s (k^-power - 1). The scale s makes the curve pass through the
+    unit's probe [our choice].
 
     Args:
-        problem: The problem; its units are probed if they were not yet.
-        power: How steeply the loss rises, above 0.
+        problem: The problem; probes its units if they have not been probed.
+        power: Steepness of the loss curve, above 0.
 
     Returns:
         Widths, int64 [free units].
@@ -74,7 +74,7 @@ def greedy_widths(problem: PruningProblem, power: float) -> IntArray:
     budget = problem.budget
     assert problem.probe_keep is not None
     probed = [budget.allowed(i, problem.probe_keep * channels) for i, channels in enumerate(budget.channels)]
-    # A unit that cannot be cut to less than all of it has no price.
+    # Avoid a division by zero for units that cannot shrink.
     scale = _rises(problem) / np.maximum((probed / budget.channels) ** -power - 1.0, 1e-12)
     stride = np.maximum(budget.round_to, budget.channels // STRIDE)
     widths, cost = budget.channels.copy(), budget.dense
@@ -90,21 +90,21 @@ def greedy_widths(problem: PruningProblem, power: float) -> IntArray:
 
 
 def eigenvalue_widths(problem: PruningProblem) -> IntArray:
-    """The less curved the loss is in a unit's weights, the more is cut (system D).
+    """Cuts most where the loss has the least curvature in a unit's weights (system D).
 
-    Known from Yang and Liu (Neurocomputing 2022): rates by layer follow from the Hessian's eigenvalues. The formula is
-    our choice: keep ratios 1 - t (1 - u), where u is the eigenvalue's logarithm scaled to [0, 1] over the units, and t
-    is as small as the budget allows.
+    Yang and Liu (Neurocomputing 2022) derive pruning rates by layer from the Hessian's eigenvalues. The formula is
+    ours [our choice]: the keep ratio is 1 - t (1 - u). Here u is the eigenvalue's logarithm, scaled to [0, 1] over the
+    units, and t is the smallest value that meets the budget.
 
     Args:
-        problem: The problem; the eigenvalues are computed on its subject's images.
+        problem: The problem; the eigenvalues are computed on the images of its ``context``.
 
     Returns:
         Widths, int64 [free units].
     """
     budget = problem.budget
-    found = layer_eigenvalues(problem.context)
-    logs = np.log([max(found[unit.name], LEAST_EIGENVALUE) for unit in budget.units])
+    eigenvalues = layer_eigenvalues(problem.context)
+    logs = np.log([max(eigenvalues[unit.name], LEAST_EIGENVALUE) for unit in budget.units])
     span = logs.max() - logs.min()
     cut = 1.0 - (logs - logs.min()) / span if span > 0 else np.ones(len(logs))
 
@@ -114,7 +114,7 @@ def eigenvalue_widths(problem: PruningProblem) -> IntArray:
 
     enough, too_little = MOST_STRENGTH, 0.0
     if budget.cost(widths(enough)) > budget.limit:
-        # The most curved units are too dear to stay whole.
+        # The units with the largest eigenvalues must shrink as well to meet the budget.
         return budget.project(widths(enough))
     for _ in range(HALVINGS):
         middle = 0.5 * (enough + too_little)
@@ -132,5 +132,5 @@ def _with(widths: IntArray, number: int, width: int) -> IntArray:
 
 
 def _rises(problem: PruningProblem) -> npt.NDArray[np.float64]:
-    """How far the loss rises by free unit, in nats."""
+    """Loss rise of each free unit when it alone is cut, in nats, at least `LEAST_RISE`."""
     return np.array([max(problem.loss_rises[unit.name], LEAST_RISE) for unit in problem.budget.units])

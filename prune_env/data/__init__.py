@@ -1,4 +1,4 @@
-"""Images with targets by name, and the disjoint sets that a search and its test are made of.
+"""Data sets by name, and the disjoint reward, calibration, training and test sets.
 
 Importing this package registers the data sets that come with the library.
 """

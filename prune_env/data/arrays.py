@@ -1,4 +1,4 @@
-"""Data sets that lie in memory as arrays of bytes."""
+"""Data sets in memory, as uint8 arrays."""
 
 from dataclasses import dataclass, field
 
@@ -25,18 +25,18 @@ class LabelledArrays:
 
     @classmethod
     def from_arrays(cls, images: NDArray[np.generic], labels: NDArray[np.generic], what: str) -> "LabelledArrays":
-        """Check and reshape what a file holds.
+        """Check and reshape the arrays of a file.
 
         Args:
             images: uint8 [N, height, width] or [N, height, width, channels].
             labels: Integers [N] or [N, 1].
-            what: Names the arrays in an error.
+            what: Name of the arrays in error messages.
 
         Returns:
             The checked arrays; the images are not copied.
 
         Raises:
-            DataError: If a type or shape is another one.
+            DataError: If an array has another type or shape.
         """
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
             raise DataError(
@@ -55,20 +55,21 @@ class LabelledArrays:
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """An `ImageSource` in memory: bytes are kept as bytes and made float where they are loaded.
+    """An `ImageSource` in memory: images stay uint8 and become float32 in `load`.
 
     Attributes:
         name: The data set's name.
-        classes: How many classes there are.
+        classes: Number of classes.
         train: The training split.
         test: The test split.
         mean: Subtracted from each channel, in 0..1.
         std: Divides each channel, in 0..1.
-        maximum: The byte that stands for 1.0.
-        augment: How the images are usually varied in training.
+        maximum: The byte value of intensity 1.0.
+        augment: The usual augmentation in training.
 
     Raises:
-        DataError: If the splits differ in image shape, or channels or labels are not those promised.
+        DataError: If the splits differ in image shape, the images have other channels than ``mean``, or a label is
+            not in 0..classes-1.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The data sets that come with the library by name."""
+"""The data sets that the library provides by name."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,19 +39,19 @@ def load_digits(_path: Path | None = None, _image_size: int | None = None) -> Ar
 
 @register_source("cifar10")
 def load_cifar10(path: Path | None = None, _image_size: int | None = None) -> ArraySource:
-    """CIFAR-10, normalised as the known CIFAR ResNets were trained: with ImageNet's mean and std."""
-    forms = f"{npz.LAYOUT}; a folder with cifar10.npz; or a torchvision root with cifar-10-batches-py"
-    found = existing_path("cifar10", path, forms)
-    train, test = _npz_or_torchvision("cifar10", found, "CIFAR10", "cifar-10-batches-py", forms)
+    """CIFAR-10, normalised with ImageNet's mean and std, as in the training of the published CIFAR ResNets."""
+    layouts = f"{npz.LAYOUT}; a folder with cifar10.npz; or a torchvision root with cifar-10-batches-py"
+    root = existing_path("cifar10", path, layouts)
+    train, test = _npz_or_torchvision("cifar10", root, "CIFAR10", "cifar-10-batches-py", layouts)
     return ArraySource("cifar10", 10, train, test, folder.IMAGENET_MEAN, folder.IMAGENET_STD, augment="crop_flip")
 
 
 @register_source("cifar100")
 def load_cifar100(path: Path | None = None, _image_size: int | None = None) -> ArraySource:
     """CIFAR-100 with its own mean and std."""
-    forms = f"{npz.LAYOUT}; a folder with cifar100.npz; or a torchvision root with cifar-100-python"
-    found = existing_path("cifar100", path, forms)
-    train, test = _npz_or_torchvision("cifar100", found, "CIFAR100", "cifar-100-python", forms)
+    layouts = f"{npz.LAYOUT}; a folder with cifar100.npz; or a torchvision root with cifar-100-python"
+    root = existing_path("cifar100", path, layouts)
+    train, test = _npz_or_torchvision("cifar100", root, "CIFAR100", "cifar-100-python", layouts)
     return ArraySource(
         "cifar100", 100, train, test, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), augment="crop_flip"
     )
@@ -60,19 +60,19 @@ def load_cifar100(path: Path | None = None, _image_size: int | None = None) -> A
 @register_source("fashionmnist")
 def load_fashionmnist(path: Path | None = None, _image_size: int | None = None) -> ArraySource:
     """FashionMNIST with its own mean and std: 28x28, one channel."""
-    forms = f"{npz.LAYOUT}; a folder with fashionmnist.npz; or a torchvision root with FashionMNIST/raw"
-    found = existing_path("fashionmnist", path, forms)
-    train, test = _npz_or_torchvision("fashionmnist", found, "FashionMNIST", "FashionMNIST/raw", forms)
+    layouts = f"{npz.LAYOUT}; a folder with fashionmnist.npz; or a torchvision root with FashionMNIST/raw"
+    root = existing_path("fashionmnist", path, layouts)
+    train, test = _npz_or_torchvision("fashionmnist", root, "FashionMNIST", "FashionMNIST/raw", layouts)
     return ArraySource("fashionmnist", 10, train, test, (0.2860,), (0.3530,), augment="crop_flip")
 
 
 @register_source("npz")
 def load_npz(path: Path | None = None, _image_size: int | None = None) -> ArraySource:
     """Any file in MedMNIST's layout, normalised with mean and std 0.5 as MedMNIST's own networks are."""
-    found = existing_path("npz", path, npz.LAYOUT)
-    if not found.is_file():
-        raise not_found("npz", found, npz.LAYOUT)
-    train, test = npz.read_npz(found)
+    file = existing_path("npz", path, npz.LAYOUT)
+    if not file.is_file():
+        raise not_found("npz", file, npz.LAYOUT)
+    train, test = npz.read_npz(file)
     channels = train.images.shape[3]
     return ArraySource("npz", int(train.labels.max()) + 1, train, test, (0.5,) * channels, (0.5,) * channels)
 
@@ -90,17 +90,17 @@ def load_imagenet(path: Path | None = None, image_size: int | None = None) -> Fo
 
 
 def _npz_or_torchvision(
-    name: str, path: Path, dataset: str, marker: str, forms: str
+    name: str, path: Path, dataset: str, marker: str, layouts: str
 ) -> tuple[LabelledArrays, LabelledArrays]:
-    """Read an .npz, or else the torchvision data set whose files lie in ``path / marker``."""
+    """Read an .npz file, or else the torchvision data set whose files are in ``path / marker``."""
     file = path if path.is_file() else path / f"{name}.npz"
     if file.is_file():
         return npz.read_npz(file)
     if not (path / marker).is_dir():
-        raise not_found(name, path, forms)
+        raise not_found(name, path, layouts)
     from torchvision import datasets
 
-    # The CIFAR classes compare the files with their known MD5 before anything is unpickled.
+    # torchvision's CIFAR classes compare the files with their published MD5 before they unpickle anything.
     return (
         _read_torchvision(getattr(datasets, dataset), path, True, f"{name} in {path}"),
         _read_torchvision(getattr(datasets, dataset), path, False, f"{name} in {path}"),
@@ -111,5 +111,5 @@ def _read_torchvision(dataset: Callable[..., Any], root: Path, train: bool, what
     try:
         read = dataset(root=str(root), train=train, download=False)
     except Exception as error:
-        raise DataError(f"{what} is damaged or incomplete ({error}); fetch it again") from error
+        raise DataError(f"{what} is damaged or incomplete ({error}); download it again") from error
     return LabelledArrays.from_arrays(np.asarray(read.data), np.asarray(read.targets), what)

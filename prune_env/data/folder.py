@@ -1,4 +1,4 @@
-"""Data sets that lie on disk as one folder of image files for each class."""
+"""Data sets on disk, with one folder of image files per class."""
 
 import os
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from torch import Tensor
 from prune_env.common.errors import DataError
 from prune_env.data.source import Indices, Split
 
-# What torchvision's and timm's ImageNet networks were trained with.
+# The normalisation with which torchvision's and timm's ImageNet networks were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LAYOUT = "a folder with train/CLASS/* and val/CLASS/* or test/CLASS/*"
@@ -30,20 +30,20 @@ class LabelledFiles:
 
 @dataclass(frozen=True, eq=False)
 class FolderSource:
-    """An `ImageSource` on disk: only the images that are asked for are read.
+    """An `ImageSource` on disk: `load` reads only the requested images.
 
-    The shorter side is resized to 256 / 224 of ``image_size`` and the centre is cut out, as the ImageNet
-    networks' authors evaluate them.
+    `load` resizes the shorter side to 256 / 224 of ``image_size`` and crops the centre, as the authors of the
+    ImageNet networks do in evaluation.
 
     Attributes:
         name: The data set's name.
-        class_names: The class folders, sorted; a label is the position here.
+        class_names: The class folders, sorted; a label is an index into them.
         image_size: Height and width of the loaded images, in pixels.
         train: The training split.
         test: The test split.
         mean: Subtracted from each channel, in 0..1.
         std: Divides each channel, in 0..1.
-        augment: How the images are usually varied in training.
+        augment: The usual augmentation in training.
     """
 
     name: str
@@ -61,14 +61,14 @@ class FolderSource:
 
         Args:
             name: The data set's name.
-            root: Holds ``train`` and, as the test split, ``val`` (or ``test`` where there is no ``val``).
+            root: The folder with ``train`` and, as the test split, ``val`` (or ``test`` where there is no ``val``).
             image_size: Height and width of the loaded images, in pixels.
 
         Returns:
             The source; no image is read yet.
 
         Raises:
-            DataError: If a folder is missing or empty, or the two splits have other classes.
+            DataError: If a folder is missing or empty, or the two splits have different classes.
         """
         held_out = root / "val" if (root / "val").is_dir() else root / "test"
         class_names, train = _list_files(name, root / "train")
@@ -77,13 +77,13 @@ class FolderSource:
             odd = sorted(set(class_names) ^ set(test_names))[0]
             raise DataError(
                 f"data set {name!r}: train and {held_out.name} in {root} differ in their classes, "
-                f"for example {odd!r} is in one of them only"
+                f"for example {odd!r} is in only one of them; give both the same class folders"
             )
         return cls(name, class_names, image_size, train, test)
 
     @property
     def classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.class_names)
 
     @property
@@ -104,11 +104,11 @@ class FolderSource:
         """Read the images at ``indices`` of a split, normalised, float32 [n, 3, image_size, image_size].
 
         Raises:
-            DataError: If a file cannot be read as an image; names the file.
+            DataError: If a file cannot be read as an image; the message names the file.
         """
         files = self._files(split).files
         images = torch.empty(len(indices), 3, self.image_size, self.image_size)
-        # Decoding releases the interpreter lock, so threads do help.
+        # Decoding releases the interpreter lock, so threads run in parallel.
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             for place, image in enumerate(pool.map(self._read, (files[index] for index in indices))):
                 images[place] = image

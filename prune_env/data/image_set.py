@@ -1,8 +1,8 @@
-"""Images in memory with their targets, and the batches that are made of them.
+"""Images in memory with their targets, and batches of them.
 
-A target is what a network's output for an image is compared with. Only the task knows what is in it. This module moves
-and selects targets in the two forms that they have in memory: one tensor with a row for each image, or one mapping of
-tensors for each image.
+A target is the reference for a network's output on an image. Only the task knows the content of a target. This module
+moves and selects targets in both of their forms in memory: one tensor with a row per image, or one mapping of tensors
+per image.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +17,11 @@ Targets: TypeAlias = Tensor | Sequence[Mapping[str, Tensor]]
 
 
 class Batch(NamedTuple):
-    """What one forward pass reads.
+    """The images of one forward pass with their targets.
 
     Attributes:
         images: float [n, channels, height, width], normalised.
-        targets: Those of the n images.
+        targets: Targets of the n images.
     """
 
     images: Tensor
@@ -34,7 +34,7 @@ class ImageSet:
 
     Attributes:
         images: float32 [N, channels, height, width], normalised.
-        targets: Those of the N images.
+        targets: Targets of the N images.
     """
 
     images: Tensor
@@ -44,11 +44,11 @@ class ImageSet:
         return len(self.targets)
 
     def first(self, count: int) -> "ImageSet":
-        """The first so many images; all of them where there are fewer."""
+        """The first ``count`` images, or all images if there are fewer."""
         return ImageSet(self.images[:count], self.targets[:count])
 
     def at(self, places: Tensor) -> "ImageSet":
-        """The images at int64 places [n], in that order."""
+        """The images at the indices ``places``, int64 [n], in that order."""
         if isinstance(self.targets, Tensor):
             return ImageSet(self.images[places], self.targets[places])
         return ImageSet(self.images[places], [self.targets[place] for place in places.tolist()])
@@ -58,12 +58,12 @@ class ImageSet:
         return ImageSet(self.images.to(device), moved(self.targets, device))
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The images in order, ``size`` at a time and the rest last."""
+        """The images in order, in batches of ``size``; the last batch may be smaller."""
         for start in range(0, len(self.images), size):
             yield Batch(self.images[start : start + size], self.targets[start : start + size])
 
     def even_batches(self, most: int) -> Iterator[Batch]:
-        """The images in order, in the least number of batches of at most so many, which differ by one image at most."""
+        """The images in order, in as few batches of at most ``most`` as possible; sizes differ by at most one image."""
         count = -(-len(self) // most)
         size, larger = divmod(len(self), count)
         start = 0
@@ -81,7 +81,7 @@ def moved(targets: Targets, device: torch.device | str) -> Targets:
 
 
 def tensors_of(targets: Targets) -> Iterator[Tensor]:
-    """All tensors of targets, in an order that is always the same; a file's digest is taken over them."""
+    """All tensors of the targets, in a fixed order, so that their digest is reproducible."""
     if isinstance(targets, Tensor):
         yield targets
         return

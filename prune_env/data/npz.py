@@ -14,14 +14,14 @@ def read_npz(path: Path) -> tuple[LabelledArrays, LabelledArrays]:
     """Read the training and the test split of a file.
 
     Args:
-        path: The file. ``test_*`` is the test split; ``val_*`` takes its place where there is none, and is
-            left out otherwise.
+        path: The file. ``test_*`` is the test split. A file without ``test_*`` gives ``val_*`` as the test
+            split; otherwise ``val_*`` is ignored.
 
     Returns:
         The training split and the test split.
 
     Raises:
-        DataError: If the file is damaged, lacks an array, or an array is of another type or shape.
+        DataError: If the file is damaged, lacks an array, or an array has another type or shape.
     """
     # numpy raises many kinds of errors on damaged files, among them those of zipfile and zlib.
     try:
@@ -36,7 +36,7 @@ def read_npz(path: Path) -> tuple[LabelledArrays, LabelledArrays]:
         ) from error
     missing = [key for key in wanted if key not in arrays]
     if missing:
-        raise DataError(f"{path}: {missing[0]!r} is missing; needed is {LAYOUT}; the file has {sorted(keys)}")
+        raise DataError(f"{path}: {missing[0]!r} is missing; allowed: {LAYOUT}; the file has {sorted(keys)}")
     return (
         LabelledArrays.from_arrays(arrays["train_images"], arrays["train_labels"], f"{path}, train"),
         LabelledArrays.from_arrays(arrays[f"{test}_images"], arrays[f"{test}_labels"], f"{path}, {test}"),

@@ -1,4 +1,4 @@
-"""Data sets by name: the registry, and where their files are looked for."""
+"""Registry of data sets, and the path of a data set's files."""
 
 import os
 from collections.abc import Callable
@@ -16,17 +16,17 @@ PATH_VARIABLE = "PRUNE_ENV_DATA"
 SOURCES: Registry[Loader] = Registry("data set", "data.name", DataError)
 
 OF_A_SOURCE = ("name", "classes", "channels", "size", "mean", "std", "augment", "targets", "load")
-"""What every `ImageSource` has."""
+"""The attributes of every `ImageSource`."""
 
 
 def register_source(name: str) -> Callable[[Loader], Loader]:
-    """Makes a data set known by name.
+    """Registers a data set under a name.
 
     Args:
-        name: What ``data.name`` says in a configuration.
+        name: The value of ``data.name`` in a configuration.
 
     Returns:
-        A decorator that stores a callable of (path or None, image size or None) and hands it back unchanged.
+        A decorator that stores a callable of (path or None, image size or None) and returns it unchanged.
 
     Raises:
         ValueError: If the name is taken.
@@ -43,17 +43,17 @@ def load_source(name: str, path: str | Path | None = None, image_size: int | Non
     """Opens a data set by name.
 
     Args:
-        name: One of `known_sources`, or ``package.module:callable`` for the user's own, which is called with the path
-            and the image size, each of which may be None, and gives an `ImageSource`.
-        path: Where its files are; None takes the environment variable PRUNE_ENV_DATA. ``digits`` needs none.
-        image_size: Height and width of the images, in pixels; None for the data set's own (folders: 224).
+        name: One of `known_sources`, or ``package.module:callable`` for the user's own. The callable gets the path and
+            the image size, each of which may be None, and returns an `ImageSource`.
+        path: Path of the data set's files; None reads the environment variable PRUNE_ENV_DATA. ``digits`` needs none.
+        image_size: Height and width of the images, in pixels; None for the data set's own size (folders: 224).
 
     Returns:
         The data set.
 
     Raises:
         DataError: If the name is unknown, the files are missing or damaged, the images have another size, or the
-            user's own callable fails or gives something else than a data set.
+            user's own callable fails or returns something else than a data set.
     """
     given = path or os.environ.get(PATH_VARIABLE) or None
     source = _opened(name, None if given is None else Path(given).expanduser(), image_size)
@@ -76,35 +76,35 @@ def _opened(name: str, path: Path | None, image_size: int | None) -> ImageSource
         raise
     except Exception as error:  # the user's callable may raise anything
         raise DataError(
-            f"data set {name!r}: calling it with the path {str(path)!r} and the image size {image_size} raised "
+            f"data set {name!r}: the call with the path {str(path)!r} and the image size {image_size} raised "
             f"{type(error).__name__}: {error}"
         ) from error
     if missing := [attribute for attribute in OF_A_SOURCE if not hasattr(source, attribute)]:
         raise DataError(
-            f"data set {name!r}: it gave {type(source).__name__}, which lacks {', '.join(missing)}; it must give a "
-            "prune_env.data.ImageSource, for example an ArraySource"
+            f"data set {name!r}: the callable returned {type(source).__name__}, which lacks {', '.join(missing)}; "
+            "it must return a prune_env.data.ImageSource, for example an ArraySource"
         )
     return source
 
 
 def existing_path(name: str, path: Path | None, forms: str) -> Path:
-    """The path of a data set that cannot do without.
+    """Checks the path of a data set that needs files.
 
     Args:
         name: The data set's name.
-        path: What the user gave, if anything.
-        forms: What may stand there, in words, for the error.
+        path: The user's path; None if the user gave none.
+        forms: The allowed layouts of the files, in words, for the error.
 
     Returns:
         ``path``, which exists.
 
     Raises:
-        DataError: If no path was given or nothing is there.
+        DataError: If no path was given or the path does not exist.
     """
     if path is None:
         raise DataError(
             f"data set {name!r} needs its files: {forms}; "
-            f"give it with data.path=... or the environment variable {PATH_VARIABLE}"
+            f"give their path with data.path=... or the environment variable {PATH_VARIABLE}"
         )
     if not path.exists():
         raise not_found(name, path, forms)
@@ -112,18 +112,18 @@ def existing_path(name: str, path: Path | None, forms: str) -> Path:
 
 
 def not_found(name: str, path: Path, forms: str) -> DataError:
-    """The error for a path where the data set is not.
+    """Builds the error for a path that does not hold the data set.
 
     Args:
         name: The data set's name.
-        path: Where it was looked for.
-        forms: What may stand there, in words.
+        path: The path that was searched.
+        forms: The allowed layouts of the files, in words.
 
     Returns:
         The error, to be raised.
     """
-    what = "does not hold it" if path.exists() else "does not exist"
+    problem = "does not hold it" if path.exists() else "does not exist"
     return DataError(
-        f"data set {name!r} was looked for at {path}, which {what}; allowed: {forms}; "
-        f"give it with data.path=... or the environment variable {PATH_VARIABLE}"
+        f"data set {name!r} was looked for at {path}, which {problem}; allowed: {forms}; "
+        f"give the right path with data.path=... or the environment variable {PATH_VARIABLE}"
     )

@@ -1,4 +1,4 @@
-"""What every data set offers: targets at once, images when they are asked for."""
+"""Protocol of a data set: all targets at once, images on request."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
@@ -11,13 +11,13 @@ Split = Literal["train", "test"]
 Indices = NDArray[np.int64]
 
 SplitTargets: TypeAlias = Indices | Sequence[Mapping[str, Tensor]]
-"""What a split holds beside its images: an array with a row for each image, or a mapping of tensors for each."""
+"""The targets of a split: an array with a row per image, or a mapping of tensors per image."""
 
 
 class ImageSource(Protocol):
     """Images with targets in a training and a test split, read by index.
 
-    Images come normalised: divided by their largest possible value, less ``mean``, over ``std``, per channel.
+    Images are normalised per channel: (image / largest possible value - ``mean``) / ``std``.
     """
 
     @property
@@ -26,7 +26,7 @@ class ImageSource(Protocol):
 
     @property
     def classes(self) -> int:
-        """How many classes there are; targets name them by 0..classes-1."""
+        """Number of classes; targets number them 0..classes-1."""
 
     @property
     def channels(self) -> int:
@@ -38,18 +38,18 @@ class ImageSource(Protocol):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """What is subtracted from each channel, in 0..1."""
+        """The mean that is subtracted from each channel, in 0..1."""
 
     @property
     def std(self) -> tuple[float, ...]:
-        """What each channel is divided by, in 0..1."""
+        """The standard deviation by which each channel is divided, in 0..1."""
 
     @property
     def augment(self) -> str:
-        """How its images are usually varied in training: one of `prune_env.tasks.augmentation.AUGMENTATIONS`."""
+        """The usual augmentation in training: one of `prune_env.tasks.augmentation.AUGMENTATIONS`."""
 
     def targets(self, split: Split) -> SplitTargets:
-        """What the task knows of every image of a split, such as its class (int64 [N]); no image is read."""
+        """The target of every image of a split, such as its class (int64 [N]); reads no image."""
 
     def load(self, split: Split, indices: Indices) -> Tensor:
         """The images at ``indices`` of a split, float32 [n, channels, height, width], in that order."""

@@ -1,4 +1,4 @@
-"""The sets that a search is made of: disjoint by construction, by index, the same for the same seed."""
+"""The reward, calibration, training and test sets: disjoint by index, and the same for the same seed."""
 
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from prune_env.data.source import ImageSource, Indices, Split, SplitTargets
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Which image of a data set serves what; int64 indices, read-only.
+    """The images of each set, as read-only int64 indices into a data set.
 
     Attributes:
         source: The data set.
-        reward_indices: Images of the training split that the reward is measured on.
+        reward_indices: Images of the training split for the reward.
         calibration_indices: Images of the training split for BN statistics and feature-map ranks.
-        train_indices: The rest of the training split: what a training on the spot may use.
+        train_indices: The rest of the training split: images for training.
         test_indices: Images of the test split, which no search ever sees.
     """
 
@@ -39,12 +39,12 @@ class Splits:
         return load_images(self.source, "train", self.calibration_indices)
 
     def test_batches(self, batch_size: int) -> Iterator[ImageSet]:
-        """Load the test set batch by batch, ``batch_size`` images each but for the last."""
+        """Load the test set in batches of ``batch_size`` images; the last batch may be smaller."""
         for start in range(0, len(self.test_indices), batch_size):
             yield load_images(self.source, "test", self.test_indices[start : start + batch_size])
 
     def record(self) -> dict[str, Any]:
-        """What a run keeps of the splits, ready for JSON; the training images are all that are in no list."""
+        """The splits as a run records them, ready for JSON; training images are counted, not listed."""
         return {
             "source": self.source.name,
             "reward": self.reward_indices.tolist(),
@@ -59,8 +59,8 @@ def load_images(source: ImageSource, split: Split, indices: Indices) -> ImageSet
 
     Args:
         source: The data set.
-        split: Its training or its test split.
-        indices: Which images, int64 [n].
+        split: The training or the test split.
+        indices: Indices of the images, int64 [n].
 
     Returns:
         The images in that order.
@@ -71,9 +71,9 @@ def load_images(source: ImageSource, split: Split, indices: Indices) -> ImageSet
     return ImageSet(images, [targets[index] for index in indices])
 
 
-def _itself(target: Any) -> Hashable:
-    found: Hashable = target
-    return found
+def _identity(target: Any) -> Hashable:
+    stratum: Hashable = target
+    return stratum
 
 
 def make_splits(
@@ -82,11 +82,11 @@ def make_splits(
     calibration_images: int,
     seed: int,
     test_images: int | None = None,
-    stratum: Callable[[Any], Hashable] = _itself,
+    stratum: Callable[[Any], Hashable] = _identity,
 ) -> Splits:
     """Draw the reward, calibration and test sets, class-balanced: counts per class differ by at most 1.
 
-    A class here is a stratum: the images whose targets the task puts into one.
+    Here a class is a stratum: all images whose targets have the same value of ``stratum``.
 
     Args:
         source: The data set.
@@ -94,13 +94,13 @@ def make_splits(
         calibration_images: Size of the calibration set, drawn from the rest of the training split.
         seed: The same seed draws the same images.
         test_images: Size of the test set; None takes the whole test split.
-        stratum: The class that an image counts for, by its target; classes can be sorted (see `Task.stratum`).
+        stratum: Maps an image's target to the image's class; classes can be sorted (see `Task.stratum`).
 
     Returns:
-        The splits; reward and calibration images stand in random order.
+        The splits; reward and calibration images are in random order.
 
     Raises:
-        DataError: If there are not as many images as asked for.
+        DataError: If a size is below its minimum, or above the number that can be drawn class-balanced.
     """
     classes = _numbered(source.targets("train"), stratum)
     generator = np.random.default_rng(seed)
@@ -112,7 +112,7 @@ def make_splits(
 
     test = np.arange(len(source.targets("test")), dtype=np.int64)
     if test_images is not None:
-        # Its own generator, so that the test set does not change with the size of the other two.
+        # A separate generator, so that the test set does not depend on the sizes of the other two sets.
         generator, classes = np.random.default_rng([seed, 1]), _numbered(source.targets("test"), stratum)
         test = _draw("data.test_images", 1, test_images, classes, test, generator)
     for indices in (reward, calibration, train, test):
@@ -122,9 +122,9 @@ def make_splits(
 
 def _numbered(targets: SplitTargets, stratum: Callable[[Any], Hashable]) -> Indices:
     """The class of each target as a number from 0, in the order of the sorted classes, int64 [N]."""
-    found: list[Any] = [stratum(target) for target in targets]
-    numbers = {one: number for number, one in enumerate(sorted(set(found)))}
-    return np.array([numbers[one] for one in found], dtype=np.int64)
+    classes: list[Any] = [stratum(target) for target in targets]
+    numbers = {name: number for number, name in enumerate(sorted(set(classes)))}
+    return np.array([numbers[name] for name in classes], dtype=np.int64)
 
 
 def _draw(
@@ -142,8 +142,8 @@ def _draw(
     if smallest < each or len(larger) < left:
         most = smallest * len(present) + sum(len(pool) > smallest for pool in pools)
         raise DataError(
-            f"{setting}={count} is more than there is: {len(available)} images of {len(present)} classes are "
-            f"left, {smallest} in the smallest class, so that at most {most} can be drawn class-balanced"
+            f"{setting}={count} is too large: {len(available)} images of {len(present)} classes are left, "
+            f"{smallest} in the smallest class, so at most {most} can be drawn class-balanced"
         )
     one_more = set(generator.choice(larger, left, replace=False).tolist()) if left else set()
     drawn = [generator.permutation(pool)[: each + (place in one_more)] for place, pool in enumerate(pools)]

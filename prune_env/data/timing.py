@@ -1,4 +1,4 @@
-"""Images to time a network with."""
+"""Images for timing a network."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from prune_env.data import Splits, load_images
 def batch_to_time(
     splits: Splits, count: int, device: torch.device, layout: torch.memory_format = torch.contiguous_format
 ) -> Tensor:
-    """Images to time, [count, C, H, W], repeated where there are fewer; their content does not matter."""
+    """A batch for timing, [count, C, H, W]; repeats images if there are fewer, because content does not matter."""
     images = load_images(splits.source, "train", splits.reward_indices[:count]).images
     images = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
     return images.to(device).contiguous(memory_format=layout)

@@ -1,4 +1,4 @@
-"""From a name to a network: our own, torchvision's, timm's, or the user's own callable, in this order."""
+"""Build a network by name: our own, timm's, the user's own callable, or torchvision's, looked up in this order."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,11 +33,11 @@ def build_model(
     Args:
         name: One of `known_models`, ``timm/NAME``, or ``package.module:callable`` for the user's own, which
             is called with ``arguments`` alone.
-        classes: Outputs of the classifier; with ``weights="pretrained"`` the model library's own head stays.
+        classes: Outputs of the classifier; ignored with ``weights="pretrained"``, which keeps the pretrained head.
         in_channels: Channels of the input images.
-        weights: A file for `load_weights`; ``"pretrained"`` for the model library's own; None for the random
+        weights: A file for `load_weights`; ``"pretrained"`` for the model library's own weights; None for the random
             initialisation.
-        arguments: Further keyword arguments for the network's constructor; they win over ``classes``
+        arguments: Further keyword arguments for the network's constructor; they override ``classes``
             and ``in_channels``.
 
     Returns:

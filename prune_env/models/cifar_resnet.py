@@ -20,7 +20,7 @@ class CifarResNet(nn.Module):
         depth: Layers with weights; 6n + 2.
         classes: Outputs of the classifier.
         in_channels: Channels of the input images.
-        shortcut: Makes the shortcut from (channels read, channels written, stride) where the width changes.
+        shortcut: Builds the shortcut from (input channels, output channels, stride) where the width changes.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class CifarResNet(nn.Module):
 def _stage(
     in_channels: int, channels: int, blocks: int, stride: int, shortcut: Callable[[int, int, int], nn.Module]
 ) -> nn.Sequential:
-    """The stage's first block changes width and size; the others have the identity as shortcut."""
+    """Build a stage: only the first block may change width and resolution; the others have identity shortcuts."""
     changes = stride != 1 or in_channels != channels
-    beside = shortcut(in_channels, channels, stride) if changes else nn.Identity()
-    first = BasicBlock(in_channels, channels, stride, beside)
+    first_shortcut = shortcut(in_channels, channels, stride) if changes else nn.Identity()
+    first = BasicBlock(in_channels, channels, stride, first_shortcut)
     rest = [BasicBlock(channels, channels, 1, nn.Identity()) for _ in range(blocks - 1)]
     return nn.Sequential(first, *rest)
 

@@ -14,8 +14,8 @@ DEPTH = 20
 def digits_resnet(classes: int = 10, in_channels: int = 1) -> CifarResNet:
     """The small residual CNN for scikit-learn's digits: 16, 32 and 64 channels at 8x8, 4x4 and 2x2 pixels.
 
-    [I] our choice: three stages of three basic blocks; 1x1 projections where the width changes (option B). Its units
-    are the nine convs inside the blocks and the three streams that the blocks add to.
+    [our choice]: three stages of three basic blocks; 1x1 projections where the width changes (option B). The units
+    are the nine convs inside the blocks and the three residual streams.
 
     Args:
         classes: Outputs of the classifier.

@@ -17,20 +17,20 @@ def build_imported(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         arguments: The keyword arguments of the call (``model.arguments``).
 
     Returns:
-        What the callable returned.
+        The network that the callable returns.
 
     Raises:
         ModelError: If the module cannot be imported, has no such callable, or the call fails or returns
             something other than a ``torch.nn.Module``.
     """
     build = MODELS.find(name)
-    # The user's callable may raise anything at all: say it in words.
+    # The user's callable may raise any exception: report it as a ModelError.
     try:
         model = build(**arguments)
     except Exception as error:
         raise ModelError(
-            f"model {name!r}: calling it with model.arguments={dict(arguments)} raised {type(error).__name__}: {error}"
+            f"model {name!r}: the call with model.arguments={dict(arguments)} raised {type(error).__name__}: {error}"
         ) from error
     if not isinstance(model, nn.Module):
-        raise ModelError(f"model {name!r}: it returned {type(model).__name__}; it must return a torch.nn.Module")
+        raise ModelError(f"model {name!r} returned {type(model).__name__}; the callable must return a torch.nn.Module")
     return model

@@ -7,7 +7,7 @@ def initialise_he(model: nn.Module) -> None:
     """Draw conv and linear weights as He et al. 2015 do for ReLU networks (arXiv:1502.01852).
 
     Args:
-        model: The network, changed in place: biases start at zero, BN layers keep torch's start.
+        model: The network, changed in place: biases become zero, BN layers keep torch's initial values.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

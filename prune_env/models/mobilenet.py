@@ -1,7 +1,7 @@
 """MobileNetV1 (arXiv:1704.04861) and V2 (arXiv:1801.04381) for 32x32 images.
 
-[I] our choice, and the usual one: the stem does not halve the image, and V2's second stage does not either,
-so that the last convs still see 2x2 and 4x4 pixels.
+[our choice], as is usual: neither the stem nor V2's second stage halves the image, so that the last convs
+still see 2x2 pixels (V1) and 4x4 pixels (V2).
 """
 
 from collections import OrderedDict
@@ -25,11 +25,11 @@ V2_STAGES = (
 
 
 class CifarMobileNet(nn.Module):
-    """A run of conv blocks, global pooling, one linear layer.
+    """A sequence of conv blocks, global pooling, one linear layer.
 
     Args:
         features: The blocks, stem first.
-        channels: Channels that the last block puts out.
+        channels: Output channels of the last block.
         classes: Outputs of the classifier.
     """
 
@@ -54,7 +54,7 @@ class InvertedResidual(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         stride: Stride of the depthwise conv.
-        expansion: Channels of the depthwise conv for each input channel; 1 leaves the first 1x1 conv out.
+        expansion: Channels of the depthwise conv per input channel; 1 omits the first 1x1 conv.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
@@ -85,7 +85,7 @@ def _conv_bn(
 
 @register_model("cifar_mobilenet_v1")
 def cifar_mobilenet_v1(classes: int = 10, in_channels: int = 3) -> CifarMobileNet:
-    """MobileNetV1 for CIFAR: depthwise 3x3 and pointwise 1x1 convs in turn, each with BN and ReLU."""
+    """MobileNetV1 for CIFAR: alternating depthwise 3x3 and pointwise 1x1 convs, each with BN and ReLU."""
     width = 32
     features: list[nn.Module] = [_conv_bn(in_channels, width, 3, 1, 1, nn.ReLU())]
     for channels, stride in V1_BLOCKS:

@@ -1,4 +1,4 @@
-"""The registry of the networks that this library builds itself."""
+"""Registry of our own networks."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,13 +14,13 @@ MODELS: Registry[Callable[..., nn.Module]] = Registry("model", "model.name", Mod
 
 
 def register_model(name: str) -> Callable[[Builder], Builder]:
-    """Makes a network known by name; the decorated callable takes ``classes`` and ``in_channels``.
+    """Registers a network under a name; the decorated callable takes ``classes`` and ``in_channels``.
 
     Args:
-        name: What ``model.name`` says in a configuration; it comes before a torchvision network of that name.
+        name: The value of ``model.name`` in a configuration; overrides a torchvision network of the same name.
 
     Returns:
-        A decorator that stores the callable and hands it back unchanged.
+        A decorator that stores the callable and returns it unchanged.
 
     Raises:
         ValueError: If the name is taken.

@@ -1,4 +1,4 @@
-"""The shortcut without weights of the CIFAR ResNets, in a form that can be cut channel by channel."""
+"""The parameter-free shortcut of the CIFAR ResNets, in a form whose channels can be cut one by one."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ class ZeroPadShortcut(nn.Module):
 
     Output channel j reads input channel ``source[j]``, or zero where ``source[j] == in_channels``. The dense
     shortcut puts as many zero channels before the inputs as after them. Cutting channels rewrites ``source``,
-    so the streams on either side may keep different channels.
+    so the input stream and the output stream may keep different channels.
 
     Args:
         in_channels: Channels of the input.
@@ -36,7 +36,7 @@ class ZeroPadShortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images [N, in_channels, H, W] to [N, out_channels, ceil(H / stride), ceil(W / stride)]."""
         pixels = x[:, :, :: self.stride, :: self.stride]
-        # One zero channel behind the inputs serves every output that reads zero.
+        # One zero channel after the inputs serves every output that reads zero.
         return F.pad(pixels, (0, 0, 0, 0, 0, 1)).index_select(1, self.source)
 
     def keep_inputs(self, kept: Iterable[int]) -> None:

@@ -39,7 +39,7 @@ def pretrained_timm(name: str, in_channels: int, arguments: Mapping[str, Any]) -
 
     Args:
         name: ``timm/`` and timm's own name.
-        in_channels: Channels of the input images; timm folds the stem's weights to fit.
+        in_channels: Channels of the input images; timm adapts the stem's weights to them.
         arguments: Further keyword arguments of ``timm.create_model``.
 
     Returns:
@@ -47,7 +47,7 @@ def pretrained_timm(name: str, in_channels: int, arguments: Mapping[str, Any]) -
 
     Raises:
         ModelError: If timm is not installed or does not know the name or the arguments.
-        WeightsError: If the weights cannot be had.
+        WeightsError: If the weights cannot be downloaded or loaded.
     """
     timm, short = _find(name)
     try:

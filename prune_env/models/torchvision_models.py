@@ -1,6 +1,6 @@
 """Image classifiers of torchvision, by torchvision's own names.
 
-torchvision is imported inside the functions because that takes a second, and our own networks do not need it.
+The functions import torchvision themselves, because the import takes a second and our own networks do not need it.
 """
 
 import os
@@ -13,7 +13,7 @@ from torch import nn
 
 from prune_env.common.errors import ModelError, WeightsError
 
-# Auxiliary heads exist for training from scratch only, and would make the output a tuple.
+# Auxiliary heads are needed for training from scratch only, and make the output a tuple.
 _WITHOUT_AUXILIARY_HEADS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": False},
     "inception_v3": {"aux_logits": False, "init_weights": False},
@@ -41,7 +41,7 @@ def build_torchvision(name: str, classes: int, in_channels: int, arguments: Mapp
         The network, without auxiliary heads.
 
     Raises:
-        ModelError: If the images do not have 3 channels or an argument is not one of the network's.
+        ModelError: If the images do not have 3 channels or the network does not take an argument.
     """
     import torchvision
 
@@ -66,13 +66,13 @@ def pretrained_torchvision(name: str, in_channels: int, arguments: Mapping[str, 
         The network with the classes that it was trained on, without auxiliary heads.
 
     Raises:
-        ModelError: If the images do not have 3 channels or an argument is not one of the network's.
-        WeightsError: If the weights cannot be had.
+        ModelError: If the images do not have 3 channels or the network does not take an argument.
+        WeightsError: If the weights cannot be downloaded or loaded.
     """
     import torchvision
 
     _check_channels(name, in_channels)
-    # googlenet drops its auxiliary heads by itself after loading, and refuses to be told so.
+    # googlenet drops its auxiliary heads itself after loading, and refuses aux_logits=False.
     settings = {"aux_logits": False, **arguments} if name == "inception_v3" else dict(arguments)
     try:
         with _no_unpickling():
@@ -97,7 +97,7 @@ def _check_channels(name: str, in_channels: int) -> None:
 
 @contextmanager
 def _no_unpickling() -> Iterator[None]:
-    # torchvision's download helper calls torch.load(weights_only=False); this switch of torch's overrules it.
+    # torchvision's download helper calls torch.load(weights_only=False); this switch of torch overrides it.
     switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(switch)
     os.environ[switch] = "1"

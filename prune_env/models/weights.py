@@ -1,4 +1,4 @@
-"""Weights to and from files: safetensors, or a state dict read without unpickling anything else."""
+"""Read and write weights files: safetensors, or a state dict read without unpickling any other object."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from prune_env.common.errors import WeightsError
 from prune_env.common.files import atomic_write
 
-# Files written before torch 0.4.1, and many converted ones, lack this counter; no forward pass reads it here.
+# Files written before torch 0.4.1, and many converted files, lack this counter; no forward pass here reads it.
 _OPTIONAL = ".num_batches_tracked"
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load a weights file into a network, in place; on an error the network stays as it was.
+    """Load a weights file into a network, in place; on an error the network stays unchanged.
 
     Args:
         model: The network.
@@ -36,7 +36,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 def weights_bytes(model: nn.Module) -> bytes:
     """A network's state dict as the bytes of a safetensors file."""
-    # Cloned because safetensors refuses tensors that share memory, as tied parameters do.
+    # Clone, because safetensors refuses tensors that share memory, as tied parameters do.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     return safetensors.torch.save(tensors)
 
@@ -46,10 +46,10 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 
     Args:
         model: The network.
-        path: The file to write; missing folders are made, an older file is replaced at once.
+        path: The file to write; missing folders are created, an older file is replaced atomically.
 
     Raises:
-        WeightsError: If it cannot be written; an older file is as it was.
+        WeightsError: If the file cannot be written; an older file stays unchanged.
     """
     path = Path(path)
     try:
@@ -61,9 +61,9 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise WeightsError(f"weights file {path} {what}; give a .safetensors or .pth file with model.weights=PATH")
-    # Whatever the reader raises on a damaged or hostile file, the file is refused.
+        problem = "is a folder, not a file" if path.is_dir() else "does not exist"
+        raise WeightsError(f"weights file {path} {problem}; give a .safetensors or .pth file with model.weights=PATH")
+    # A damaged or hostile file can make the reader raise any exception.
     try:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path)
@@ -89,14 +89,14 @@ def _is_plain_tensor(value: object) -> bool:
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    # DataParallel wraps a network in a module named "module" and saves its keys so.
+    # DataParallel adds the prefix "module." to every key.
     if all(name.startswith("module.") for name in state):
         return {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return state
 
 
 def _check_fit(path: Path, wanted: Mapping[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Name the first module, in the network's own order, that the file does not fit."""
+    """Raise for the first module, in the network's order, that the file does not fit; fill in missing BN counters."""
     for name, tensor in wanted.items():
         module, _, parameter = name.rpartition(".")
         where = f"module {module!r}, {parameter!r}" if module else repr(parameter)
@@ -120,4 +120,6 @@ def _check_fit(path: Path, wanted: Mapping[str, Tensor], given: dict[str, Tensor
             )
     for name in given:
         if name not in wanted:
-            raise WeightsError(f"weights file {path} does not fit the network: it has no place for {name!r}")
+            raise WeightsError(
+                f"weights file {path} does not fit the network: the network has no parameter or buffer {name!r}"
+            )

@@ -1,4 +1,4 @@
-"""Training: from scratch, briefly for a comparison, and after the cut, with the dense network as a teacher."""
+"""Training: from scratch, short training for a comparison, and fine-tuning with the dense network as teacher."""
 
 from collections.abc import Callable
 
@@ -27,16 +27,16 @@ def train_network(
     task: Task,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> None:
-    """Trains a network in place, at once, on the images that no other set holds.
+    """Trains a network in place, without checkpoints, on the images that no other set holds.
 
     Args:
-        model: The network.
+        model: The network; it ends in eval mode on the CPU.
         splits: The data; only ``train_indices`` are used.
-        settings: How it is trained.
-        seed: For the order of the images and their variations.
-        device: Where to train; the network comes back to the CPU.
-        task: What the network is for.
-        on_epoch: Called with the epoch's number, from 1, and its mean loss.
+        settings: Settings of the training.
+        seed: Seed of the image order, the augmentation and the network's random layers.
+        device: Device of the training.
+        task: Task of the network.
+        on_epoch: Called after each epoch with its number, from 1, and its mean loss.
 
     Raises:
         DataError: If the other sets leave no image to train on.

@@ -1,4 +1,4 @@
-"""A training's checkpoint: one safetensors file, the epochs so far and what it depends on in its header."""
+"""Checkpoint of a training: one safetensors file; its header holds the finished epochs and the training's facts."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from prune_env.tasks import Task
 
 
 def to_checkpoint(trainer: Trainer, epochs: Sequence[Epoch], facts: Mapping[str, Any]) -> bytes:
-    """A checkpoint as the bytes of a file.
+    """Serialises a training to the bytes of a checkpoint file.
 
     Args:
         trainer: The trainer after the last of the epochs.
-        epochs: What each epoch came to.
-        facts: What a training that is taken up must have in common with this one, as JSON can hold it.
+        epochs: Results of the finished epochs.
+        facts: JSON values that must be equal when the training is resumed, such as settings and seed.
     """
     header = {
         "epochs": json.dumps([epoch.as_record(trainer.task) for epoch in epochs], allow_nan=False),
@@ -35,48 +35,48 @@ def to_checkpoint(trainer: Trainer, epochs: Sequence[Epoch], facts: Mapping[str,
 def read_checkpoint(
     path: Path, facts: Mapping[str, Any], task: Task
 ) -> tuple[dict[str, Tensor], list[Epoch], ExecutionSettings]:
-    """The trainer's state, the epochs so far, and how its steps ran.
+    """Reads the trainer's state, the finished epochs, and the execution settings of the steps.
 
     Args:
         path: The file.
         facts: As `to_checkpoint`.
-        task: What the network is for.
+        task: Task of the network.
 
     Raises:
-        RunError: If the file is damaged, or of a training with other facts.
+        RunError: If the file is damaged, or belongs to a training with other facts.
     """
-    # Whatever the reader raises on a damaged file, the file is refused.
+    # A damaged file can make the reader raise any exception.
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata()
         epochs = [Epoch.from_record(record, task) for record in json.loads(header["epochs"])]
         execution = _execution(header)
-        theirs = {**json.loads(header["facts"])}
+        recorded = {**json.loads(header["facts"])}
         state = safetensors.torch.load_file(path)
     except Exception as error:
         raise RunError(
-            f"the checkpoint {str(path)!r} is damaged or of another release ({type(error).__name__}). Move its folder "
-            "away and start anew."
+            f"the checkpoint {str(path)!r} is damaged or was written by another release ({type(error).__name__}). "
+            "Move its folder away and start the training again."
         ) from error
-    ours = json.loads(json.dumps(facts))
-    differing = [key for key in ours if not _agree(ours[key], theirs.get(key))]
+    current = json.loads(json.dumps(facts))
+    differing = [key for key in current if not _agree(current[key], recorded.get(key))]
     if differing:
         raise RunError(
-            f"{str(path)!r} is of a training with other {', '.join(differing)}. Go on with what it was started with, "
-            "or start a new one."
+            f"the checkpoint {str(path)!r} belongs to a training with other {', '.join(differing)}. Resume with the "
+            "values that the training was started with, or start a new training."
         )
     return state, epochs, execution
 
 
 def _execution(header: Mapping[str, str]) -> ExecutionSettings:
-    """How the steps ran; earlier releases recorded layout and number type alone, as ``passes``."""
+    """The execution settings of the steps; earlier releases recorded only layout and number type, as ``passes``."""
     if "execution" in header:
         return ExecutionSettings(**json.loads(header["execution"]))
     return ExecutionSettings.for_training(**json.loads(header["passes"]))
 
 
-def _agree(ours: Any, theirs: Any) -> bool:
-    """Whether two facts are equal; settings that this release does not have any more do not count."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        return all(key in theirs and theirs[key] == value for key, value in ours.items())
-    return bool(ours == theirs)
+def _agree(current: Any, recorded: Any) -> bool:
+    """Whether two facts are equal; ignores recorded settings that this release no longer has."""
+    if isinstance(current, dict) and isinstance(recorded, dict):
+        return all(key in recorded and recorded[key] == value for key, value in current.items())
+    return bool(current == recorded)

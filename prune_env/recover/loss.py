@@ -1,4 +1,4 @@
-"""What training minimises: the task's loss, and the distance from a teacher's outputs."""
+"""The training loss: the task's loss, and the distance to a teacher's outputs."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from prune_env.tasks import Task
 def training_loss(
     outputs: Any, batch: Batch, settings: TrainingSection, task: Task, teacher: Any | None = None
 ) -> Tensor:
-    """The mean loss of a batch; with a teacher (1 - w) times that, and w times the distance from the teacher's outputs.
+    """The mean task loss of a batch; with a teacher, (1 - w) * task loss + w * distance to the teacher's outputs.
 
     Args:
         outputs: The network's outputs for the batch, in training mode.
         batch: Images and targets.
-        settings: Smoothing of the targets; with a teacher, its weight w and the temperature.
-        task: What the network is for.
-        teacher: The teacher's outputs for the batch.
+        settings: Label smoothing; with a teacher, the weight w and the temperature.
+        task: Task of the network.
+        teacher: The teacher's outputs for the batch; None for no teacher.
     """
     hard = task.loss(outputs, batch, "mean", settings.label_smoothing)
     if teacher is None or not isinstance(settings, FinetuneSection):

@@ -1,4 +1,4 @@
-"""Trainer: epoch after epoch of stochastic gradient descent, each a function of the state before it and its number."""
+"""Trainer: stochastic gradient descent in epochs; an epoch depends only on the state before it and its number."""
 
 import math
 import time
@@ -23,20 +23,20 @@ from prune_env.tasks import Task, quality_of
 MOMENTUM = 0.9
 
 LOOKS = 20
-"""Steps after which the loss is looked at anew: more often would hold up a GPU."""
+"""Steps between two checks that the loss is finite: more frequent checks would stall a GPU."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to.
+    """The results of an epoch.
 
     Attributes:
         number: From 1.
-        loss: Mean over its batches.
-        learning_rate: At its end.
-        seconds: How long it took.
-        waiting: Share of that time in which the network waited for images, in [0, 1].
-        quality: On the validation images, in [0, 1]; None where there are none.
+        loss: Mean over the epoch's batches.
+        learning_rate: At the end of the epoch.
+        seconds: Duration of the epoch.
+        waiting: Share of the duration in which the network waited for images, in [0, 1].
+        quality: On the validation images, in [0, 1]; None if there are none.
     """
 
     number: int
@@ -47,15 +47,15 @@ class Epoch:
     quality: float | None = None
 
     def as_record(self, task: Task) -> dict[str, Any]:
-        """The epoch as plain data, the quality under the name that the task gives it."""
+        """The epoch as plain data, with the quality under the task's name for it."""
         return {quality_of(task).name if key == "quality" else key: value for key, value in vars(self).items()}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], task: Task) -> Self:
-        """The epoch that `as_record` made plain.
+        """The epoch from a record of `as_record`.
 
         Raises:
-            KeyError, TypeError: If the record is not of an epoch.
+            KeyError, TypeError: If the record is not that of an epoch.
         """
         named = {field.name: field.name for field in fields(cls)} | {"quality": quality_of(task).name}
         return cls(**{key: record[name] for key, name in named.items()})
@@ -66,17 +66,17 @@ class Trainer:
 
     Args:
         model: The network, trained in place, on the workers' device.
-        batches: Its images; they say what the network is for.
-        settings: How it is trained.
-        seed: For what is random within the network.
-        workers: Which process this is among those that share the training.
-        execution: How its steps run.
-        teacher: A network whose outputs the trained one's is to be like; None for none.
-        trainable: What is trained beside the network's weights; None for nothing.
+        batches: The training images, with the task of the network.
+        settings: Settings of the training.
+        seed: Seed of the network's random layers, such as dropout.
+        workers: This process among those that share the training.
+        execution: Execution settings of the steps.
+        teacher: A network whose outputs the trained network imitates; None for no teacher.
+        trainable: Trained besides the network's weights; None for weights alone.
 
     Attributes:
-        done: Epochs behind it.
-        result: The network to keep: the moving average of the weights where there is one.
+        done: Number of finished epochs.
+        result: The network to keep: the moving average of the weights if ``settings.average`` is above 0.
     """
 
     def __init__(
@@ -119,17 +119,18 @@ class Trainer:
     @property
     def result(self) -> nn.Module:
         """The network to keep."""
-        found: nn.Module = self._model if self._average is None else self._average.module
-        return found
+        kept: nn.Module = self._model if self._average is None else self._average.module
+        return kept
 
     def run_epoch(self, on_step: Callable[[int], None] = lambda _: None) -> Epoch:
-        """Trains for one epoch more.
+        """Trains for one more epoch.
 
         Args:
-            on_step: Hears of each step, by its number in the epoch from 1.
+            on_step: Called after each step with its number in the epoch, from 1.
 
         Raises:
-            EvaluationError: If the loss is not finite. The network is of no use any more; a checkpoint may be.
+            EvaluationError: If the loss or a weight is not finite. The network is then unusable; an earlier checkpoint
+                may still be good.
         """
         number = self.done + 1
         started, waited = time.perf_counter(), self.batches.seconds
@@ -141,10 +142,10 @@ class Trainer:
             for step, batch in enumerate(self.batches.epoch(number), start=1):
                 total += self._step(self.done * len(self.batches) + step, batch)
                 if step % LOOKS == 0 or step == len(self.batches):
-                    self._look(number, step, total)
+                    self._check_loss(number, step, total)
                 on_step(step)
         self._wrapped.eval()
-        # The loss was taken before the last step.
+        # The last step changed the weights after the last loss was computed.
         if not all(bool(tensor.isfinite().all()) for tensor in self.result.state_dict().values()):
             raise self._diverged(number, len(self.batches), "weights are not finite")
         self.done = number
@@ -160,12 +161,12 @@ class Trainer:
         if self.trainable is not None:
             self.trainable.progress(number / self.steps)
         with self.execution.casting(self.workers.device):
-            aim = None
+            teacher_outputs = None
             if self.teacher is not None:
                 with torch.no_grad():
-                    aim = self.task.forward(self.teacher, batch)
+                    teacher_outputs = self.task.forward(self.teacher, batch)
             outputs = self.task.forward(self._wrapped, batch)
-        loss = training_loss(outputs, batch, self.settings, self.task, aim)
+        loss = training_loss(outputs, batch, self.settings, self.task, teacher_outputs)
         if self.trainable is not None:
             loss = loss + self.trainable.penalty()
         self._optimizer.zero_grad()
@@ -176,39 +177,43 @@ class Trainer:
         return loss.detach()
 
     def share_of_rate(self, step: int) -> float:
-        """The learning rate in a step, from 1, as a share of the highest: up evenly, down as a cosine."""
+        """The learning rate of a step (from 1) as a share of the highest rate: linear warm-up, then cosine decay."""
         rising = self.settings.warmup * self.steps
         if step <= rising:
             return step / rising
         return 0.5 * (1.0 + math.cos(math.pi * (step - rising) / (self.steps - rising + 1.0)))
 
-    def _look(self, number: int, step: int, total: Tensor) -> None:
+    def _check_loss(self, number: int, step: int, total: Tensor) -> None:
         loss = float(self.workers.mean(total))
         if not math.isfinite(loss):
             raise self._diverged(number, step, f"the loss is {loss}")
 
-    def _diverged(self, number: int, step: int, how: str) -> EvaluationError:
+    def _diverged(self, number: int, step: int, reason: str) -> EvaluationError:
         return EvaluationError(
-            f"Training diverged in epoch {number}, step {step} of {len(self.batches)}: {how}. Lower learning_rate "
+            f"Training diverged in epoch {number}, step {step} of {len(self.batches)}: {reason}. Lower learning_rate "
             f"(given {self.settings.learning_rate})."
         )
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next epoch depends on beside the settings, on the CPU, each tensor with memory of its own."""
-        found = {f"model.{name}": tensor for name, tensor in self._model.state_dict().items()}
+        """The tensors that the next epoch depends on besides the settings, copied to the CPU without shared memory."""
+        tensors = {f"model.{name}": tensor for name, tensor in self._model.state_dict().items()}
         if self._average is not None:
-            found |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
+            tensors |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
         for name, parameter in self._model.named_parameters():
             momentum = self._optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
-                found[f"momentum.{name}"] = momentum
-        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in found.items()}
+                tensors[f"momentum.{name}"] = momentum
+        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
     def resume(self, state: Mapping[str, Tensor], done: int) -> None:
-        """Goes on from what `state` gave after so many epochs.
+        """Continues from an earlier result of `state`.
+
+        Args:
+            state: The result of `state`.
+            done: Number of epochs that were finished then.
 
         Raises:
-            KeyError, RuntimeError: If the state is of another network.
+            KeyError, RuntimeError: If the state belongs to another network.
         """
         self._model.load_state_dict(_under("model.", state))
         if self._average is not None:
@@ -223,7 +228,7 @@ class Trainer:
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """A step of the average of tensors of one type: what is counted or indexed is taken as it is."""
+    """The update of the moving average, for tensors of one type; copies integer tensors (counters, indices)."""
     average = get_ema_multi_avg_fn(decay)
 
     def step(averages: Any, current: Any, steps: Any) -> None:
@@ -240,7 +245,7 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Parameters with and without weight decay: biases and what a norm scales are left alone."""
+    """Parameter groups with and without weight decay: biases and parameters of norms have none."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {"params": [parameter for parameter in trained if parameter.dim() > 1], "weight_decay": decay},

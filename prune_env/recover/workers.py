@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 
 class Workers:
-    """This process among those of a training; by itself unless it was started with others.
+    """This process among those that share a training; here the only process (see `AcceleratedWorkers` for several).
 
     Attributes:
-        rank: Which process this is, from 0.
-        processes: How many there are.
-        device: Where this one computes.
+        rank: Index of this process, from 0.
+        processes: Number of processes.
+        device: Device of this process.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -33,11 +33,11 @@ class Workers:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes and tells."""
+        """Whether this process writes files and reports progress."""
         return self.rank == 0
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """What to run instead of a network, so that all processes keep the same weights."""
+        """The network to run in training, so that all processes keep the same weights."""
         return model
 
     def mean(self, value: Tensor) -> Tensor:
@@ -50,13 +50,13 @@ class Workers:
 
 
 class AcceleratedWorkers(Workers):
-    """The processes that Hugging Face Accelerate knows of.
+    """The processes that Hugging Face Accelerate has started.
 
     Args:
-        device: As configured; ``cpu`` keeps off the GPUs, and one GPU by number is taken where there is one process.
+        device: The configured device. ``cpu`` uses no GPU; a GPU with an index is allowed for a single process only.
 
     Raises:
-        ConfigError: If several processes are given one GPU.
+        ConfigError: If the device is one GPU and there are several processes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -65,43 +65,43 @@ class AcceleratedWorkers(Workers):
         if device.type == "cuda" and device.index is not None:
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 raise ConfigError(
-                    f"run.device: {device} given to several processes, each of which needs a GPU of its own. Give cuda."
+                    f"run.device: {device} given, but each of the several processes needs its own GPU. Give cuda."
                 )
             os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
-        # Number types are the training's own affair, whatever a configuration of accelerate says.
+        # The training settings choose the number type, not a configuration of accelerate.
         self._accelerator: Accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
         super().__init__(device if device.type == "cpu" else self._accelerator.device)
         self.rank, self.processes = self._accelerator.process_index, self._accelerator.num_processes
-        self.agree(None)  # nobody goes on, and makes folders, before all are there
+        self.agree(None)  # all processes must have started before one creates folders
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """The network in DistributedDataParallel, its batch norms over the batches of all processes."""
+        """The network in DistributedDataParallel, with batch norms synchronised over all processes."""
         if self.processes == 1:
             return model
         if self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         else:
             synchronise_norms(model)
-        prepared: nn.Module = self._accelerator.prepare_model(model)
-        return prepared
+        distributed: nn.Module = self._accelerator.prepare_model(model)
+        return distributed
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a number over the processes."""
-        found: Tensor = self._accelerator.reduce(value, "mean")
-        return found
+        mean: Tensor = self._accelerator.reduce(value, "mean")
+        return mean
 
     def agree(self, value: T) -> T:
         """The first process's value, in every process."""
         from accelerate.utils import broadcast_object_list
 
-        held: list[Any] = [value]
-        broadcast_object_list(held)
-        found: T = held[0]
-        return found
+        values: list[Any] = [value]
+        broadcast_object_list(values)
+        first: T = values[0]
+        return first
 
 
 def synchronise_norms(model: nn.Module) -> None:
-    """Makes a network's batch norms, in place, take their statistics over the batches of all processes."""
+    """Replaces a network's batch norms, in place, by `SharedNorm`, whose statistics cover all processes."""
     for name, module in list(model.named_modules()):
         if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
             shared = SharedNorm(module.num_features, module.eps, module.momentum, module.affine)
@@ -111,22 +111,22 @@ def synchronise_norms(model: nn.Module) -> None:
 
 
 class SharedNorm(_BatchNorm):
-    """A batch norm over equal shares of a batch, on CPUs; torch's own, SyncBatchNorm, needs GPUs."""
+    """A batch norm over equal shares of a batch in all processes, on CPUs; torch's SyncBatchNorm needs GPUs."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalises [N, C, ...] by the channels' statistics over all processes' images."""
+        """Normalises [N, C, ...] by channel statistics over the images of all processes."""
         if not self.training:
             return super().forward(input)
-        others = [axis for axis in range(input.dim()) if axis != 1]
+        axes = [axis for axis in range(input.dim()) if axis != 1]
         values = input.float()
         processes = dist.get_world_size()
         shape = [1, -1, *[1] * (input.dim() - 2)]
-        mean = _sum(values.mean(dim=others)) / processes
+        mean = _sum(values.mean(dim=axes)) / processes
         centred = values - mean.view(shape)
-        variance = _sum(centred.square().mean(dim=others)) / processes
+        variance = _sum(centred.square().mean(dim=axes)) / processes
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             count = input.numel() / input.shape[1] * processes
             with torch.no_grad():
@@ -143,7 +143,7 @@ class SharedNorm(_BatchNorm):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes, whose gradient is the sum of their gradients."""
+    """The sum over all processes; its backward pass sums the gradients of all processes."""
 
     @staticmethod
     def forward(_context: Any, value: Tensor) -> Tensor:
@@ -159,5 +159,5 @@ class _Sum(torch.autograd.Function):
 
 
 def _sum(value: Tensor) -> Tensor:
-    found: Tensor = _Sum.apply(value)
-    return found
+    total: Tensor = _Sum.apply(value)
+    return total

@@ -383,7 +383,7 @@ class TestRefusals:
             check_evaluations(problem_of(), config_of("ddpg", evaluations=evaluations, agent={"warmup_episodes": 10}))
 
         check(PROBES + 21)
-        with pytest.raises(ConfigError, match=r"^agent\.warmup_episodes: 10 given, but there are only 10 episodes for"):
+        with pytest.raises(ConfigError, match=r"^agent\.warmup_episodes: 10 given, but only 10 episodes are left"):
             check(PROBES + 20)
 
     def test_of_a_long_warm_up_leave_alone_the_searches_that_have_none(self) -> None:

@@ -220,9 +220,9 @@ def test_users_own_source_is_named_by_its_module(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("broken", r"own_sources_of_a_test:broken': calling it with the path .* raised KeyError: 'frames'"),
+        ("broken", r"own_sources_of_a_test:broken': the call with the path .* raised KeyError: 'frames'"),
         ("refused", "^the frames are missing$"),
-        ("number", r"it gave int, which lacks name, classes, .*; it must give a prune_env\.data\.ImageSource"),
+        ("number", r"returned int, which lacks name, classes, .*; it must return a prune_env\.data\.ImageSource"),
         ("missing", "'missing' does not exist in module"),
     ],
 )

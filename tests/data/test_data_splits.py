@@ -111,9 +111,9 @@ def test_indices_cannot_be_changed(digits_splits: Splits) -> None:
 @pytest.mark.parametrize(
     ("reward", "calibration", "test", "message"),
     [
-        (19, 0, None, r"data\.reward_images=19 is more than there is: 24 images of 3 classes .* at most 17 can"),
-        (15, 3, None, r"data\.calibration_images=3 is more than there is: 9 images .*0 in .* at most 2 can"),
-        (3, 0, 25, r"data\.test_images=25 is more than there is: 24 images .*, 5 in the smallest class"),
+        (19, 0, None, r"data\.reward_images=19 is too large: 24 images of 3 classes .* at most 17 can"),
+        (15, 3, None, r"data\.calibration_images=3 is too large: 9 images .*0 in .* at most 2 can"),
+        (3, 0, 25, r"data\.test_images=25 is too large: 24 images .*, 5 in the smallest class"),
         (0, 3, None, r"data\.reward_images=0 must be at least 1"),
         (3, -1, None, r"data\.calibration_images=-1 must be at least 0"),
         (3, 3, 0, r"data\.test_images=0 must be at least 1"),

@@ -93,7 +93,7 @@ def test_users_callable_gets_its_arguments_only(user_module: str) -> None:
         ("my_failing_import:build", {}, r"cannot be imported \(OSError: no such driver\)"),
         ("my_nets_for_test:other", {}, r"'other' does not exist in module"),
         ("my_nets_for_test:number", {}, r"'number' is of type int and is not callable"),
-        ("my_nets_for_test:wrong", {}, r":wrong': it returned str; it must return a torch\.nn\.Module"),
+        ("my_nets_for_test:wrong", {}, r":wrong' returned str; the callable must return a torch\.nn\.Module"),
         ("my_nets_for_test:broken", {}, r"raised RuntimeError: boom"),
         ("my_nets_for_test:small", {"depth": 3}, r"raised TypeError: .*'depth'"),
         ("my_nets_for_test:", {}, r"write it as package\.module:callable"),

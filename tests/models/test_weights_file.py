@@ -164,7 +164,7 @@ def changed(state: dict[str, torch.Tensor], change: str) -> dict[str, torch.Tens
         ),
         ("missing", r"module 'layer3\.1\.bn2', 'weight' is missing from the file \(.*needs shape \(64,\)\)"),
         ("type", r"module 'bn1', 'weight' holds torch\.int64 in the file, the network needs torch\.float32"),
-        ("extra", r"it has no place for 'head\.weight'"),
+        ("extra", r"the network has no parameter or buffer 'head\.weight'"),
         ("nan", r"'layer1\.0\.conv2\.weight' holds values that are not finite"),
         ("inf", r"'bn1\.running_var' holds values that are not finite"),
     ],

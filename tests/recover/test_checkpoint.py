@@ -71,7 +71,7 @@ def test_how_the_steps_ran_is_read_from_a_checkpoint_of_an_earlier_release(path:
     ],
 )
 def test_another_training_s_is_refused_by_what_differs(path: Path, change: dict[str, Any], named: str) -> None:
-    with pytest.raises(RunError, match=rf"'{path}' is of a training with other {named}\. Go on with"):
+    with pytest.raises(RunError, match=rf"'{path}' belongs to a training with other {named}\. Resume with"):
         read_checkpoint(path, FACTS | change, TASK)
 
 
@@ -105,7 +105,7 @@ DAMAGE: dict[str, Callable[[bytes, Path], bytes]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_refused_by_its_name(path: Path, written: bytes, damage: str) -> None:
     path.write_bytes(DAMAGE[damage](written, path))
-    with pytest.raises(RunError, match=rf"'{path}' is damaged or of another release .*start anew"):
+    with pytest.raises(RunError, match=rf"'{path}' is damaged or was written by another release .*training again"):
         read_checkpoint(path, FACTS, TASK)
 
 

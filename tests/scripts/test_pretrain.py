@@ -124,7 +124,7 @@ def test_a_batch_that_cannot_be_made_is_refused_before_a_folder_is(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("prune_env.runs.pretraining.AcceleratedWorkers", lambda _: _many())
-    with pytest.raises(ConfigError, match=r"batch_size: 64 given, which 7 processes cannot share evenly"):
+    with pytest.raises(ConfigError, match=r"batch_size: 64 given, but 7 processes cannot split"):
         pretrain(config, [f"run.directory={tmp_path / 'training'}"])
     assert not (tmp_path / "training").exists()
 
