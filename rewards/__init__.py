@@ -10,7 +10,7 @@ from rewards.registry import (
     ranks_as_quality,
     register,
     reward_names,
-    reward_summary,
+    reward_summaries,
 )
 from rewards.settings import Setting
 
@@ -24,5 +24,5 @@ __all__ = [
     "ranks_as_quality",
     "register",
     "reward_names",
-    "reward_summary",
+    "reward_summaries",
 ]

@@ -84,9 +84,9 @@ def reward_names() -> tuple[str, ...]:
     return tuple(sorted(_REWARDS))
 
 
-def reward_summary(name: str) -> str:
-    """The first line of a registered reward's docstring; nothing where it has none."""
-    return (inspect.getdoc(_REWARDS[name].factory) or "").partition("\n")[0]
+def reward_summaries() -> dict[str, str]:
+    """The first line of each registered reward's docstring, by name; empty without a docstring."""
+    return {name: (inspect.getdoc(_REWARDS[name].factory) or "").partition("\n")[0] for name in reward_names()}
 
 
 def needs_latency(reward: Reward) -> bool:

@@ -9,6 +9,7 @@ from scripts.evaluate import evaluate
 from scripts.export import export
 from scripts.finetune import finetune
 from scripts.inspect_walk import inspect_walk
+from scripts.list_names import list_names
 from scripts.pretrain import pretrain
 from scripts.replay import replay
 from scripts.report import report
@@ -29,6 +30,7 @@ app.command("export")(export)
 app.command("pretrain")(pretrain)
 app.command("compare")(compare)
 app.command("report")(report)
+app.command("list")(list_names)
 app.add_typer(bench, name="bench")
 
 

@@ -37,8 +37,8 @@ class Registry(Generic[T]):
         ('square',)
         >>> shapes.find("square")(3)
         9
-        >>> shapes.summary("square")
-        'The area of a square.'
+        >>> shapes.summaries()
+        {'square': 'The area of a square.'}
     """
 
     def __init__(
@@ -136,15 +136,12 @@ class Registry(Generic[T]):
             f"or {also}package.module:callable for your own."
         )
 
-    def summary(self, name: str) -> str:
-        """Returns the first line of a registered value's docstring; empty without a docstring."""
-        value = self._values[name]
-        return first_line(value if self._documented is None else self._documented(value))
-
-
-def first_line(documented: object) -> str:
-    """Returns the first line of an object's docstring; empty without a docstring."""
-    return (inspect.getdoc(documented) or "").partition("\n")[0]
+    def summaries(self) -> dict[str, str]:
+        """Returns the first line of each registered value's docstring, by name; empty without a docstring."""
+        documented = self._documented or (lambda value: value)
+        return {
+            name: (inspect.getdoc(documented(value)) or "").partition("\n")[0] for name, value in self._values.items()
+        }
 
 
 def import_named(name: str, what: str, error: type[UserError] = ConfigError) -> Any:

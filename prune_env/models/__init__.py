@@ -5,6 +5,7 @@ Importing this package registers our own networks.
 
 from prune_env.models import cifar_resnet, digits, mobilenet, vgg
 from prune_env.models.build import build_model, known_models
+from prune_env.models.listing import model_summaries
 from prune_env.models.registry import register_model
 from prune_env.models.shortcut import ZeroPadShortcut
 from prune_env.models.weights import load_weights, save_weights, weights_bytes
@@ -17,6 +18,7 @@ __all__ = [
     "known_models",
     "load_weights",
     "mobilenet",
+    "model_summaries",
     "register_model",
     "save_weights",
     "vgg",

@@ -1,6 +1,6 @@
 """Networks of timm, an optional dependency, by ``timm/NAME``."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -8,6 +8,15 @@ from torch import nn
 from prune_env.common.errors import ModelError, WeightsError, suggest
 
 PREFIX = "timm/"
+
+
+def timm_builders() -> dict[str, Callable[..., nn.Module]]:
+    """Returns the functions that build timm's networks, by timm's own names; none where timm is not installed."""
+    try:
+        import timm
+    except ImportError:
+        return {}
+    return {name: timm.models.model_entrypoint(name) for name in timm.list_models()}
 
 
 def build_timm(name: str, classes: int, in_channels: int, arguments: Mapping[str, Any]) -> nn.Module:

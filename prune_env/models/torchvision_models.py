@@ -4,7 +4,7 @@ The functions import torchvision themselves, because the import takes a second a
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -26,6 +26,13 @@ def torchvision_names() -> frozenset[str]:
     import torchvision
 
     return frozenset(torchvision.models.list_models(module=torchvision.models))
+
+
+def torchvision_builders() -> dict[str, Callable[..., nn.Module]]:
+    """Returns the functions that build the `torchvision_names`, sorted by name."""
+    import torchvision
+
+    return {name: torchvision.models.get_model_builder(name) for name in sorted(torchvision_names())}
 
 
 def build_torchvision(name: str, classes: int, in_channels: int, arguments: Mapping[str, Any]) -> nn.Module:

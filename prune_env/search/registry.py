@@ -17,7 +17,7 @@ def as_search(name: str, value: Any) -> type[Search]:
         ConfigError: If the object is not a subclass of `Search`.
     """
     if not isinstance(value, type) or not issubclass(value, Search):
-        raise ConfigError(f"agent.name: search {name!r} must be a class derived from prune_env.search.base.Search.")
+        raise ConfigError(f"agent.name: search {name!r} must be a class derived from prune_env.search.Search.")
     return value
 
 

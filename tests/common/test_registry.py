@@ -33,8 +33,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("registry", EVERY, ids=lambda registry: registry.kind)
 class TestEvery:
     def test_name_has_a_line_that_says_what_it_is(self, registry: Registry[Any]) -> None:
-        for name in registry:
-            assert len(registry.summary(name)) > 10, name
+        assert tuple(registry.summaries()) == registry.names()
+        assert all(len(line) > 10 for line in registry.summaries().values())
 
     def test_name_is_offered_where_only_its_case_differs(self, registry: Registry[Any]) -> None:
         for name in registry:

@@ -20,7 +20,7 @@ from rewards import (
     ranks_as_quality,
     register,
     reward_names,
-    reward_summary,
+    reward_summaries,
 )
 from rewards.registry import _REWARDS
 
@@ -262,7 +262,8 @@ def test_an_own_reward_says_so_by_its_attributes_also_with_settings(own_reward: 
 
 
 def test_every_reward_has_a_line_that_says_what_it_is() -> None:
-    assert all(len(reward_summary(name)) > 10 for name in reward_names())
+    assert tuple(reward_summaries()) == reward_names()
+    assert all(len(line) > 10 for line in reward_summaries().values())
 
 
 def test_rewards_need_neither_torch_nor_the_library() -> None:

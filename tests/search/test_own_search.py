@@ -59,11 +59,11 @@ def test_runs_as_the_library_s_own_do(own: str) -> None:
 
 
 def test_is_checked_as_the_library_s_own_are(own: str) -> None:
-    with pytest.raises(ConfigError, match=rf"probe_keep: null given, but the search '{own}:Probing' goes by probes"):
+    with pytest.raises(ConfigError, match=rf"probe_keep: null given, but the search '{own}:Probing' needs probes\."):
         check_search(config_of(f"{own}:Probing", sensitivity={"probe_keep": None}))
 
 
 @pytest.mark.parametrize("name", ["NoSearch", "function"])
 def test_is_a_class_of_searches_or_is_refused(own: str, name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^agent\.name: search '{own}:{name}' is no class derived from .*Search"):
+    with pytest.raises(ConfigError, match=rf"^agent\.name: search '{own}:{name}' must be a class .*Search"):
         check_search(config_of(f"{own}:{name}"))
