@@ -43,7 +43,7 @@ RATES = "pruning_rate"
 
 @register_granularity
 class Group(Granularity):
-    """Channels and groups.
+    """Channels, and convolutions that are split into groups with inputs of their choice (system E, AGSPRL).
 
     Attributes:
         grouping: The convolutions that may be grouped, their allowed group counts, and the unit each is decided with.
