@@ -20,7 +20,7 @@ Resume = Annotated[
 def pretrain(
     config: Config = None, overrides: Overrides = None, resume: Resume = None, as_json: AsJson = False
 ) -> None:
-    """Trains a network on all but the reward set, from scratch or on from model.weights, which takes its weights then.
+    """Trains a network on all training images but the reward set, from scratch or from the weights of model.weights.
 
     Runs on several GPUs or machines by `accelerate launch --module scripts.pretrain CONFIG`.
     """

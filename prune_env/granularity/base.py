@@ -153,7 +153,9 @@ class Granularity(ABC):
         """
         if action not in self.allowed_actions():
             allowed = ", ".join(map(repr, self.allowed_actions()))
-            raise UserError(f"action: {action!r} given; allowed with granularity.name={self.name} are {allowed}.")
+            raise UserError(
+                f"granularity.action: {action!r} given; allowed with granularity.name={self.name} are {allowed}."
+            )
         other = copy.copy(self)
         other.settings = self.settings.model_copy(update={"action": action})
         return other

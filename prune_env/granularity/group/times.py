@@ -9,11 +9,9 @@ from torch import Tensor, nn
 from prune_env.common.hooks import watching
 from prune_env.common.latency import measure_latency
 from prune_env.common.modes import in_eval_mode
+from prune_env.common.timing import is_faster
 from prune_env.granularity.group.gathered import GatheredConv2d, possible_groups
 from prune_env.granularity.group.grouping import Grouping
-
-FASTER = 0.95
-"""A group count is faster if it takes at most this share of the whole convolution's time [our choice]."""
 
 Times = Mapping[str, Mapping[int, float]]
 """Seconds by convolution and group count."""
@@ -60,7 +58,7 @@ def time_groups(grouping: Grouping, images: Tensor) -> dict[str, dict[int, float
 def faster_counts(times: Times) -> dict[str, list[int]]:
     """For each convolution the group counts that are faster than the whole convolution, and 1."""
     return {
-        name: [count for count, seconds in by_count.items() if count == 1 or seconds <= FASTER * by_count[1]]
+        name: [count for count, seconds in by_count.items() if count == 1 or is_faster(seconds, by_count[1])]
         for name, by_count in times.items()
     }
 
