@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from prune_env.common.errors import ConfigError, suggest
+from prune_env.config.protection import spelled_out
 
 # "$${" stands for "${" itself; anything else that begins with "${" has to be a whole reference.
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?")
@@ -64,8 +65,8 @@ def with_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dic
             raise ConfigError(f"override {override!r}: write key.path=value, for example search.evaluations=400")
         target = result
         for key in keys[:-1]:
-            if not isinstance(target.get(key), dict):
-                target[key] = {}
+            inner = spelled_out(target.get(key))
+            target[key] = inner if isinstance(inner, dict) else {}
             target = target[key]
         target[keys[-1]] = _parse(text, f"override {override!r}")
     return result

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 
+from prune_env.config.protection import RESIDUAL_STREAMS, spelled_out
+
 
 class Section(BaseModel):
     """What all sections share: unknown keys are refused, and nothing changes once it is read."""
@@ -132,8 +134,18 @@ class EnvSection(Section):
         "budget fastest on this machine, measured.",
     )
     protect: dict[str, str] = Field(
-        default_factory=dict, description="Modules that may not be cut: dotted name to reason in words."
+        default_factory=dict,
+        description="Modules that may not be cut: dotted name to reason in words. The name residual_streams stands for "
+        "every unit that two or more layers write by addition, and may be given alone.",
     )
+
+    @field_validator("protect", mode="before")
+    @classmethod
+    def _spell_out(cls, value: Any) -> Any:
+        found = spelled_out(value)
+        if isinstance(found, str):
+            raise ValueError(f"must be {RESIDUAL_STREAMS}, or a mapping of module names to reasons in words")
+        return found
 
 
 class CriterionSection(Section):

@@ -13,6 +13,7 @@ from prune_env.budget import Budget
 from prune_env.budget.latency_model import LatencyModel, fit_latency
 from prune_env.budget.width_multiple import fastest_multiple
 from prune_env.config import RunConfig
+from prune_env.config.protection import RESIDUAL_STREAMS
 from prune_env.criteria import ScoringContext, load_scores, score_channels
 from prune_env.data import Splits, load_images
 from prune_env.data.timing import batch_to_time
@@ -30,6 +31,7 @@ from prune_env.repair import REPAIRS, RepairContext
 from prune_env.surgery import Repair
 from prune_env.tasks import make_task
 from prune_env.walk import LayerWalk, Scores
+from prune_env.walk.residual_streams import residual_streams
 from rewards import Reward, make_reward, needs_latency
 
 IMAGES_AT_ONCE = 64
@@ -58,8 +60,22 @@ NOTHING_REMEMBERED = Remembered()
 
 def trace(config: RunConfig, splits: Splits, model: nn.Module) -> LayerWalk:
     """The walk of a network on images of the data's size, with what the user protects."""
-    image = load_images(splits.source, "train", splits.reward_indices[:1]).images
-    return LayerWalk.trace(model, image, config.env.protect)
+    named = {name: reason for name, reason in config.env.protect.items() if name != RESIDUAL_STREAMS}
+    walk = LayerWalk.trace(model, _one_image(splits), named)
+    return walk.protecting(_streams(config, splits, walk))
+
+
+def _one_image(splits: Splits) -> Tensor:
+    return load_images(splits.source, "train", splits.reward_indices[:1]).images
+
+
+def _streams(config: RunConfig, splits: Splits, walk: LayerWalk) -> dict[str, str]:
+    """The residual streams that the user protects, by unit name, with the reason."""
+    reason = config.env.protect.get(RESIDUAL_STREAMS)
+    if reason is None:
+        return {}
+    streams = residual_streams(walk.model, walk.units, _one_image(splits))
+    return {name: f"{reason}, written by {layers} layers" for name, layers in streams.items()}
 
 
 def build_walk(config: RunConfig, splits: Splits, model: nn.Module) -> tuple[LayerWalk, SensitivityReport | None]:
@@ -152,7 +168,7 @@ def build_problem(
             scores,
             config.env.min_keep,
             partial(_timed_batch, config, splits),
-            _untouched(config, walk, report),
+            _untouched(config, walk, report) | set(_streams(config, splits, walk)),
             remembered.granularity,
             remembered.timed,
             on_progress,

@@ -216,3 +216,21 @@ def test_a_criterion_that_moved_to_the_benchmarks_is_found_there() -> None:
     for name in MOVED["criterion.name"]:
         assert criterion_named(config(f"criterion.name={name}").criterion.name).score.__name__ == name
     assert config("criterion.name=lobs").criterion.name == "lobs"
+
+
+STREAMS = {"residual_streams": "residual stream"}
+
+
+def test_what_is_protected_may_be_a_word_a_mapping_or_both() -> None:
+    assert config("env.protect=residual_streams").env.protect == STREAMS
+    assert config("env.protect={conv1: why}").env.protect == {"conv1": "why"}
+    both = {"residual_streams": "mine", "conv1": "why"}
+    assert config(env={"protect": both}).env.protect == both
+
+
+def test_an_override_adds_to_the_word() -> None:
+    added = config("env.protect.layer1.0.conv1=why", env={"protect": "residual_streams"})
+    assert added.env.protect == {**STREAMS, "layer1.0.conv1": "why"}
+    later = config("env.protect=residual_streams", "env.protect.conv1=why")
+    assert later.env.protect == {**STREAMS, "conv1": "why"}
+    assert config("env.protect={}", env={"protect": "residual_streams"}).env.protect == {}

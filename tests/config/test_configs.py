@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from prune_env import RunConfig
+from prune_env.config.protection import RESIDUAL_STREAMS
 from prune_env.models import build_model, known_models
 
 FILES = sorted((Path(__file__).parents[2] / "configs").iterdir())
@@ -38,4 +39,11 @@ def test_a_config_takes_its_folders_from_the_variables(path: Path, monkeypatch: 
 def test_every_module_that_a_config_protects_is_in_its_network(path: Path) -> None:
     config = RunConfig.load(path)
     names = {name for name, _ in build_model(config.model.name, 10).named_modules()}
-    assert set(config.env.protect) <= names
+    assert set(config.env.protect) - {RESIDUAL_STREAMS} <= names
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "resnet" in path.stem or "system" in path.stem])
+def test_the_configs_of_cifar_resnets_protect_the_streams_of_their_stages(path: Path) -> None:
+    config = RunConfig.load(path)
+    if config.model.name.startswith("cifar_resnet"):
+        assert set(config.env.protect) == {RESIDUAL_STREAMS}
