@@ -7,7 +7,7 @@ from prune_env.data import catalogue
 from prune_env.data.arrays import ArraySource, LabelledArrays
 from prune_env.data.folder import FolderSource
 from prune_env.data.image_set import Batch, ImageSet, Targets, moved, tensors_of
-from prune_env.data.registry import known_sources, load_source, register_source
+from prune_env.data.registry import load_source, register_source
 from prune_env.data.source import ImageSource, Indices, Split, SplitTargets
 from prune_env.data.splits import Splits, load_images, make_splits
 
@@ -24,7 +24,6 @@ __all__ = [
     "Splits",
     "Targets",
     "catalogue",
-    "known_sources",
     "load_images",
     "load_source",
     "make_splits",

@@ -34,16 +34,11 @@ def register_source(name: str) -> Callable[[Loader], Loader]:
     return SOURCES.register(name)
 
 
-def known_sources() -> tuple[str, ...]:
-    """The names of all registered data sets, sorted."""
-    return tuple(sorted(SOURCES))
-
-
 def load_source(name: str, path: str | Path | None = None, image_size: int | None = None) -> ImageSource:
     """Opens a data set by name.
 
     Args:
-        name: One of `known_sources`, or ``package.module:callable`` for the user's own. The callable gets the path and
+        name: A registered name, or ``package.module:callable`` for the user's own. The callable gets the path and
             the image size, each of which may be None, and returns an `ImageSource`.
         path: Path of the data set's files; None reads the environment variable PRUNE_ENV_DATA. ``digits`` needs none.
         image_size: Height and width of the images, in pixels; None for the data set's own size (folders: 224).

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from prune_env.common.errors import DataError
-from prune_env.data import ArraySource, LabelledArrays, known_sources, load_source
+from prune_env.data import ArraySource, LabelledArrays, load_source
 from prune_env.data.registry import SOURCES, register_source
 
 CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -164,7 +164,7 @@ def test_torchvision_fashionmnist_is_read(tmp_path: Path) -> None:
 def test_unknown_name_offers_the_nearest() -> None:
     with pytest.raises(DataError, match=r"^data\.name: there is no data set 'cifar'; did you mean 'cifar10"):
         load_source("cifar")
-    assert {"digits", "cifar10", "imagenet", "npz"} <= set(known_sources())
+    assert {"digits", "cifar10", "imagenet", "npz"} <= set(SOURCES)
 
 
 def test_image_size_that_an_array_source_does_not_have_is_refused() -> None:

@@ -41,7 +41,7 @@ class FilterAutoencoder(nn.Module):
         return nn.Sequential(layers[0], nn.ReLU(), layers[1])
 
     def fit(self, rows: Tensor, steps: int = STEPS, batch: int = BATCH) -> Tensor:
-        """Learns to restore filters from noisy ones by Adam on `loss`.
+        """Learns to restore filters from noisy ones by Adam on their mean squared difference.
 
         Args:
             rows: float32 [n, inputs], of standard deviation about 1.
@@ -70,8 +70,3 @@ class FilterAutoencoder(nn.Module):
         """The features [n, latent] of filters [n, inputs]."""
         found: Tensor = self.encoder(rows)
         return found
-
-    @torch.no_grad()
-    def loss(self, rows: Tensor) -> float:
-        """The mean squared difference of filters [n, inputs] and what is restored of them."""
-        return float((self.decoder(self.encoder(rows)) - rows).square().mean())
