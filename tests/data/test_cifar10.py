@@ -10,8 +10,8 @@ from prune_env.data import load_source
 @pytest.mark.shared
 def test_the_whole_cifar10_is_read(shared_data: Path) -> None:
     source = load_source("cifar10", shared_data)
-    assert np.bincount(source.labels("train")).tolist() == [5000] * 10
-    assert np.bincount(source.labels("test")).tolist() == [1000] * 10
+    assert np.bincount(source.targets("train")).tolist() == [5000] * 10
+    assert np.bincount(source.targets("test")).tolist() == [1000] * 10
     assert source.load("train", np.array([0, 49_999])).shape == (2, 3, 32, 32)
 
 
