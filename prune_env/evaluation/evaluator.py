@@ -144,7 +144,7 @@ class Evaluator:
         return self._network.cut(plan.kept, plan.by_layer)
 
     def ready(self, plan: PruningPlan) -> nn.Module:
-        """Returns the recalibrated network in the plan's shape, in the execution settings, until the next plan."""
+        """Returns the plan's network, recalibrated, in the execution settings; valid until the next plan."""
         with self._timed("slicing"):
             network = self.cut(plan)
         with self._timed("recalibration"), self.execution.computing(self.device):
