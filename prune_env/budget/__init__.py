@@ -1,4 +1,4 @@
-"""The budget: what a width may be so that the finished plan stays within it."""
+"""The budget: which widths a unit may have so that the finished plan meets the budget."""
 
 from prune_env.budget.budget import Budget
 

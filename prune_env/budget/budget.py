@@ -1,4 +1,4 @@
-"""The budget: what a width may be so that the finished plan stays within it, in exact integers."""
+"""The budget: which widths a unit may have so that the finished plan meets it, in exact integers."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ from prune_env.walk.costs import Metric
 
 
 class Budget:
-    """How much may remain, and which widths keep the rest of the walk able to meet it.
+    """A limit on a network's cost, and the widths with which the rest of the walk can still meet the limit.
 
     Args:
         walk: The network's walk.
-        metric: What is counted, or ``latency``.
+        metric: The cost metric: ``macs``, ``params`` or ``latency``.
         keep: The share of the dense cost that may remain, in (0, 1].
         min_keep: Least keep ratio of a unit, in (0, 1].
-        round_to: Widths are multiples of this, or the unit's full channels.
-        formula: That of a latency budget (`LatencyModel.cost_form`); MACs and parameters have their own.
+        round_to: A width is a multiple of this number, or the unit's full channels.
+        formula: The cost formula of a latency budget (`LatencyModel.cost_form`); unused for MACs and parameters.
 
     Raises:
         BudgetError: If no plan can meet the budget; the message gives the reachable interval.
@@ -57,11 +57,11 @@ class Budget:
         self.least: IntArray = np.array([self._least(unit.channels, min_keep) for unit in self.units], dtype=np.int64)
         smallest = self.cost(self.least)
         if smallest > self.limit:
-            # Rounded up, so that the number in the message is itself in reach.
+            # Round up, so that the share in the message is itself reachable.
             lowest = ceil(smallest / self.dense * 1e4) / 1e4
             raise BudgetError(
-                f"budget.keep: {keep} of the dense {metric} given, but with every free unit at its least width "
-                f"{lowest:.4f} remain. Reachable are {lowest:.4f} to 1. "
+                f"budget.keep: {keep} of the dense {metric} given, but {lowest:.4f} remain with every free unit at its "
+                f"least width. Reachable are {lowest:.4f} to 1. "
                 "Raise budget.keep, lower env.min_keep, or protect fewer units (env.protect, sensitivity.*)."
             )
 
@@ -70,28 +70,28 @@ class Budget:
         return min(channels, -(-wanted // self.round_to) * self.round_to)
 
     def reading(self, reads: Mapping[str, int]) -> Self:
-        """The same budget where each output of some layers reads a given number of inputs; see `CostForm.reading`."""
+        """Returns this budget with a fixed number of inputs per output for some layers; see `CostForm.reading`."""
         other = copy.copy(self)
         other.cost_form = self.cost_form.reading(reads)
         return other
 
     def with_keep(self, keep: float) -> Self:
-        """The same budget with another share of the dense cost that may remain, in (0, 1]."""
+        """Returns this budget with another share of the dense cost that may remain, in (0, 1]."""
         other = copy.copy(self)
         other.keep, other.limit = keep, _limit(self.dense, keep)
         return other
 
     def cost(self, widths: IntArray) -> int:
-        """What the budget counts at the given widths [units]: MACs, parameters, or femtoseconds."""
+        """Returns the cost at the given widths [units]: MACs, parameters, or femtoseconds."""
         return self.cost_form.cost(widths)
 
     @property
     def reachable(self) -> tuple[float, float]:
-        """The shares of the dense cost that plans can reach: least and most."""
+        """The least and the largest share of the dense cost that plans can reach."""
         return self.cost(self.least) / self.dense, 1.0
 
     def allowed(self, number: int, width: float) -> int:
-        """The allowed width of free unit ``number`` nearest to ``width``, whatever the budget."""
+        """Returns the allowed width of free unit ``number`` nearest to ``width``; ignores the budget's limit."""
         channels, least = int(self.channels[number]), int(self.least[number])
         below = floor(width / self.round_to) * self.round_to
         above = min(below + self.round_to, channels)
@@ -99,14 +99,14 @@ class Budget:
         return min(max(nearest, least), channels)
 
     def cap(self, number: int, widths: IntArray) -> int:
-        """The largest allowed width of a unit that leaves the budget within reach.
+        """Returns the largest allowed width of a unit with which the budget can still be met.
 
         Args:
-            number: The free unit that is being decided.
-            widths: int64 [units]: decided units at their widths, undecided ones at their least.
+            number: Index of the free unit to decide.
+            widths: int64 [units]: decided units at their widths, undecided units at their least widths.
 
         Returns:
-            An allowed width, at least the unit's least.
+            An allowed width, at least the unit's least width.
         """
         channels, least = int(self.channels[number]), int(self.least[number])
         start, direction = widths.copy(), np.zeros_like(widths)
@@ -120,11 +120,11 @@ class Budget:
         return max(least, min(width, channels) // self.round_to * self.round_to)
 
     def even_ratio(self, widths: IntArray, undecided: IntArray) -> float:
-        """The keep ratio that, given to all undecided units alike, would spend the rest of the budget.
+        """Returns the keep ratio for all undecided units that would spend the rest of the budget.
 
         Args:
             widths: int64 [units]; only the decided entries are read.
-            undecided: int64 [units] of 0 and 1.
+            undecided: int64 [units], 1 for undecided units, else 0.
 
         Returns:
             A ratio in [0, 1], before rounding.
@@ -138,17 +138,17 @@ class Budget:
         return max(0.0, (sqrt(max(0.0, slope * slope + 4.0 * square * room)) - slope) / (2 * square))
 
     def uniform(self) -> IntArray:
-        """Widths with one keep ratio for all free units, the largest that meets the budget, int64 [units]."""
+        """Returns widths with the largest common keep ratio that meets the budget, int64 [units]."""
         return self.project(self.channels)
 
     def project(self, wanted: npt.ArrayLike) -> IntArray:
-        """Widths in the proportions that are wanted, all made wider or narrower alike until the budget is spent.
+        """Scales widths by one common factor until the budget is spent.
 
         Args:
-            wanted: [units], above 0; only their proportions count.
+            wanted: Widths [units], above 0; only their proportions count.
 
         Returns:
-            Allowed widths, int64 [units]: those of the largest common factor that meets the budget.
+            Allowed widths, int64 [units], for the largest common factor that meets the budget.
         """
         proportions = np.asarray(wanted, dtype=np.float64)
         low, high = 0.0, float((self.channels / proportions).max())
@@ -161,11 +161,11 @@ class Budget:
         return self._scaled(proportions, low)
 
     def random(self, generator: np.random.Generator, spread: float = 0.3) -> IntArray:
-        """Widths drawn at random around the uniform plan's, at the budget, int64 [units].
+        """Draws random widths around the uniform plan's widths, at the budget, int64 [units].
 
         Args:
-            generator: Where the randomness comes from.
-            spread: Standard deviation of the widths' logarithms before they are made to meet the budget [our choice].
+            generator: The source of randomness.
+            spread: Standard deviation of the widths' logarithms before the scaling to the budget [our choice].
         """
         return self.project(self.channels * np.exp(spread * generator.standard_normal(len(self.units))))
 
@@ -174,10 +174,10 @@ class Budget:
         return np.array(widths, dtype=np.int64)
 
     def names(self, widths: Sequence[int] | IntArray) -> dict[str, int]:
-        """Widths [units] by unit name."""
+        """Returns widths [units] by unit name."""
         return {unit.name: int(width) for unit, width in zip(self.units, widths, strict=True)}
 
 
 def _limit(dense: int, keep: float) -> int:
-    # A hair more than the product, so that a share worked out from a whole cost gives that cost back.
+    # The factor undoes float rounding: keep = cost / dense must allow that cost.
     return floor(dense * keep * (1 + 1e-12))

@@ -1,4 +1,4 @@
-"""A metric as one formula over the free units' widths, in exact integers."""
+"""A cost metric as one formula over the widths of the free units, in exact integers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,19 +12,19 @@ from prune_env.walk.costs import Extent, Metric
 
 @dataclass(frozen=True)
 class CostForm:
-    """A metric as one formula over the free units' widths w, every number an exact integer.
+    """A cost metric as one formula over the widths w of the free units; all numbers are exact integers.
 
     cost(w) = constant + linear . w + sum over layers of (fixed_in + inputs w)(fixed_out + outputs w)
 
     Attributes:
-        constant: Cost of what no free unit touches.
+        constant: Cost that no free unit changes.
         linear: int64 [units]; depthwise layers, biases, batch norms.
-        fixed_in: int64 [layers]; the layer's scale times the input channels of one group that always stay.
-        inputs: int64 [layers, units]; the same for each channel of a unit.
-        fixed_out: int64 [layers].
-        outputs: int64 [layers, units].
-        names: The layers.
-        scales: int64 [layers]; what one input and one output channel of the layer cost together.
+        fixed_in: int64 [layers]; the layer's scale times the input channels per group that no free unit changes.
+        inputs: int64 [layers, units]; the layer's scale times the input channels per group for each channel of a unit.
+        fixed_out: int64 [layers]; output channels that no free unit changes.
+        outputs: int64 [layers, units]; output channels for each channel of a unit.
+        names: The layers' names.
+        scales: int64 [layers]; the layer's cost per pair of one input and one output channel.
     """
 
     constant: int
@@ -37,10 +37,10 @@ class CostForm:
     scales: IntArray
 
     def reading(self, reads: Mapping[str, int]) -> "CostForm":
-        """The formula where each output of some layers reads a number of inputs that no width changes.
+        """Returns the formula with a fixed number of inputs per output for some layers, whatever the widths.
 
         Args:
-            reads: Input channels that each group of a layer reads, by its name.
+            reads: Input channels per group, by layer name.
         """
         fixed_in, inputs = self.fixed_in.copy(), self.inputs.copy()
         for name, count in reads.items():
@@ -49,12 +49,12 @@ class CostForm:
         return replace(self, fixed_in=fixed_in, inputs=inputs)
 
     def cost(self, widths: IntArray) -> int:
-        """The metric at the given widths [units]."""
+        """Returns the cost at the given widths [units]."""
         products = (self.fixed_in + self.inputs @ widths) @ (self.fixed_out + self.outputs @ widths)
         return int(self.constant + self.linear @ widths + products)
 
     def along(self, start: IntArray, direction: IntArray) -> tuple[int, int, int]:
-        """Coefficients (a, b, c) of cost(start + x * direction) = a x^2 + b x + c."""
+        """Returns the coefficients (a, b, c) of cost(start + x * direction) = a x^2 + b x + c."""
         in_start, in_step = self.fixed_in + self.inputs @ start, self.inputs @ direction
         out_start, out_step = self.fixed_out + self.outputs @ start, self.outputs @ direction
         square = int(in_step @ out_step)
@@ -63,7 +63,7 @@ class CostForm:
 
 
 def over_free_units(walk: LayerWalk, extent: Extent) -> tuple[int, IntArray]:
-    """Channels that no free unit changes, and how many go with each channel of each free unit, int64 [units]."""
+    """Returns the channels that no free unit changes, and the channels per channel of each free unit, int64 [units]."""
     columns = {number: column for column, number in enumerate(i for i, unit in enumerate(walk.units) if unit.free)}
     fixed, vector = extent.fixed, np.zeros(len(columns), dtype=np.int64)
     for unit, repeat in extent.parts:
@@ -75,7 +75,7 @@ def over_free_units(walk: LayerWalk, extent: Extent) -> tuple[int, IntArray]:
 
 
 def cost_form(walk: LayerWalk, metric: Metric) -> CostForm:
-    """The metric's formula over the free units of a walk."""
+    """Returns the metric's formula over the free units of a walk."""
     count = len(walk.free)
     model = walk.cost_model
     macs = metric == "macs"
@@ -89,7 +89,7 @@ def cost_form(walk: LayerWalk, metric: Metric) -> CostForm:
         if layer.depthwise:
             constant, linear = constant + scale * fixed_out, linear + scale * outputs
         else:
-            # Cut slots leave every group alike, so the inputs of one group are a whole number at any width.
+            # Every group loses the same channels, so the inputs per group are an integer at every width.
             fixed_in, inputs = over_free_units(walk, layer.inputs)
             rows.append((scale * fixed_in // layer.groups, scale * inputs // layer.groups, fixed_out, outputs))
             names.append(layer.name)

@@ -1,9 +1,9 @@
-"""A network's latency as a formula of its widths, fitted once to what its layers took in networks of many widths.
+"""A network's latency as a formula of its widths, fitted once to timings of its layers at many widths.
 
-Each convolution or linear layer is given a bilinear formula of the channels it reads and writes, and all else a share
-of the numbers that these layers put out [our choice; AMC looks layers up in a table]. The formula has the shape of a
-`CostForm`, so a latency budget is met as exactly as a MACs budget: by the formula. What a network really takes is
-measured in the end.
+The latency of each convolution or linear layer is bilinear in its input and output channels. The latency of everything
+else is linear in the number of output values of these layers [our choice; AMC looks layers up in a table]. The formula
+has the shape of a `CostForm`, so plans meet a latency budget by the formula as exactly as a MACs budget. The real
+latency of the pruned network is measured at the end.
 """
 
 from collections import defaultdict
@@ -26,10 +26,10 @@ from prune_env.common.modes import in_eval_mode
 from prune_env.walk import LayerWalk
 
 NETWORKS = 16
-"""Networks that a formula is fitted to: the dense one, the narrowest, and others of random widths."""
+"""Networks that the formula is fitted to: the dense network, the narrowest, and others of random widths."""
 
 HELD_OUT = 4
-"""Networks of random widths that tell how far off the formula is."""
+"""Networks of random widths that measure the error of the formula."""
 
 WARMUP, ROUNDS = 2, 7
 
@@ -38,7 +38,7 @@ FEMTOSECONDS = 1e15
 
 @dataclass(frozen=True)
 class LayerLatency:
-    """Seconds that a layer takes that reads i channels and writes o: constant + inputs i + outputs o + products i o."""
+    """Seconds of a layer with i input and o output channels: constant + inputs i + outputs o + products i o."""
 
     constant: float
     inputs: float
@@ -46,21 +46,21 @@ class LayerLatency:
     products: float
 
     def seconds(self, inputs: float, outputs: float) -> float:
-        """What the layer takes at these widths."""
+        """Returns the layer's seconds with these numbers of input and output channels."""
         return self.constant + self.inputs * inputs + self.outputs * outputs + self.products * inputs * outputs
 
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Seconds of a forward pass of one batch as a formula of the widths.
+    """Seconds of one forward pass on one batch, as a formula of the widths.
 
     Attributes:
         layers: The formula of each convolution and linear layer, by name.
-        constant: What no width changes, beside the layers' constants.
-        values: For each number that these layers put out for one image: norms, activations, sums.
+        constant: Seconds that no width changes, besides the layers' constants.
+        values: Seconds per output value of these layers for one image: norms, activations, sums.
         batch: Images in the batch.
         threads: Threads of torch.
-        error: Median distance of the formula from networks that it was not fitted to, as a share of what they took.
+        error: Median relative error of the formula on networks that it was not fitted to.
     """
 
     layers: Mapping[str, LayerLatency]
@@ -71,27 +71,27 @@ class LatencyModel:
     error: float
 
     def seconds(self, walk: LayerWalk, widths: Sequence[int]) -> float:
-        """The latency at the widths of all of a walk's units."""
+        """Returns the latency in seconds at the widths of all units of the walk, protected units included."""
         total = self.constant + self.values * _values(walk, widths)
         for layer in walk.cost_model.layers:
             total += self.layers[layer.name].seconds(layer.inputs.at(widths), layer.outputs.at(widths))
         return total
 
     def cost_form(self, walk: LayerWalk) -> CostForm:
-        """The formula over a walk's free units, in whole femtoseconds; every channel costs at least one."""
+        """Returns the formula over the walk's free units, in whole femtoseconds; every channel costs 1 or more."""
         constant, linear = self.constant, np.zeros(len(walk.free))
         rows: list[tuple[float, npt.NDArray[np.floating[Any]], int, IntArray]] = []
         scales = []
 
         for layer in walk.cost_model.layers:
-            one = self.layers[layer.name]
+            latency = self.layers[layer.name]
             fixed_in, inputs = over_free_units(walk, layer.inputs)
             fixed_out, outputs = over_free_units(walk, layer.outputs)
-            by_output = one.outputs + self.values * layer.positions
-            constant += one.constant + one.inputs * fixed_in + by_output * fixed_out
-            linear += one.inputs * inputs + by_output * outputs
-            rows.append((one.products * fixed_in, one.products * inputs, fixed_out, outputs))
-            scales.append(one.products)
+            by_output = latency.outputs + self.values * layer.positions
+            constant += latency.constant + latency.inputs * fixed_in + by_output * fixed_out
+            linear += latency.inputs * inputs + by_output * outputs
+            rows.append((latency.products * fixed_in, latency.products * inputs, fixed_out, outputs))
+            scales.append(latency.products)
         fixed_ins, inputs_rows, fixed_outs, outputs_rows = zip(*rows, strict=True)
         return CostForm(
             _whole(constant),
@@ -105,15 +105,15 @@ class LatencyModel:
         )
 
     def as_record(self) -> dict[str, Any]:
-        """The formula as plain data."""
+        """Returns the formula as plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_record(cls, record: Any) -> Self:
-        """The formula that `as_record` gave.
+        """Returns the formula from the output of `as_record`.
 
         Raises:
-            RunError: If it is something else.
+            RunError: If the record is not such an output.
         """
         try:
             layers = {name: LayerLatency(**values) for name, values in record["layers"].items()}
@@ -130,8 +130,8 @@ def fit_latency(walk: LayerWalk, images: Tensor, min_keep: float, seed: int) -> 
     Args:
         walk: The network's walk.
         images: The batch to time [N, C, H, W], on the network's device and in its layout.
-        min_keep: Least keep ratio of a unit.
-        seed: For the widths.
+        min_keep: Least keep ratio of a unit, in (0, 1].
+        seed: Seed of the random widths.
     """
     generator = np.random.default_rng(seed)
     least, dense = (
@@ -156,7 +156,7 @@ def fit_latency(walk: LayerWalk, images: Tensor, min_keep: float, seed: int) -> 
             np.array([extent.at(row) for row in widths], float) for extent in (layer.inputs, layer.outputs)
         )
         terms = [np.ones(len(widths)), reads, writes, reads * writes]
-        if layer.depthwise:  # it reads the channels that it writes
+        if layer.depthwise:  # inputs and outputs are the same channels
             terms[1] = terms[3] = np.zeros(len(widths))
         layers[layer.name] = LayerLatency(*_fit(np.stack(terms, axis=1)[fitted], seconds[fitted]))
     others = np.array([[1.0, _values(walk, row)] for row in widths])
@@ -174,7 +174,7 @@ def _cut(walk: LayerWalk, widths: Sequence[int], images: Tensor) -> nn.Module:
 
 
 def _time_layers(models: Sequence[nn.Module], images: Tensor) -> list[tuple[float, dict[str, float]]]:
-    """For each network the seconds of its fastest forward pass, and of each of its layers' fastest."""
+    """Returns for each network the seconds of its fastest forward pass, and the least seconds of each layer."""
     totals: list[list[float]] = [[] for _ in models]
     layers: list[dict[str, list[float]]] = [defaultdict(list) for _ in models]
     with in_eval_mode(*models), torch.inference_mode():
@@ -210,15 +210,15 @@ def _timed_pass(model: nn.Module, images: Tensor, by_layer: dict[str, float]) ->
 
 
 def _fit(terms: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]) -> list[float]:
-    """Coefficients, none negative, by least squares of relative distances."""
+    """Returns coefficients >= 0 by least squares of relative errors."""
     scale = np.maximum(terms.max(axis=0), 1e-300)
     weights = 1.0 / np.maximum(seconds, 1e-9)
-    found, _ = nnls(terms / scale * weights[:, None], seconds * weights)
-    return [float(value) for value in found / scale]
+    coefficients, _ = nnls(terms / scale * weights[:, None], seconds * weights)
+    return [float(value) for value in coefficients / scale]
 
 
 def _values(walk: LayerWalk, widths: Sequence[int]) -> float:
-    """Numbers that convolutions and linear layers put out for one image."""
+    """Returns the number of output values of convolutions and linear layers for one image."""
     return float(sum(layer.positions * layer.outputs.at(widths) for layer in walk.cost_model.layers))
 
 

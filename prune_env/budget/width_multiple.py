@@ -1,4 +1,4 @@
-"""Of how many channels widths should be multiples on this machine: measured, not assumed."""
+"""Measures which multiple widths should be rounded to on this machine."""
 
 from collections.abc import Callable
 
@@ -15,17 +15,17 @@ from prune_env.walk import LayerWalk
 MULTIPLES = (1, 4, 8, 16)
 
 NETWORKS = 3
-"""Random networks at the budget that each multiple is timed with."""
+"""Random networks at the budget that are timed for each multiple."""
 
 
 def fastest_multiple(walk: LayerWalk, budget: Callable[[int], Budget], images: Tensor, seed: int) -> Budget:
-    """The budget whose widths are rounded as makes networks that spend it fastest.
+    """Returns the budget whose width multiple makes networks at the budget fastest.
 
     Args:
         walk: The network's walk.
-        budget: The budget with widths rounded to a multiple; may raise BudgetError.
+        budget: Returns the budget with widths rounded to a multiple; may raise BudgetError.
         images: The batch to time [N, C, H, W], on the network's device and in its layout.
-        seed: For the widths.
+        seed: Seed of the random widths.
     """
     budgets = {}
     for multiple in MULTIPLES:
@@ -40,7 +40,7 @@ def fastest_multiple(walk: LayerWalk, budget: Callable[[int], Budget], images: T
         for number in range(NETWORKS):
             widths = one.random(generator)
             model = walk.plan(one.names(widths)).apply(walk.model).to(images.device)
-            # Rounded widths leave more of the budget unspent, which is no reason to round.
+            # Compare seconds per spent budget: rounding leaves more of the budget unspent, which makes networks faster.
             costs[f"{multiple} {number}"] = one.cost(widths) / one.limit
             channels_last = images.is_contiguous(memory_format=torch.channels_last)
             layout = torch.channels_last if channels_last else torch.contiguous_format

@@ -1,4 +1,4 @@
-"""Criteria: which channels of a unit stay. One registry, one file per method."""
+"""Criteria: score a unit's channels to decide which stay. One registry, one file per method."""
 
 from prune_env.criteria import (
     activation_mean,

@@ -1,4 +1,4 @@
-"""Activation mean: a channel is worth the size of what the next layers read of it."""
+"""Activation mean: scores a channel by the mean magnitude of its values at the next layers' inputs."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ from prune_env.walk import Scores
 
 @register_criterion("activation_mean", needs="images")
 def activation_mean(context: ScoringContext) -> Scores:
-    """The mean |x| over images and positions of a channel x as convolutions and linear layers read it.
+    """The mean |x| over images and positions of a channel x at the inputs of convolutions and linear layers.
 
-    That is after batch norm, activation, residual addition and pooling: after a ReLU, Molchanov et al.'s mean
-    activation (ICLR 2017). The absolute value, which a ReLU does not need, and the mean over several readers are our
-    choice. Units that nothing reads get 0.
+    The inputs come after batch norm, activation, residual addition and pooling. After a ReLU, the score is Molchanov et
+    al.'s mean activation (ICLR 2017). The absolute value, which a ReLU does not need, and the mean over several readers
+    are our choice. Channels of a unit that no layer reads score 0.
     """
     readers = {unit.name: context.readers(unit) for unit in context.walk.units}
     means = _means(context, list(dict.fromkeys(member.module for group in readers.values() for member in group)))
@@ -32,7 +32,7 @@ def activation_mean(context: ScoringContext) -> Scores:
 
 
 def _means(context: ScoringContext, layers: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
-    """For each layer the mean |x| of its input channels, float64 [input channels]."""
+    """Returns for each layer the mean |x| of its input channels, float64 [input channels]."""
     sums: dict[str, npt.NDArray[np.float64]] = {}
     counts: dict[str, int] = {}
 

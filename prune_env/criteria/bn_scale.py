@@ -1,4 +1,4 @@
-"""BN scale: a channel is worth what its batch norm multiplies it by (network slimming, Liu et al., ICCV 2017)."""
+"""BN scale: scores a channel by the scale of its batch norm (network slimming, Liu et al., ICCV 2017)."""
 
 import numpy as np
 from torch import nn
@@ -12,24 +12,24 @@ from prune_env.walk.unit import Unit
 
 @register_criterion("bn_scale")
 def bn_scale(context: ScoringContext) -> Scores:
-    """|gamma|, summed over the unit's batch norms [the sum is our choice]; 0 for a protected unit that has none.
+    """|gamma|, summed over the unit's batch norms [the sum is our choice]; 0 for a protected unit without batch norms.
 
     Raises:
-        ConfigError: If a unit that may be cut has no batch norm with a scale; names the first.
+        ConfigError: If a free unit has no batch norm with a scale; names the first such unit.
     """
-    found = {unit.name: _scales(context, unit) for unit in context.walk.units}
+    scales = {unit.name: _scales(context, unit) for unit in context.walk.units}
     for unit in context.walk.free:
-        if not found[unit.name]:
+        if not scales[unit.name]:
             raise ConfigError(
-                f"criterion.name: 'bn_scale' compares the scales of batch norms, and unit {unit.name!r} has no batch "
-                "norm with a scale. Every unit that may be cut needs one: choose another criterion (such as 'l1'), or "
-                "protect the unit under env.protect."
+                f"criterion.name: 'bn_scale' compares the scales of batch norms, but unit {unit.name!r} has no batch "
+                "norm with a scale. Every free unit needs one. Choose another criterion, such as 'l1', or protect the "
+                "unit with env.protect."
             )
-    return {unit.name: sum(found[unit.name], np.zeros(unit.channels)) for unit in context.walk.units}
+    return {unit.name: sum(scales[unit.name], np.zeros(unit.channels)) for unit in context.walk.units}
 
 
 def _scales(context: ScoringContext, unit: Unit) -> list[np.ndarray[tuple[int], np.dtype[np.float64]]]:
-    """|gamma| of each batch norm that the unit runs through, each [channels]."""
+    """Returns |gamma| of each of the unit's batch norms, each [channels]."""
     members = ((context.walk.model.get_submodule(member.module), member.index) for member in unit.members)
     return [
         module.weight.detach().double().abs().cpu().numpy()[index].sum(axis=1)

@@ -1,4 +1,4 @@
-"""What a criterion looks at: the walk, images where there are any, and the network with its batch norms folded."""
+"""The input of a criterion: the walk, images if given, and the network with folded batch norms."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -22,15 +22,15 @@ from prune_env.walk.unit import Member, Unit
 
 @dataclass(frozen=True, eq=False)
 class ScoringContext:
-    """What a criterion scores, and by what.
+    """The network that a criterion scores, and the data and settings for it.
 
     Attributes:
         walk: The network's walk.
-        data: Images and targets, none of the reward or test set; None where there are none.
-        seed: Of everything random.
-        batch_size: Images of a forward pass.
-        device: Where the network runs.
-        task: What the network is for.
+        data: Images and targets, never of the reward or test set; None without images.
+        seed: Seed of all random numbers.
+        batch_size: Images per forward pass.
+        device: The device that the network runs on.
+        task: The network's task.
     """
 
     walk: LayerWalk
@@ -45,24 +45,24 @@ class ScoringContext:
         """The images [N, C, H, W], in memory.
 
         Raises:
-            ConfigError: If there are none.
+            ConfigError: If the context has no images.
         """
         if self.data is None:
-            raise ConfigError("criterion.name: this criterion looks at images, and none are given.")
+            raise ConfigError("criterion.name: this criterion needs images. Give a ScoringContext with data.")
         return self.data.images
 
     def batches(self, size: int | None = None) -> Iterator[Batch]:
-        """Images, and targets if there are any, on the device; ``size`` at a time, `batch_size` where it is None."""
+        """Yields batches of images and targets on the device, of ``size`` images each, or `batch_size` by default."""
         assert self.data is not None
         for images, targets in self.data.batches(size or self.batch_size):
             yield Batch(images.to(self.device), moved(targets, self.device))
 
     def mean_loss(self, batch: Batch) -> Tensor:
-        """The `folded` network's mean loss over a batch, a scalar."""
+        """Returns the `folded` network's mean loss over a batch, a scalar."""
         return self.task.loss(self.task.forward(self.folded, batch), batch, "mean")
 
     def sampled_loss(self, generator: torch.Generator) -> Callable[[Batch], Tensor]:
-        """As `mean_loss`, with targets that the generator draws anew from the network's own prediction."""
+        """Returns a loss like `mean_loss` whose targets are drawn from the network's own prediction at each call."""
 
         def loss(batch: Batch) -> Tensor:
             outputs = self.task.forward(self.folded, batch)
@@ -72,17 +72,17 @@ class ScoringContext:
 
     @cached_property
     def fold_pairs(self) -> tuple[FoldPair, ...]:
-        """The convolutions that a batch norm alone reads; none where there is no image to find them with."""
+        """The convolutions whose output only a batch norm reads; empty without images, which the proof needs."""
         if self.data is None:
             return ()
         return find_fold_pairs(self.walk.model, self.images[:2])
 
     @cached_property
     def folded(self) -> nn.Module:
-        """A float32 copy in eval mode, each batch norm that alone reads a convolution folded into it.
+        """A float32 copy of the network in eval mode, on the device, with the batch norms of `fold_pairs` folded.
 
-        Where batch norms follow, the scale of a convolution's own weights means nothing; that of these does. Only the
-        weights of convolutions and linear layers have gradients.
+        A batch norm undoes the scale of the convolution before it, so only folded weights have a meaningful scale. Only
+        the weights of convolutions and linear layers require gradients.
         """
         model = copy.deepcopy(self.walk.model).eval().float()
         fold(model, self.fold_pairs)
@@ -94,7 +94,7 @@ class ScoringContext:
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
-        """The `folded` network's weights, by module name, of all that writes a unit's channels; in forward order."""
+        """The `folded` network's weights of all layers that write a unit, by module name, in forward order."""
         writing = {producer.module for unit in self.walk.units for producer in self.producers(unit)}
         return {
             name: self.folded.get_submodule(name).get_parameter("weight")
@@ -103,11 +103,11 @@ class ScoringContext:
         }
 
     def producers(self, unit: Unit) -> list[Member]:
-        """The convolutions and linear layers that write a unit's channels."""
+        """Returns the convolutions and linear layers that write a unit's channels."""
         return self._layers(unit, "out")
 
     def readers(self, unit: Unit) -> list[Member]:
-        """The convolutions and linear layers that read a unit's channels; depthwise ones hand them on, too."""
+        """Returns the convolutions and linear layers that read a unit's channels, depthwise convolutions included."""
         return self._layers(unit, "in")
 
     def _layers(self, unit: Unit, side: Side) -> list[Member]:
@@ -119,7 +119,7 @@ class ScoringContext:
         ]
 
     def summed(self, values: Mapping[str, npt.NDArray[np.float64]]) -> Scores:
-        """Scores of units as sums over all that writes them.
+        """Sums values over all layers that write a unit.
 
         Args:
             values: For each producing module, float64 [output channels].

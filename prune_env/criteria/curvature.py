@@ -1,7 +1,7 @@
 """The loss around a network's weights: gradients of single images, and Hessian-vector products.
 
-Everything here is given the loss as a function of a batch, of a network in eval mode, and needs no walk. A curvature is
-that of the mean loss over all images given.
+These functions take the loss of a network in eval mode as a function of a batch; they need no walk. A curvature is the
+curvature of the mean loss over all given images.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ Weights = Mapping[str, Tensor]
 
 
 def channel_quadratics(weight: Tensor, diagonal: Tensor) -> npt.NDArray[np.float64]:
-    """1/2 sum_q H_qq w_cq^2 for each output channel: the second-order change of the loss if it goes, H diagonal.
+    """Returns 1/2 sum_q H_qq w_cq^2 per output channel: the second-order change of the loss without it, for diagonal H.
 
     Args:
         weight: [channels, ...].
@@ -36,27 +36,27 @@ def channel_quadratics(weight: Tensor, diagonal: Tensor) -> npt.NDArray[np.float
 
 
 def image_gradients(loss: Loss, batches: Iterable[Batch], weights: Weights) -> Iterator[dict[str, Tensor]]:
-    """The gradient of each single image's loss.
+    """Yields the gradient of the loss of each single image.
 
     Args:
         loss: The network's loss.
         batches: Images and targets.
-        weights: What to differentiate by.
+        weights: The weights to differentiate by.
 
     Yields:
-        For each image, gradients shaped as the weights.
+        For each image, gradients by name, shaped as the weights.
     """
     for images, targets in batches:
         for place in range(len(images)):
-            one = slice(place, place + 1)
+            image = slice(place, place + 1)
             with torch.enable_grad():
-                value = loss(Batch(images[one], targets[one]))
+                value = loss(Batch(images[image], targets[image]))
                 gradients = torch.autograd.grad(value, list(weights.values()), materialize_grads=True)
             yield dict(zip(weights, gradients, strict=True))
 
 
 def gradient_graph(loss: Loss, batch: Batch, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The gradient of the mean loss, which can be differentiated once more; it holds the graph in memory."""
+    """Returns the gradient of the mean loss, with its graph in memory, for a second differentiation."""
     with torch.enable_grad():
         return torch.autograd.grad(loss(batch), weights, create_graph=True, materialize_grads=True)
 
@@ -64,10 +64,10 @@ def gradient_graph(loss: Loss, batch: Batch, weights: Sequence[Tensor]) -> tuple
 def hessian_product(
     gradients: Sequence[Tensor], weights: Sequence[Tensor], vectors: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """H v, restricted to the given weights, by differentiating the gradient along v (Pearlmutter 1994).
+    """Returns H v, restricted to the given weights, by differentiating the gradient along v (Pearlmutter 1994).
 
     Args:
-        gradients: Of `gradient_graph`, by these weights.
+        gradients: The result of `gradient_graph` for these weights.
         weights: The weights.
         vectors: v, shaped as the weights.
     """

@@ -1,6 +1,6 @@
-"""Top Hessian eigenvalues: how sharply the loss rises around a layer's weights, for rates by layer.
+"""Top Hessian eigenvalues: how sharply the loss rises around a layer's weights, for pruning rates by layer.
 
-Known from Yang and Liu (Neurocomputing 2022): a layer's pruning rate follows from the Hessian's eigenvalues in it.
+After Yang and Liu (Neurocomputing 2022), who derive a layer's pruning rate from the layer's Hessian eigenvalues.
 """
 
 import math
@@ -23,17 +23,17 @@ def top_eigenvalue(
     tolerance: float = 1e-3,
     iterations: int = 50,
 ) -> float:
-    """The eigenvalue of largest magnitude of a symmetric matrix, by power iteration.
+    """Returns the eigenvalue of largest magnitude of a symmetric matrix, by power iteration.
 
     Args:
         product: Multiplies the matrix with a vector [n].
         start: A random vector [n], not zero.
         tolerance: Stops when the Rayleigh quotient changes by less than this share of itself.
-        iterations: Most products.
+        iterations: Largest number of products.
 
     Returns:
-        The last Rayleigh quotient: never beyond the true value in magnitude, and short of it where the next eigenvalue
-        is near or where the iterations run out. 0 for the zero matrix.
+        The last Rayleigh quotient. Its magnitude never exceeds the true magnitude, and is too small if the next
+        eigenvalue is close or the iterations run out. 0 for the zero matrix.
     """
     vector, value = start / start.norm(), math.inf
     for _ in range(iterations):
@@ -47,27 +47,27 @@ def top_eigenvalue(
 
 
 PIXELS = 2**16
-"""Input pixels of a graph that is differentiated twice: 64 images of 32 x 32."""
+"""Input pixels per graph that is differentiated twice, to bound memory: 64 images of 32 x 32."""
 
 
 def layer_eigenvalues(
     context: ScoringContext, images: int | None = None, tolerance: float = 1e-2, iterations: int = 20
 ) -> dict[str, float]:
-    """For each free unit, the top Hessian eigenvalue of the mean loss, restricted to what writes the unit.
+    """Returns each free unit's top Hessian eigenvalue of the mean loss, restricted to the weights that write the unit.
 
-    Computed on folded weights. The graph of all images is held in memory, so that an iteration costs no forward pass.
+    Uses folded weights. Keeps the graph of all images in memory, so that an iteration needs no forward pass.
 
     Args:
-        context: The network and its images, of which the first are looked at; ``seed`` gives the starting vectors.
-        images: How many; where it is None, as many as have `PIXELS`, from 8 to 64 of them [our choice].
-        tolerance: Of `top_eigenvalue`.
-        iterations: Most Hessian-vector products for each unit.
+        context: The network and its images, of which the first are used; ``seed`` seeds the starting vectors.
+        images: Number of images; None for as many as have `PIXELS`, between 8 and 64 [our choice].
+        tolerance: The tolerance of `top_eigenvalue`.
+        iterations: Largest number of Hessian-vector products per unit.
 
     Returns:
         By unit name, in forward order, the magnitude of the eigenvalue of largest magnitude.
 
     Raises:
-        EvaluationError: If one is not a finite number; names the unit.
+        EvaluationError: If an eigenvalue is not finite; names the unit.
     """
     generator = torch.Generator().manual_seed(context.seed)
     pixels = context.images[0, 0].numel()
@@ -81,14 +81,14 @@ def layer_eigenvalues(
         value = abs(top_eigenvalue(product, start, tolerance, iterations))
         if not math.isfinite(value):
             raise EvaluationError(
-                f"The Hessian of unit {unit.name!r} is not finite; check the network's weights and the data's scaling."
+                f"The Hessian of unit {unit.name!r} is not finite. Check the network's weights and the data's scaling."
             )
         values[unit.name] = value
     return values
 
 
 def written_rows(context: ScoringContext, unit: Unit) -> dict[str, IntArray]:
-    """For each layer that writes a unit, which of its output channels each of the unit's takes, [channels, r]."""
+    """Returns for each layer that writes a unit the layer's output channels per unit channel, [channels, r]."""
     rows: dict[str, IntArray] = {}
     for producer in context.producers(unit):
         known = rows.get(producer.module)
@@ -99,7 +99,7 @@ def written_rows(context: ScoringContext, unit: Unit) -> dict[str, IntArray]:
 def _restricted_product(
     context: ScoringContext, unit: Unit, gradients: dict[str, Tensor]
 ) -> tuple[Callable[[Tensor], Tensor], int]:
-    """The product of the unit's block of the Hessian with a vector, and how long the vector is."""
+    """Returns the product of the unit's Hessian block with a vector, and the length of the vector."""
     rows = {name: index.ravel() for name, index in written_rows(context, unit).items()}
     weights = [context.weights[name] for name in rows]
     parts = [weight.detach()[index] for weight, index in zip(weights, rows.values(), strict=True)]
@@ -109,7 +109,7 @@ def _restricted_product(
         vectors = [torch.zeros_like(weight) for weight in weights]
         for full, part, piece, index in zip(vectors, parts, vector.split(sizes), rows.values(), strict=True):
             full[index] = piece.view_as(part)
-        found = hessian_product([gradients[name] for name in rows], weights, vectors)
-        return torch.cat([full[index].flatten() for full, index in zip(found, rows.values(), strict=True)])
+        products = hessian_product([gradients[name] for name in rows], weights, vectors)
+        return torch.cat([full[index].flatten() for full, index in zip(products, rows.values(), strict=True)])
 
     return product, sum(sizes)

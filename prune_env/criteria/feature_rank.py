@@ -1,4 +1,4 @@
-"""Feature-map rank: a channel whose maps have low rank carries little (HRank, Lin et al., CVPR 2020)."""
+"""Feature-map rank: a channel whose maps have low rank carries little information (HRank, Lin et al., CVPR 2020)."""
 
 from dataclasses import replace
 
@@ -17,14 +17,14 @@ Floats = npt.NDArray[np.float64]
 def feature_rank(context: ScoringContext) -> Scores:
     """The mean over images of rank / min(height, width) of a channel's maps, summed over the unit's layers.
 
-    Maps are looked at where the next layer reads them, as HRank does. Channels of equal rank are in the order of their
-    L1 norms, and so are all channels of a unit whose maps are too small to tell or that has none [our choice].
+    Maps are taken at the input of the next layer, as in HRank. L1 norms order channels of equal rank, and all channels
+    of a unit without maps or with maps that are too small for ranks [our choice].
 
     Raises:
         EvaluationError: If a feature map is not finite.
     """
     magnitudes = {unit.name: context.walk.magnitudes(unit) for unit in context.walk.units}
-    # The folded network computes the same maps, in float32 and on the device.
+    # The folded network computes the same maps, and is in float32 on the device.
     walk = replace(context.walk, model=context.folded)
     ranks = {unit.name: np.zeros(unit.channels) for unit in walk.units}
     for layer in feature_map_ranks(walk, context.images.to(context.device), context.batch_size).values():
@@ -34,8 +34,8 @@ def feature_rank(context: ScoringContext) -> Scores:
 
 
 def _ties_broken(ranks: Floats, magnitudes: Floats) -> Floats:
-    """Ranks, with a share of magnitude that is at most half of the least difference between any two ranks."""
-    # Sums of the same fractions in another order differ in the last bits; one rank in one image differs by far more.
+    """Adds magnitudes to ranks, scaled to at most half of the least difference between two ranks."""
+    # Round, because equal sums in another order differ in the last bits. One rank in one image is a larger difference.
     levels = ranks.round(12)
     gap = np.diff(np.unique(levels)).min(initial=1.0)
     return np.asarray(levels + 0.5 * gap * magnitudes / max(magnitudes.max(), np.finfo(np.float64).tiny))

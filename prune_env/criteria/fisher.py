@@ -1,8 +1,8 @@
-"""Fisher information: how much a channel's weights move the network's own predictions.
+"""Fisher information: how much a channel's weights change the network's own predictions.
 
-The true Fisher, with targets drawn from the network's own prediction, is the Gauss-Newton part of the Hessian; it does
-not vanish where the network is right and certain of it, as the empirical one, of the data's targets, does (Kunstner et
-al., NeurIPS 2019). The factor 1/2 makes a score the predicted rise of the mean loss.
+The true Fisher uses targets drawn from the network's own prediction, and equals the Gauss-Newton part of the Hessian.
+The empirical Fisher uses the data's targets, and vanishes faster where the network is right and certain (Kunstner
+et al., NeurIPS 2019). The factor 1/2 makes a score the predicted rise of the mean loss.
 """
 
 from collections.abc import Iterable
@@ -19,12 +19,12 @@ from prune_env.walk import Scores
 
 
 def fisher_diagonal(loss: Loss, batches: Iterable[Batch], weights: Weights) -> dict[str, Tensor]:
-    """H_qq = mean_i g_iq^2, from one gradient for each image.
+    """Computes H_qq = mean_i g_iq^2 from one gradient per image.
 
     Args:
-        loss: The network's loss: with drawn targets for the true Fisher, with the given ones for the empirical one.
+        loss: The network's loss; drawn targets give the true Fisher, the data's targets the empirical Fisher.
         batches: Images and targets.
-        weights: Whose diagonal is asked for.
+        weights: The weights to compute the diagonal for.
 
     Returns:
         By name, float64 and shaped as the weights.
@@ -40,7 +40,7 @@ def fisher_diagonal(loss: Loss, batches: Iterable[Batch], weights: Weights) -> d
 
 @register_criterion("fisher", needs="images", random=True)
 def fisher(context: ScoringContext) -> Scores:
-    """S_c = 1/2 sum_q w_cq^2 mean_i g_iq^2 with sampled targets, one draw for each image."""
+    """S_c = 1/2 sum_q w_cq^2 mean_i g_iq^2 with sampled targets, one draw per image."""
     return diagonal_scores(context, _sampled_loss(context))
 
 
@@ -48,8 +48,8 @@ def fisher(context: ScoringContext) -> Scores:
 def fisher_block(context: ScoringContext) -> Scores:
     """S_c = 1/2 w_c^T F w_c = 1/2 mean_i (sum_q w_cq g_iq)^2 over all weights that write a unit's channel.
 
-    The members of a coupled unit go together, so what couples them counts: they are added before squaring
-    [our choice].
+    The members of a coupled unit are cut together, so their terms are added before squaring, which includes the
+    coupling between members [our choice].
     """
     totals = {unit.name: np.zeros(unit.channels) for unit in context.walk.units}
     count = 0
@@ -65,7 +65,7 @@ def fisher_block(context: ScoringContext) -> Scores:
 
 
 def diagonal_scores(context: ScoringContext, loss: Loss) -> Scores:
-    """S_c = 1/2 sum_q w_cq^2 mean_i g_iq^2 by the gradients of a loss."""
+    """Returns S_c = 1/2 sum_q w_cq^2 mean_i g_iq^2 for the gradients of a loss."""
     diagonal = fisher_diagonal(loss, context.batches(), context.weights)
     return context.summed(
         {name: channel_quadratics(weight, diagonal[name]) for name, weight in context.weights.items()}

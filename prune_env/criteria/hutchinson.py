@@ -1,8 +1,8 @@
-"""Hutchinson: the diagonal of the mean loss' Hessian, estimated by random probes.
+"""Hutchinson: the diagonal of the Hessian of the mean loss, estimated with random probes.
 
-The factor 1/2 makes a score the predicted change of the loss. Curvature can be negative, where ReLU networks are not at
-a minimum; the magnitude of a channel's sum is its score [our choice]: the loss is not flat there, and taking magnitudes
-of single weights instead would turn the estimate's noise into a bias.
+The factor 1/2 makes a score the predicted change of the loss. Curvature can be negative where a network is not at a
+minimum. The score is the magnitude of a channel's sum [our choice], because the loss is not flat at negative curvature
+either. Magnitudes of single weights would turn the noise of the estimate into a bias.
 """
 
 from collections.abc import Iterable
@@ -18,10 +18,10 @@ from prune_env.data import Batch
 from prune_env.walk import Scores
 
 IMAGES_AT_ONCE = 8
-"""Images of a graph: few for memory, and because for the same work many probes on few images each vary less."""
+"""Images per graph. Few images save memory; and for equal work, many probes on few images each have less variance."""
 
 PROBES = 2
-"""Hutchinson probes for each of these batches [our choice]: 128 probes for 512 images."""
+"""Hutchinson probes per batch [our choice]: 128 probes for 512 images."""
 
 
 def hutchinson_diagonal(
@@ -35,10 +35,10 @@ def hutchinson_diagonal(
 
     Args:
         loss: The network's mean loss over a batch.
-        batches: Images and targets; the Hessian is that of the mean loss over all of them.
-        weights: Whose diagonal is asked for.
-        probes: Vectors drawn afresh for each batch.
-        generator: Draws them.
+        batches: Images and targets; the mean loss is over all of them.
+        weights: The weights to estimate the diagonal for.
+        probes: New random vectors per batch.
+        generator: The generator of the random vectors.
 
     Returns:
         By name, float64 and shaped as the weights; can be negative.
@@ -66,7 +66,7 @@ def hutchinson(context: ScoringContext) -> Scores:
 
 
 def diagonal_scores(context: ScoringContext, diagonal: Weights) -> Scores:
-    """S_c = 1/2 |sum_q H_qq w_cq^2| for the H_qq given by layer, shaped as the weights."""
+    """Returns S_c = 1/2 |sum_q H_qq w_cq^2| for H_qq by layer, shaped as the weights."""
     sums = context.summed(
         {name: channel_quadratics(weight, diagonal[name]) for name, weight in context.weights.items()}
     )

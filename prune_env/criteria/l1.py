@@ -1,4 +1,4 @@
-"""L1 norm: a channel is worth the sum of the absolute weights that produce it (Li et al., ICLR 2017)."""
+"""L1 norm: scores a channel by the sum of the absolute weights that write the channel (Li et al., ICLR 2017)."""
 
 from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.registry import register_criterion

@@ -1,4 +1,4 @@
-"""L2 norm: a channel is worth the Euclidean length of the weights that produce it."""
+"""L2 norm: scores a channel by the Euclidean norm of the weights that write the channel."""
 
 import numpy as np
 
@@ -9,5 +9,5 @@ from prune_env.walk import Scores
 
 @register_criterion("l2")
 def l2(context: ScoringContext) -> Scores:
-    """L2 norms over all members of a coupled unit together."""
+    """L2 norms over the concatenated weights of all members of a coupled unit."""
     return {unit.name: np.sqrt(context.walk.magnitudes(unit, power=2)) for unit in context.walk.units}

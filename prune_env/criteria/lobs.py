@@ -1,13 +1,13 @@
-"""Layer-wise optimal brain surgeon: what a channel's removal does to the mean square of its layer's pre-activations.
+"""Layer-wise optimal brain surgeon: the squared error of a layer's pre-activations when a channel is removed.
 
-Known from Yang and Liu (Neurocomputing 2022) and Yang (2024), system D: curvature is computed layer by layer, as in
-L-OBS (Dong et al., NeurIPS 2017), and a channel's sensitivity is the sum of those of its weights. For the error
-E = mean_j (z_j' - z_j)^2 / 2 of one output channel, the Hessian is the same for every channel of the layer (of a
-group): H = mean_j x_j x_j^T over all images and output positions j, x the im2col patch. The factor 1/2 throughout
-makes a score the predicted rise of E. No target is read.
+After Yang and Liu (Neurocomputing 2022) and Yang (2024), system D: the curvature is computed layer by layer, as in
+L-OBS (Dong et al., NeurIPS 2017), and a channel's sensitivity is the sum of the sensitivities of its weights. For the
+error E = mean_j (z_j' - z_j)^2 / 2 of one output channel, the Hessian is the same for all channels of the layer or, in
+a grouped convolution, of the group: H = mean_j x_j x_j^T over all images and output positions j, where x_j is the
+im2col patch. The factor 1/2 makes a score the predicted rise of E. No target is read.
 
-The bias [our choice]: its own removal is not counted, but it reads a constant 1 in H, so the surgeon may move it to
-make up for a weight, as a recalibration after the cut does.
+The bias [our choice]: H includes the bias' constant input 1, so the surgeon may change the bias to compensate for a
+weight, as recalibration after the cut does. The removal of the bias itself is not counted.
 """
 
 import numpy as np
@@ -29,10 +29,10 @@ from prune_env.criteria.registry import register_criterion
 from prune_env.walk import Scores
 
 SHRINKAGE = 0.01
-"""Share of H that is replaced by its mean diagonal before it is inverted [our choice; GPTQ damps by as much]."""
+"""Share of H that its mean diagonal replaces before the inversion [our choice; GPTQ uses the same damping]."""
 
 IMAGES_AT_ONCE = 16
-"""A bound on memory: the patches of a layer take k x k times the room of what it reads."""
+"""Images per batch, to bound memory: the patches of a k x k layer need k x k times the memory of its input."""
 
 
 @register_criterion("lobs", needs="images")
@@ -41,13 +41,13 @@ def lobs(context: ScoringContext) -> Scores:
 
     Raises:
         ConfigError: If a layer's H is too large to invert.
-        EvaluationError: If a layer reads a number that is not finite.
+        EvaluationError: If a layer's input is not finite.
     """
     for name, weight in context.weights.items():
         if too_large(weight):
             raise ConfigError(
                 f"criterion.name: 'lobs' inverts a matrix of {weight[0].numel()} rows for layer {name!r}; at most "
-                f"{LARGEST} are allowed. Use 'lobs_block', which inverts nothing."
+                f"{LARGEST} are allowed. Use 'lobs_block', which inverts no matrix."
             )
     values = {}
     moments = patch_moments(context.folded, context.weights, context.batches())
@@ -71,7 +71,7 @@ def lobs_block(context: ScoringContext) -> Scores:
     counts: dict[str, int] = {}
 
     def see(name: str, module: nn.Module, _inputs: Tensor, output: Tensor) -> None:
-        # A linear layer has its channels last, a convolution second.
+        # Channels are the last axis of a linear layer's output and the second of a convolution's.
         rows = (output if isinstance(module, nn.Linear) else output.movedim(1, -1)).flatten(0, -2)
         bias = module._parameters["bias"]
         plain = rows.double() if bias is None else rows.double() - bias.double()
@@ -86,11 +86,11 @@ def lobs_block(context: ScoringContext) -> Scores:
 
 
 def by_channel(by_group: Tensor, weight: Tensor) -> Tensor:
-    """Values [groups, d] for every weight, shaped as the weight tensor."""
+    """Repeats values [groups, d] for every output channel, in the shape of the weight tensor."""
     repeated = torch.repeat_interleave(by_group, len(weight) // len(by_group), dim=0)
     return repeated.reshape(weight.shape)
 
 
 def at_once(context: ScoringContext) -> int:
-    """Images of a batch whose patches fit into memory."""
+    """Returns the number of images per batch whose patches fit into memory."""
     return min(context.batch_size, IMAGES_AT_ONCE)

@@ -1,4 +1,4 @@
-"""What a layer reads, as vectors: im2col patches of its input, and their second moments."""
+"""The im2col patches of a layer's input, and their second moments."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from prune_env.common.hooks import watching
 from prune_env.data import Batch
 
 LARGEST = 8192
-"""Weights an output channel (d) up to which second moments, d x d in float64, are held: 0.5 GB a layer [our choice]."""
+"""Largest number of weights d per output channel for d x d second moments in float64: 0.5 GB a layer [our choice]."""
 
 AT_ONCE = 1 << 24
-"""Numbers of patches that are laid out at a time, a few times 64 MB: they take k x k times the room of the inputs."""
+"""Patch values in memory at a time, a few times 64 MB: patches need k x k times the memory of the inputs."""
 
 SeeCall = Callable[[str, nn.Module, Tensor, Tensor], None]
 """Called with a module's name, the module, its input and its output."""
 
 
 def patches(module: nn.Module, inputs: Tensor) -> Tensor:
-    """What each output position of a layer multiplies its weights with.
+    """Returns the input values that a layer multiplies with its weights, for each output position.
 
     Args:
         module: A convolution of any dimension, grouping and padding, or a linear layer.
-        inputs: What it reads, [N, C, *space] or [N, *any, C].
+        inputs: The module's input, [N, C, *space] or [N, *any, C].
 
     Returns:
-        [N, groups, d, positions], with d weights an output channel in the order of ``module.weight.flatten(1)``; the
-        bias' constant input is left out.
+        [N, groups, d, positions], with d weights per output channel in the order of ``module.weight.flatten(1)``;
+        without the bias' constant input.
     """
     if isinstance(module, nn.Linear):
         return inputs.reshape(len(inputs), -1, module.in_features).transpose(1, 2).unsqueeze(1)
@@ -48,13 +48,13 @@ def patches(module: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def watch(model: nn.Module, names: Iterable[str], batches: Iterable[Batch], see: SeeCall) -> None:
-    """Runs a network without gradients and shows every call of the named modules.
+    """Runs a network without gradients and calls ``see`` at every call of the named modules.
 
     Args:
-        model: The network, in the mode in which it is to run.
+        model: The network, in the mode to run in.
         names: Modules with one input.
-        batches: Images [N, C, H, W] and targets, of which none is read.
-        see: Called during each of the calls, so that nothing has to be kept.
+        batches: Images [N, C, H, W] and targets, which are not read.
+        see: Called during each module call, so that no input or output is kept in memory.
     """
 
     def show(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -71,7 +71,7 @@ def watch(model: nn.Module, names: Iterable[str], batches: Iterable[Batch], see:
 class PatchMoments:
     """First and second moments of one layer's patches over all images and output positions.
 
-    Both are of the patches less a shift near their mean: sums of large numbers would cancel to nothing but rounding.
+    A shift near the mean is subtracted from all patches, because differences of large sums would lose all precision.
 
     Attributes:
         shift: float64 [groups, d].
@@ -86,9 +86,9 @@ class PatchMoments:
     products: Tensor
 
     @classmethod
-    def of(cls, found: Tensor, shift: Tensor | None = None) -> Self:
-        """The moments of patches [N, groups, d, positions]; the shift is their own mean where none is given."""
-        rows = found.permute(1, 2, 0, 3).flatten(2)
+    def of(cls, patch: Tensor, shift: Tensor | None = None) -> Self:
+        """Returns the moments of patches [N, groups, d, positions]; the default shift is the patches' own mean."""
+        rows = patch.permute(1, 2, 0, 3).flatten(2)
         shift = rows.mean(2, dtype=torch.float64) if shift is None else shift
         rows = rows - shift.to(rows.dtype).unsqueeze(2)
         return cls(
@@ -98,9 +98,9 @@ class PatchMoments:
             (rows @ rows.transpose(1, 2)).double(),
         )
 
-    def add(self, found: Tensor) -> None:
+    def add(self, patch: Tensor) -> None:
         """Adds more patches [N, groups, d, positions], in place."""
-        more = self.of(found, self.shift)
+        more = self.of(patch, self.shift)
         self.count += more.count
         self.total += more.total
         self.products += more.products
@@ -111,61 +111,61 @@ class PatchMoments:
         return self.shift + self.total / self.count
 
     def curvature(self, centred: bool) -> Tensor:
-        """H of the layer's squared error, E = mean_j |w (x_j)|^2 / 2 for each output channel (L-OBS).
+        """Returns H of the layer's squared error, E = mean_j |w x_j|^2 / 2 for each output channel (L-OBS).
 
         Args:
-            centred: Whether a bias reads a constant 1 beside the patch. Then this is H's Schur complement, the
-                covariance, whose inverse is the block of H^-1 that belongs to the weights.
+            centred: Whether the layer has a bias, with a constant input 1. If true, returns H's Schur complement: the
+                covariance, whose inverse is the weights' block of H^-1.
 
         Returns:
             float64 [groups, d, d].
         """
-        beside = self.total / self.count
-        covariance = self.products / self.count - beside.unsqueeze(2) * beside.unsqueeze(1)
+        offset = self.total / self.count
+        covariance = self.products / self.count - offset.unsqueeze(2) * offset.unsqueeze(1)
         if centred:
             return covariance
         return covariance + self.mean.unsqueeze(2) * self.mean.unsqueeze(1)
 
 
 def patch_moments(model: nn.Module, names: Iterable[str], batches: Iterable[Batch]) -> dict[str, PatchMoments]:
-    """The moments of what the named layers read, gathered in one pass over the images.
+    """Computes the moments of the named layers' input patches in one pass over the images.
 
     Products are computed in float32 and added up in float64: 1 GB for torchvision's resnet50.
 
     Args:
         model: The network in eval mode.
-        names: Convolutions and linear layers, each of at most `LARGEST` weights an output channel.
-        batches: Images [N, C, H, W] and targets, of which none is read.
+        names: Convolutions and linear layers, each of at most `LARGEST` weights per output channel.
+        batches: Images [N, C, H, W] and targets, which are not read.
 
     Raises:
-        EvaluationError: If a layer reads a number that is not finite; names the layer.
+        EvaluationError: If a layer's input is not finite; names the layer.
     """
-    found: dict[str, PatchMoments] = {}
+    moments: dict[str, PatchMoments] = {}
 
     def see(name: str, module: nn.Module, inputs: Tensor, _output: Tensor) -> None:
         _check_finite(name, inputs)
         each = patches(module, inputs[:1]).numel()
         for some in inputs.split(max(1, AT_ONCE // each)):
             laid_out = patches(module, some)
-            if name in found:
-                found[name].add(laid_out)
+            if name in moments:
+                moments[name].add(laid_out)
             else:
-                found[name] = PatchMoments.of(laid_out)
+                moments[name] = PatchMoments.of(laid_out)
 
     watch(model, names, batches, see)
-    return found
+    return moments
 
 
 def patch_spreads(model: nn.Module, names: Iterable[str], batches: Iterable[Batch]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Mean and variance, float64 [groups, d] each, of what each of the named layers reads; any number of weights.
+    """Returns mean and variance of the named layers' input patches, float64 [groups, d] each, for any layer size.
 
     Args:
         model: The network in eval mode.
         names: Convolutions and linear layers.
-        batches: Images [N, C, H, W] and targets, of which none is read.
+        batches: Images [N, C, H, W] and targets, which are not read.
 
     Raises:
-        EvaluationError: If a layer reads a number that is not finite; names the layer.
+        EvaluationError: If a layer's input is not finite; names the layer.
     """
     sums: dict[str, tuple[int, Tensor, Tensor]] = {}
 
@@ -181,46 +181,44 @@ def patch_spreads(model: nn.Module, names: Iterable[str], batches: Iterable[Batc
             )
 
     watch(model, names, batches, see)
-    found = {}
+    spreads = {}
     for name, (count, total, squares) in sums.items():
         mean = total / count
-        found[name] = mean, (squares / count - mean.square()).clamp_min(0.0)
-    return found
+        spreads[name] = mean, (squares / count - mean.square()).clamp_min(0.0)
+    return spreads
 
 
 def _check_finite(name: str, inputs: Tensor) -> None:
     if not inputs.isfinite().all():
         raise EvaluationError(
-            f"Layer {name!r} reads a number that is not finite. Check the network's weights and the data's scaling."
+            f"The input of layer {name!r} is not finite. Check the network's weights and the data's scaling."
         )
 
 
 def too_large(weight: Tensor) -> bool:
-    """Whether a layer's weights an output channel are more than `LARGEST`."""
+    """Whether a layer has more than `LARGEST` weights per output channel."""
     return weight[0].numel() > LARGEST
 
 
 def shrunk_inverse_diagonal(curvature: Tensor, shrinkage: float) -> Tensor:
-    """The diagonal of the inverse of (1 - a) H + a (trace(H) / d) I.
+    """Returns the diagonal of the inverse of (1 - a) H + a (trace(H) / d) I.
 
-    A relative damping that keeps the trace: whitened inputs are left as they are, and scaled inputs scale through.
+    This relative damping keeps the trace. It does not change H of whitened inputs, and scales with the inputs.
 
     Args:
         curvature: Positive semidefinite H, float64 [groups, d, d].
         shrinkage: a, in (0, 1].
 
     Returns:
-        float64 [groups, d]; so large that what is divided by it is 0 where H is 0.
+        float64 [groups, d]; where H is 0, so large that a division by it gives 0.
 
     Raises:
-        EvaluationError: If H is not finite or not positive.
+        EvaluationError: If H is not finite, or not positive semidefinite.
     """
     scale = curvature.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-100)
     damped = (1.0 - shrinkage) * curvature
     damped.diagonal(dim1=1, dim2=2).add_(shrinkage * scale.unsqueeze(1))
     factor, failed = torch.linalg.cholesky_ex(damped)
     if failed.any():
-        raise EvaluationError(
-            "The second moments of what a layer reads cannot be inverted: its inputs are too large for their squares."
-        )
+        raise EvaluationError("The second moments of the input cannot be inverted: the input's squares are too large.")
     return torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2)

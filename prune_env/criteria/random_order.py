@@ -1,4 +1,4 @@
-"""Random: the control that every criterion has to beat."""
+"""Random: the baseline that every criterion must beat."""
 
 import numpy as np
 
@@ -9,6 +9,6 @@ from prune_env.walk import Scores
 
 @register_criterion("random", random=True)
 def random_order(context: ScoringContext) -> Scores:
-    """Independent uniform numbers of [0, 1) for every channel."""
+    """Independent uniform numbers in [0, 1), one per channel."""
     generator = np.random.default_rng(context.seed)
     return {unit.name: generator.random(unit.channels) for unit in context.walk.units}

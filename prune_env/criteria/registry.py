@@ -1,4 +1,4 @@
-"""The registry of criteria, and the one way to run one."""
+"""The registry of criteria, and the function that runs a criterion."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from prune_env.criteria.context import ScoringContext
 from prune_env.walk import LayerWalk, Scores
 
 Criterion = Callable[[ScoringContext], Scores]
-"""Gives each unit of a walk one score per channel [channels], float64; the higher, the sooner it is kept."""
+"""Returns one score per channel for each unit of a walk, float64 [channels]; higher scores are kept first."""
 
 Needs = Literal["weights", "images", "targets"]
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A criterion and what is to be known of it before it runs.
+    """A criterion, and the data that it needs.
 
     Attributes:
         score: The criterion.
-        needs: ``weights`` where the network suffices, ``images`` or ``targets`` where it looks at these.
-        random: Whether the seed matters.
+        needs: ``weights`` if the network suffices, ``images``, or ``targets`` for images with targets.
+        random: Whether the scores depend on the seed.
     """
 
     score: Criterion
@@ -34,17 +34,17 @@ class Registered:
 
 
 def as_registered(name: str, criterion: Any) -> Registered:
-    """A criterion of the user's own with what it says of itself by its attributes ``needs`` and ``random``.
+    """Wraps a user's own criterion, and reads its attributes ``needs`` and ``random``.
 
-    One that says nothing is taken to look at everything [our choice]: its scores are found anew where images, targets
-    or the seed differ.
+    Without the attributes, the criterion counts as random and as needing targets [our choice]: its scores are computed
+    anew when images, targets or the seed change.
 
     Args:
-        name: What the criterion is called in messages.
-        criterion: The criterion; where it was registered, the registration speaks for it.
+        name: The criterion's name in messages.
+        criterion: The criterion; a registered criterion keeps its registration.
 
     Raises:
-        ConfigError: If ``needs`` is something else than one of `Needs`.
+        ConfigError: If ``needs`` is not one of `Needs`.
     """
     for known in CRITERIA.values():
         if known.score is criterion:
@@ -52,7 +52,7 @@ def as_registered(name: str, criterion: Any) -> Registered:
     needs: Any = getattr(criterion, "needs", "targets")
     if needs not in get_args(Needs):
         allowed = ", ".join(map(repr, get_args(Needs)))
-        raise ConfigError(f"criterion {name!r}: its attribute needs is {needs!r}; allowed are {allowed}.")
+        raise ConfigError(f"Criterion {name!r}: its attribute needs is {needs!r}; allowed are {allowed}.")
     return Registered(criterion, needs, bool(getattr(criterion, "random", True)))
 
 
@@ -62,12 +62,12 @@ CRITERIA: Registry[Registered] = Registry(
 
 
 def register_criterion(name: str, needs: Needs = "weights", random: bool = False) -> Callable[[Criterion], Criterion]:
-    """Makes a criterion known under a name.
+    """Registers a criterion under a name.
 
     Args:
-        name: What ``criterion.name`` calls it.
-        needs: ``weights`` where the network suffices, ``images`` or ``targets`` where it looks at these.
-        random: Whether the seed matters.
+        name: The criterion's value of ``criterion.name``.
+        needs: ``weights`` if the network suffices, ``images``, or ``targets`` for images with targets.
+        random: Whether the scores depend on the seed.
 
     Raises:
         ValueError: If the name is taken.
@@ -81,19 +81,19 @@ def register_criterion(name: str, needs: Needs = "weights", random: bool = False
 
 
 def known_criteria() -> list[str]:
-    """The names of all criteria, sorted."""
+    """Returns the names of all criteria, sorted."""
     return sorted(CRITERIA)
 
 
 def criterion_named(name: str, setting: str | None = None) -> Registered:
-    """The criterion of a name, or what ``package.module:callable`` imports.
+    """Returns a registered criterion, or imports one by ``package.module:callable``.
 
     Args:
-        name: What was given.
-        setting: What gave it, for messages; None for ``criterion.name``.
+        name: The name.
+        setting: The setting that gave the name, for messages; None for ``criterion.name``.
 
     Raises:
-        ConfigError: If there is none; offers the nearest.
+        ConfigError: If no criterion has the name; offers the nearest name.
     """
     return CRITERIA.find(name, setting)
 
@@ -103,51 +103,52 @@ def score_channels(name: str, context: ScoringContext) -> Scores:
 
     Args:
         name: A registered criterion, or ``package.module:callable``.
-        context: The network, and the images where it needs any.
+        context: The network, and images if the criterion needs images.
 
     Returns:
         For each unit of the walk, float64 [channels].
 
     Raises:
-        ConfigError: If there is no such criterion, or it needs images or targets and has none.
-        UserError: If a unit has no score for each of its channels, or a score is not a finite number; names the unit.
+        ConfigError: If there is no such criterion, or if the images or targets that it needs are missing.
+        UserError: If a channel of a unit has no score, or a score is not finite; names the unit.
     """
     return run_criterion(name, criterion_named(name), context)
 
 
 def run_criterion(name: str, criterion: Registered, context: ScoringContext) -> Scores:
-    """As `score_channels`, with the criterion itself; the name is for messages."""
+    """Scores channels as `score_channels` does, with a resolved criterion; the name is for messages."""
     _refuse_missing(name, criterion.needs, context)
-    # One weight that is not finite spoils the scores of many units: the unit that has it is to be named.
+    # Check the weights first to name the right unit: one weight that is not finite spoils the scores of many units.
     _refuse_unfinite(name, {unit.name: context.walk.magnitudes(unit) for unit in context.walk.units})
-    # Ranks and curvatures need float32 and gradients, whatever the caller has switched on.
+    # Ranks and curvatures need float32 and gradients, whatever modes the caller has set.
     with (
         torch.inference_mode(mode=False),
         torch.enable_grad(),
         torch.autocast(torch.device(context.device).type, enabled=False),
         torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
     ):
-        found = criterion.score(context)
-    scores = _of_every_channel(name, found, context.walk)
+        result = criterion.score(context)
+    scores = _of_every_channel(name, result, context.walk)
     _refuse_unfinite(name, scores)
     return scores
 
 
-def _of_every_channel(name: str, found: object, walk: LayerWalk) -> Scores:
-    """The scores as float64 arrays; refused where a unit lacks one for each of its channels."""
-    if not isinstance(found, Mapping):
+def _of_every_channel(name: str, result: object, walk: LayerWalk) -> Scores:
+    """Returns the scores as float64 arrays; refuses scores that do not cover every channel of every unit."""
+    if not isinstance(result, Mapping):
         raise UserError(
-            f"Criterion {name!r} gave {type(found).__name__}. It must give a mapping of unit names to arrays of scores."
+            f"Criterion {name!r} gave {type(result).__name__}. "
+            "It must give a mapping of unit names to arrays of scores."
         )
     scores = {}
     for unit in walk.units:
         wanted = (
             f"It must give each unit of context.walk.units an array of one score per channel, here {unit.channels}."
         )
-        if unit.name not in found:
+        if unit.name not in result:
             raise UserError(f"Criterion {name!r} gave unit {unit.name!r} no scores. {wanted}")
         try:
-            scores[unit.name] = np.asarray(found[unit.name], dtype=np.float64)
+            scores[unit.name] = np.asarray(result[unit.name], dtype=np.float64)
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"Criterion {name!r} gave unit {unit.name!r} no numbers: {error}. {wanted}") from None
         if (shape := scores[unit.name].shape) != (unit.channels,):
@@ -160,11 +161,11 @@ def _refuse_missing(name: str, needs: Needs, context: ScoringContext) -> None:
     targets = 0 if context.data is None else len(context.data.targets)
     if (needs == "images" and not images) or (needs == "targets" and not 0 < images == targets):
         enough = ", ".join(other for other in known_criteria() if CRITERIA.find(other).needs == "weights")
-        own = " A criterion of your own may say that it looks at less: needs = 'weights'." if ":" in name else ""
+        own = " A criterion of your own can declare that it needs less: needs = 'weights'." if ":" in name else ""
         raise ConfigError(
-            f"criterion.name: {name!r} looks at {'images with targets' if needs == 'targets' else needs}, and "
-            f"{images} images with {targets} targets are given. Give a context some, or choose a criterion that needs "
-            f"none: {enough}.{own}"
+            f"criterion.name: {name!r} needs {'images with targets' if needs == 'targets' else needs}, but "
+            f"{images} images with {targets} targets are given. Give ScoringContext.data, or choose a criterion that "
+            f"needs only weights: {enough}.{own}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Scores on disk: what a criterion found, with the network, the images and the settings that it found it for."""
+"""Scores on disk, with a digest of the network, the images and the settings that the scores depend on."""
 
 import hashlib
 import importlib.metadata
@@ -20,15 +20,15 @@ from prune_env.walk import Scores
 
 
 def load_scores(name: str, context: ScoringContext, path: Path) -> Scores | None:
-    """A criterion's scores from a file.
+    """Reads a criterion's scores from a file.
 
     Args:
         name: A registered criterion.
-        context: The network, and the images where it needs any.
+        context: The network, and images if the criterion needs images.
         path: The file.
 
     Returns:
-        The scores; None where there is no such file, or it is of other weights, images, or another seed or release.
+        The scores; None if the file is missing or unreadable, or is for other weights, images, seed or release.
     """
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -42,20 +42,20 @@ def load_scores(name: str, context: ScoringContext, path: Path) -> Scores | None
 
 
 def save_scores(name: str, context: ScoringContext, scores: Scores, path: Path) -> None:
-    """Keeps scores in a file, whole or not at all.
+    """Writes scores to a file, whole or not at all.
 
     Raises:
-        RunError: If it cannot be written.
+        RunError: If the file cannot be written.
     """
-    values = {unit: np.ascontiguousarray(found, dtype=np.float64) for unit, found in scores.items()}
+    arrays = {unit: np.ascontiguousarray(values, dtype=np.float64) for unit, values in scores.items()}
     try:
-        atomic_write(path, safetensors.numpy.save(values, {"facts": _facts(name, context)}))
+        atomic_write(path, safetensors.numpy.save(arrays, {"facts": _facts(name, context)}))
     except OSError as error:
         raise RunError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
 
 
 def _facts(name: str, context: ScoringContext) -> str:
-    """Everything that the scores depend on."""
+    """Returns a digest of everything that the scores depend on."""
     criterion = criterion_named(name)
     facts: dict[str, Any] = {
         "release": importlib.metadata.version("prune-env"),

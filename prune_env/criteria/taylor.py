@@ -1,4 +1,4 @@
-"""First-order Taylor: what the loss would lose with a channel (Molchanov et al., CVPR 2019)."""
+"""First-order Taylor: the estimated change of the loss without a channel (Molchanov et al., CVPR 2019)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,19 +15,19 @@ from prune_env.data import Batch
 from prune_env.walk import Scores
 
 PIXELS = 2**19
-"""Pixels of all images of one pass: every map and its gradient are in memory at once [our choice]."""
+"""Input pixels per pass, to bound memory: every map and its gradient are in memory at once [our choice]."""
 
 
 @register_criterion("taylor", needs="targets")
 def taylor(context: ScoringContext) -> Scores:
-    """The mean over images of (sum over positions of z dL/dz)^2, summed over all that writes the channel.
+    """The mean over images of (sum over positions of z dL/dz)^2, summed over all layers that write it.
 
-    z is what a layer writes after its folded batch norm, where the paper has its gates; without it, dL is -z dL/dz to
-    first order. L is the loss of one image. The paper squares the gradient of a mini-batch; here each
-    image's is squared, so that the batch size does not matter [our choice].
+    z is a layer's output after its folded batch norm, where the paper places its gates. Without z, the loss L of one
+    image changes by -z dL/dz to first order. The paper squares the gradient of a mini-batch. Here the gradient of each
+    image is squared, so that scores do not depend on the batch size [our choice].
 
     Raises:
-        ModelError: If the network's outputs are not those of a network for the task.
+        ModelError: If the network's outputs do not fit the task.
     """
     images = context.images
     size = max(1, min(context.batch_size, PIXELS // images[0, 0].numel()))
@@ -39,33 +39,33 @@ def taylor(context: ScoringContext) -> Scores:
 
 
 def _saliencies(context: ScoringContext, layers: Sequence[str], batch: Batch) -> dict[str, Tensor]:
-    """For each layer the sum over positions of z dL/dz, float64 [images, output channels]."""
+    """Returns for each layer the sum over positions of z dL/dz, float64 [images, output channels]."""
     model, task = context.folded, context.task
     with _written(model, layers) as written:
         outputs = task.forward(model, batch)
         task.check(outputs, batch)
-        # Summed, not averaged: in eval mode each image's gradient is then its own.
+        # The sum gives each image its own gradient, because images are independent in eval mode.
         loss = task.loss(outputs, batch, "sum")
         gradients = torch.autograd.grad(loss, [output for _, output in written], materialize_grads=True)
-    found: dict[str, Tensor] = {}
+    saliencies: dict[str, Tensor] = {}
     for (name, output), gradient in zip(written, gradients, strict=True):
         products = output.detach() * gradient
         if isinstance(model.get_submodule(name), nn.Linear):
             products = products.movedim(-1, 1)
-        # A layer may be called several times for an image; without it, all of that is gone.
-        found[name] = found.get(name, 0.0) + products.double().reshape(*products.shape[:2], -1).sum(dim=2)
-    return found
+        # A layer may be called several times for an image; without a channel, all calls lose the channel.
+        saliencies[name] = saliencies.get(name, 0.0) + products.double().reshape(*products.shape[:2], -1).sum(dim=2)
+    return saliencies
 
 
 @contextmanager
 def _written(model: nn.Module, layers: Sequence[str]) -> Iterator[list[tuple[str, Tensor]]]:
-    """Collects what layers write while the network runs, by name, in the order of the calls."""
-    found: list[tuple[str, Tensor]] = []
+    """Collects the outputs of layers while the network runs: name and output, in the order of the calls."""
+    outputs: list[tuple[str, Tensor]] = []
 
     def keep(name: str, _module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        found.append((name, output))
-        # The network goes on with a copy, because an activation in place would overwrite what is kept.
+        outputs.append((name, output))
+        # Pass on a copy, because an in-place activation would overwrite the collected output.
         return output.clone()
 
     with watching(model, layers, after=keep):
-        yield found
+        yield outputs

@@ -1,1 +1,1 @@
-"""Evaluation: what a plan is worth, measured as fast as this machine can."""
+"""Evaluation: measures the quality of plans, in the fastest execution settings of this machine."""

@@ -1,4 +1,4 @@
-"""The evaluator: a plan's quality on the reward set, after its batch-norm statistics are measured anew."""
+"""The evaluator: measures a plan's quality on the reward set, after recalibrating the batch norms."""
 
 import copy
 import hashlib
@@ -26,24 +26,24 @@ from rewards import Outcome
 
 
 class Evaluator:
-    """Evaluates plans of one network on images in memory; the same plan is never evaluated twice.
+    """Evaluates plans of one network on images in memory; caches the outcome of each plan.
 
     Args:
         walk: The network's walk.
         reward: Images for the reward, never the test set.
-        calibration: Images for the batch-norm statistics, disjoint from the others.
-        execution: How the forward passes run while plans are ranked.
-        device: Where the network runs.
-        repair: What gives the layers that read cut channels other weights; None leaves them sliced.
-        task: What the network is for; None for the default task.
+        calibration: Images for the batch-norm statistics, disjoint from the reward and test sets.
+        execution: Execution settings of `evaluate` and `run`.
+        device: The device that the network runs on.
+        repair: Replaces the sliced weights of layers that read cut channels; None keeps the sliced weights.
+        task: The network's task; None for the default task.
 
     Attributes:
-        task: What the network is for.
-        model: The dense network, on the device; not to be changed.
-        hits: How many plans were asked for again.
-        misses: How many plans were really evaluated.
-        images_left: How many reward images were not looked at because plans were given up.
-        seconds: How long the last evaluation's phases took: slicing, recalibration, folding, forward.
+        task: The network's task.
+        model: The dense network, on the device; must not be changed.
+        hits: Evaluations answered from the cache.
+        misses: Evaluations that were measured.
+        images_left: Reward images that were skipped because evaluations stopped early.
+        seconds: Seconds of each phase of the last evaluation: slicing, recalibration, folding, forward.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Evaluator:
         self.seconds: dict[str, float] = {}
         self._sets = reward, calibration
         self.model = copy.deepcopy(walk.model).to(self.device).to(memory_format=self.execution.memory_format).eval()
-        # Where nothing else reads a batch norm's input, recalibration may overwrite it, folded or not.
+        # Recalibration may overwrite an input that only the batch norm reads, whether or not it is folded later.
         pairs = find_fold_pairs(walk.model, calibration.images[:2])
         self._sole_readers = [pair.norm for pair in pairs]
         dtype = self.execution.tensor_dtype(self.device)
@@ -82,26 +82,28 @@ class Evaluator:
 
     @property
     def network(self) -> nn.Module:
-        """The network in the shape of the plan that was run last, as it was run."""
+        """The network in the shape and the execution settings of the last plan."""
         return self._network.model
 
     def dense(self) -> Outcome:
-        """The outcome of the network as it is."""
+        """Evaluates the dense network."""
         return self.evaluate(self.walk.plan({}))
 
     def evaluate(self, plan: PruningPlan, stop_early: StopEarly | None = None) -> Outcome:
-        """What a plan is worth on the reward set; measured when it is first asked for.
+        """Returns a plan's outcome on the reward set, from the cache if the plan was evaluated before.
+
+        An outcome on a part of the reward set is reused only if ``stop_early`` stops at its images again.
 
         Args:
             plan: The plan.
-            stop_early: Asked after each batch whether to leave the rest; see `measure`.
+            stop_early: Decides after each batch whether to skip the remaining images; see `measure`.
 
         Raises:
             EvaluationError: If the quality or the loss is not finite.
         """
         key = _key(plan)
         known = self._cache.get(key)
-        # What one search gave up may be worth another's while.
+        # Another search may need the full outcome of a plan that one search stopped early.
         if known is not None and (known.images is None or _still_stopped(known, known.images, stop_early)):
             self.hits += 1
             return known
@@ -110,19 +112,19 @@ class Evaluator:
         return self._cache[key]
 
     def forget(self) -> None:
-        """Evaluates every plan anew from now on."""
+        """Clears the cache."""
         self._cache.clear()
 
     def remember(self, plan: PruningPlan, outcome: Outcome) -> None:
-        """Takes an outcome for the plan's from now on; it was measured before, by an evaluator like this one."""
+        """Adds to the cache an outcome that an evaluator with the same settings measured earlier."""
         self._cache[_key(plan)] = outcome
 
     def run(self, plan: PruningPlan, stop_early: StopEarly | None = None) -> Outcome:
-        """As `evaluate`, whether or not the plan was evaluated before.
+        """Evaluates a plan as `evaluate` does, but without the cache.
 
-        Cuts the network, recalibrates its batch norms, folds them, and measures it on the reward set, as the execution
-        settings say; `seconds` then says how long each of these took. A plan that cuts nothing leaves the network and
-        its statistics untouched.
+        In the given execution settings: cuts the network, recalibrates its batch norms, folds them, and measures the
+        network on the reward set. `seconds` holds the time of each phase. A plan that cuts nothing keeps the dense
+        network's statistics.
         """
         network = self.ready(plan)
         with self._timed("forward"), self.execution.computing(self.device):
@@ -138,11 +140,11 @@ class Evaluator:
         return Outcome(measured.quality, measured.loss, plan.costs.macs, plan.costs.params, images=seen)
 
     def cut(self, plan: PruningPlan) -> nn.Module:
-        """The network in the plan's shape with the dense network's statistics; valid until the next plan."""
+        """Returns the network in the plan's shape with the dense network's statistics; valid until the next plan."""
         return self._network.cut(plan.kept, plan.by_layer)
 
     def ready(self, plan: PruningPlan) -> nn.Module:
-        """The network in the plan's shape, recalibrated, in the execution settings; valid until the next plan."""
+        """Returns the plan's network, recalibrated, in the execution settings; valid until the next plan."""
         with self._timed("slicing"):
             network = self.cut(plan)
         with self._timed("recalibration"), self.execution.computing(self.device):
@@ -161,21 +163,21 @@ class Evaluator:
         self.seconds[phase] = time.perf_counter() - started
 
     def pruned(self, plan: PruningPlan) -> nn.Module:
-        """A network of its own for the plan, in float32 and not folded, batch norms recalibrated, in eval mode."""
+        """Returns a new network for the plan: float32, not folded, batch norms recalibrated, in eval mode."""
         return self.repaired(plan, self.repair)
 
     def recalibrated(self, network: nn.Module) -> nn.Module:
-        """A cut network of the caller's own on the evaluator's device, its batch norms recalibrated in place."""
+        """Recalibrates a cut network on the evaluator's device, in place, and returns the network."""
         recalibrate(network, (images for images, _ in self._exact(self._sets[1])), self._sole_readers)
         return network
 
     def repaired(self, plan: PruningPlan, repair: Repair | None) -> nn.Module:
-        """As `pruned`, with another repair than the evaluator's."""
+        """Returns a new network as `pruned` does, with the given repair instead of the evaluator's."""
         small = apply_plan(plan, self.model, repair)
         return self.recalibrated(small) if _cuts(plan) else small
 
     def measure(self, model: nn.Module) -> float:
-        """A network's quality on the reward set in float32, for a result; `evaluate` may rank in bfloat16."""
+        """Returns a network's quality on the reward set, in float32, for final results; `evaluate` may use bfloat16."""
         return measure(model, self._exact(self._sets[0]), self.task).quality
 
     def _exact(self, images: ImageSet) -> list[Batch]:
@@ -187,7 +189,7 @@ def _still_stopped(outcome: Outcome, images: int, stop_early: StopEarly | None) 
 
 
 def _key(plan: PruningPlan) -> bytes:
-    """What a plan keeps, in a few bytes: thousands of plans are remembered."""
+    """Returns a short digest of a plan's kept channels and edits, because the cache holds thousands of plans."""
     digest = hashlib.blake2b(digest_size=16)
     for kept in plan.kept.values():
         digest.update(np.array([len(kept), *kept], dtype=np.int64).tobytes())
@@ -200,9 +202,9 @@ def _cuts(plan: PruningPlan) -> bool:
 
 
 def _batches(images: ImageSet, execution: ExecutionSettings, device: torch.device) -> list[Batch]:
-    """A set in memory in the layout and type of the execution settings.
+    """Returns a set's batches on the device, in the layout and number type of the execution settings.
 
-    Batches are as even as can be: of one left-over image a batch norm over 1x1 maps could not tell a variance.
+    Batches have sizes as equal as possible: a batch norm over 1x1 maps cannot compute a variance from one image.
     """
     dtype, layout = execution.tensor_dtype(device), execution.memory_format
     return [

@@ -12,15 +12,15 @@ NumberType = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class ExecutionSettings:
-    """How forward passes run, those of an evaluation or those of training steps.
+    """How the forward passes of evaluations or of training steps run.
 
     Attributes:
         layout: ``channels_last`` or ``contiguous``.
         dtype: ``float32`` or ``bfloat16``, for convolutions and linear layers.
-        folded: Whether batch norms are folded into the convolutions before them once they are recalibrated; never in
+        folded: Whether batch norms are folded into the convolutions before them, after recalibration; never in
             training.
-        batch: Images a forward pass; None takes the images as they are given, as training does.
-        threads: Threads of torch; None leaves them as they are.
+        batch: Images per forward pass; None for batches as given, as in training.
+        threads: Threads of torch; None keeps the current number.
     """
 
     layout: Layout = "channels_last"
@@ -31,37 +31,37 @@ class ExecutionSettings:
 
     @classmethod
     def for_training(cls, layout: Layout = "contiguous", dtype: NumberType = "float32") -> Self:
-        """The settings of training steps."""
+        """Returns the settings of training steps."""
         return cls(layout, dtype, folded=False, batch=None)
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The layout as torch names it."""
+        """The layout as torch's memory format."""
         return torch.channels_last if self.layout == "channels_last" else torch.contiguous_format
 
     def tensor_dtype(self, device: torch.device) -> torch.dtype:
-        """The type of an evaluation's weights and images; a GPU keeps float32 and casts in each layer."""
+        """Returns the number type of weights and images in evaluations; a GPU keeps float32 and casts per layer."""
         return torch.bfloat16 if self.dtype == "bfloat16" and device.type == "cpu" else torch.float32
 
     def computing(self, device: torch.device) -> AbstractContextManager[object]:
-        """The context of an evaluation's forward passes: automatic casts on a GPU, nothing on a CPU."""
+        """Returns the context of an evaluation's forward passes: automatic casts on a GPU, no change on a CPU."""
         return nullcontext() if device.type == "cpu" else self.casting(device)
 
     def casting(self, device: torch.device) -> torch.autocast:
-        """The context of a training step's forward pass: automatic casts, since weights stay in float32."""
+        """Returns the context of a training step's forward pass: automatic casts, since weights stay in float32."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
 
 
 @dataclass(frozen=True)
 class ExecutionChoice:
-    """Execution settings and why they were taken.
+    """Execution settings and the reason for them.
 
     Attributes:
         execution: The settings.
         reason: ``given`` in the config, ``measured`` now, or ``remembered`` from an earlier run on this machine.
-        timings: What was measured: each candidate with its seconds an image, calibration included.
-        agreement: Spearman's rank correlation of the rewards of random plans in bfloat16 with those in
-            float32; None where it was not needed, or is no number.
+        timings: Each measured candidate with its seconds per image, calibration images included.
+        agreement: Spearman's rank correlation between rewards in bfloat16 and in float32, over random plans; None if
+            it was not measured or is not a finite number.
     """
 
     execution: ExecutionSettings
@@ -70,7 +70,7 @@ class ExecutionChoice:
     agreement: float | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """The choice as plain values, ready for JSON."""
+        """Returns the choice as plain values for JSON."""
         timings = [{**asdict(candidate), "seconds_per_image": seconds} for candidate, seconds in self.timings]
         return {
             "execution": asdict(self.execution),

@@ -1,4 +1,4 @@
-"""Which execution settings are the fastest for a network on this machine: measured once, and remembered."""
+"""Finds the fastest execution settings for a network on this machine; measures once and remembers the choice."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,40 +26,40 @@ from prune_env.tasks import Task, make_task
 from prune_env.walk import LayerWalk, Scores
 
 AGREEMENT = 0.99
-"""Least rank correlation with float32 of a number type that plans are ranked in."""
+"""Lowest rank correlation with float32 at which plans may be ranked in bfloat16."""
 
 PLANS = 50
-"""Plans that the rank correlation is over."""
+"""Number of random plans for the rank correlation."""
 
 ROUNDS = 5
-"""Evaluations of each candidate of which the fastest counts, after one that does not."""
+"""Timed evaluations of each candidate, after one warm-up evaluation; the fastest counts."""
 
 SECONDS = 1.0
-"""What an evaluation that is timed may take: fewer images are taken until it does."""
+"""Seconds that a timed evaluation should take at most; larger sets are shortened."""
 
 MOST_IMAGES = 512
-"""Reward images that are timed at most."""
+"""Largest number of reward images in a timed evaluation."""
 
 SWEPT = ("layout", "folded", "threads", "batch")
-"""The properties that are tried one after the other, in this order."""
+"""The properties that are varied one at a time, in this order."""
 
 
 @dataclass(frozen=True)
 class ExecutionChooser:
-    """Times execution settings on one network's own evaluations.
+    """Times evaluations of one network in different execution settings.
 
     Attributes:
         walk: The network's walk.
-        budget: What plans may cost.
+        budget: The budget of the plans.
         reward: The reward set.
         calibration: The calibration set.
-        device: Where the network runs.
-        scores: One score per channel of each unit, as the search uses them.
-        ranks: What an evaluator's outcome of a plan is worth.
-        repair: As the search's evaluator has it.
-        facts: What else decides how plans rank: a choice is remembered for these alone.
-        on_progress: Hears in words what is going on.
-        task: What the network is for.
+        device: The device that the network runs on.
+        scores: One score per channel of each unit, as in the search.
+        ranks: Returns the reward of a plan that an evaluator measures.
+        repair: The repair of the search's evaluator.
+        facts: Further settings that affect the ranks of plans; a remembered choice is reused only if they are equal.
+        on_progress: Receives progress messages.
+        task: The network's task.
     """
 
     walk: LayerWalk
@@ -75,14 +75,14 @@ class ExecutionChooser:
     task: Task = field(default_factory=make_task)
 
     def choose(self, given: ExecutionSection, evaluations: int) -> ExecutionChoice:
-        """The fastest execution settings among those that the config leaves open.
+        """Returns the fastest execution settings among those that the config leaves open.
 
-        One property is tried after the other [our choice], at the widths of the uniform plan; the candidates are timed
+        Properties are varied one at a time [our choice], at the widths of the uniform plan; the candidates are timed
         in turn. bfloat16 must also rank plans as float32 does.
 
         Args:
-            given: What the config asks for.
-            evaluations: How many plans the search will evaluate; bfloat16 is not tried in a short one.
+            given: The config's execution section.
+            evaluations: Plans that the search will evaluate; a short search stays in float32.
         """
         options = open_options(given, evaluations)
         if all(len(values) == 1 for values in options.values()):
@@ -112,7 +112,7 @@ class ExecutionChooser:
         sets: tuple[ImageSet, ImageSet],
         timings: list[tuple[ExecutionSettings, float]],
     ) -> ExecutionSettings:
-        """The best settings after one property was tried after the other; adds to the timings."""
+        """Returns the best settings after varying one property at a time; extends ``timings``."""
         for key in SWEPT:
             candidates = dict.fromkeys((best, *(replace(best, **{key: value}) for value in options[key])))
             if len(candidates) == 1:
@@ -126,9 +126,10 @@ class ExecutionChooser:
     def _agreeing(
         self, exact: ExecutionSettings, fast: ExecutionSettings, options: Options, sets: tuple[ImageSet, ImageSet]
     ) -> tuple[ExecutionSettings, float | None]:
-        """The fast settings if they save time and rank plans as the exact ones do, or else the exact ones.
+        """Returns the fast settings if they save time and rank plans as the exact settings do, else the exact settings.
 
-        Folded weights are rounded after recalibration; where that spoils the ranks, batch norms may be kept.
+        bfloat16 rounds folded weights after recalibration, which can change the ranks. So the fast settings are also
+        tried without folding.
         """
         both = dict.fromkeys((fast, replace(fast, folded=False)))
         candidates = [candidate for candidate in both if candidate.folded in options["folded"]]
@@ -143,7 +144,7 @@ class ExecutionChooser:
         for candidate in faster:
             try:
                 agreement = float(spearmanr(expected, self._rewards(candidate, plans)).statistic)
-            except EvaluationError:  # not even finite
+            except EvaluationError:  # quality or loss is not finite
                 continue
             if agreement >= AGREEMENT:
                 return candidate, agreement
@@ -160,9 +161,9 @@ class ExecutionChooser:
         return rewards
 
     def _excerpt(self, execution: ExecutionSettings) -> tuple[ImageSet, ImageSet]:
-        """Enough of both sets, in their proportions, to time an evaluation within about `SECONDS`."""
+        """Shortens both sets by the same share, so that a timed evaluation takes about `SECONDS` at most."""
         few = self.reward.first(16), self.calibration.first(16)
-        # A network that runs in no settings at all says so when it is evaluated.
+        # A network that fails in all settings raises its error at the first evaluation.
         seconds = min(self._time([replace(execution, batch=16)], few).values(), default=SECONDS)
         share = min(1.0, MOST_IMAGES / len(self.reward), SECONDS / (seconds * len(self.reward)))
         return (
@@ -173,12 +174,12 @@ class ExecutionChooser:
     def _time(
         self, candidates: Sequence[ExecutionSettings], sets: tuple[ImageSet, ImageSet]
     ) -> dict[ExecutionSettings, float]:
-        """Seconds an image of each candidate that runs: its least of some rounds."""
+        """Returns seconds per image of each candidate that runs: the fastest round."""
         plan = self.walk.plan(self.budget.names(self.budget.uniform()))
         runs = {
             candidate: partial(run_with_threads, self._evaluator(sets, candidate), plan) for candidate in candidates
         }
-        # Some modules know no such layout, or no such number type.
+        # Some modules do not support every layout or number type.
         seconds = time_in_turn(runs, self.device, ROUNDS, failures=(RuntimeError, EvaluationError))
         images = len(sets[0]) + len(sets[1])
         return {candidate: min(times) / images for candidate, times in seconds.items()}
@@ -187,7 +188,7 @@ class ExecutionChooser:
         return Evaluator(self.walk, *sets, execution, self.device, self.repair, self.task)
 
     def _facts(self, options: Options) -> dict[str, Any]:
-        """All that a choice depends on, besides the machine and the versions."""
+        """Returns everything that a choice depends on, except the versions."""
         budget = self.budget
         return {
             "device": machine_name(self.device),
@@ -203,7 +204,7 @@ class ExecutionChooser:
 
 
 def run_with_threads(evaluator: Evaluator, plan: PruningPlan) -> None:
-    """One evaluation with the threads of the evaluator's settings."""
+    """Evaluates a plan with the number of threads in the evaluator's settings, then restores the number."""
     before = torch.get_num_threads()
     torch.set_num_threads(evaluator.execution.threads or before)
     try:
@@ -213,7 +214,7 @@ def run_with_threads(evaluator: Evaluator, plan: PruningPlan) -> None:
 
 
 def random_plans(walk: LayerWalk, budget: Budget, scores: Scores, count: int, seed: int = 0) -> Iterator[PruningPlan]:
-    """Plans of random widths at the budget, the best-scored channels kept."""
+    """Yields plans with random widths at the budget; each unit keeps its best-scored channels."""
     generator = np.random.default_rng(seed)
     for _ in range(count):
         yield walk.plan(budget.names(budget.random(generator)), scores)

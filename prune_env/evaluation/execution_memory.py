@@ -1,4 +1,4 @@
-"""Execution settings that were chosen before on this machine, in the user's cache."""
+"""The user's cache of execution settings that were chosen earlier on this machine."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from prune_env.evaluation.execution_options import Options
 
 
 def remember(facts: Mapping[str, Any], choice: ExecutionChoice) -> None:
-    """Keeps a choice for the next run with the same facts; what cannot be written is measured again then."""
+    """Stores a choice for the next run with the same facts; does nothing if the file cannot be written."""
     place = _place(facts)
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def remember(facts: Mapping[str, Any], choice: ExecutionChoice) -> None:
 
 
 def recall(facts: Mapping[str, Any], options: Options) -> ExecutionChoice | None:
-    """The choice made before among these options; None where there is none, or its file holds anything else."""
+    """Returns the stored choice; None if it is missing or unreadable, or if the options do not allow it."""
     try:
         record = json.loads(_place(facts).read_bytes())
         execution, agreement = ExecutionSettings(**record["execution"]), record["agreement"]
@@ -37,7 +37,7 @@ def recall(facts: Mapping[str, Any], options: Options) -> ExecutionChoice | None
 
 
 def machine_name(device: torch.device) -> str:
-    """The processor that the device is, as its maker names it."""
+    """Returns the model name of the GPU or CPU; for a CPU, also the number of processors."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()

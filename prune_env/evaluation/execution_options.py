@@ -1,4 +1,4 @@
-"""What a config leaves open of the execution settings: the values that are tried of each property, the usual first."""
+"""The values to try for each execution setting that the config leaves open; the usual value comes first."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,23 +9,23 @@ from prune_env.config.sections import ExecutionSection
 from prune_env.evaluation.execution import ExecutionSettings
 
 Options = Mapping[str, tuple[Any, ...]]
-"""Values to try by property of `ExecutionSettings`; a single one where it is given."""
+"""Values to try, by property of `ExecutionSettings`; a single value if the config sets the property."""
 
 LONG_SEARCH = 150
-"""Evaluations from which a faster number type earns back the plans that show its agreement [our choice]."""
+"""Least evaluations at which bfloat16 saves more time than the agreement check costs [our choice]."""
 
 USUAL_THREADS = torch.get_num_threads()
-"""Torch's own choice, before any execution settings are chosen."""
+"""Torch's default, read before any execution settings change the number of threads."""
 
 BATCHES = (256, 128, 64, 32, 16, 512)
 
 
 def open_options(given: ExecutionSection, evaluations: int) -> Options:
-    """The values to try.
+    """Returns the values to try.
 
     Args:
-        given: What the config asks for; null where it leaves a property open.
-        evaluations: How many plans the search will evaluate; a short one stays in float32.
+        given: The config's execution section; None leaves a property open.
+        evaluations: Plans that the search will evaluate; a short search stays in float32.
     """
     options: Options = {
         "layout": ("channels_last", "contiguous"),
@@ -38,14 +38,14 @@ def open_options(given: ExecutionSection, evaluations: int) -> Options:
 
 
 def fitting(options: Options, images: int) -> Options:
-    """The options with no batch larger than so many images, where one is small enough; the least batch otherwise.
+    """Drops the batch sizes above ``images``; keeps the smallest batch size if all are above.
 
-    A larger batch would be the same forward pass under another name.
+    Batch sizes above the number of images all give the same forward pass.
     """
     batches = options["batch"]
     return {**options, "batch": tuple(size for size in batches if size <= images) or (min(batches),)}
 
 
 def usual(options: Options) -> ExecutionSettings:
-    """The settings with the first value of each property."""
+    """Returns the settings with the first value of each property."""
     return ExecutionSettings(**{key: values[0] for key, values in options.items()})

@@ -1,4 +1,4 @@
-"""How good a network is, by its task: quality and loss for a search, every metric for a result."""
+"""Measures a network with its task's metrics: quality and loss for a search, all metrics for a result."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from prune_env.data import Batch
 from prune_env.tasks import Metric, Task
 
 StopEarly = Callable[[int, int], bool]
-"""Told how many images were right and how many seen, says whether the rest need not be looked at."""
+"""Takes the numbers of correct images and of images seen; returns whether to skip the remaining images."""
 
 
 class Measurement(NamedTuple):
-    """Quality in [0, 1], mean loss, and the number of images that they are over."""
+    """Quality in [0, 1], mean loss, and the number of images measured."""
 
     quality: float
     loss: float
@@ -23,17 +23,17 @@ class Measurement(NamedTuple):
 
 
 def measure(model: nn.Module, batches: Iterable[Batch], task: Task, stop_early: StopEarly | None = None) -> Measurement:
-    """A network's quality and loss, the loss in float32.
+    """Measures a network's quality and loss, the loss in float32.
 
     Args:
         model: The network, in eval mode.
         batches: Images and targets, on the network's device.
-        task: What the network is for.
-        stop_early: Asked after each batch, with the images that were right and those seen; True leaves the rest. Only
-            for a task whose quality counts images (`Metric.counts`).
+        task: The network's task.
+        stop_early: Called after each batch with the numbers of correct images and of images seen; True skips the
+            remaining images. Only for a task whose quality counts images (`Metric.counts`).
 
     Raises:
-        ModelError: If the network's outputs are not those of a network for the task.
+        ModelError: If the network's outputs do not fit the task.
     """
     quality = task.metrics()[0]
     loss, images = _run(model, batches, task, [quality], stop_early)
@@ -41,15 +41,15 @@ def measure(model: nn.Module, batches: Iterable[Batch], task: Task, stop_early: 
 
 
 def measure_all(model: nn.Module, batches: Iterable[Batch], task: Task) -> dict[str, float]:
-    """Every metric of a network by its name, the quality first, and at the end the mean ``loss``.
+    """Returns all metrics of a network by name: the quality first, the mean ``loss`` last.
 
     Args:
-        model: The network; it runs in eval mode and keeps its own.
+        model: The network; runs in eval mode, and its own mode is restored.
         batches: Images and targets, on the network's device.
-        task: What the network is for.
+        task: The network's task.
 
     Raises:
-        ModelError: If the network's outputs are not those of a network for the task.
+        ModelError: If the network's outputs do not fit the task.
     """
     metrics = task.metrics()
     with in_eval_mode(model):
@@ -64,7 +64,7 @@ def _run(
     metrics: Sequence[Metric],
     stop_early: StopEarly | None = None,
 ) -> tuple[float, int]:
-    """Feeds the metrics; returns the mean loss and the number of images."""
+    """Updates the metrics; returns the mean loss and the number of images."""
     loss, count = 0.0, 0
     for metric in metrics:
         metric.reset()

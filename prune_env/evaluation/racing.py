@@ -1,8 +1,8 @@
-"""Racing: a plan that can no longer become the best is not looked at to the end (Maron and Moore, NeurIPS 1993).
+"""Racing: stops the evaluation of a plan that can no longer become the best (Maron and Moore, NeurIPS 1993).
 
-What is left of the reward set is bounded by the hypergeometric distribution, exactly, since the images come in random
-order and without replacement [our choice; Maron and Moore use Hoeffding's bound]. So the task's quality must be the
-share of images that are right (`Metric.counts`).
+The hypergeometric distribution bounds the result on the remaining images exactly, because the images come in random
+order and without replacement [our choice; Maron and Moore use Hoeffding's bound]. Therefore the task's quality must be
+the share of correct images (`Metric.counts`).
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,34 +16,34 @@ from prune_env.evaluation.measuring import StopEarly
 from rewards import Outcome, Reward
 
 CONFIDENCE = 0.99
-"""A plan that is given up would not have been the best, with this probability at least."""
+"""Least probability that a stopped plan would not have become the best."""
 
 
 class RacedTrial(Protocol):
-    """What a race hears of a trial."""
+    """The parts of a trial that a race reads."""
 
     @property
     def proposed_by(self) -> str:
-        """Who proposed the plan; those who propose race each for themselves."""
+        """Who proposed the plan, such as a search's name or ``probe``; each proposer races only against itself."""
 
     @property
     def outcome(self) -> Outcome:
-        """What was measured."""
+        """The plan's outcome."""
 
     @property
     def reward(self) -> float:
-        """What the outcome is worth."""
+        """The reward of the outcome."""
 
 
 @dataclass
 class Race:
-    """Hears trials, and says of the next plan when it can no longer beat the best of whoever proposes it.
+    """Records trials, and decides when a new plan can no longer beat the best plan of its proposer.
 
     Attributes:
-        reward: What an outcome is worth; must not fall where quality rises, nor look at the loss.
+        reward: The reward function; must not fall as the quality rises, and must not depend on the loss.
         images: Size of the reward set.
-        looks: How many times a plan is looked at before the end.
-        best: The best reward so far, by who proposed it.
+        looks: How many times an evaluation may be stopped before its end.
+        best: The best reward so far, by proposer.
     """
 
     reward: Reward
@@ -53,27 +53,27 @@ class Race:
 
     @classmethod
     def on(cls, evaluator: Evaluator, reward: Reward) -> Self:
-        """A race of plans that an evaluator measures: it looks at each after every batch."""
+        """Returns a race for the plans of an evaluator, which may stop after every batch."""
         return cls(reward, evaluator.images, len(evaluator.reward) - 1)
 
     def again(self, evaluator: Evaluator) -> Self:
-        """A new race for another search; the evaluator forgets its plans: what it saw of them the last race decided."""
+        """Returns a new race for another search. Clears the evaluator's cache, which depends on the last race."""
         evaluator.forget()
         return replace(self)
 
     def hear(self, trial: RacedTrial) -> None:
-        """Takes note of a trial; a reward of a part of the images is no best one."""
+        """Records a trial; ignores rewards that are measured on a part of the reward set."""
         if trial.outcome.complete:
             self.best[trial.proposed_by] = max(trial.reward, self.best.get(trial.proposed_by, trial.reward))
 
     def rule(self, proposed_by: str, costs: Outcome, baseline: Outcome) -> StopEarly | None:
-        """When to leave a plan; None for never.
+        """Returns the rule that stops the evaluation of a plan; None to never stop.
 
-        Probes are looked at to the end: they are for the loss, and one that cuts little tells nothing of plans.
+        Probes are never stopped: they measure the loss, and a probe that cuts little is not comparable to a plan.
 
         Args:
             proposed_by: Who proposes the plan.
-            costs: An outcome with the plan's costs, whatever its quality.
+            costs: An outcome with the plan's costs; its quality is ignored.
             baseline: The dense network's outcome.
         """
         if proposed_by == "probe" or proposed_by not in self.best:
@@ -81,7 +81,7 @@ class Race:
         return partial(self.is_lost, self.needed(self.best[proposed_by], costs, baseline))
 
     def needed(self, best: float, costs: Outcome, baseline: Outcome) -> int:
-        """How many images a network of this cost must get right to beat the best; one more than all if it cannot."""
+        """Returns the least number of correct images that beats the best reward; ``images + 1`` if none does."""
         low, high = 0, self.images + 1
         while low < high:
             middle = (low + high) // 2
@@ -92,9 +92,9 @@ class Race:
         return low
 
     def is_lost(self, needed: int, correct: int, seen: int) -> bool:
-        """Whether so few images are right that the plan will not get as many right as it needs, with confidence."""
+        """Whether the plan will get fewer than ``needed`` images right, with `CONFIDENCE`."""
         if needed > self.images:
             return True
-        # Several looks are several chances to be wrong.
+        # Divide the error probability among the looks, since each look may be wrong (Bonferroni).
         tail = (1.0 - CONFIDENCE) / max(1, self.looks)
         return bool(hypergeom.cdf(correct, self.images, needed, seen) < tail)

@@ -1,7 +1,7 @@
-"""A skeleton: one copy of a network that takes on the shape of plan after plan, for evaluations in a row.
+"""A reshapable network: one copy of a network that takes the shape of one plan after another.
 
-Where `PruningPlan.apply` makes a new network, a skeleton re-uses its modules and only slices tensors: no graph work,
-no copy of the module tree, and nothing that grows.
+`PruningPlan.apply` makes a new network. `ReshapableNetwork` re-uses its modules and only slices tensors: no graph work,
+no copy of the module tree, and no memory that grows.
 """
 
 import copy
@@ -22,7 +22,7 @@ from prune_env.walk.unit import Unit
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """One side of one module, and the units that run through it."""
+    """One side of one module, and the units whose channels it holds."""
 
     module: str
     side: str
@@ -30,7 +30,7 @@ class _Place:
     members: tuple[tuple[str, IntArray], ...]
 
     def kept(self, removed: Mapping[str, IntArray]) -> IntArray | None:
-        """The side's channels that stay, ascending; None if it is not cut."""
+        """Returns the side's channels that stay, ascending; None if the side is not cut."""
         mask = None
         for unit, index in self.members:
             gone = removed.get(unit)
@@ -41,7 +41,7 @@ class _Place:
 
 
 class _Fold:
-    """One batch norm that is taken out of the way and put back."""
+    """Folds one batch norm into its convolution, and undoes that."""
 
     def __init__(self, model: nn.Module, pair: FoldPair) -> None:
         parent, _, self.leaf = pair.norm.rpartition(".")
@@ -51,43 +51,43 @@ class _Fold:
         self.identity = nn.Identity()
 
     def do(self) -> None:
-        """Folds."""
+        """Folds, and puts an identity in the batch norm's place."""
         fold_into(self.conv, self.norm)
         self.holder._modules[self.leaf] = self.identity
 
     def undo(self) -> None:
-        """Puts the batch norm back; the convolution's own tensors are set anew by the next cut."""
+        """Puts the batch norm back; the next cut resets the convolution's tensors."""
         self.holder._modules[self.leaf] = self.norm
 
 
-class _Quick:
-    """One batch norm that overwrites its input once its statistics stay, until they are measured anew."""
+class _Overwrite:
+    """Makes one batch norm overwrite its input, and undoes that; for statistics that stay unchanged in between."""
 
     def __init__(self, model: nn.Module, pair: FoldPair) -> None:
         self.norm = model.get_submodule(pair.norm)
 
     def do(self) -> None:
-        """Gives it the faster forward pass."""
+        """Sets the faster forward pass."""
         if is_plain(self.norm):
             assert isinstance(self.norm, BatchNorm)
             vars(self.norm)["forward"] = Overwriting(self.norm)
 
     def undo(self) -> None:
-        """Gives it its own forward pass again."""
+        """Restores the batch norm's own forward pass."""
         if isinstance(vars(self.norm).get("forward"), Overwriting):
             del vars(self.norm)["forward"]
 
 
 class ReshapableNetwork:
-    """A network that is cut again and again.
+    """A network that takes the shape of one plan after another.
 
     Args:
-        model: The dense network, in the layout and on the device that the cut networks shall have; it is not changed.
-        units: Its units.
-        dtype: The type that convolutions and linear layers compute in; everything else stays as it is.
-        pairs: The batch norms that alone read a convolution's output, which `settle` makes faster.
-        folded: Whether it folds them into the convolutions, or keeps them.
-        repair: What gives the layers that read cut channels other weights; None leaves them sliced.
+        model: The dense network, in the layout and on the device of the cut networks; it is not changed.
+        units: The network's units.
+        dtype: The number type of convolutions and linear layers; other modules keep theirs.
+        pairs: The convolutions whose output only a batch norm reads; `settle` makes these batch norms faster.
+        folded: Whether `settle` folds the batch norms into the convolutions or lets them overwrite their inputs.
+        repair: Replaces the sliced weights of layers that read cut channels; None keeps the sliced weights.
     """
 
     def __init__(
@@ -112,25 +112,25 @@ class ReshapableNetwork:
             for member in unit.members:
                 members.setdefault((member.module, member.side), []).append((unit.name, member.index))
         self._places = tuple(
-            _Place(name, side, channels_of(self._originals[name], side), tuple(found))
-            for (name, side), found in members.items()
+            _Place(name, side, channels_of(self._originals[name], side), tuple(parts))
+            for (name, side), parts in members.items()
         )
-        # A fold or a recalibration changes modules that no unit runs through as well.
+        # Also reset modules outside the units at each cut: folding and recalibration change their tensors.
         holders = (name for name, module in self._originals.items() if module._parameters or module._buffers)
         self._touched = dict.fromkeys((*(place.module for place in self._places), *holders))
         self._modules = {name: self.model.get_submodule(name) for name in self._touched}
-        self._settled = tuple((_Fold if folded else _Quick)(self.model, pair) for pair in pairs)
+        self._settled = tuple((_Fold if folded else _Overwrite)(self.model, pair) for pair in pairs)
 
     def cut(self, kept: Mapping[str, Sequence[int]], masks: Masks = NO_MASKS) -> nn.Module:
-        """Gives the skeleton the shape of a plan.
+        """Gives the network the shape of a plan.
 
         Args:
-            kept: For each unit the channels that stay, ascending; a unit that is not named is dense.
-            masks: What is taken away from layers beyond whole channels. It has weights of zero here: the outputs are
-                those of the edited layers, at less trouble.
+            kept: For each unit the channels that stay, ascending; units that are not named are dense.
+            masks: The edits beyond whole channels, by layer. Masked weights are zero here, which gives the same outputs
+                as the edited layers without building new modules.
 
         Returns:
-            The skeleton's network, valid until the next cut, with the dense network's batch-norm statistics.
+            The cut network with the dense network's batch-norm statistics, valid until the next cut.
         """
         removed = {
             name: np.setdiff1d(np.arange(self._channels[name]), channels, assume_unique=True)
@@ -149,7 +149,7 @@ class ReshapableNetwork:
         return self.model
 
     def settle(self) -> None:
-        """Makes the forward pass fast, for statistics that stay as they are; the next cut starts anew."""
+        """Makes the forward pass faster, for batch-norm statistics that no longer change; the next cut undoes it."""
         for settled in self._settled:
             settled.do()
 
@@ -163,7 +163,7 @@ class ReshapableNetwork:
             values = None if parameter is None else sliced.get(key, parameter.data)
             module._parameters[key] = None if values is None else nn.Parameter(values, requires_grad=False)
         for key, buffer in dense._buffers.items():
-            # Statistics are measured in place, so the dense network's own tensors are never handed out.
+            # Clone, because recalibration writes statistics in place and must not change the dense network's.
             module._buffers[key] = None if buffer is None else sliced.get(key, buffer).clone()
         for attribute in ("in_channels", "out_channels", "in_features", "out_features", "num_features", "groups"):
             if hasattr(dense, attribute):

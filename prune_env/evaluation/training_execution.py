@@ -1,4 +1,4 @@
-"""In which layout and number type training steps are fastest on this machine: measured, not assumed."""
+"""Measures in which layout and number type training steps are fastest on this machine."""
 
 import copy
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from prune_env.evaluation.execution import ExecutionSettings, Layout, NumberType
 from prune_env.tasks import Task
 
 ROUNDS = 3
-"""Steps of each candidate of which the fastest counts, after one that does not."""
+"""Timed steps of each candidate, after one warm-up step; the fastest counts."""
 
 
 def fastest_training(
@@ -26,14 +26,14 @@ def fastest_training(
     loss: Callable[[Any], Tensor],
     settings: TrainingSection,
 ) -> ExecutionSettings:
-    """The fastest of the execution settings that the training's settings leave open; float32, contiguous is usual.
+    """Returns the fastest execution settings that the training settings leave open; by default contiguous, float32.
 
     Args:
-        model: The network, on its device; it is left as it is.
-        batch: A batch of its images, on that device.
-        task: What the network is for.
-        loss: Of the network's outputs for that batch.
-        settings: Which layout and which number type are given.
+        model: The network, on its device; it is not changed.
+        batch: A batch of images, on the same device.
+        task: The network's task.
+        loss: Returns the loss of the network's outputs for the batch.
+        settings: The training settings; a layout or number type of None is left open.
     """
     layouts: list[Layout] = [settings.layout] if settings.layout else ["contiguous", "channels_last"]
     dtypes: list[NumberType] = [settings.dtype] if settings.dtype else ["float32", "bfloat16"]
@@ -53,7 +53,7 @@ def fastest_training(
 
 
 def _laid_out(model: nn.Module, batch: Batch, execution: ExecutionSettings) -> tuple[nn.Module, Batch]:
-    """A copy of the network in training mode and the batch, both in a candidate's layout."""
+    """Returns a copy of the network in training mode, and the batch, both in a candidate's layout."""
     network = copy.deepcopy(model).to(memory_format=execution.memory_format).train()
     return network, Batch(batch.images.contiguous(memory_format=execution.memory_format), batch.targets)
 

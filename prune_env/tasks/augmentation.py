@@ -1,6 +1,6 @@
-"""Random changes to a batch of images, as functions of numbers drawn beforehand, so that any share of it can be made.
+"""Random augmentation of a batch of images, as functions of random numbers that the caller draws.
 
-Every process of a training draws the numbers of the whole batch and changes its own images.
+Every process of a training draws the numbers of the whole batch and augments its own share of the images.
 """
 
 import math
@@ -12,27 +12,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DRAWS = 5
-"""Numbers that an image is changed by."""
+"""Random numbers per image."""
 
 SHIFT = 8
-"""Images are shifted by at most this part of their side: 4 of 32 pixels, as CIFAR's are since He et al. (2016)."""
+"""The largest shift is the image's side divided by this number: 4 of 32 pixels, as for CIFAR in He et al. (2016)."""
 
 LEAST_AREA = 0.35
-"""Of what is cut out, as a share of the image: more than the usual 0.08, for training that is short [our choice]."""
+"""Least area of a crop, as a share of the image: above the usual 0.08, because trainings are short [our choice]."""
 
 MOST_STRETCH = 4 / 3
-"""Ratio of the sides of what is cut out, either way."""
+"""Largest ratio of a crop's longer side to its shorter side, before clipping to the image."""
 
 Augmentation = Callable[[Tensor, Tensor], Tensor]
 
 
 def unchanged(images: Tensor, draws: Tensor) -> Tensor:  # noqa: ARG001
-    """The images as they are."""
+    """Returns the images unchanged."""
     return images
 
 
 def crop_flip(images: Tensor, draws: Tensor) -> Tensor:
-    """Shifts each image, zeros (of normalised images the mean colour) coming in, and mirrors half of them.
+    """Shifts each image, fills with zeros (the mean colour of normalised images), and mirrors half of the images.
 
     Args:
         images: float [N, C, H, W].
@@ -48,7 +48,7 @@ def crop_flip(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def resized_crop_flip(images: Tensor, draws: Tensor) -> Tensor:
-    """Cuts a part out of each image, brings it to the image's size, and mirrors half of them (Szegedy et al., 2015).
+    """Crops each image, resizes the crop to the image's size, and mirrors half of the images (Szegedy et al., 2015).
 
     Args:
         images: float [N, C, H, W].
@@ -68,4 +68,4 @@ def resized_crop_flip(images: Tensor, draws: Tensor) -> Tensor:
 AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
     {"none": unchanged, "crop_flip": crop_flip, "resized_crop_flip": resized_crop_flip}
 )
-"""By the names that ``finetune.augment`` takes."""
+"""Augmentations by their name in ``finetune.augment``."""

@@ -1,7 +1,7 @@
-"""What a task is: it says what the network is for, and nobody else knows.
+"""The protocol of tasks: a task defines the data, the loss and the quality of a network.
 
-A new task is a new file here and its registration. Evaluation, criteria, recovery, run folders and reports know a task
-by this protocol alone.
+A new task is one new file and its registration. Evaluation, criteria, recovery, run folders and reports use only this
+protocol.
 """
 
 from collections.abc import Hashable, Sequence
@@ -15,18 +15,18 @@ from prune_env.config.task import TASKS, TaskSection
 from prune_env.data import Batch, ImageSource
 
 Reduction = Literal["none", "mean", "sum"]
-"""How the losses of a batch's images become one tensor, as in torch: one value an image, their mean, or their sum."""
+"""How to reduce the losses of a batch's images, as in torch: not at all, to the mean, or to the sum."""
 
 
 class Metric(Protocol):
-    """A number that says how good outputs are: `reset`, then `update` for each batch, then `compute`.
+    """A number that measures outputs. Call `reset`, then `update` for each batch, then `compute`.
 
     Attributes:
         name: The key in files and TensorBoard tags: ``test_NAME`` in a result row, ``search/NAME`` in TensorBoard.
         title: The heading in tables.
-        format: The number in tables: ``.2%`` for a share.
-        counts: Whether the number is the share of images that are right, each of which is right or wrong. Racing
-            needs that of the quality.
+        format: The number's format in tables, such as ``.2%`` for a share.
+        counts: Whether the number is the share of correct images, where each image is either right or wrong. Racing
+            needs such a quality.
     """
 
     name: str
@@ -35,30 +35,30 @@ class Metric(Protocol):
     counts: bool
 
     def reset(self) -> None:
-        """Forgets all batches."""
+        """Removes all batches."""
 
     def update(self, outputs: Any, batch: Batch) -> None:
-        """Takes one more batch.
+        """Adds one batch.
 
         Args:
-            outputs: What `Task.forward` gave for the batch in eval mode.
+            outputs: The result of `Task.forward` for the batch in eval mode.
             batch: The batch.
         """
 
     def compute(self) -> float:
-        """The number over all batches since `reset`."""
+        """Returns the number over all batches since `reset`."""
 
 
 class Task(Protocol):
-    """What a network is for: its data, its loss, and what counts as good.
+    """The data, the loss and the quality of a network.
 
-    A task's network takes images [N, C, H, W]. In eval mode it needs nothing else, so that tracing, recalibration,
-    scores and timings run it on images alone. Only the task looks into outputs and targets. A task holds no state: one
-    is as good as another of the same class.
+    A task's network takes images [N, C, H, W]. In eval mode it must need nothing else, because tracing, recalibration,
+    scores and timings run the network on images alone. Only the task reads outputs and targets. A task has no state:
+    all instances of a class are equal.
 
     Attributes:
-        name: As in ``task.name``.
-        draws: How many random numbers `augment` needs for an image.
+        name: The task's value of ``task.name``.
+        draws: Random numbers that `augment` needs per image.
     """
 
     name: str
@@ -68,11 +68,11 @@ class Task(Protocol):
         """Opens the data set that the settings name.
 
         Raises:
-            DataError: If there is none, or its files are missing or damaged.
+            DataError: If there is no such data set, or its files are missing or damaged.
         """
 
     def stratum(self, target: Any) -> Hashable:
-        """What a subset is balanced by: the class that an image counts for. All values can be sorted together.
+        """Returns the class of an image for balanced subsets. All values must be sortable together.
 
         Args:
             target: One image's element of `ImageSource.targets`.
@@ -83,73 +83,73 @@ class Task(Protocol):
 
         Args:
             settings: Name, weights and arguments.
-            source: The data that the network is for.
-            image: One image [1, C, H, W], on which the network is tried.
+            source: The data set of the network.
+            image: One image [1, C, H, W] to test the network with.
 
         Raises:
-            ModelError: If there is no such network, or the network does not give what the task needs.
+            ModelError: If there is no such network, or the network's outputs do not fit the task.
             WeightsError: If the weights are missing, damaged or made for another network.
         """
 
     def forward(self, model: nn.Module, batch: Batch) -> Any:
-        """The network's outputs for a batch.
+        """Returns the network's outputs for a batch.
 
-        In training mode a network may also look at the targets, and give a dict of losses.
+        In training mode the network may also read the targets and return a dict of losses.
         """
 
     def check(self, outputs: Any, batch: Batch) -> None:
-        """Refuses outputs that are not of a network for this task; may wait for a GPU.
+        """Refuses outputs that do not fit the task; may wait for a GPU.
 
         Raises:
-            ModelError: What was found, and what is needed.
+            ModelError: Names the given and the required outputs.
         """
 
     def loss(self, outputs: Any, batch: Batch, reduction: Reduction = "none", smoothing: float = 0.0) -> Tensor:
-        """The loss of each image, >= 0, in float32.
+        """Returns the loss of each image, >= 0, in float32.
 
         Args:
-            outputs: What `forward` gave for the batch.
+            outputs: The result of `forward` for the batch.
             batch: The batch.
-            reduction: ``none`` gives one value an image [n], ``mean`` and ``sum`` a scalar.
-            smoothing: Share of a target that is spread over all classes, in [0, 1), in training.
+            reduction: ``none`` returns one value per image [n], ``mean`` and ``sum`` a scalar.
+            smoothing: Share of a target that label smoothing spreads over all classes, in [0, 1); for training.
         """
 
     def sampled(self, outputs: Any, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch with targets drawn from the network's own prediction.
+        """Returns the batch with targets drawn from the network's own prediction.
 
         Raises:
-            ConfigError: If the task's predictions are no distribution to draw from.
+            ConfigError: If the task's predictions are not a probability distribution.
             EvaluationError: If an output is not a finite number.
         """
 
     def distillation(self, student: Any, teacher: Any, batch: Batch, temperature: float) -> Tensor:
-        """How far a student's outputs are from a teacher's, a scalar >= 0.
+        """Returns the distance of a student's outputs from a teacher's outputs, a scalar >= 0.
 
         Args:
-            student: What `forward` gave for the batch in training mode.
-            teacher: What `forward` gave for the batch in eval mode.
+            student: The result of the student's `forward` for the batch in training mode.
+            teacher: The result of the teacher's `forward` for the batch in eval mode.
             batch: The batch.
-            temperature: Softens both outputs, above 0. The size of the gradients should not depend on it.
+            temperature: Softens both outputs, above 0. Should not affect the size of the gradients.
 
         Raises:
             ConfigError: If the task has no distillation.
         """
 
     def augment(self, batch: Batch, draws: Tensor, name: str) -> Batch:
-        """The batch with its images varied, and its targets with them.
+        """Returns the batch with augmented images, and targets to match.
 
         Args:
             batch: The batch.
             draws: Uniform in [0, 1), float [n, `draws`].
-            name: How, as ``finetune.augment`` names it.
+            name: The augmentation, a value of ``finetune.augment``.
         """
 
     def metrics(self) -> Sequence[Metric]:
-        """New metrics. The first is the quality, in [0, 1], higher is better."""
+        """Returns new metrics. The first metric is the quality, in [0, 1], higher is better."""
 
 
 def register_task(task: type[Task]) -> type[Task]:
-    """Makes a task known under its ``name``.
+    """Registers a task under its ``name``.
 
     Raises:
         ValueError: If the name is taken.
@@ -159,16 +159,16 @@ def register_task(task: type[Task]) -> type[Task]:
 
 
 def make_task(settings: TaskSection | None = None) -> Task:
-    """The task that a configuration names; the default one where there are no settings.
+    """Makes the task that the settings name; without settings, the default task.
 
     Raises:
-        ConfigError: If there is no such task; offers the nearest.
+        ConfigError: If there is no such task; offers the nearest name.
     """
     settings = settings or TaskSection()
-    found: Task = TASKS.find(settings.name)()
-    return found
+    task: Task = TASKS.find(settings.name)()
+    return task
 
 
 def quality_of(task: Task) -> Metric:
-    """The metric that is the task's quality."""
+    """Returns a new metric for the task's quality."""
     return task.metrics()[0]

@@ -1,4 +1,4 @@
-"""Classification: one class for each image, told by the highest of the scores."""
+"""Classification: one class per image, the class with the highest score."""
 
 from typing import Any
 
@@ -20,9 +20,9 @@ class Accuracy:
     """Share of the images whose class is among the k highest scores, in [0, 1].
 
     Args:
-        name: As `Metric`.
-        title: As `Metric`.
-        k: How many scores count. Where there are fewer classes than that, the share is 1.
+        name: The name, as in `Metric`.
+        title: The title, as in `Metric`.
+        k: Number of highest scores that count. With k or fewer classes the share is 1.
     """
 
     format = ".2%"
@@ -35,11 +35,11 @@ class Accuracy:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all batches."""
+        """Removes all batches."""
         self._right = self._images = 0
 
     def update(self, outputs: Any, batch: Batch) -> None:
-        """Takes the scores [n, classes] of a batch."""
+        """Adds the scores [n, classes] of a batch."""
         labels = _labels(batch.targets)
         logits: Tensor = outputs.float()
         if self.k == 1:
@@ -50,7 +50,7 @@ class Accuracy:
         self._images += len(labels)
 
     def compute(self) -> float:
-        """The share over all batches since `reset`."""
+        """Returns the share over all batches since `reset`."""
         return self._right / self._images
 
 
@@ -66,64 +66,64 @@ class Classification:
         return load_source(settings.name, settings.path, settings.image_size)
 
     def stratum(self, target: Any) -> int:
-        """The image's class."""
+        """Returns the image's class."""
         return int(target)
 
     def build_model(self, settings: ModelSection, source: ImageSource, image: Tensor) -> nn.Module:
-        """Builds the network by name, with one output for each class, and tries it on one image."""
+        """Builds the network by name, with one output per class, and tests the network on one image."""
         model = build_model(settings.name, source.classes, source.channels, settings.weights, settings.arguments)
         check_output(model, image, source.classes)
         return model
 
     def forward(self, model: nn.Module, batch: Batch) -> Any:
-        """The network's scores [n, classes]."""
+        """Returns the network's scores [n, classes]."""
         return model(batch.images)
 
     def check(self, outputs: Any, batch: Batch) -> None:
-        """Refuses what is not one score for each image and class of the batch."""
+        """Refuses outputs that are not one score per image and class of the batch."""
         check_logits(outputs, len(batch.images), int(_labels(batch.targets).max()) + 1)
 
     def loss(self, outputs: Any, batch: Batch, reduction: Reduction = "none", smoothing: float = 0.0) -> Tensor:
-        """The cross-entropy in nats; with smoothing, against labels that are spread over all classes."""
+        """Returns the cross-entropy in nats; with smoothing, against smoothed labels."""
         return F.cross_entropy(outputs.float(), _labels(batch.targets), reduction=reduction, label_smoothing=smoothing)
 
     def sampled(self, outputs: Any, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch with labels drawn from the softmax of the scores."""
+        """Returns the batch with labels drawn from the softmax of the scores."""
         return Batch(batch.images, sampled_labels(outputs, generator))
 
     def distillation(self, student: Any, teacher: Any, batch: Batch, temperature: float) -> Tensor:  # noqa: ARG002
-        """T^2 times the divergence of the scores softened by the temperature T (Hinton, Vinyals and Dean, 2015)."""
+        """Returns T^2 times the KL divergence of the scores at temperature T (Hinton, Vinyals and Dean, 2015)."""
         ours, theirs = (F.log_softmax(scores.float() / temperature, dim=1) for scores in (student, teacher))
         return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
 
     def augment(self, batch: Batch, draws: Tensor, name: str) -> Batch:
-        """The batch with its images varied; no variation changes a label."""
+        """Returns the batch with augmented images; no augmentation changes a label."""
         return Batch(AUGMENTATIONS[name](batch.images, draws), batch.targets)
 
     def metrics(self) -> tuple[Metric, ...]:
-        """Top-1 accuracy, which is the quality, and top-5 accuracy."""
+        """Returns top-1 accuracy, which is the quality, and top-5 accuracy."""
         return Accuracy(), Accuracy("top5", "top-5", 5)
 
 
 def sampled_labels(outputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Labels int64 [N] drawn from the softmax of outputs [N, classes], on the same device.
+    """Draws labels int64 [N] from the softmax of outputs [N, classes], on the same device.
 
     Raises:
         EvaluationError: If an output is not a finite number.
     """
     if not outputs.isfinite().all():
-        raise EvaluationError("An output is not finite; check the network's weights and the data's scaling.")
+        raise EvaluationError("The network's output is not finite. Check the network's weights and the data's scaling.")
     chances = outputs.detach().double().cpu().softmax(1)
     return torch.multinomial(chances, 1, generator=generator).squeeze(1).to(outputs.device)
 
 
 def check_output(model: nn.Module, image: Tensor, classes: int) -> None:
-    """Refuses a network that is no classifier of this many classes. The network runs once and is left as it is.
+    """Refuses a network that is not a classifier with this number of classes. Runs the network once, unchanged.
 
     Args:
         model: The network.
         image: One image [1, C, H, W].
-        classes: How many classes the data have.
+        classes: Number of classes in the data.
 
     Raises:
         ModelError: If the network does not run on the image, or its output is not [1, classes or more].
@@ -131,23 +131,23 @@ def check_output(model: nn.Module, image: Tensor, classes: int) -> None:
     with in_eval_mode(model), torch.no_grad():
         try:
             output = model(image)
-        except Exception as error:  # the user's own code may raise anything
+        except Exception as error:  # a user's own network may raise anything
             raise does_not_run(error, image) from error
     check_logits(output, len(image), classes)
 
 
 def check_logits(output: object, count: int, classes: int) -> None:
-    """Refuses what is not one score for each image and class; more scores than classes are fine.
+    """Refuses outputs that are not one score per image and class; more scores than classes are allowed.
 
     Raises:
-        ModelError: What was found, and what is needed.
+        ModelError: Names the given and the required outputs.
     """
     shape = list(output.shape) if isinstance(output, Tensor) else None
     if shape is None or len(shape) != 2 or shape[0] != count or shape[1] < classes:
-        found = f"a {type(output).__name__}" if shape is None else f"of shape {shape}"
+        given = f"a {type(output).__name__}" if shape is None else f"of shape {shape}"
         raise ModelError(
-            f"The network's output is {found}; a tensor of shape [{count}, {classes}] is needed for "
-            f"{count} image{'s' * (count != 1)} of {classes} classes. Give a network with one output for each class."
+            f"The network's output is {given}; a tensor of shape [{count}, {classes}] is needed for "
+            f"{count} image{'s' * (count != 1)} of {classes} classes. Give a network with one output per class."
         )
 
 

@@ -287,7 +287,7 @@ class TestCriteria:
         assert any(not np.array_equal(once[unit], other[unit]) for unit in once)
 
     def test_are_refused_without_images(self, name: str) -> None:
-        with pytest.raises(ConfigError, match=f"'{name}' looks at images"):
+        with pytest.raises(ConfigError, match=f"'{name}' needs images"):
             score_channels(name, ScoringContext(toy_walk()))
 
 

@@ -189,7 +189,7 @@ def test_what_it_looks_at_must_exist(own: str) -> None:
 
 
 def test_one_that_says_nothing_is_refused_without_images_and_told_how_to_say_less(own: str) -> None:
-    with pytest.raises(ConfigError, match=r"own may say that it looks at less: needs = 'weights'\."):
+    with pytest.raises(ConfigError, match=r"own can declare that it needs less: needs = 'weights'\."):
         score_channels(f"{own}:silent", ScoringContext(toy_walk()))
 
 

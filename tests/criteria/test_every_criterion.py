@@ -49,7 +49,7 @@ def test_exact_curvature_of_a_large_network_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA.find(name).needs == "targets"])
 def test_one_that_needs_targets_refuses_images_without_them(name: str) -> None:
     data = ImageSet(image_set(4).images, torch.empty(0, dtype=torch.int64))
-    with pytest.raises(ConfigError, match=f"'{name}' looks at images with targets, and 4 images with 0 targets"):
+    with pytest.raises(ConfigError, match=f"'{name}' needs images with targets, but 4 images with 0 targets"):
         score_channels(name, ScoringContext(small_walk(), data))
 
 
@@ -81,7 +81,7 @@ def test_every_channel_of_every_unit_has_a_finite_score(name: str, model: str) -
 @pytest.mark.parametrize("name", LOOKING)
 @pytest.mark.parametrize("data", [None, image_set(0)])
 def test_one_that_needs_images_refuses_without_them(name: str, data: ImageSet | None) -> None:
-    with pytest.raises(ConfigError, match=f"'{name}' looks at images( with targets)?, and 0 images.*bn_scale.*l1"):
+    with pytest.raises(ConfigError, match=f"'{name}' needs images( with targets)?, but 0 images.*bn_scale.*l1"):
         score_channels(name, ScoringContext(toy_walk(), data))
 
 

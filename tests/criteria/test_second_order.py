@@ -468,7 +468,7 @@ class TestEveryCriterion:
 
     @pytest.mark.parametrize("name", ALL)
     def test_without_images_is_refused(self, name: str) -> None:
-        with pytest.raises(ConfigError, match="looks at images"):
+        with pytest.raises(ConfigError, match="needs images"):
             score_channels(name, ScoringContext(toy_walk(small(name))))
 
     @pytest.mark.parametrize("name", ALL)

@@ -1,4 +1,4 @@
-"""A skeleton takes on the shape of plan after plan and equals the network that each plan makes."""
+"""A reshapable network takes the shape of one plan after another and equals the network that each plan makes."""
 
 import gc
 import random

@@ -1,8 +1,8 @@
-"""Filter clusters: of filters that are alike, one stays (Li, Zhu and Sun, ICMEW 2019, pp. 312-317).
+"""Filter clusters: one filter of each cluster of similar filters stays (Li, Zhu and Sun, ICMEW 2019, pp. 312-317).
 
-The paper learns features of a layer's filters, clusters them, and keeps the filter nearest to each centroid. What
-learns the features, and how many clusters there are, it leaves open; here an autoencoder learns them [our choice], and
-the search sets the width.
+The paper learns features of a layer's filters, clusters the features, and keeps the filter nearest to each centroid.
+The paper does not specify the feature learner or the number of clusters. Here an autoencoder learns the features [our
+choice], and the search decides the width.
 """
 
 from prune_env.criteria.clusters.autoencoder import FilterAutoencoder

@@ -1,4 +1,4 @@
-"""An autoencoder of filters: what it needs to tell them apart is their features."""
+"""An autoencoder of filters, whose latent numbers are the filters' features."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,20 +11,20 @@ NOISE = 0.05
 LATENT_PENALTY = 1e-4
 RATE = 1e-3
 BATCH = 256
-"""Filters of one step; fewer filters are seen whole in every step."""
+"""Filters per step; a layer with fewer filters uses all of them in every step."""
 
 
 class FilterAutoencoder(nn.Module):
-    """Weights to hidden to latent and back, ReLU between, the latent linear.
+    """An autoencoder with one hidden ReLU layer on either side and a linear latent layer.
 
-    The sizes and settings are our choice; the paper says only "a DNN model". It has random numbers of its own and
-    leaves torch's alone.
+    The sizes and settings are our choice; the paper says only "a DNN model". The random numbers come from the
+    autoencoder's own generator, so torch's global generator does not change.
 
     Args:
-        inputs: Numbers that describe one filter.
-        latent: Numbers of its features.
+        inputs: Input numbers per filter.
+        latent: Features per filter.
         hidden: Hidden neurons on either side.
-        seed: Of its first weights, of the noise and of the batches.
+        seed: Seed of the initial weights, the noise and the batches.
     """
 
     def __init__(self, inputs: int, latent: int, hidden: int, seed: int = 0) -> None:
@@ -41,15 +41,15 @@ class FilterAutoencoder(nn.Module):
         return nn.Sequential(layers[0], nn.ReLU(), layers[1])
 
     def fit(self, rows: Tensor, steps: int = STEPS, batch: int = BATCH) -> Tensor:
-        """Learns to restore filters from noisy ones by Adam on their mean squared difference.
+        """Trains the autoencoder with Adam to restore filters from noisy filters, then encodes the filters.
 
         Args:
-            rows: float32 [n, inputs], of standard deviation about 1.
-            steps: Batches.
-            batch: Filters of each.
+            rows: Filters, float32 [n, inputs], with a standard deviation of about 1.
+            steps: Training steps.
+            batch: Filters per step.
 
         Returns:
-            Their features [n, latent].
+            The filters' features [n, latent].
         """
         optimizer = torch.optim.Adam(self.parameters(), RATE, fused=True)
         for _ in range(steps):
@@ -67,6 +67,6 @@ class FilterAutoencoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, rows: Tensor) -> Tensor:
-        """The features [n, latent] of filters [n, inputs]."""
-        found: Tensor = self.encoder(rows)
-        return found
+        """Returns the features [n, latent] of filters [n, inputs]."""
+        features: Tensor = self.encoder(rows)
+        return features

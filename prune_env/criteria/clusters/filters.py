@@ -1,4 +1,4 @@
-"""A unit's filters as points: the folded weights of all that writes it, standardised layer by layer."""
+"""A unit's filters as points: the folded weights of all layers that write the unit, standardised per layer."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class Filters:
     """The filters of one unit that are not zero.
 
     Attributes:
-        live: int64 [live], the unit's channels that they write, ascending.
+        live: int64 [live], the unit's channels that these filters write, ascending.
         norms: float64 [live], L2 norms of the folded weights.
         layers: For each layer that writes the unit, float32 [live, kernels, taps], standardised.
     """
@@ -33,12 +33,12 @@ class Filters:
 
     @property
     def rows(self) -> Tensor:
-        """All weights of each filter in one row, float32 [live, weights]."""
+        """All weights of each filter as one row, float32 [live, weights]."""
         return torch.cat([layer.flatten(1) for layer in self.layers], dim=1)
 
 
 def live_filters(context: ScoringContext, unit: Unit) -> Filters:
-    """A unit's filters, those that are zero left out: they would be a cluster of their own, and one of them stay."""
+    """Returns a unit's filters without zero filters, which would form a cluster and so keep one of them."""
     layers = []
     for producer in context.producers(unit):
         weight = context.weights[producer.module].detach().cpu()
@@ -51,12 +51,12 @@ def live_filters(context: ScoringContext, unit: Unit) -> Filters:
 
 
 def standardise(points: Tensor) -> Tensor:
-    """Weights around their mean filter, in units of the whole layer's standard deviation.
+    """Subtracts the mean filter and divides by the standard deviation of the whole layer.
 
-    One scale for a layer keeps its filters' lengths comparable, and lets each layer of a coupled unit say as much.
+    One scale per layer keeps the norms of its filters comparable, and gives all layers of a coupled unit equal weight.
 
     Args:
-        points: [filters, ...].
+        points: The weights of one layer's filters, [filters, ...].
     """
     centred = points - points.mean(dim=0)
     scale = centred.square().mean().sqrt()
@@ -64,7 +64,7 @@ def standardise(points: Tensor) -> Tensor:
 
 
 def compact(rows: Tensor) -> FloatArray:
-    """The same points in as few axes as n points need: all distances stay, and thousands of weights need not.
+    """Rotates n points into at most n coordinates, which keeps all distances and replaces thousands of weights.
 
     Args:
         rows: Centred points [n, weights].
@@ -76,5 +76,5 @@ def compact(rows: Tensor) -> FloatArray:
     if points.shape[1] > len(points):
         values, vectors = torch.linalg.eigh(points @ points.mT)
         points = (vectors * values.clamp_min(0).sqrt()).flip(1)
-    found: FloatArray = points.numpy()
-    return found
+    coordinates: FloatArray = points.numpy()
+    return coordinates

@@ -1,4 +1,4 @@
-"""k-means++ on features, and the one filter of each cluster that stays."""
+"""k-means++ on features, and the choice of one filter per cluster."""
 
 import warnings
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from prune_env.criteria.clusters.filters import FloatArray
 
 
 class Clusters(NamedTuple):
-    """What k-means found.
+    """The result of k-means.
 
     Attributes:
-        labels: int64 [n], each point's cluster.
+        labels: int64 [n], the cluster of each point.
         centroids: float64 [k, features].
     """
 
@@ -23,40 +23,40 @@ class Clusters(NamedTuple):
 
 
 def kmeans(features: FloatArray, k: int, seed: int, starts: int = 10) -> Clusters:
-    """Lloyd's algorithm from k-means++ starts (Arthur and Vassilvitskii, SODA 2007), by scikit-learn.
+    """Runs scikit-learn's Lloyd algorithm from k-means++ starts (Arthur and Vassilvitskii, SODA 2007).
 
     Args:
         features: float64 [n, features].
-        k: Clusters, 1 to n; where fewer points differ, some are empty.
-        seed: Of the starts.
-        starts: How many, the tightest wins.
+        k: Number of clusters, 1 to n; some are empty if fewer than k points differ.
+        seed: Seed of the starts.
+        starts: Number of starts; the tightest clusters win.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        # Said where fewer than k points differ, which `select_representatives` can deal with.
+        # scikit-learn warns if fewer than k points differ, but `select_representatives` handles empty clusters.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found = KMeans(k, n_init=starts, random_state=seed).fit(features)
-    return Clusters(found.labels_.astype(np.int64), np.asarray(found.cluster_centers_))
+        model = KMeans(k, n_init=starts, random_state=seed).fit(features)
+    return Clusters(model.labels_.astype(np.int64), np.asarray(model.cluster_centers_))
 
 
 def select_representatives(
     features: FloatArray, labels: IntArray, centroids: FloatArray, norms: FloatArray
 ) -> IntArray:
-    """The point nearest to each centroid; of equally near ones that of the larger norm, then the lower.
+    """Returns the point nearest to each centroid; ties go to the larger norm, then to the lower index.
 
     Args:
         features: float64 [n, features].
-        labels: int64 [n], each point's cluster.
+        labels: int64 [n], the cluster of each point.
         centroids: float64 [k, features].
         norms: float64 [n].
 
     Returns:
-        int64 [k], ascending. For an empty cluster the point stays that is farthest from all that stay.
+        int64 [k], ascending. An empty cluster gets the point that is farthest from all chosen points.
     """
     distances = np.linalg.norm(features - centroids[labels], axis=1)
-    # Copies of a filter are not equally far to the last bit.
+    # Round, because the distances of identical filters may differ in the last bit.
     nearness = np.round(distances / max(float(distances.max()), 1e-300), 9)
     order = np.lexsort((np.arange(len(labels)), -norms, nearness))
     _, first = np.unique(labels[order], return_index=True)

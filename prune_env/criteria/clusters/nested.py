@@ -1,8 +1,8 @@
-"""Clusters for every width at once: what stays at a width also stays at all wider ones.
+"""Nested clusters for all widths: a filter that stays at one width also stays at all larger widths.
 
-A search tries thousands of widths and knows one score per channel; clusters differ from width to width. So a ladder of
-widths is walked down [our choice]: at each rung all filters are clustered anew, and of those that the rung above kept,
-the ones stay that match the centroids best.
+A search tries thousands of widths with one score per channel, but clusters differ between widths. So this module walks
+down a ladder of widths [our choice]: each rung clusters all filters anew, and keeps those filters of the rung above
+that match the centroids best.
 """
 
 import numpy as np
@@ -18,22 +18,22 @@ RUNGS = 24
 
 
 def rungs(channels: int) -> list[int]:
-    """Widths of the ladder from ``channels - 1`` down to 1: all up to 64, evenly spaced ones above that."""
+    """Returns the ladder's widths, below ``channels`` and down to 1: all for up to 64 channels, else evenly spaced."""
     count = channels if channels <= EVERY_WIDTH else RUNGS
     widths = np.linspace(channels, 1, count).round().astype(int)
     return [int(width) for width in widths[1:]]
 
 
 def nested_order(features: FloatArray, seed: int, starts: int = 3) -> IntArray:
-    """The order in which filters go as the width falls.
+    """Returns the order in which filters are removed as the width falls.
 
     Args:
         features: float64 [n, features].
-        seed: Of k-means.
-        starts: Of k-means at each rung.
+        seed: Seed of k-means.
+        starts: Starts of k-means at each rung.
 
     Returns:
-        int64 [n], the first to go first; of those that go at one rung, the farthest from all centroids.
+        int64 [n], the first to remove first; within one rung, the filter farthest from all centroids first.
     """
     kept = np.arange(len(features))
     going: list[int] = []
