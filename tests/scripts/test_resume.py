@@ -315,9 +315,9 @@ def test_a_damaged_evaluation_in_the_middle_is_refused_by_its_line(interrupted: 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda splits: {**splits, "reward": splits["reward"][::-1]}, "is not how the data are split now"),
-        (lambda splits: {**splits, "train_images": 1}, "is not how the data are split now"),
-        (lambda _: None, "is not how the data are split now"),
+        (lambda splits: {**splits, "reward": splits["reward"][::-1]}, "differs from the current split"),
+        (lambda splits: {**splits, "train_images": 1}, "differs from the current split"),
+        (lambda _: None, "differs from the current split"),
     ],
     ids=["other order", "other data", "null"],
 )
