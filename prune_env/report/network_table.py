@@ -23,7 +23,7 @@ def warnings_of(rows: Sequence[NetworkRow]) -> list[str]:
         if macs < TOO_SLOW < time:
             warnings.append(
                 f"{row.name} does {macs:.0%} of the MACs but takes {time:.0%} of the time: narrow layers use this "
-                "machine badly. Try another batch or number of threads, a wider env.round_to, budget.metric=latency, or "
+                "machine badly. Try another batch or number of threads, a wider env.round_to, budget.metric=latency or "
                 "`prune-env export --to onnx`."
             )
     return warnings

@@ -275,7 +275,7 @@ def test_a_config_and_a_run_to_take_up_exclude_each_other(
 ) -> None:
     recorded = lines_of(interrupted)
     said = refused("train", config, "--resume", interrupted.root)
-    assert "--resume RUN to go on with one by its own settings; both were given" in said
+    assert "--resume RUN to resume one with its own settings; both were given" in said
     assert lines_of(interrupted) == recorded
 
 
