@@ -1,4 +1,4 @@
-"""Rewards: pure functions of what a plan does to the network, and of what the dense network does."""
+"""Rewards: pure functions of two outcomes, the pruned network's and the dense network's."""
 
 from rewards import functions as _functions  # noqa: F401  (importing it fills the registry)
 from rewards.errors import RewardError

@@ -1,18 +1,18 @@
-"""What can be wrong with a reward, in words."""
+"""The error of rewards, and suggestions for unknown names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class RewardError(ValueError):
-    """A reward that is unknown, wrongly set, cannot be imported, or whose value is no finite number."""
+    """A reward that is unknown, has invalid settings, cannot be imported, or returned no finite number."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Offers the nearest known name, whatever its case, and lists them all.
+    """Suggests the nearest known name, ignoring case, and lists all known names.
 
-    ``prune_env.common.errors`` has the same few lines: rewards import nothing of ours, so that a reward can be
-    written and tried without the library.
+    ``prune_env.common.errors`` has the same lines: rewards import nothing from the library, so that a reward can be
+    written and tested without it.
     """
     names = sorted(known)
     lowered = {each.lower(): each for each in names}

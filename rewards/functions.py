@@ -1,4 +1,4 @@
-"""The rewards that come with the library, each a pure function of two outcomes.
+"""The library's rewards, each a pure function of two outcomes.
 
 AMC is He et al., "AMC: AutoML for Model Compression and Acceleration on Mobile Devices", ECCV 2018.
 """
@@ -13,10 +13,10 @@ from rewards.registry import Reward, register
 from rewards.settings import Setting
 
 Cost = Callable[[Outcome], float]
-"""What a network costs, of its outcome."""
+"""Reads a cost from an outcome."""
 
-# Most qualities are counts over the size of the reward set: two that differ do so by far more than this. Without
-# it, a plan that loses exactly the allowed drop could fall below the floor by a rounding error.
+# Tolerance of the floor: without it, a rounding error could reject a plan that loses exactly the allowed drop. It is
+# far below real differences, because most qualities are counts divided by the size of the reward set.
 _ROUNDING = 1e-9
 _DEFAULT_DROP = 0.01
 
@@ -25,20 +25,20 @@ _DEFAULT_DROP = 0.01
 def error() -> Reward:
     """Negative error, ``quality - 1``, in [-1, 0].
 
-    AMC's reward under a resource constraint, published. It does not look at the cost: the budget does.
+    AMC's published reward under a resource constraint. It ignores the cost, which the budget limits.
     """
     return _negative_error
 
 
 @register("error_log_macs")
 def error_log_macs() -> Reward:
-    """AMC's ``-error * ln(MACs)``, published, <= 0: quality first, then fewer MACs."""
+    """AMC's published ``-error * ln(MACs)``, <= 0: quality first, then fewer MACs."""
     return _error_log_macs
 
 
 @register("error_log_params")
 def error_log_params() -> Reward:
-    """AMC's ``-error * ln(params)``, published, <= 0: quality first, then fewer parameters."""
+    """AMC's published ``-error * ln(params)``, <= 0: quality first, then fewer parameters."""
     return _error_log_params
 
 
@@ -48,17 +48,16 @@ def error_log_params() -> Reward:
     drop=Setting(0.0, 1.0, "quality that may be lost against the dense network, as a share"),
 )
 def accuracy_guaranteed(floor: float | None = None, drop: float | None = None) -> Reward:
-    """The cheapest plan above a floor of quality.
+    """The MACs saved above a floor of quality [our choice].
 
-    At or above the floor, the reward is the share of the MACs that is saved, in [0, 1]. Below it, the reward
-    is ``quality - floor``: negative, so worse than any plan above, and still saying which way is up.
+    At or above the floor, the reward is the share of the MACs that is saved, in [0, 1]. Below the floor, it is
+    ``quality - floor``, which is negative: worse than any plan above the floor, and rising with quality.
 
-    Our choice. AMC's own reward of that purpose is ``error_log_macs``, which weighs quality against cost and
-    has no floor.
+    AMC's own reward for this purpose is ``error_log_macs``, which weighs quality against cost and has no floor.
 
     Args:
-        floor: Least quality of an acceptable plan, in [0, 1]. At most one of the two settings is given.
-        drop: Quality that may be lost against the dense network, in [0, 1]; 0.01 where neither is given.
+        floor: Least quality of an acceptable plan, in [0, 1]. Give at most one of the two settings.
+        drop: Quality that may be lost against the dense network, in [0, 1]; 0.01 if neither setting is given.
 
     Raises:
         RewardError: Both ``floor`` and ``drop`` are given.
@@ -76,14 +75,14 @@ def accuracy_guaranteed(floor: float | None = None, drop: float | None = None) -
 @register(
     "budget_penalty",
     keep=Setting(0.0, 1.0, "share of the dense MACs that may remain", above_low=True),
-    weight=Setting(0.0, math.inf, "quality that one whole dense network's MACs over the budget are worth"),
+    weight=Setting(0.0, math.inf, "quality lost when the excess over the budget equals the dense network's MACs"),
 )
 def budget_penalty(keep: float, weight: float = 1.0) -> Reward:
-    """``quality - weight * max(0, macs / dense macs - keep)``, our choice: a budget that may be bought off.
+    """``quality - weight * max(0, macs / dense macs - keep)`` [our choice]: a soft budget.
 
     Args:
         keep: Share of the dense MACs that may remain without a penalty, in (0, 1].
-        weight: Quality lost for each whole dense network's MACs above the budget, >= 0.
+        weight: Quality lost when the excess over the budget equals the dense network's MACs, >= 0.
     """
     return partial(_penalised, cost=_macs, keep=keep, weight=weight)
 
@@ -92,14 +91,14 @@ def budget_penalty(keep: float, weight: float = 1.0) -> Reward:
     "latency_penalty",
     needs_latency=True,
     keep=Setting(0.0, 1.0, "share of the dense latency that may remain", above_low=True),
-    weight=Setting(0.0, math.inf, "quality that one whole dense network's latency over the budget is worth"),
+    weight=Setting(0.0, math.inf, "quality lost when the excess over the budget equals the dense network's latency"),
 )
 def latency_penalty(keep: float, weight: float = 1.0) -> Reward:
-    """``quality - weight * max(0, latency / dense latency - keep)``, our choice: `budget_penalty` in seconds.
+    """``quality - weight * max(0, latency / dense latency - keep)`` [our choice]: `budget_penalty` on latency.
 
     Args:
         keep: Share of the dense latency that may remain without a penalty, in (0, 1].
-        weight: Quality lost for each whole dense network's latency above the budget, >= 0.
+        weight: Quality lost when the excess over the budget equals the dense network's latency, >= 0.
     """
     return partial(_penalised, cost=_latency, keep=keep, weight=weight)
 
@@ -137,5 +136,5 @@ def _macs(outcome: Outcome) -> float:
 
 def _latency(outcome: Outcome) -> float:
     if outcome.latency is None:
-        raise RewardError("reward 'latency_penalty' needs outcomes with a latency, and none was measured")
+        raise RewardError("reward 'latency_penalty' needs outcomes with a latency, but outcome.latency is None")
     return outcome.latency

@@ -1,21 +1,20 @@
-"""What one plan does to a network, as numbers."""
+"""Outcome: the measurements of one network."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured on one network, dense or pruned.
+    """The measurements of one network, dense or pruned.
 
     Attributes:
-        quality: How good the network is on the reward set, in [0, 1], higher is better; what it is, the task says (of a
-            classifier the accuracy).
+        quality: The task's quality on the reward set, in [0, 1], higher is better (for classification, the accuracy).
         loss: The task's mean loss on the reward set, >= 0.
         macs: Multiply-adds of the conv and linear layers for one image, counted once, >= 1.
         params: Number of parameters, >= 1.
-        latency: Seconds for one forward pass, or None where it was not measured.
-        images: How many images quality and loss are over, where that is a part of the reward set, enough to know that
-            another network is better; None for all.
+        latency: Seconds for one forward pass; None if not measured.
+        images: Number of images behind quality and loss, if the evaluation stopped early because another network is
+            better; None if the whole reward set was evaluated.
     """
 
     quality: float
@@ -27,10 +26,10 @@ class Outcome:
 
     @property
     def accuracy(self) -> float:
-        """The quality, by the name that it has in classification."""
+        """The quality, under its name in classification."""
         return self.quality
 
     @property
     def complete(self) -> bool:
-        """Whether the whole reward set was looked at."""
+        """Whether the whole reward set was evaluated."""
         return self.images is None

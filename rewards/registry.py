@@ -1,4 +1,4 @@
-"""Rewards by name: those of the library, and any ``package.module:callable`` of the user's."""
+"""Rewards by name: the library's, and the user's own as ``package.module:callable``."""
 
 import inspect
 import math
@@ -12,7 +12,7 @@ from rewards.outcome import Outcome
 from rewards.settings import Setting, check_settings
 
 Reward = Callable[[Outcome, Outcome], float]
-"""(outcome of the plan, outcome of the dense network) -> a finite number; more is better."""
+"""(outcome of the plan, outcome of the dense network) -> a finite number; higher is better."""
 
 Factory = Callable[..., Reward]
 
@@ -32,7 +32,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Checked:
-    """A reward whose values are checked, so that a broken one stops the search and does not mislead it."""
+    """A reward with checked values, so that a broken reward stops the search instead of misleading it."""
 
     name: str
     reward: Reward
@@ -55,16 +55,16 @@ _REWARDS: dict[str, _Entry] = {}
 def register(
     name: str, *, needs_latency: bool = False, ranks_as_quality: bool = False, **settings: Setting
 ) -> Callable[[Factory], Factory]:
-    """Makes a factory of rewards known by name.
+    """Registers a factory of rewards under a name.
 
     Args:
         name: The name that configs use.
-        needs_latency: Whether its rewards look at the latency, which is measured only where something asks for it.
-        ranks_as_quality: Whether its rewards order plans as the quality alone does, whatever they cost.
-        **settings: What each keyword argument of the factory may be. Those without a default are required.
+        needs_latency: Whether the rewards use the latency, which is measured only if a budget or reward needs it.
+        ranks_as_quality: Whether the rewards order plans by quality alone, whatever their costs.
+        **settings: The allowed values of the factory's keyword arguments. Arguments without a default are required.
 
     Returns:
-        A decorator that leaves the factory as it is.
+        A decorator that returns the factory unchanged.
 
     Raises:
         ValueError: If the name is taken.
@@ -72,7 +72,7 @@ def register(
 
     def add(factory: Factory) -> Factory:
         if name in _REWARDS:
-            raise ValueError(f"a reward named {name!r} is registered already")
+            raise ValueError(f"a reward named {name!r} is registered already; choose another name")
         _REWARDS[name] = _Entry(factory, settings, needs_latency, ranks_as_quality)
         return factory
 
@@ -90,28 +90,28 @@ def reward_summaries() -> dict[str, str]:
 
 
 def needs_latency(reward: Reward) -> bool:
-    """Whether a reward looks at the latency; a callable says so by an attribute of this name."""
+    """Whether a reward uses the latency: its attribute ``needs_latency``."""
     return bool(getattr(reward, "needs_latency", False))
 
 
 def ranks_as_quality(reward: Reward) -> bool:
-    """Whether a reward orders plans as the quality alone does; a callable says so by an attribute of this name.
+    """Whether a reward orders plans by quality alone: its attribute ``ranks_as_quality``.
 
-    A search may then go by the loss instead, which tells more plans apart.
+    A search may then use the loss instead, which separates more plans.
     """
     return bool(getattr(reward, "ranks_as_quality", False))
 
 
 def make_reward(name: str, settings: Mapping[str, float] = {}) -> Reward:
-    """The reward of that name.
+    """Makes the reward with this name.
 
     Args:
-        name: A registered name, or ``package.module:callable``, where the callable is itself the reward. It may have
-            the attributes ``needs_latency`` and ``ranks_as_quality``, as the arguments of `register`.
-        settings: Numbers for the reward; a user's callable is given them as keyword arguments.
+        name: A registered name, or ``package.module:callable``, where the callable is the reward itself. The callable
+            may have the attributes ``needs_latency`` and ``ranks_as_quality``, as the arguments of `register`.
+        settings: Numbers for the reward; a user's callable receives them as keyword arguments.
 
     Returns:
-        A function (outcome, baseline) -> float. It raises RewardError where the value is not a finite number.
+        A function (outcome, baseline) -> float. It raises RewardError if the value is not a finite number.
 
     Raises:
         RewardError: The name is unknown; a setting is unknown, missing or out of range; or the user's
@@ -141,9 +141,10 @@ def _registered(name: str, entry: _Entry, settings: Mapping[str, float]) -> Rewa
 
 
 def _imported(name: str, settings: Mapping[str, float]) -> Reward:
-    """The user's own reward; where a factory of the user's was registered, the registration speaks for it."""
-    found = import_callable(name)
+    """The user's own reward; if the callable is a registered factory, its registration counts."""
+    imported = import_callable(name)
     for entry in _REWARDS.values():
-        if entry.factory is found:
+        if entry.factory is imported:
             return _registered(name, entry, settings)
-    return _Checked(name, with_settings(name, found, settings), needs_latency(found), ranks_as_quality(found))
+    reward = with_settings(name, imported, settings)
+    return _Checked(name, reward, needs_latency(imported), ranks_as_quality(imported))

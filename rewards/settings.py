@@ -1,4 +1,4 @@
-"""The numbers that a reward can be given, and what they may be."""
+"""The numeric settings of rewards, and their allowed values."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -9,13 +9,13 @@ from rewards.errors import RewardError, suggest
 
 @dataclass(frozen=True)
 class Setting:
-    """A number that a reward can be given.
+    """A numeric setting of a reward.
 
     Attributes:
         low: Least value.
-        high: Greatest value, itself allowed; infinity where there is none.
-        meaning: What the number is, with its unit.
-        above_low: Whether the value has to be above ``low``, and not merely at it.
+        high: Greatest allowed value; infinity for no limit.
+        meaning: The meaning of the number, with its unit.
+        above_low: Whether ``low`` itself is not allowed.
     """
 
     low: float
@@ -39,16 +39,17 @@ class Setting:
 def check_settings(
     name: str, given: Mapping[str, object], known: Mapping[str, Setting], required: Collection[str]
 ) -> None:
-    """Refuses settings that the reward does not have, lacks or cannot use.
+    """Checks that the settings of a reward are known, complete and in range.
 
     Args:
-        name: The reward, for the message.
-        given: What the user gave.
-        known: What each setting may be.
-        required: The settings that have no default.
+        name: The reward's name, for the message.
+        given: The user's settings.
+        known: The reward's settings.
+        required: Names of the settings without a default.
 
     Raises:
-        RewardError: Names every problem and all settings of the reward with their range.
+        RewardError: If a setting is unknown, missing or out of range. The message names every problem and all settings
+            with their ranges.
     """
     problems = [f"unknown setting {key!r}, {suggest(key, known)}" for key in given if key not in known]
     problems += [f"setting {key!r} is required" for key in sorted(required) if key not in given]

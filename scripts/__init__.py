@@ -1,1 +1,1 @@
-"""One file per command, and cli.py that gathers them into `prune-env`."""
+"""The commands of `prune-env`, one file each; cli.py combines them."""

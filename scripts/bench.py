@@ -1,4 +1,4 @@
-"""`prune-env bench`: what an episode costs, and what cheaper rewards would lose."""
+"""`prune-env bench`: the time of an episode, and the ranking by cheaper rewards."""
 
 import typer
 
@@ -7,7 +7,7 @@ from scripts.bench_rewards import bench_rewards
 from scripts.common import run_app
 
 bench = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Measures the tool itself on a network and data of yours."
+    add_completion=False, no_args_is_help=True, help="Measures speed and reward quality on your network and data."
 )
 bench.command("episode")(bench_episode)
 bench.command("rewards")(bench_rewards)

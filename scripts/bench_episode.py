@@ -1,4 +1,4 @@
-"""`prune-env bench episode`: an episode beside the bare forward passes in it."""
+"""`prune-env bench episode`: the time of an episode against its bare forward passes."""
 
 import os
 import resource
@@ -21,10 +21,10 @@ from scripts.common import AsJson, ConfigArgument, Overrides, console, print_jso
 from scripts.episode_bench import EpisodeBench, learner_named
 
 SETTLING = 100
-"""Episodes before the memory is watched: torch keeps the kernels of new shapes until it has about a thousand."""
+"""Episodes before the memory is measured: torch caches the kernels of new shapes, up to about a thousand."""
 
-Rounds = Annotated[int, typer.Option(min=1, help="Plans that everything is timed on; medians are reported.")]
-Episodes = Annotated[int, typer.Option(min=0, help="Episodes over which the resident memory is watched.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Number of timed plans; medians are reported.")]
+Episodes = Annotated[int, typer.Option(min=0, help="Episodes over which the growth of memory is measured.")]
 
 
 def bench_episode(
@@ -34,9 +34,9 @@ def bench_episode(
     episodes: Episodes = 500,
     as_json: AsJson = False,
 ) -> None:
-    """Times whole episodes, the evaluations in them, and the bare forward passes of the same networks, in turn.
+    """Times whole episodes, their evaluations, and the bare forward passes of the same networks, in turn.
 
-    The episodes are those of the configured agent, which learns after each: ddpg, td3 or sac.
+    The configured agent must learn after each episode: ddpg, td3 or sac.
     """
     bench = ready_bench(read_settings(config, overrides or ()), 2 * rounds + SETTLING + episodes)
     start = resident_megabytes()
@@ -45,7 +45,7 @@ def bench_episode(
     for _ in track(range(SETTLING if episodes else 0), "letting memory settle", console=console):
         bench.episode()
     settled, live = resident_megabytes(), live_megabytes()
-    for _ in track(range(episodes), "watching memory", console=console):
+    for _ in track(range(episodes), "measuring memory", console=console):
         bench.episode()
     grown = live_megabytes()
     record = {
@@ -64,15 +64,15 @@ def bench_episode(
 
 
 def ready_bench(settings: RunConfig, episodes: int) -> EpisodeBench:
-    """A configuration's problem and its agent, after the agent's first episodes.
+    """Makes the problem and the agent of a configuration, and runs the agent's first episodes.
 
     Args:
         settings: The run's settings.
-        episodes: How many episodes will be asked for.
+        episodes: Number of episodes to run later.
     """
     check_search(settings)
     learner_named(settings.agent.name)
-    # A plan that is given up within its evaluation has no limit to be compared with.
+    # Without racing: a stopped evaluation cannot be compared with complete forward passes.
     settings = settings.model_copy(update={"search": settings.search.model_copy(update={"racing": False})})
     with console.status("loading") as status:
         splits = load_splits(settings)
@@ -82,7 +82,7 @@ def ready_bench(settings: RunConfig, episodes: int) -> EpisodeBench:
 
 
 def resident_megabytes() -> float:
-    """Memory that this process holds, in MB; its peak where the system does not tell what it holds now."""
+    """Resident memory of this process in MB; the peak on systems without /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -99,7 +99,7 @@ def _tell(record: dict[str, Any]) -> None:
         f"batches of {execution['batch']}, {execution['threads']} threads; medians of {record['plans']} plans"
     )
     table = Table(box=SIMPLE)
-    table.add_column("what")
+    table.add_column("part")
     table.add_column("seconds", justify="right")
     table.add_column("of the limit", justify="right")
     lines = {name: record[f"{name}_s"] for name in ("limit", "evaluation", "episode")}
@@ -110,12 +110,13 @@ def _tell(record: dict[str, Any]) -> None:
     results.print(
         f"Evaluation over limit {record['evaluation_over_limit']:.2f}, episode over limit "
         f"{record['episode_over_limit']:.2f}, {record['episodes_per_minute']:.0f} episodes a minute; a step "
-        f"{record['step_us']:.0f} microseconds, slicing {record['slice_ms']:.1f} ms; {record['cache_hits']} plans came "
-        "up again."
+        f"{record['step_us']:.0f} microseconds, slicing {record['slice_ms']:.1f} ms; {record['cache_hits']} plans were "
+        "proposed again."
     )
     if record["rss_growth_mb"] is not None:
-        live = "" if record["live_growth_mb"] is None else f" ({record['live_growth_mb']:+.1f} MB of them not freed)"
+        live = "" if record["live_growth_mb"] is None else f" ({record['live_growth_mb']:+.1f} MB of it not freed)"
         results.print(
             f"Resident memory {record['rss_start_mb']:.0f} MB at the start, {record['rss_settled_mb']:.0f} MB after "
-            f"{SETTLING} episodes and more, {record['rss_growth_mb']:+.1f} MB in {record['rss_episodes']} others{live}."
+            f"the first {SETTLING} episodes or more, {record['rss_growth_mb']:+.1f} MB in the next "
+            f"{record['rss_episodes']}{live}."
         )

@@ -1,4 +1,4 @@
-"""`prune-env bench rewards`: how cheaper rewards rank plans, beside the whole reward in float32."""
+"""`prune-env bench rewards`: the ranking of plans by cheaper rewards against the full reward in float32."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -27,14 +27,14 @@ from prune_env.runs.settings import read_settings
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, results
 
 BEST = 10
-"""How many of the best plans are compared."""
+"""Number of best plans that are compared."""
 
-Plans = Annotated[int, typer.Option(min=BEST, help="Random plans at the budget that the ranks are over.")]
+Plans = Annotated[int, typer.Option(min=BEST, help="Number of ranked random plans at the budget.")]
 
 
 @dataclass
 class Variant:
-    """A way to reward a plan, and what it gave: quality in [0, 1] and seconds for each plan."""
+    """A way to measure the reward, with its results: quality in [0, 1] and seconds for each plan."""
 
     name: str
     quality_of: Callable[[PruningPlan], float]
@@ -42,7 +42,7 @@ class Variant:
     seconds: list[float] = field(default_factory=list)
 
     def measure(self, plan: PruningPlan) -> None:
-        """Rewards one more plan."""
+        """Measures quality and time of one plan."""
         started = time.perf_counter()
         self.qualities.append(self.quality_of(plan))
         self.seconds.append(time.perf_counter() - started)
@@ -51,14 +51,14 @@ class Variant:
 def bench_rewards(
     config: ConfigArgument, overrides: Overrides = None, plans: Plans = 100, as_json: AsJson = False
 ) -> None:
-    """Ranks random plans by the whole reward in float32 and by cheaper ones: fewer images, one pass, bfloat16."""
+    """Ranks random plans by the full reward in float32 and by cheaper ones: fewer images, one pass, bfloat16."""
     settings = read_settings(config, overrides or ())
     with console.status("loading") as status:
         splits = load_splits(settings)
         problem = build_problem(settings, splits, load_model(settings, splits), status.update)
         variants = list(_variants(problem, splits.reward(), splits.calibration()))
-    tried = random_plans(problem.walk, problem.budget, problem.scores, plans)
-    for plan in track(tried, "rewarding", total=plans, console=console):
+    sample = random_plans(problem.walk, problem.budget, problem.scores, plans)
+    for plan in track(sample, "evaluating", total=plans, console=console):
         for variant in variants:
             variant.measure(plan)
     rows = [_compared(variant, variants[0]) for variant in variants]
@@ -69,7 +69,7 @@ def bench_rewards(
 
 
 def _variants(problem: PruningProblem, reward: ImageSet, calibration: ImageSet) -> Iterator[Variant]:
-    """The whole reward first."""
+    """The variants, the full reward first."""
     exact = replace(problem.evaluator.execution, dtype="float32")
     device, task = problem.evaluator.device, problem.evaluator.task
 
@@ -89,10 +89,10 @@ def _variants(problem: PruningProblem, reward: ImageSet, calibration: ImageSet) 
 
 
 class OnePass:
-    """One pass over the reward set that normalises each batch with its own statistics; no calibration set."""
+    """One pass over the reward set, in which each batch is normalised with its own statistics; no calibration set."""
 
     def __init__(self, problem: PruningProblem, reward: ImageSet, execution: ExecutionSettings) -> None:
-        few = reward.first(2)  # no calibration set is read
+        few = reward.first(2)  # a placeholder: no calibration set is read
         evaluator = problem.evaluator
         self.evaluator = Evaluator(problem.walk, reward, few, execution, evaluator.device, task=evaluator.task)
 

@@ -1,4 +1,4 @@
-"""`prune-env`: every command under one name."""
+"""`prune-env`: all commands."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""What the commands share: settings from the command line, errors in words, and the console."""
+"""Common parts of the commands: settings from the command line, error messages, and the console."""
 
 import os
 import shlex
@@ -22,20 +22,20 @@ console = Console(stderr=True)
 """Progress and errors."""
 
 results = Console(width=None if sys.stdout.isatty() else 120)
-"""Results, on standard output; wide enough for every table where it is no terminal."""
+"""Results, on standard output; 120 columns if it is not a terminal, which fits every table."""
 
 ConfigArgument = Annotated[Path, typer.Argument(help="A YAML file of settings, for example configs/digits.yaml.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that win over the file: key.path=value ...")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that override the file: key.path=value ...")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 def run_directory_of(config: RunConfig, path: Path) -> Path:
-    """Where the run of a configuration lives: ``run.directory``, or runs/NAME after the file."""
+    """The run directory of a configuration: ``run.directory``, or runs/NAME after the file."""
     return Path(config.run.directory) if config.run.directory else Path("runs") / path.stem
 
 
 def between_commas(given: str) -> list[str]:
-    """The names in a list with commas, each once."""
+    """The names in a comma-separated list, without duplicates."""
     return list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
 
 
@@ -50,18 +50,18 @@ def warn(text: str) -> None:
 
 
 def notice(text: str) -> None:
-    """Prints beside the results what the user should know of them."""
+    """Prints a remark about the results on standard error."""
     console.print(text, markup=False, highlight=False)
 
 
 def note_rivals(rows: Sequence[NetworkRow]) -> None:
-    """Says so where there is no uniform plan to compare with."""
+    """Prints a remark if there is no uniform plan to compare with."""
     if not any(row.name == "uniform" for row in rows):
-        notice("There is no uniform plan of this cost: the units that are free here cannot be cut that far.")
+        notice("There is no uniform plan of this cost: the free units cannot be cut that far.")
 
 
 def command_line() -> str | None:
-    """The command as it was given, for a run's report; None for one that only goes on with a run."""
+    """The command line, for a run's report; None for a resume."""
     if any(word.partition("=")[0] == "--resume" for word in sys.argv):
         return None
     file = Path(sys.argv[0]).stem
@@ -69,15 +69,15 @@ def command_line() -> str | None:
 
 
 def run_command(command: Callable[..., Any]) -> None:
-    """Runs one command as a program of its own; a user's mistake is told in words and ends with code 2."""
+    """Runs one command as a program; a user's mistake prints a message and exits with code 2."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(command)
     run_app(app)
 
 
 def run_app(app: typer.Typer) -> None:
-    """Runs a typer application with errors in words."""
-    # The user's own modules (model.name: my_net:build) stand beside where the command is run.
+    """Runs a typer application and prints user errors as messages, without a traceback."""
+    # Import the user's own modules (model.name: my_net:build) from the working directory.
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
     keep_freed_memory()
     try:
@@ -90,5 +90,5 @@ def run_app(app: typer.Typer) -> None:
         console.print(f"error: {error.filename or 'a file'}: {error.strerror or error}", markup=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("Interrupted; what was written so far is whole.")
+        console.print("Interrupted. All files written so far are complete.")
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""`prune-env compare`: the same problem for several searches and seeds, for criteria, or for reward and fine-tuning."""
+"""`prune-env compare`: compares searches, criteria, or reward and fine-tuned quality on one problem."""
 
 from itertools import chain
 from pathlib import Path
@@ -35,16 +35,16 @@ from scripts.common import (
 
 DEFAULT = "uniform,random,greedy,power,eigenvalue,cma,cma_from_rules,tpe,ddpg"
 
-Searches = Annotated[str, typer.Option(help=f"Names between commas, of: {', '.join(SEARCHES)}.")]
+Searches = Annotated[str, typer.Option(help=f"Comma-separated names, of: {', '.join(SEARCHES)}.")]
 Evaluations = Annotated[
-    int | None, typer.Option(min=1, help="Plans that each may evaluate, probes counted. [default: search.evaluations]")
+    int | None, typer.Option(min=1, help="Evaluations of each search, probes included. [default: search.evaluations]")
 ]
-Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from the configuration's on.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Number of seeds; the first is the configuration's.")]
 Criteria = Annotated[
-    str | None, typer.Option(help="Instead: the uniform widths with each of these criteria, between commas, or all.")
+    str | None, typer.Option(help="Compare criteria at the uniform widths instead: comma-separated names, or all.")
 ]
 Fidelity = Annotated[
-    bool, typer.Option("--fidelity", help="Instead: how well the reward ranks plans as fine-tuning them would.")
+    bool, typer.Option("--fidelity", help="Measure instead how well the reward predicts fine-tuned quality.")
 ]
 
 
@@ -58,7 +58,7 @@ def compare(
     criteria: Criteria = None,
     as_json: AsJson = False,
 ) -> None:
-    """Runs several searches on the same problem, seed by seed; finished runs of an interrupted comparison are kept."""
+    """Runs several searches on one problem with several seeds. An interrupted comparison keeps its finished runs."""
     settings = read_settings(config, overrides or ())
     if evaluations is not None:
         section = settings.search.model_copy(update={"evaluations": evaluations})
@@ -68,9 +68,9 @@ def compare(
         kind = "fidelity" if fidelity else "criteria" if criteria is not None else "compare"
         folder = folder.with_name(f"{folder.name}-{kind}")
     if fidelity and criteria is not None:
-        raise ConfigError("--fidelity and --criteria: both given; each is a comparison of its own. Give one of them.")
+        raise ConfigError("--fidelity and --criteria: both given; allowed is one. Give one of them.")
     if (fidelity or criteria is not None) and searches != DEFAULT:
-        raise ConfigError("--searches: given with --fidelity or --criteria, which compare no searches. Leave it out.")
+        raise ConfigError("--searches: given with --fidelity or --criteria, which run no searches. Remove --searches.")
     if fidelity:
         _compare_fidelity(settings, folder, as_json)
     elif criteria is not None:
@@ -80,24 +80,24 @@ def compare(
 
 
 def searches_of(given: str) -> list[str]:
-    """The searches of a list with commas.
+    """The searches in a comma-separated list.
 
     Raises:
-        ConfigError: If there is no such search, or none is named.
+        ConfigError: If a search is unknown, or the list is empty.
     """
     names = between_commas(given)
     for name in names:
         SEARCHES.find(name, "--searches")
     if not names:
-        raise ConfigError(f"--searches: none given; allowed are {', '.join(SEARCHES)}, with commas between.")
+        raise ConfigError(f"--searches: none given; allowed are {', '.join(SEARCHES)}, separated by commas.")
     return names
 
 
 def criteria_of(given: str) -> list[str]:
-    """The criteria of a list with commas; ``all`` for every registered one.
+    """The criteria in a comma-separated list; ``all`` stands for every registered one.
 
     Raises:
-        ConfigError: If there is no such criterion, or none is named.
+        ConfigError: If a criterion is unknown, or the list is empty.
     """
     listed = [known_criteria() if name == "all" else [name] for name in between_commas(given)]
     names = list(dict.fromkeys(chain.from_iterable(listed)))
@@ -109,12 +109,12 @@ def criteria_of(given: str) -> list[str]:
 
 
 def _compare_searches(settings: RunConfig, folder: Path, names: list[str], seeds: int, as_json: bool) -> None:
-    def tell(found: FinishedSearch) -> None:
-        name, seed = found.search.settings.agent.name, found.search.settings.seed
-        notice(f"seed {seed}, {name}: {found.rows[-1].reward_quality:.2%}, {found.result.seconds:.0f} s")
+    def on_finished(finished: FinishedSearch) -> None:
+        name, seed = finished.search.settings.agent.name, finished.search.settings.seed
+        notice(f"seed {seed}, {name}: {finished.rows[-1].reward_quality:.2%}, {finished.result.seconds:.0f} s")
 
     with console.status("") as status:
-        comparison = run_comparison(settings, folder, names, seeds, status.update, tell, command_line())
+        comparison = run_comparison(settings, folder, names, seeds, status.update, on_finished, command_line())
     if as_json:
         print_json(comparison.as_record())
         return

@@ -1,4 +1,4 @@
-"""What an episode is made of: the agent's episodes timed, and the bare forward passes of the same networks."""
+"""Times the parts of the agent's episodes, and the bare forward passes of the same networks."""
 
 import statistics
 import time
@@ -20,27 +20,27 @@ from prune_env.env.trial import Trial
 from prune_env.search.registry import SEARCHES
 
 PARTS = ("slicing", "recalibration", "folding", "forward")
-"""What an evaluation is made of."""
+"""The timed parts of an evaluation."""
 
 
 def clock(call: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
+    """Duration of a call in seconds."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
 
 
 def learner_named(name: str) -> type[Learner]:
-    """The agent whose episodes are timed.
+    """The class of the agent whose episodes are timed.
 
     Raises:
-        ConfigError: If it is no agent that learns after each episode.
+        ConfigError: If the search is not an agent that learns after each episode.
     """
     timed = {known: found for known in SEARCHES if (found := _timed(SEARCHES.find(known))) is not None}
     found = _timed(SEARCHES.find(name))
     if found is None:
         raise ConfigError(
-            f"agent.name: {name} given, but an episode is timed with an agent that learns after each; allowed are "
+            f"agent.name: {name} given; only agents that learn after each episode can be timed, and allowed are "
             f"{', '.join(timed)}. Give agent.name={next(iter(timed))}."
         )
     return found
@@ -51,13 +51,13 @@ def _timed(search: type[Any]) -> type[Learner] | None:
 
 
 class EpisodeBench:
-    """One problem with its agent, and what each plan took.
+    """A problem with its agent, and the times of each plan.
 
     Args:
         settings: The run's settings.
         splits: The data.
-        problem: The problem, ready for a search.
-        episodes: How many episodes will be asked for.
+        problem: The problem.
+        episodes: Number of episodes to run later.
     """
 
     def __init__(self, settings: RunConfig, splits: Splits, problem: PruningProblem, episodes: int) -> None:
@@ -67,12 +67,12 @@ class EpisodeBench:
         self.seconds: dict[str, list[float]] = {}
         self._trial: Trial | None = None
         self._update = 0.0
-        assert problem.observer  # the probes come first, as in a search
+        assert problem.observer  # run the probes first, as in a search
         problem.listeners.append(self._hear)
         self._steps = len(problem.budget.units)
         self._action = settings.granularity.action
         learner = learner_named(settings.agent.name)(problem, _timed_settings(settings, problem, episodes))
-        self.agent = cast(Any, learner.agent)  # each has its own kind of `train`
+        self.agent = cast(Any, learner.agent)  # the `train` methods have different signatures
         self._learn = self.agent.train
         self.agent.train = self._timed_update
         self.agent.learn(2 * self._steps)
@@ -84,12 +84,12 @@ class EpisodeBench:
         self._update = clock(partial(self._learn, gradient_steps, batch_size))
 
     def episode(self) -> float:
-        """One episode of the agent, its updates included; seconds."""
+        """Runs one episode of the agent with its updates; returns its duration in seconds."""
         return clock(lambda: self.agent.learn(self._steps, reset_num_timesteps=False))
 
     def round(self) -> Trial | None:
-        """An episode, and then its plan again, run bare; its trial, None where the plan had been evaluated before."""
-        self.episode()  # as in a search, an episode comes after an episode
+        """Times an episode, then the bare forward passes of its plan; returns the trial, None for a cached plan."""
+        self.episode()  # as in a search, the timed episode follows another one
         whole = self.episode()
         trial, evaluator = self._trial, self.problem.evaluator
         assert trial is not None
@@ -97,7 +97,7 @@ class EpisodeBench:
             return None
         parts = {part: evaluator.seconds[part] for part in PARTS}
         evaluation, update = sum(parts.values()), self._update
-        found = {
+        times = {
             "episode": whole,
             "evaluation": evaluation,
             **parts,
@@ -107,12 +107,12 @@ class EpisodeBench:
             "step": self._step(),
             "limit": statistics.median([clock(self._bare) for _ in range(3)]),
         }
-        for key, value in found.items():
+        for key, value in times.items():
             self.seconds.setdefault(key, []).append(value)
         return trial
 
     def _step(self) -> float:
-        """Median seconds of a step that is not an episode's last."""
+        """Median duration in seconds of a step that does not end an episode."""
         env = PruningEnv(problem=self.problem, action=self._action)
         env.reset()
         actions = (
@@ -121,25 +121,25 @@ class EpisodeBench:
         return statistics.median([clock(partial(env.step, action)) for action in actions[1:]] or [0.0])
 
     def _bare(self) -> None:
-        """The network that the evaluator has in shape, over both sets, and nothing else."""
+        """Runs only the forward passes of the evaluator's current network over both sets."""
         evaluator = self.problem.evaluator
         with torch.no_grad(), evaluator.execution.computing(evaluator.device):
             for images, _ in (*evaluator.calibration, *evaluator.reward):
                 output = evaluator.network(images)
-        float(output.sum())  # a GPU works on after the call has returned
+        float(output.sum())  # wait for the GPU, which computes asynchronously
 
     def record(self) -> dict[str, Any]:
         """Medians over the plans, and their ratios.
 
         Raises:
-            EvaluationError: If the agent only proposed plans that were evaluated before.
+            EvaluationError: If the agent proposed only cached plans.
         """
         if not self.seconds:
             raise EvaluationError(
-                f"Every one of the agent's plans had been evaluated before: {self._steps} free units leave too few. "
-                "Ask for more --rounds, or protect fewer units."
+                f"The agent proposed only plans that were evaluated before: {self._steps} free units allow too few "
+                "plans. Give more --rounds, or protect fewer units."
             )
-        middle = {key: statistics.median(values) for key, values in self.seconds.items()}
+        medians = {key: statistics.median(values) for key, values in self.seconds.items()}
         ratios = {
             f"{key}_over_limit": statistics.median(np.divide(self.seconds[key], self.seconds["limit"]).tolist())
             for key in ("evaluation", "episode")
@@ -152,22 +152,22 @@ class EpisodeBench:
             "units": self._steps,
             "images": [evaluator.images, len(self.splits.calibration_indices)],
             "plans": len(self.seconds["limit"]),
-            "limit_s": middle["limit"],
-            "evaluation_s": middle["evaluation"],
-            "episode_s": middle["episode"],
+            "limit_s": medians["limit"],
+            "evaluation_s": medians["evaluation"],
+            "episode_s": medians["episode"],
             **ratios,
-            "step_us": 1e6 * middle["step"],
-            "slice_ms": 1e3 * middle["slicing"],
-            "episodes_per_minute": 60.0 / middle["episode"],
+            "step_us": 1e6 * medians["step"],
+            "slice_ms": 1e3 * medians["slicing"],
+            "episodes_per_minute": 60.0 / medians["episode"],
             "execution": {**asdict(evaluator.execution), "threads": torch.get_num_threads()},
             "execution_reason": choice.reason,
             "agreement": choice.agreement,
-            "phases_s": {phase: middle[phase] for phase in ("steps", "bookkeeping", *PARTS, "update")},
+            "phases_s": {phase: medians[phase] for phase in ("steps", "bookkeeping", *PARTS, "update")},
         }
 
 
 def _timed_settings(settings: RunConfig, problem: PruningProblem, episodes: int) -> RunConfig:
-    """Settings by which the agent learns from the second episode on, as it does for nearly all of a search."""
+    """Lets the agent learn from the second episode on, as in nearly all episodes of a search."""
     given = {"preset": None, "demonstrations": False, "warmup_episodes": 1}
     agent = settings.agent.with_preset().model_copy(update=given)
     search = settings.search.model_copy(update={"evaluations": problem.probes + episodes + 2})

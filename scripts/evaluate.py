@@ -1,4 +1,4 @@
-"""`prune-env evaluate`: a finished run's networks, measured again: reward set, test set, costs, size and latency."""
+"""`prune-env evaluate`: measures a finished run's networks again: reward set, test set, costs, size, latency."""
 
 from pathlib import Path
 from typing import Annotated
@@ -27,13 +27,11 @@ from scripts.common import (
     warn,
 )
 
-Target = Annotated[
-    Path, typer.Argument(help="A run directory, or the YAML file that the run was started with (its run is looked up).")
-]
+Target = Annotated[Path, typer.Argument(help="A run directory, or the YAML file that the run was started with.")]
 Name = Annotated[
-    str | None, typer.Option(help="Folder of the fine-tuning within the run. [default: finetune, if there is one]")
+    str | None, typer.Option(help="Folder of the fine-tuning within the run. [default: finetune, if it exists]")
 ]
-Batch = Annotated[int | None, typer.Option(min=1, help="Images in the batch that is timed. [default: budget.batch]")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Images in the timed batch. [default: budget.batch]")]
 
 
 def evaluate(
@@ -43,7 +41,7 @@ def evaluate(
     batch: Batch = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measures a run's network again: dense, uniform at its cost, as cut, recalibrated, and fine-tuned if it was."""
+    """Measures dense, uniform at the plan's cost, and the run's network cut, recalibrated and (if tuned) fine-tuned."""
     run, settings = _find(target, overrides or [])
     batch = batch or settings.budget.batch
     with console.status("") as status:
@@ -53,8 +51,8 @@ def evaluate(
     note_rivals(rows)
     if as_json:
         measured = {"threads": torch.get_num_threads(), "batch_size": batch, "device": str(device_of(settings))}
-        told = {"rows": [row.as_record() for row in rows], "warnings": warnings_of(rows)}
-        print_json({"run": str(run.root), "model": settings.model.name, **measured, **told})
+        table = {"rows": [row.as_record() for row in rows], "warnings": warnings_of(rows)}
+        print_json({"run": str(run.root), "model": settings.model.name, **measured, **table})
         return
     results.print(render(rows, f"{run.plan} on {settings.model.name}", batch))
     for text in warnings_of(rows):
@@ -62,7 +60,7 @@ def evaluate(
 
 
 def _find(target: Path, overrides: list[str]) -> tuple[RunDirectory, RunConfig]:
-    """The run and its settings; weights that the run trained itself are taken from it."""
+    """The run and its settings, with the dense weights that the run trained."""
     if target.suffix in (".yaml", ".yml"):
         run = RunDirectory.open(run_directory_of(read_settings(target, overrides), target))
     else:

@@ -1,4 +1,4 @@
-"""`prune-env export`: a run's network as files that can be shipped, compared with the network itself."""
+"""`prune-env export`: exports a run's network to files, and compares their outputs with the network's."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +16,7 @@ from scripts.common import AsJson, Overrides, console, notice, print_json, resul
 
 
 class Target(StrEnum):
-    """What can be exported to; `prune_env.runs.exporting.TARGETS`."""
+    """The export targets, as `prune_env.runs.exporting.TARGETS`."""
 
     SAFETENSORS = "safetensors"
     ONNX = "onnx"
@@ -24,12 +24,12 @@ class Target(StrEnum):
 
 
 Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]
-To = Annotated[Target, typer.Option(help="The kind of file.")]
+To = Annotated[Target, typer.Option(help="The file format.")]
 Name = Annotated[
-    str | None, typer.Option(help="The fine-tuning whose weights are taken. [default: finetune, if there is one]")
+    str | None, typer.Option(help="Folder of the fine-tuning within the run. [default: finetune, if it exists]")
 ]
-Into = Annotated[Path | None, typer.Option(help="A folder that does not exist. [default: RUN/export-FORM]")]
-Batch = Annotated[int, typer.Option(min=2, help="Images in the batch that is compared and timed.")]
+Into = Annotated[Path | None, typer.Option(help="A folder that does not exist. [default: RUN/export-TO]")]
+Batch = Annotated[int, typer.Option(min=2, help="Images in the batch for comparing and timing.")]
 
 
 def export(
@@ -41,7 +41,7 @@ def export(
     batch: Batch = LATENCY_BATCH,
     as_json: AsJson = False,
 ) -> None:
-    """Exports a run's pruned network: fine-tuned where it was, else recalibrated."""
+    """Exports a run's pruned network: fine-tuned if there is a fine-tuning, else recalibrated."""
     searched = RunDirectory.open(run)
     settings = settings_of(searched, [*(overrides or []), "run.device=cpu"])
     with console.status("") as status:
@@ -53,7 +53,7 @@ def export(
         return
     files, folder = ", ".join(record["files"]), record["folder"]
     results.print(f"{files} in {folder}: the {record['weights']} network", soft_wrap=True)
-    results.print(f"largest difference from the network's outputs: {record['difference']:.1e} of the largest")
+    results.print(f"largest difference from the network's outputs: {record['difference']:.1e} of the largest output")
     if "latency_ms" in record:
         times = ", ".join(f"{key} {value['median']:.1f}" for key, value in record["latency_ms"].items())
         results.print(f"ms a batch of {batch}, {record['threads']} threads, taken in turn: {times}")

@@ -1,4 +1,4 @@
-"""`prune-env finetune`: train a run's pruned network, with the dense one as its teacher."""
+"""`prune-env finetune`: trains a run's pruned network, with the dense network as its teacher."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +13,8 @@ from scripts.common import AsJson, Overrides, notice, print_json, results, run_c
 from scripts.training_bar import shown_training
 
 Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]
-Name = Annotated[str, typer.Option(help="Folder within the run that the training is kept in.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was interrupted.")]
+Name = Annotated[str, typer.Option(help="Folder of the training within the run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume an interrupted training.")]
 
 
 def finetune(
@@ -24,17 +24,17 @@ def finetune(
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Trains a run's pruned network on all but the reward set, with the dense network as its teacher.
+    """Trains a run's pruned network on all training images except the reward set; the dense network is the teacher.
 
-    Runs on several GPUs or machines by `accelerate launch --module scripts.finetune RUN`.
+    For several GPUs or machines: `accelerate launch --module scripts.finetune RUN`.
     """
     searched = RunDirectory.open(run)
     check_searched(searched)
     if resume and overrides:
-        raise typer.BadParameter("a training goes on with its own settings: give --resume or overrides, not both.")
+        raise typer.BadParameter("--resume uses the training's own settings: give --resume or overrides, not both.")
     if any(override.startswith("run.directory") for override in overrides or []):
         raise typer.BadParameter(
-            "run.directory: a training lives within its run; --name gives it another folder there."
+            "run.directory: a training lives within its run; --name gives another folder within the run."
         )
     with shown_training() as listener:
         if resume:
@@ -43,15 +43,15 @@ def finetune(
             tuning = start_finetuning(searched, overrides or (), name, listener)
         if tuning.workers.first and (warning := repair_warning(tuning.plan, tuning.settings)):
             notice(warning)
-        found = finish_finetuning(tuning, listener)
-    if found is None:
+        finished = finish_finetuning(tuning, listener)
+    if finished is None:
         return
     if as_json:
-        print_json(found.summary)
+        print_json(finished.summary)
         return
-    results.print(render(found.rows, _title(found.summary)))
-    results.print(f"weights     {found.folder.weights}", soft_wrap=True)
-    results.print(f"TensorBoard {found.folder.tensorboard}", soft_wrap=True)
+    results.print(render(finished.rows, _title(finished.summary)))
+    results.print(f"weights     {finished.folder.weights}", soft_wrap=True)
+    results.print(f"TensorBoard {finished.folder.tensorboard}", soft_wrap=True)
 
 
 def _title(record: dict[str, Any]) -> str:

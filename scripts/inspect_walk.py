@@ -1,4 +1,4 @@
-"""`prune-env inspect`: the dry run. What can be cut, what it costs, what is protected and why, how long it takes."""
+"""`prune-env inspect`: the dry run. Shows units, costs, protected units with reasons, and the time of an episode."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from scripts.common import AsJson, ConfigArgument, Overrides, console, print_jso
 
 
 def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """The dry run: units, coupling, costs, ranks, what is protected and why, the reachable budget, the time."""
+    """Shows, without a search: units, coupling, costs, ranks, protected units and reasons, reachable budgets, time."""
     settings = read_settings(config, overrides or ())
     with console.status("") as status:
         _, problem = load_problem(settings, on_progress=status.update)
@@ -33,7 +33,7 @@ def _tell(problem: PruningProblem, record: dict[str, Any], min_keep: float, eval
         f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set "
         f"{problem.quality_name} {problem.baseline.quality:.2%}\n"
         f"free units reach {record['reach']['macs']:.1%} of the MACs, {record['reach']['params']:.1%} of the params\n"
-        f"budget: keep {budget.keep:.1%} of the {budget.metric}; reachable are {low:.1%} to {high:.0%} "
+        f"budget: keep {budget.keep:.1%} of the {budget.metric}; reachable: {low:.1%} to {high:.0%} "
         f"with env.min_keep {min_keep}\n"
         f"an episode takes about {seconds:.2f} s; {evaluations} evaluations about {seconds * evaluations / 60:.1f} min"
     )
@@ -41,7 +41,7 @@ def _tell(problem: PruningProblem, record: dict[str, Any], min_keep: float, eval
         dense_seconds = latency.seconds(problem.walk, problem.walk.width_list())
         results.print(
             f"latency by the formula: {1e3 * dense_seconds:.1f} ms a batch of {latency.batch} for the dense network, "
-            f"{latency.threads} threads; off by {latency.error:.1%} on networks that it was not fitted to"
+            f"{latency.threads} threads; error {latency.error:.1%} on networks outside the fit"
         )
 
 

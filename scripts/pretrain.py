@@ -1,4 +1,4 @@
-"""`prune-env pretrain`: train a configuration's network from scratch."""
+"""`prune-env pretrain`: trains a configuration's network."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,20 +13,21 @@ from scripts.training_bar import shown_training
 
 Config = Annotated[Path | None, typer.Argument(help="A YAML file of settings.", show_default=False)]
 Resume = Annotated[
-    Path | None, typer.Option(help="The directory of a training that was interrupted.", show_default=False)
+    Path | None, typer.Option(help="The directory of an interrupted training, to resume it.", show_default=False)
 ]
 
 
 def pretrain(
     config: Config = None, overrides: Overrides = None, resume: Resume = None, as_json: AsJson = False
 ) -> None:
-    """Trains a network on all training images but the reward set, from scratch or from the weights of model.weights.
+    """Trains a network on all training images except the reward set, from scratch or from model.weights.
 
-    Runs on several GPUs or machines by `accelerate launch --module scripts.pretrain CONFIG`.
+    To search with the result, set model.weights to the trained weights.
+    For several GPUs or machines: `accelerate launch --module scripts.pretrain CONFIG`.
     """
     if (config is None) == (resume is None):
         raise typer.BadParameter(
-            "give a file of settings to start a training, or --resume FOLDER to go on with one by its own settings; "
+            "give a file of settings to start a training, or --resume FOLDER to resume one with its own settings; "
             f"{'neither was' if config is None else 'both were'} given."
         )
     if config is not None:

@@ -1,4 +1,4 @@
-"""`prune-env replay`: a plan on fresh weights, or a policy on another network."""
+"""`prune-env replay`: applies a plan to other weights, or a policy to another network."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,7 @@ Source = Annotated[Path, typer.Argument(help="A plan.json, a policy.safetensors,
 
 
 def replay(source: Source, config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Applies a plan to fresh weights, or walks a policy over another network; dense and uniform beside it."""
+    """Applies a plan to other weights, or a policy to another network, and compares with dense and uniform."""
     settings = read_settings(config, overrides or ())
     learned = read_plan_or_policy(source)
     with console.status("building the network, tracing it and measuring"):

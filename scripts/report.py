@@ -1,4 +1,4 @@
-"""`prune-env report`: the page and the picture of a finished run."""
+"""`prune-env report`: writes the page and the picture of a finished run."""
 
 from pathlib import Path
 from typing import Annotated

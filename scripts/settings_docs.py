@@ -8,8 +8,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 
 HEADER = """# Settings
 
-Every key of a configuration file, each of which can also be given on the command line as `key.path=value`.
-Text values may hold `${VAR}` and `${VAR:-default}`. This page is written by `python -m scripts.settings_docs`.
+All keys of a configuration file. The command line takes each of them as `key.path=value`.
+Text values may contain `${VAR}` and `${VAR:-default}`. `python -m scripts.settings_docs` writes this page.
 
 | key | type | default | meaning |
 |---|---|---|---|

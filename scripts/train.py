@@ -1,4 +1,4 @@
-"""`prune-env train`: search a network's pruning plan."""
+"""`prune-env train`: searches a network's pruning plan."""
 
 from pathlib import Path
 from typing import Annotated
@@ -30,15 +30,15 @@ Config = Annotated[
 ]
 Resume = Annotated[
     Path | None,
-    typer.Option(help="The directory of a run that was interrupted: it goes on where it was.", show_default=False),
+    typer.Option(help="The directory of an interrupted run, to resume it.", show_default=False),
 ]
 
 
 def train(config: Config = None, overrides: Overrides = None, resume: Resume = None, as_json: AsJson = False) -> None:
-    """Searches a pruning plan: an agent walks the network and learns how much of each unit stays."""
+    """Searches a pruning plan: an agent learns the width of each unit of the network."""
     if (config is None) == (resume is None):
         raise typer.BadParameter(
-            "give a file of settings to start a run, or --resume RUN to go on with one by its own settings; "
+            "give a file of settings to start a run, or --resume RUN to resume one with its own settings; "
             f"{'neither was' if config is None else 'both were'} given."
         )
     with console.status("loading") as status:
@@ -47,14 +47,14 @@ def train(config: Config = None, overrides: Overrides = None, resume: Resume = N
             search = start_search(settings, run_directory_of(settings, config), status.update)
         else:
             search = resume_search(Path(str(resume)), status.update)
-    _tell_reach(search)
-    found = _finish(search)
+    _print_reach(search)
+    finished = _finish(search)
     run = search.run
-    policy = str(run.policy) if found.result.policy is not None else None
+    policy = str(run.policy) if finished.result.policy is not None else None
     if as_json:
-        print_json({**found.summary, "run": str(run.root), "plan": str(run.plan), "policy": policy})
+        print_json({**finished.summary, "run": str(run.root), "plan": str(run.plan), "policy": policy})
         return
-    _tell_result(found)
+    _print_result(finished)
     places = (("plan", run.plan), ("policy", policy), ("TensorBoard", run.tensorboard), ("report", run.report))
     for name, place in places:
         if place is not None:
@@ -82,29 +82,29 @@ def _finish(search: SearchRun) -> FinishedSearch:
         return finish_with_report(search, lambda _: progress.advance(bar), show, command_line())
 
 
-def _tell_reach(search: SearchRun) -> None:
+def _print_reach(search: SearchRun) -> None:
     problem, settings = search.problem, search.settings
     low, high = problem.granularity.reachable(problem.budget)
     notice(
-        f"{settings.model.name}: {len(problem.budget.units)} of {len(problem.walk.units)} units free, reachable "
+        f"{settings.model.name}: {len(problem.budget.units)} of {len(problem.walk.units)} units free; reachable "
         f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {settings.budget.keep:.0%}"
     )
 
 
-def _tell_result(found: FinishedSearch) -> None:
-    problem, settings, result = found.search.problem, found.search.settings, found.result
+def _print_result(finished: FinishedSearch) -> None:
+    problem, settings, result = finished.search.problem, finished.search.settings, finished.result
     title = f"{result.episodes} episodes, {result.seconds:.0f} s"
-    results.print(render(found.rows, title, settings.budget.batch))
-    for warning in warnings_of(found.rows):
+    results.print(render(finished.rows, title, settings.budget.batch))
+    for warning in warnings_of(finished.rows):
         warn(warning)
-    if found.uniform.reward >= result.best.reward:
+    if finished.uniform.reward >= result.best.reward:
         warn(
-            f"The uniform plan is at least as good as the best of {settings.agent.name} on the reward set. "
+            f"The uniform plan is at least as good as the best plan of {settings.agent.name} on the reward set. "
             "Give the search more evaluations, or use the uniform plan."
         )
     if problem.race is not None:
-        whole = problem.evaluator.images * found.summary["evaluations"]
-        results.print(f"racing left {found.summary['images_left'] / whole:.0%} of the reward images unseen")
+        whole = problem.evaluator.images * finished.summary["evaluations"]
+        results.print(f"racing skipped {finished.summary['images_left'] / whole:.0%} of the reward images")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from scripts.common import console
 
 @contextmanager
 def shown_training() -> Iterator[TrainingListener]:
-    """A listener that shows a training on the console; nothing is shown before it hears something."""
+    """Yields a listener that shows a training on the console from its first event on."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -26,7 +26,7 @@ def shown_training() -> Iterator[TrainingListener]:
     def update(**fields: str | int) -> None:
         nonlocal bar
         if bar is None:
-            # Of several processes only the first hears anything, and draws a bar.
+            # Start late: with several processes, only the first one receives events and shows a bar.
             progress.start()
             bar = progress.add_task("", total=None, loss="-", quality="-", waiting="-")
         progress.update(bar, **fields)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""From a YAML file, overrides and environment variables to one plain mapping."""
+"""Reads a YAML file, overrides and environment variables into one plain mapping."""
 
 import copy
 import re
@@ -11,7 +11,7 @@ import yaml
 from prune_env.common.errors import ConfigError, suggest
 from prune_env.config.protection import spelled_out
 
-# "$${" stands for "${" itself; anything else that begins with "${" has to be a whole reference.
+# "$${" is an escaped "${"; any other "${" must begin a complete reference.
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?")
 
 
@@ -25,7 +25,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         The mapping, as plain Python values.
 
     Raises:
-        ConfigError: The file is missing, cannot be read, is not YAML, or holds something else than a mapping.
+        ConfigError: The file is missing, cannot be read, is not YAML, or does not hold a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -44,12 +44,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def with_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Sets keys of a document; the later of two overrides of one key wins.
+    """Applies overrides to a document; of two overrides of one key, the later one counts.
 
     Args:
-        document: Sections of keys; left as it is.
-        overrides: Texts ``key.path=value``, the value being YAML. After section and key, the rest of the path
-            is one key: ``env.protect.layer1.0.conv1=why`` protects the module ``layer1.0.conv1``.
+        document: Sections of keys; not changed.
+        overrides: Texts ``key.path=value`` with a YAML value. After section and key, the rest of the path is one key:
+            ``env.protect.layer1.0.conv1=why`` protects the module ``layer1.0.conv1``.
 
     Returns:
         A new document.
@@ -73,19 +73,19 @@ def with_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dic
 
 
 def with_environment(document: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """Puts environment variables in the place of ``${VAR}`` and ``${VAR:-default}`` in text values.
+    """Replaces ``${VAR}`` and ``${VAR:-default}`` in text values by environment variables.
 
-    As in a shell, the default stands in for a variable that is unset or empty. ``$${`` gives ``${`` itself.
+    As in a shell, the default replaces a variable that is unset or empty. ``$${`` gives ``${``.
 
     Args:
-        document: Sections of keys; left as it is.
+        document: Sections of keys; not changed.
         environment: The variables.
 
     Returns:
         A new document.
 
     Raises:
-        ConfigError: A variable without a default is not set, or a reference is malformed. Names the keys.
+        ConfigError: A variable without a default is not set, or a reference is malformed. The message names the keys.
     """
     problems: list[str] = []
 
@@ -116,7 +116,7 @@ def with_environment(document: Mapping[str, Any], environment: Mapping[str, str]
 
 
 def without_references(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Escapes text that looks like a reference, so that reading the document again gives the same text."""
+    """Escapes text that looks like a reference, so that reading the document gives the same text."""
     return dict(_map_text("", document, lambda _, text: text.replace("${", "$${")))
 
 

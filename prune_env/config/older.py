@@ -1,4 +1,4 @@
-"""Keys of earlier releases: files and command lines that use them are still read."""
+"""Keys of earlier releases, which files and command lines may still use."""
 
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
@@ -15,7 +15,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "finetune.selector_penalty": "granularity.selector_penalty",
     }
 )
-"""Today's key by yesterday's."""
+"""New key by old key."""
 
 GONE = frozenset(
     f"fidelity.{key}"
@@ -31,16 +31,16 @@ GONE = frozenset(
         "threads",
     )
 )
-"""Keys of files of earlier releases that mean nothing today and are passed over."""
+"""Keys in files of earlier releases that have no meaning now and are ignored."""
 
 
 def without_gone(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document without the keys of `GONE`.
+    """Removes the keys of `GONE` from a document.
 
-    Only files are read this way. A command line that gives such a key is refused.
+    Only for files: on the command line, such a key is an error.
 
     Args:
-        document: Sections of keys; left as it is.
+        document: Sections of keys; not changed.
     """
     return {
         name: {key: value for key, value in part.items() if f"{name}.{key}" not in GONE}
@@ -66,49 +66,49 @@ MOVED: Mapping[str, Mapping[str, str]] = MappingProxyType(
         }
     }
 )
-"""Today's value by yesterday's, by key."""
+"""New value by old value, for each key."""
 
 RENAMED_SECTIONS: Mapping[str, str] = MappingProxyType({"form": "execution"})
-"""Today's section by yesterday's; the keys in it are the same."""
+"""New section by old section; the keys in the section are the same."""
 
 
 def with_new_names(document: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """The document with today's keys and values in the place of yesterday's.
+    """Replaces old keys and values in a document by the new ones.
 
     Args:
-        document: Sections of keys; left as it is.
+        document: Sections of keys; not changed.
 
     Returns:
-        A new document, and the new keys that were given by their old name.
+        A new document, and the new names of the keys that were given by their old names.
     """
-    found = {name: dict(part) if isinstance(part, Mapping) else part for name, part in document.items()}
+    renamed = {name: dict(part) if isinstance(part, Mapping) else part for name, part in document.items()}
     for old, new in RENAMED_SECTIONS.items():
-        if old in found:
-            earlier, today = found.pop(old), found.get(new)
-            found[new] = today or earlier
-            if isinstance(earlier, dict) and isinstance(today, dict):
-                found[new] = {**earlier, **today}
+        if old in renamed:
+            earlier, current = renamed.pop(old), renamed.get(new)
+            renamed[new] = current or earlier
+            if isinstance(earlier, dict) and isinstance(current, dict):
+                renamed[new] = {**earlier, **current}
     moved = set()
     for old, new in RENAMED.items():
         (section, _, key), (into, _, name) = old.partition("."), new.partition(".")
-        if not isinstance(found.get(section), dict) or key not in found[section]:
+        if not isinstance(renamed.get(section), dict) or key not in renamed[section]:
             continue
-        value = found[section].pop(key)
-        if found.get(into) is None:
-            found[into] = {}
-        if isinstance(found[into], dict):
-            found[into][name] = value
+        value = renamed[section].pop(key)
+        if renamed.get(into) is None:
+            renamed[into] = {}
+        if isinstance(renamed[into], dict):
+            renamed[into][name] = value
             moved.add(new)
     for path, values in MOVED.items():
         section, _, key = path.partition(".")
-        part = found.get(section)
+        part = renamed.get(section)
         if isinstance(part, dict) and isinstance(value := part.get(key), str):
             part[key] = values.get(value, value)
-    return found, moved
+    return renamed, moved
 
 
 def with_new_section(override: str) -> str:
-    """An override ``key.path=value`` with today's section in the place of yesterday's."""
+    """Replaces an old section in an override ``key.path=value`` by the new one."""
     path, equals, value = override.partition("=")
     section, dot, key = path.strip().partition(".")
     return f"{RENAMED_SECTIONS[section]}{dot}{key}{equals}{value}" if section in RENAMED_SECTIONS else override
@@ -117,15 +117,15 @@ def with_new_section(override: str) -> str:
 def without_inert(
     section: Mapping[str, Any], path: str, moved: Collection[str], known: Collection[str]
 ) -> dict[str, Any]:
-    """A section without keys that an earlier release recorded although they meant nothing there.
+    """Removes keys that an earlier release recorded although they had no effect.
 
-    What is switched on stays, so that it is refused rather than passed over.
+    A key with the value true stays, so that it is refused instead of ignored.
 
     Args:
         section: Keys and values.
         path: The section's name.
-        moved: As `with_new_names` gives them.
-        known: The keys that the section has.
+        moved: The second result of `with_new_names`.
+        known: The section's keys.
     """
     return {
         key: value for key, value in section.items() if key in known or f"{path}.{key}" not in moved or value is True

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a run's settings, in the user's words."""
+"""Turns pydantic's errors about settings into messages for the user."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,17 +15,17 @@ _SHOWN_CHARACTERS = 60
 
 
 def describe_problems(error: ValidationError, root: type[BaseModel], source: str) -> str:
-    """All problems of a document, one line each: key, what was given, what is allowed.
+    """Describes all problems of a document, one per line: key, given value, allowed values.
 
     Args:
-        error: What pydantic raised.
-        root: The model that the document was checked against: sections of keys.
-        source: Where the document came from, for the first line.
+        error: The error that pydantic raised.
+        root: The model of the document: sections of keys.
+        source: The origin of the document, for the first line.
 
     Returns:
-        A text that fits on a screen.
+        The message, of at most 15 problems.
     """
-    # A misspelt key is the likeliest reason for the rest, so it goes first.
+    # Misspelt keys first: they are the likeliest cause of the other problems.
     problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] not in _UNKNOWN)
     lines = [_line(problem, root) for problem in problems]
     more = len(lines) - _SHOWN_PROBLEMS
@@ -48,7 +48,7 @@ def _line(problem: Mapping[str, Any], root: type[BaseModel]) -> str:
 
 
 def _find(place: Sequence[str | int], root: type[BaseModel]) -> tuple[type[BaseModel] | None, FieldInfo | None]:
-    """The section and the field that a place lies in, each None where it lies in none."""
+    """The section and the field of a location, each None if the location has none."""
     field = root.model_fields.get(str(place[0]))
     annotation = field.annotation if field else None
     if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
@@ -57,8 +57,8 @@ def _find(place: Sequence[str | int], root: type[BaseModel]) -> tuple[type[BaseM
 
 
 def _key(place: Sequence[str | int], field: FieldInfo | None) -> str:
-    """The key path as the user would write it: section, key and at most one entry of the key's value."""
-    depth = 3 if field else 2  # what follows names pydantic's own steps into the value
+    """The key path as the user writes it: section, key and at most one entry of the key's value."""
+    depth = 3 if field else 2  # the rest of the location is internal to pydantic
     key = ".".join(str(part) for part in place[:2])
     for part in place[2:depth]:
         key += f"[{part}]" if isinstance(part, int) else f".{part}"
@@ -67,7 +67,7 @@ def _key(place: Sequence[str | int], field: FieldInfo | None) -> str:
 
 def _rule(problem: Mapping[str, Any]) -> str:
     match problem["type"]:
-        case "value_error":  # raised by a validator of ours, in words already
+        case "value_error":  # the message of a validator in this package
             return str(problem["ctx"]["error"])
         case "model_type" | "dict_type":
             return "must be a mapping of keys"
@@ -83,5 +83,5 @@ def _rule(problem: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False, skipkeys=True)  # near enough to what YAML shows
+    text = json.dumps(value, default=str, ensure_ascii=False, skipkeys=True)  # close to the YAML notation
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."

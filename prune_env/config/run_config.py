@@ -70,45 +70,45 @@ class RunConfig(Section):
 
         Args:
             path: A YAML file. Text values may hold ``${VAR}`` and ``${VAR:-default}``.
-            overrides: Texts ``key.path=value``, the value being YAML; the later of two wins.
+            overrides: Texts ``key.path=value`` with a YAML value; of two for one key, the later one counts.
 
         Returns:
-            The settings, with defaults where nothing is given.
+            The settings, with defaults for missing keys.
 
         Raises:
-            ConfigError: The file is missing or no YAML mapping; a key is unknown; a value is of a wrong type
-                or out of range; or an environment variable is not set. Names every such key.
+            ConfigError: The file is missing or no YAML mapping; a key is unknown; a value has a wrong type or is out of
+                range; or an environment variable is not set. The message names every such key.
         """
         return cls.from_mapping(read_yaml(Path(path)), overrides, source=f"config file {os.fspath(path)!r}")
 
     @classmethod
     def from_mapping(cls, document: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "settings") -> Self:
-        """Checks settings that were read already.
+        """Checks settings that are already a mapping.
 
         Args:
             document: Sections of keys, as in a config file.
             overrides: As in ``load``.
-            source: What the settings are called in an error's text.
+            source: The name of the settings in error messages.
 
         Returns:
-            The settings, with defaults where nothing is given.
+            The settings, with defaults for missing keys.
 
         Raises:
-            ConfigError: As in ``load``, apart from the file.
+            ConfigError: As in ``load``, except for the file.
         """
         renamed, moved = with_new_names(without_gone(document))
-        # Overrides are applied to today's keys, and may themselves use yesterday's: they win over the file either way.
+        # Rename before and after the overrides, so that an override replaces the file's value under old and new names.
         overrides = [with_new_section(override) for override in overrides]
         renamed, overridden = with_new_names(with_overrides(renamed, overrides))
         moved |= overridden
         filled = with_environment(renamed, os.environ)
         for name in _sections():
-            # "reward:" with nothing below is null in YAML and means no keys; and a whole missing section is
-            # better reported by the keys that it lacks.
+            # "reward:" without keys is null in YAML. A missing section becomes empty, so that the error names its
+            # missing keys.
             if filled.get(name) is None:
                 filled[name] = {}
         whole, given = cls, filled["granularity"]
-        # A granularity has keys of its own. Where the section is no mapping, or the name no text, the checks say so.
+        # Each granularity adds its keys. If the section is no mapping or the name no text, the validation reports it.
         if isinstance(given, Mapping) and isinstance(name := given.get("name", "channel"), str):
             try:
                 section: type[GranularitySettings] = GRANULARITIES.find(name).Settings
@@ -124,13 +124,13 @@ class RunConfig(Section):
         return config
 
     def resolved(self) -> dict[str, Any]:
-        """Every setting with its value, presets filled in, as plain values that JSON and YAML can hold."""
+        """All settings with presets filled in, as plain values for JSON and YAML."""
         filled = self.model_copy(update={"agent": self.agent.with_preset()})
         return filled.model_dump(mode="json")
 
     def dump_yaml(self) -> str:
-        """The resolved settings as YAML that ``load`` reads as the same settings."""
-        # ASCII only: PyYAML writes some line-break characters of Unicode as it does not read them.
+        """The resolved settings as YAML; ``load`` reads the same settings from it."""
+        # ASCII only: PyYAML cannot read back some Unicode line breaks that it writes.
         return yaml.safe_dump(without_references(self.resolved()), sort_keys=False, allow_unicode=False)
 
 
@@ -139,15 +139,15 @@ Config = TypeVar("Config", bound=RunConfig)
 
 @cache
 def _with_section(base: type[Config], section: type[GranularitySettings]) -> type[Config]:
-    """The same settings with a section that has keys of its own."""
-    found: type[Config] = create_model(
+    """The settings class with the granularity's own section."""
+    extended: type[Config] = create_model(
         base.__name__, __base__=base, __doc__=base.__doc__, granularity=(section, Field(default_factory=section))
     )
-    return found
+    return extended
 
 
 class KeyDescription(NamedTuple):
-    """One key for the docs: its path, type, default as in YAML (or "required"), and meaning."""
+    """One key for the docs: path, type, default as in YAML (or "required"), and meaning."""
 
     key: str
     type: str
@@ -156,7 +156,7 @@ class KeyDescription(NamedTuple):
 
 
 def describe() -> list[KeyDescription]:
-    """Every key of a config file, in order."""
+    """All keys of a config file, in order."""
     found: list[KeyDescription] = []
     for name, field in RunConfig.model_fields.items():
         section = _sections().get(name)
@@ -171,7 +171,7 @@ def describe() -> list[KeyDescription]:
 
 
 def _keys_of_granularities() -> list[KeyDescription]:
-    """The keys that single granularities have beside those of all."""
+    """The keys that only single granularities have."""
     found = []
     for name in GRANULARITIES:
         for key, entry in GRANULARITIES.find(name).Settings.model_fields.items():

@@ -1,6 +1,6 @@
 """The sections of a run's settings: every key with its default, range, unit and meaning.
 
-The command line, the YAML files and the docs all take their texts from here.
+Error messages and docs take their texts from here.
 """
 
 from typing import Any, Literal
@@ -11,28 +11,28 @@ from prune_env.config.protection import RESIDUAL_STREAMS, spelled_out
 
 
 class Section(BaseModel):
-    """What all sections share: unknown keys are refused, and nothing changes once it is read."""
+    """Base of all sections: refuses unknown keys, and is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_truth_values_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic takes true for 1, and nobody who writes "epochs: true" means one epoch.
+        # pydantic reads true as 1, but "epochs: true" is a mistake.
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation not in (bool, bool | None):
             raise ValueError("must not be true or false")
         return value
 
 
 class RunSection(Section):
-    """Where a run is kept and what it runs on."""
+    """The folder and the device of a run."""
 
     directory: str | None = Field(
         default=None,
         min_length=1,
-        description="Folder of the run, which must not exist yet; null: runs/NAME.",
+        description="Folder of the run, which must not exist yet; null: runs/NAME, after the file.",
     )
-    device: str = Field(default="auto", description="auto (a GPU where there is one), cpu, cuda or cuda:N.")
+    device: str = Field(default="auto", description="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 
     @field_validator("device")
     @classmethod
@@ -50,7 +50,8 @@ class ModelSection(Section):
     weights: str | None = Field(
         default=None,
         min_length=1,
-        description="Path of a safetensors file or state dict; pretrained: the network's own; null: none.",
+        description="Path of a safetensors file or state dict; pretrained: the network's own pretrained weights; "
+        "null: none.",
     )
     arguments: dict[str, JsonValue] = Field(
         default_factory=dict, description="Keyword arguments of the function that builds the network."
@@ -67,11 +68,11 @@ class DataSection(Section):
     path: str | None = Field(
         default=None,
         min_length=1,
-        description="Folder or file that holds it; null: $PRUNE_ENV_DATA where the data set needs one.",
+        description="Folder or file of the data set; null: $PRUNE_ENV_DATA, if the data set needs a folder.",
     )
-    reward_images: int = Field(default=1000, ge=1, description="Images that the reward is measured on, 1 or more.")
+    reward_images: int = Field(default=1000, ge=1, description="Images of the reward set, 1 or more.")
     calibration_images: int = Field(
-        default=256, ge=1, description="Images for batch-norm statistics and feature-map ranks, 1 or more."
+        default=256, ge=1, description="Images of the calibration set, for batch norms and ranks, 1 or more."
     )
     test_images: int | None = Field(
         default=None, ge=1, description="Images of the test set, which no search sees, 1 or more; null: all."
@@ -79,64 +80,66 @@ class DataSection(Section):
     image_size: int | None = Field(
         default=None,
         ge=1,
-        description="Side of the images in pixels, 1 or more, for folders of images (null: 224); the other data sets "
-        "have their own size.",
+        description="Height and width of the images in pixels, 1 or more, for folders of images (null: 224); other "
+        "data sets have a fixed size.",
     )
 
 
 class ExecutionSection(Section):
-    """How the forward passes of an evaluation run; what is null is measured once per machine and network."""
+    """Execution settings of an evaluation's forward passes; null values are measured per machine and network."""
 
     layout: Literal["channels_last", "contiguous"] | None = Field(
-        default=None, description="Order of a map in memory; null: the faster one."
+        default=None, description="Memory layout of feature maps; null: the faster one, measured."
     )
     dtype: Literal["float32", "bfloat16"] | None = Field(
         default=None,
-        description="Number type that plans are ranked in; null: bfloat16 where it is faster and ranks as float32 "
-        "does. Final results are always float32.",
+        description="Number type of the evaluations in a search; null: bfloat16 if it is faster and ranks plans as "
+        "float32 does. Final results are always float32.",
     )
     folded: bool | None = Field(
         default=None,
-        description="Whether batch norms are folded into the convolutions before them; null: where that is faster.",
+        description="Whether to fold batch norms into the convolutions before them; null: if it is faster.",
     )
-    batch: int | None = Field(default=None, ge=1, description="Images a forward pass, 1 or more; null: the fastest.")
+    batch: int | None = Field(
+        default=None, ge=1, description="Images per forward pass, 1 or more; null: the fastest number, measured."
+    )
     threads: int | None = Field(
-        default=None, ge=1, description="Threads of torch, 1 or more; null: one or torch's own choice, the faster."
+        default=None, ge=1, description="Threads of torch, 1 or more; null: 1 or torch's default, whichever is faster."
     )
 
 
 class BudgetSection(Section):
-    """What the pruned network may cost."""
+    """The budget: the allowed cost of the pruned network."""
 
     metric: Literal["macs", "params", "latency"] = Field(
         default="macs",
-        description="macs (multiply-adds of conv and linear layers), params, or latency (seconds a batch on this "
-        "machine, by a formula fitted to its layers).",
+        description="macs (multiply-adds of conv and linear layers), params, or latency (seconds per batch on this "
+        "machine, by a formula fitted to timings of its layers).",
     )
     keep: float = Field(default=0.5, gt=0, le=1, description="Share of the dense cost that may remain, in (0, 1].")
-    batch: int = Field(default=32, ge=1, description="Images in the batch that latency is of, 1 or more.")
+    batch: int = Field(default=32, ge=1, description="Images in the batch for latency, 1 or more.")
 
 
 class EnvSection(Section):
-    """What may be cut, and in what steps."""
+    """Limits and steps of the cuts."""
 
     min_keep: float = Field(
         default=0.1,
         gt=0,
         le=1,
-        description="Least keep ratio that is decided of a unit, or least share of kernels where rates of kernels are "
-        "decided, in (0, 1]; channels that nothing reads are cut beyond it.",
+        description="Least keep ratio of a unit, or least share of kernels if actions decide pruning rates of "
+        "kernels, in (0, 1]; channels that no layer reads are cut below this limit.",
     )
     round_to: int | None = Field(
         default=1,
         ge=1,
-        description="Widths are multiples of this many channels, 1 or more; null: of as many as make networks at the "
-        "budget fastest on this machine, measured.",
+        description="Widths are multiples of this number of channels, 1 or more; null: the multiple with the fastest "
+        "networks at the budget on this machine, measured.",
     )
     protect: dict[str, str] = Field(
         default_factory=dict,
-        description="Modules that may not be cut: dotted name to reason in words. The name residual_streams stands for "
-        "every unit that two or more layers write by addition, and may be given alone.",
+        description="Modules that must not be cut: a mapping of dotted names to reasons in words. residual_streams, "
+        "alone or as a name, stands for every unit that two or more layers write by addition.",
     )
 
     @field_validator("protect", mode="before")
@@ -149,37 +152,41 @@ class EnvSection(Section):
 
 
 class CriterionSection(Section):
-    """Which channels of a unit stay."""
+    """The criterion, which decides the channels that stay at a width."""
 
     name: str = Field(
         default="consumer_error",
         min_length=1,
-        description="Score of a channel, or your own as package.module:callable; the best-scored channels stay.",
+        description="Score of a channel by name, or your own as package.module:callable; the best-scored channels "
+        "stay.",
     )
     images: int = Field(
-        default=512, ge=1, description="Calibration images that it looks at, 1 or more; no more than there are."
+        default=512,
+        ge=1,
+        description="Calibration images for the scores, 1 or more; at most data.calibration_images are used.",
     )
 
 
 class RepairSection(Section):
-    """How layers that read cut channels make up for them, beside batch-norm statistics that are measured anew."""
+    """The repair of layers with cut inputs; batch-norm statistics are always measured again."""
 
     name: str = Field(
         default="none",
         min_length=1,
-        description="none, least_squares (weights are fitted so that their outputs stay near the dense network's), or "
-        "your own as package.module:callable.",
+        description="none, least_squares (fits the weights of layers with cut inputs to the dense network's "
+        "outputs), or your own as package.module:callable.",
     )
     ridge: float = Field(
         default=1e-3,
         ge=1e-5,
-        description="least_squares: how strongly weights are held to what they were, as a share of the inputs' mean "
+        description="least_squares: strength of the pull towards the old weights, as a share of the inputs' mean "
         "square, 1e-5 or more.",
     )
     images: int = Field(
         default=256,
         ge=1,
-        description="least_squares: calibration images that the fit goes by, 1 or more; no more than there are.",
+        description="least_squares: calibration images for the fit, 1 or more; at most data.calibration_images are "
+        "used.",
     )
 
     @field_validator("name", mode="before")
@@ -193,9 +200,9 @@ class RepairSection(Section):
 
 
 class SensitivitySection(Section):
-    """Layers that are protected because many of their feature maps have a low rank."""
+    """Protection of sensitive layers: layers with many low-rank feature maps."""
 
-    enabled: bool = Field(default=True, description="Whether sensitive layers are looked for and protected.")
+    enabled: bool = Field(default=True, description="Whether to find and protect sensitive layers.")
     rank_threshold: float = Field(
         default=0.5,
         ge=0,
@@ -212,39 +219,43 @@ class SensitivitySection(Section):
         default=None,
         ge=0,
         le=1,
-        description="At most this share of the layers (rounded up to a whole one), those richest in low-rank maps, is "
-        "sensitive, in [0, 1]; null: no such limit.",
+        description="Largest share of layers that can be sensitive, in [0, 1], rounded up to a whole layer; layers "
+        "with the most low-rank maps come first; null: no limit.",
     )
-    images: int = Field(default=256, ge=1, description="Calibration images used, 1 or more; no more than there are.")
+    images: int = Field(
+        default=256,
+        ge=1,
+        description="Calibration images for the ranks, 1 or more; at most data.calibration_images are used.",
+    )
     probe_keep: float | None = Field(
         default=0.25,
         gt=0,
         le=1,
-        description="Each unit is cut alone to this keep ratio once, to show the agent how far the loss rises; "
-        "counted as evaluations; null: not measured.",
+        description="Keep ratio of the probes, in (0, 1]: each unit is cut alone once, to show the agent the rise of "
+        "the loss; probes count as evaluations; null: no probes.",
     )
 
 
 class RewardSection(Section):
-    """What the agent is rewarded for."""
+    """The reward."""
 
     name: str = Field(
         default="error", min_length=1, description="A reward by name, or your own as package.module:callable."
     )
-    settings: dict[str, float] = Field(default_factory=dict, description="Numbers that the reward takes.")
+    settings: dict[str, float] = Field(default_factory=dict, description="Numeric settings of the reward, by name.")
 
 
 class SearchSection(Section):
-    """How long to search."""
+    """The length of the search."""
 
     racing: bool = Field(
         default=False,
-        description="Whether a plan is given up within its evaluation once it cannot become the best with 99 % "
-        "confidence; for rewards that look at quality and cost alone.",
+        description="Whether to stop the evaluation of a plan that, with 99 % confidence, cannot become the best; "
+        "only for the library's rewards and for a quality that is the share of correct images.",
     )
     evaluations: int = Field(
         default=200,
         ge=1,
-        description="Plans to evaluate: one for each free unit where sensitivity.probe_keep is set, then one an "
-        "episode.",
+        description="Number of plans to evaluate, 1 or more: one for each free unit if sensitivity.probe_keep is "
+        "set, then one per episode.",
     )

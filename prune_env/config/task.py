@@ -1,4 +1,4 @@
-"""The task's section: what the network is for."""
+"""The task's section."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from prune_env.config.sections import Section
 
 
 class TaskSection(Section):
-    """What the network is for: data, loss and quality follow from it."""
+    """The task, which defines data, loss and quality."""
 
     name: str = Field(
         default="classification",

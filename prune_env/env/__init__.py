@@ -1,4 +1,4 @@
-"""The environment: the layer walk as decisions, one unit a step."""
+"""The environment: an episode over the layer walk that decides one unit per step."""
 
 from prune_env.env.pruning_env import PruningEnv
 

@@ -1,4 +1,4 @@
-"""From a configuration to a problem: four builders, of the walk, the budget, the evaluator and the problem."""
+"""Builders that turn a configuration into a walk, a budget, an evaluator and a problem."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -35,18 +35,18 @@ from prune_env.walk.residual_streams import residual_streams
 from rewards import Reward, make_reward, needs_latency
 
 IMAGES_AT_ONCE = 64
-"""Images in a batch that evidence is gathered from. It is fixed, so that a resumed run finds the same last digits."""
+"""Images per batch for ranks and scores. The size is fixed so that a resumed run computes bit-identical values."""
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """What an earlier part of a run has measured, so that it need not be measured again.
+    """Measurements of an earlier part of a run, which are not repeated.
 
     Attributes:
-        scores: A file of the criterion's scores (`save_scores`); used if it is of these weights and images.
-        latency: The formula by which latency follows from the widths.
-        granularity: What `Granularity.measurements` gave.
-        timed: Whether what is only shown of times is worth measuring.
+        scores: A file of the criterion's scores (`save_scores`); used only if its weights and images match.
+        latency: The formula that computes latency from the widths.
+        granularity: The result of `Granularity.measurements`.
+        timed: Whether to measure times that are only displayed.
     """
 
     scores: Path | None = None
@@ -59,7 +59,7 @@ NOTHING_REMEMBERED = Remembered()
 
 
 def trace(config: RunConfig, splits: Splits, model: nn.Module) -> LayerWalk:
-    """The walk of a network on images of the data's size, with what the user protects."""
+    """Traces a network on one image of the data set and protects the modules that the user named."""
     named = {name: reason for name, reason in config.env.protect.items() if name != RESIDUAL_STREAMS}
     walk = LayerWalk.trace(model, _one_image(splits), named)
     return walk.protecting(_streams(config, splits, walk))
@@ -70,7 +70,7 @@ def _one_image(splits: Splits) -> Tensor:
 
 
 def _streams(config: RunConfig, splits: Splits, walk: LayerWalk) -> dict[str, str]:
-    """The residual streams that the user protects, by unit name, with the reason."""
+    """Returns the reason of each residual stream, by unit name, if the user protects them."""
     reason = config.env.protect.get(RESIDUAL_STREAMS)
     if reason is None:
         return {}
@@ -79,7 +79,7 @@ def _streams(config: RunConfig, splits: Splits, walk: LayerWalk) -> dict[str, st
 
 
 def build_walk(config: RunConfig, splits: Splits, model: nn.Module) -> tuple[LayerWalk, SensitivityReport | None]:
-    """The walk of a network whose sensitive units are protected, and the evidence; None where none is looked for."""
+    """Traces a network, protects its sensitive units and returns the evidence; None if the search for them is off."""
     walk, settings = trace(config, splits, model), config.sensitivity
     if not settings.enabled:
         return walk, None
@@ -90,7 +90,7 @@ def build_walk(config: RunConfig, splits: Splits, model: nn.Module) -> tuple[Lay
 
 
 def build_budget(config: RunConfig, splits: Splits, walk: LayerWalk, latency: LatencyModel | None = None) -> Budget:
-    """The budget of a walk; where widths may be multiples of what is fastest, that is measured.
+    """Makes the budget of a walk; ``env.round_to: null`` measures the fastest width multiple.
 
     Raises:
         BudgetError: If the budget cannot be met.
@@ -113,14 +113,14 @@ def build_evaluator(
     execution: ExecutionSettings | None = None,
     edits: bool = False,
 ) -> Evaluator:
-    """The evaluator of a walk on the configuration's reward and calibration set.
+    """Makes the evaluator of a walk on the configuration's reward and calibration set.
 
     Args:
         config: The run's settings.
         splits: The data.
         walk: The network's walk.
-        execution: How its forward passes run; as the configuration gives it where it is None.
-        edits: Whether plans hold edits.
+        execution: The execution settings; None takes them from the configuration.
+        edits: Whether plans contain edits.
     """
     repair = make_repair(config, splits, walk, edits)
     execution = execution or usual_execution(config)
@@ -136,20 +136,20 @@ def build_problem(
     on_progress: Callable[[str], None] = lambda _: None,
     remembered: Remembered = NOTHING_REMEMBERED,
 ) -> PruningProblem:
-    """Traces a network, protects what is sensitive, measures the fastest execution, and readies it for a search.
+    """Traces a network, protects sensitive units, measures the fastest execution and makes the problem for a search.
 
     Args:
         config: The run's settings.
         splits: The data.
         model: The dense network with its weights.
-        on_progress: Hears in words what is going on.
-        remembered: What an earlier part of the run has measured.
+        on_progress: Receives progress messages.
+        remembered: Measurements of an earlier part of the run.
 
     Raises:
-        BudgetError: If the budget cannot be met; before any plan is evaluated.
+        BudgetError: If the budget cannot be met. Raised before any plan is evaluated.
     """
     check_names(config)
-    on_progress("tracing the network, proving its units and reading feature-map ranks")
+    on_progress("tracing the network, proving its units and measuring feature-map ranks")
     walk, report = build_walk(config, splits, model)
     granularity, reward = make_granularity(config.granularity), make_reward(config.reward.name, config.reward.settings)
     latency = remembered.latency
@@ -208,7 +208,7 @@ def build_problem(
 
 
 def _pinned(config: RunConfig) -> RunConfig:
-    """The settings with layout and threads decided, so that timings before the search match the search."""
+    """Pins layout and threads so that timings before the search match the search."""
     usual = usual_execution(config)
     pinned = {"layout": usual.layout, "threads": usual.threads}
     return config.model_copy(update={"execution": config.execution.model_copy(update=pinned)})
@@ -220,7 +220,7 @@ def _scores(config: RunConfig, context: ScoringContext, known: Path | None) -> S
 
 
 def _untouched(config: RunConfig, walk: LayerWalk, report: SensitivityReport | None) -> set[str]:
-    """Modules that are protected by name, or that write a sensitive unit."""
+    """Modules that are protected by name, or whose outputs belong to a sensitive unit."""
     sensitive = [unit for unit in walk.units if report is not None and unit.name in report.sensitive]
     named = {name.removesuffix(":in") for name in config.env.protect}
     return named | {member.module for unit in sensitive for member in unit.members if member.side == "out"}
@@ -229,7 +229,7 @@ def _untouched(config: RunConfig, walk: LayerWalk, report: SensitivityReport | N
 def _reward_of(
     evaluator: Evaluator, plan: PruningPlan, reward: Reward, walk: LayerWalk, latency: LatencyModel | None
 ) -> float:
-    """The reward of a plan by an evaluator that competes with others."""
+    """The reward of a plan on a candidate evaluator of the execution choice."""
     outcomes = [evaluator.evaluate(plan), evaluator.dense()]
     if latency is not None:
         widths = ([one.widths[unit.name] for unit in walk.units] for one in (plan, walk.plan({})))
@@ -240,29 +240,29 @@ def _reward_of(
 
 
 def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk, edits: bool = False) -> Repair | None:
-    """What a configuration has cut layers repaired by, edited ones too; None for nothing."""
+    """Makes the repair that a configuration names, for layers with cut inputs or edits; None for no repair."""
 
     def scoring() -> ScoringContext:
         return replace(scoring_context(config, splits, walk), data=splits.calibration().first(config.repair.images))
 
-    # An edited layer may read less also of a unit that stays whole.
+    # An edit may drop inputs of a layer even where the producing unit keeps all channels.
     units = walk.units if edits else walk.free
     readers = {member.module: None for unit in units for member in unit.members if member.side == "in"}
     return REPAIRS.find(config.repair.name)(RepairContext(config.repair, tuple(readers), scoring))
 
 
 def scoring_context(config: RunConfig, splits: Splits, walk: LayerWalk) -> ScoringContext:
-    """What a criterion looks at: the walk, and the first of the calibration images."""
+    """The input of a criterion: the walk and the first ``criterion.images`` calibration images."""
     data = splits.calibration().first(config.criterion.images)
     return ScoringContext(walk, data, config.seed, IMAGES_AT_ONCE, device_of(config), make_task(config.task))
 
 
 def usual_execution(config: RunConfig) -> ExecutionSettings:
-    """The execution settings that a configuration gives, the usual ones where it leaves them open."""
+    """The execution settings of a configuration, with defaults where they are null."""
     given = {key: value for key, value in config.execution.model_dump().items() if value is not None}
     return ExecutionSettings(**{"threads": torch.get_num_threads(), **given})
 
 
 def _timed_batch(config: RunConfig, splits: Splits) -> Tensor:
-    """The batch that latency is of."""
+    """The batch for latency measurements, [``budget.batch``, C, H, W]."""
     return batch_to_time(splits, config.budget.batch, device_of(config), usual_execution(config).memory_format)

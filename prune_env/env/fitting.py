@@ -1,4 +1,4 @@
-"""A plan on a network of one's own: it is checked, its costs are counted, and it gets what it is compared with."""
+"""Fits a plan to the user's network: checks it, counts its costs and makes the plans to compare it with."""
 
 import numpy as np
 from torch import nn
@@ -15,19 +15,21 @@ from prune_env.walk import LayerWalk
 
 
 def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.Module) -> tuple[Evaluator, PruningPlan]:
-    """Checks a plan against a network and counts its costs there; neither budget nor ranks can refuse it.
+    """Checks a plan against a network and counts its costs there.
+
+    The budget and the feature-map ranks are not checked again.
 
     Args:
         plan: The plan.
-        settings: The settings that the network is measured by.
+        settings: The settings of the measurement.
         splits: The data.
         model: The dense network.
 
     Returns:
-        An evaluator of the dense network, and the plan with its costs there.
+        An evaluator of the dense network, and the plan with its costs on this network.
 
     Raises:
-        PlanError: If its units are not the ones that tracing finds.
+        PlanError: If the plan's units differ from the traced units.
     """
     walk = trace(settings, splits, model)
     _check_units(plan, walk)
@@ -37,31 +39,31 @@ def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.M
 
 
 def repair_warning(plan: PruningPlan, settings: RunConfig) -> str | None:
-    """What to say where a plan was found with another repair than the settings give; None where it was not."""
+    """A warning if the plan was searched with another repair than ``repair.name``; None if they agree."""
     made = plan.provenance.get("repair", "none")
     if made == settings.repair.name:
         return None
     return (
-        f"repair.name: {settings.repair.name} given, but the plan was found with {made}: the result is of "
-        f"another network than its search saw. Give repair.name={made} for the same."
+        f"repair.name: {settings.repair.name} given, but the plan was found with {made}: the measured network differs "
+        f"from the network of the search. Give repair.name={made} to measure the same network."
     )
 
 
 def rival_plans(evaluator: Evaluator, splits: Splits, settings: RunConfig, plan: PruningPlan) -> dict[str, PruningPlan]:
-    """What a plan is to be compared with.
+    """Makes the plans to compare a plan with.
 
     Args:
         evaluator: An evaluator of the dense network.
         splits: The data.
-        settings: The settings; their criterion scores the channels.
-        plan: The plan, with its costs there.
+        settings: The settings; the criterion scores the channels.
+        plan: The plan, with its costs on this network.
 
     Returns:
-        ``dense``, and ``uniform`` at the plan's own cost; without it where no uniform plan has this cost.
+        ``dense``, and ``uniform`` at the plan's cost if a uniform plan of this cost exists.
     """
     walk, costs = evaluator.walk, plan.costs
     metric = plan.budget.metric if plan.budget else "macs"
-    if metric == "latency":  # of the machine that the plan was made on
+    if metric == "latency":  # a latency is valid only on the machine that measured it
         metric = "macs"
     share = costs.macs / costs.dense_macs if metric == "macs" else costs.params / costs.dense_params
     plans = {"dense": walk.plan({})}
@@ -78,13 +80,13 @@ def _check_units(plan: PruningPlan, walk: LayerWalk) -> None:
     planned = {unit.name: unit for unit in plan.units}
     if planned.keys() != {unit.name for unit in walk.units}:
         odd = sorted(planned.keys() ^ {unit.name for unit in walk.units})[0]
-        raise PlanError(f"The plan's units are not this network's: {odd!r} is in one only. Make the plan anew.")
+        raise PlanError(f"The plan's units are not this network's: {odd!r} is in only one of them. Make a new plan.")
     for unit in walk.units:
-        found = {(member.module, member.side): member.index for member in unit.members}
-        given = {(m.module, m.side): m.channels(planned[unit.name].channels) for m in planned[unit.name].members}
-        same = found.keys() == given.keys() and all(np.array_equal(found[key], given[key]) for key in found)
+        traced = {(member.module, member.side): member.index for member in unit.members}
+        recorded = {(m.module, m.side): m.channels(planned[unit.name].channels) for m in planned[unit.name].members}
+        same = traced.keys() == recorded.keys() and all(np.array_equal(traced[key], recorded[key]) for key in traced)
         if not same or len(planned[unit.name].members) != len(unit.members):
             raise PlanError(
-                f"Unit {unit.name!r} of the plan does not occupy the channels that tracing this network finds. "
-                "The file is damaged, or another release wrote it; make the plan anew."
+                f"Unit {unit.name!r} of the plan has other channels than the same unit of this network. "
+                "The file is damaged, or another release wrote it. Make a new plan."
             )

@@ -1,4 +1,4 @@
-"""What a configuration names: data, network, device; and whether all of its names exist."""
+"""Loads the data, the network and the device that a configuration names, and checks all of its names."""
 
 from collections.abc import Callable
 
@@ -22,13 +22,13 @@ def load_model(
     on_epoch: Callable[[int, float], None] | None = None,
     accept: Callable[[nn.Module], object] | None = None,
 ) -> nn.Module:
-    """The network that a configuration names, trained on the spot where it asks for that.
+    """Loads the network that a configuration names; trains it first if weights are null and ``pretrain.epochs`` > 0.
 
     Args:
         config: The run's settings.
-        splits: The data; training on the spot uses only images that no other set holds.
+        splits: The data; training uses only images outside the reward, calibration and test set.
         on_epoch: Called with the epoch's number and its mean loss.
-        accept: Called with the network before any training; may refuse it by an error of its own.
+        accept: Called with the network before any training; may raise to refuse the network.
     """
     torch.manual_seed(config.seed)
     task, image = make_task(config.task), load_images(splits.source, "train", splits.reward_indices[:1]).images
@@ -41,7 +41,7 @@ def load_model(
 
 
 def load_splits(config: RunConfig) -> Splits:
-    """The data that a configuration names, split by index."""
+    """Loads the data that a configuration names, split by index."""
     data, task = config.data, make_task(config.task)
     return make_splits(
         task.load(data), data.reward_images, data.calibration_images, config.seed, data.test_images, task.stratum
@@ -52,7 +52,7 @@ def device_of(config: RunConfig) -> torch.device:
     """The device that a configuration asks for.
 
     Raises:
-        ModelError: If it asks for a GPU and there is none.
+        ModelError: If the GPU does not exist.
     """
     wanted = config.run.device
     if wanted == "auto":
@@ -62,35 +62,37 @@ def device_of(config: RunConfig) -> torch.device:
     device = torch.device(wanted)
     if device.index is not None and device.index >= torch.cuda.device_count():
         count = torch.cuda.device_count()
-        raise ModelError(f"run.device: {wanted} given, but this machine has {count} GPUs, cuda:0 to cuda:{count - 1}.")
+        raise ModelError(f"run.device: {wanted} given, but only cuda:0 to cuda:{count - 1} exist. Give one of them.")
     return device
 
 
 def check_names(config: RunConfig) -> None:
-    """Refuses a criterion, a repair, a reward or a device that does not exist, before any time is spent.
+    """Checks the names of criterion, repair, reward and device before any work starts.
 
     Raises:
-        ConfigError: If there is no such criterion or repair, or racing does not go with the reward or the task.
-        RewardError: If there is no such reward, or its settings do not fit.
-        ModelError: If there is no such device.
+        ConfigError: If the criterion or repair is unknown, racing does not support the reward or the task, or the
+            granularity does not support latency.
+        RewardError: If the reward is unknown, or its settings are invalid.
+        ModelError: If the device does not exist.
     """
     if config.search.racing and ":" in config.reward.name:
         raise ConfigError(
-            f"search.racing: true given with the reward {config.reward.name!r}; allowed with the library's own "
-            "rewards, which do not look at the loss and do not fall where quality rises. Set search.racing to false."
+            f"search.racing: true given with the reward {config.reward.name!r}; allowed only with the library's own "
+            "rewards, which ignore the loss and never fall when quality rises. Set search.racing to false."
         )
     quality = quality_of(make_task(config.task))
     if config.search.racing and not quality.counts:
         raise ConfigError(
-            f"search.racing: true given with task.name={config.task.name}, whose quality, {quality.name}, is not the "
-            "share of images that are right; only such a share can be raced. Set search.racing to false."
+            f"search.racing: true given with task.name={config.task.name}; racing needs a quality that is the share "
+            f"of correct images, and {quality.name} is not. Set search.racing to false."
         )
     reward = make_reward(config.reward.name, config.reward.settings)
     timed = config.budget.metric == "latency" or needs_latency(reward)
     if timed and not GRANULARITIES.find(config.granularity.name).supports_latency:
         raise ConfigError(
-            f"granularity.name: {config.granularity.name} given with a budget or reward of latency, whose formula "
-            "knows channels alone. Count macs or params, or give granularity.name=channel."
+            f"granularity.name: {config.granularity.name} given with a budget or reward of latency; the latency "
+            "formula covers only whole channels. Give budget.metric=macs or params and a reward that does not use "
+            "latency, or give granularity.name=channel."
         )
     criterion_named(config.criterion.name)
     REPAIRS.find(config.repair.name)

@@ -1,7 +1,7 @@
-"""The state features: what an agent sees of the unit that it is deciding on.
+"""The observation: the state features of the unit that the next action decides.
 
-AMC's eleven features (He et al., ECCV 2018), made scale-free so that a policy can be replayed on another network, and
-the evidence of ranks and sensitivity [our choice]. Every feature lies in [-1, 1].
+The features are AMC's eleven (He et al., ECCV 2018), made scale-free so that a policy can be replayed on another
+network, and the evidence of ranks and sensitivity [our choice]. Every feature lies in [-1, 1].
 """
 
 from collections.abc import Mapping
@@ -34,22 +34,22 @@ STATIC = (
     "mean_rank",
     "sensitivity",
 )
-"""What stays the same through an episode; the first eight with the three below are AMC's eleven."""
+"""Features that stay the same through an episode. The first eight and the first three of `DYNAMIC` are AMC's."""
 
 DYNAMIC = ("reduced", "rest", "previous_keep", "even_keep")
-"""What earlier decisions of the episode change."""
+"""Features that earlier decisions of the episode change."""
 
 FEATURES = STATIC + DYNAMIC
-"""All features in order; a policy file records them."""
+"""All features in order; a policy file records these names."""
 
 
 @dataclass(frozen=True)
 class UnitEvidence:
-    """What was measured of the units before the search.
+    """Measurements of the units before the search.
 
     Attributes:
-        ranks: Feature-map evidence by unit name; units without any are missing.
-        loss_rise: By unit name, how far the loss rises, in nats, when the unit alone is cut; empty if not measured.
+        ranks: Feature-map evidence by unit name; units without evidence are missing.
+        loss_rise: Rise of the loss in nats when the unit alone is cut, by unit name; empty if not measured.
     """
 
     ranks: Mapping[str, LayerEvidence]
@@ -61,8 +61,8 @@ class Observer:
 
     Args:
         walk: The network's walk.
-        budget: The budget; its free units are the ones observed.
-        evidence: What was measured of them.
+        budget: The budget; its free units are observed.
+        evidence: The measurements of the free units.
         input_size: Height and width of the network's input in pixels.
     """
 
@@ -88,17 +88,17 @@ class Observer:
         """The observation of a free unit, float32 [len(FEATURES)].
 
         Args:
-            number: The unit that the next action is for.
-            reduced: The share of the dense cost that is gone with what is decided.
-            even_keep: The keep ratio that would spend the rest of the budget evenly.
-            previous_keep: The keep ratio of the unit before; 1 for the first.
+            number: Number of the free unit that the next action decides.
+            reduced: The share of the dense cost that the decisions so far have removed.
+            even_keep: The keep ratio that spends the rest of the budget evenly.
+            previous_keep: The keep ratio of the previous unit; 1 for the first.
         """
         dynamic = (reduced, self._rest[number], previous_keep, even_keep)
         return np.concatenate([self.static[number], np.asarray(dynamic, dtype=np.float32)])
 
 
 def _removable(budget: Budget, number: int) -> int:
-    """How much cost goes if this unit alone is cut to its least width."""
+    """The cost that is removed when this unit alone is cut to its least width."""
     widths = budget.channels.copy()
     widths[number] = budget.least[number]
     return budget.dense - budget.cost(widths)
@@ -122,7 +122,7 @@ def _shape(walk: LayerWalk, unit: Unit, input_size: tuple[int, int]) -> tuple[fl
 
 
 def _log_scale(number: int, doublings: int) -> float:
-    """log2 of a count, so that 1 is 0 and 2**doublings is 1."""
+    """log2 of a count, scaled so that 1 maps to 0 and 2**doublings or more maps to 1."""
     return min(1.0, log2(max(1, number)) / doublings)
 
 

@@ -1,4 +1,4 @@
-"""The problem: one network, one budget, and all that a search needs to try widths and hear what they are worth."""
+"""The problem: one network, one budget, and everything that a search needs to try plans and get their rewards."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,27 +27,27 @@ from rewards import Outcome, Reward, RewardError
 
 @dataclass
 class PruningProblem:
-    """A network with a budget, an evaluator and a reward; every search runs against one of these.
+    """A network with a budget, an evaluator and a reward; every search runs on a problem.
 
     Attributes:
         walk: The network's walk, sensitive units protected.
-        budget: What the plan may cost.
-        evaluator: Measures plans.
+        budget: The cost that a plan may have.
+        evaluator: Measures the plans.
         scores: One score per channel of each unit.
-        reward: What an outcome is worth.
-        report: The evidence for the sensitive layers; None if they were not looked for.
+        reward: Computes the reward of an outcome.
+        report: The evidence for the sensitive layers; None if ``sensitivity.enabled`` is off.
         input_size: Height and width of the network's input in pixels.
-        context: The network and the images as criteria see them.
-        race: Gives a plan up within its evaluation once it cannot become its search's best; None looks at all images.
-        execution_choice: How the evaluator's execution settings came about; None where it was not chosen.
-        granularity: What shape is cut, prepared for the network.
-        latency: What latency follows from the widths by; None where nothing asks for it.
-        probe_keep: The keep ratio of the probes that show how far the loss rises; None for no probes.
-        provenance: Facts that every plan records.
-        listeners: Called with each new trial.
-        recorded_trials: The records of an interrupted run (`Trial.as_record`); outcomes are taken from them as long as
-            the same plans are proposed.
-        trials: How many trials there were so far.
+        context: The network and the images, as criteria receive them.
+        race: Stops evaluating a plan that can no longer become the best of its search; None evaluates all images.
+        execution_choice: How the evaluator's execution settings were chosen; None if they were not.
+        granularity: The granularity, prepared for the network.
+        latency: The formula that computes latency from the widths; None if neither budget nor reward needs it.
+        probe_keep: The keep ratio of the probes that measure the rise of the loss; None for no probes.
+        provenance: Facts to record in every plan.
+        listeners: Called with each trial.
+        recorded_trials: The records of an interrupted run (`Trial.as_record`). The first trials take their outcomes
+            from these records and must propose the same plans.
+        trials: Number of trials so far.
         baseline: The dense network's outcome.
     """
 
@@ -73,26 +73,26 @@ class PruningProblem:
         self.baseline = self._priced(self.evaluator.dense(), self.walk.plan({}))
 
     def again(self) -> Self:
-        """The same problem without trials or listeners, for another search; what was evaluated stays known.
+        """The same problem without trials or listeners, for another search.
 
-        Except where plans race: what is seen of a plan then depends on the search that has tried it.
+        The evaluator keeps its cache, except with racing: the images that a race evaluates depend on the search.
         """
         race = self.race.again(self.evaluator) if self.race is not None else None
         return replace(self, race=race, listeners=[], recorded_trials=(), trials=0)
 
     @property
     def quality_name(self) -> str:
-        """What the task calls its quality, in files and TensorBoard."""
+        """The task's name for its quality, as in files and TensorBoard."""
         return quality_of(self.context.task).name
 
     @property
     def probes(self) -> int:
-        """How many trials the evidence for the observations takes: one for each free unit, or none."""
+        """Number of trials for the evidence in the observations: one for each free unit, or none."""
         return len(self.budget.units) if self.probe_keep is not None else 0
 
     @cached_property
     def observer(self) -> Observer:
-        """Builds observations; made, and the units probed, when it is first asked for."""
+        """Builds observations. The first access runs the probes."""
         ranks = self.report.by_unit() if self.report else {}
         evidence = UnitEvidence(ranks, self.loss_rises if self.probe_keep is not None else {})
         return Observer(self.walk, self.budget, evidence, self.input_size)
@@ -102,7 +102,7 @@ class PruningProblem:
 
         Args:
             widths: int64 [free units].
-            proposed_by: Who proposes it.
+            proposed_by: Who proposes the plan.
 
         Returns:
             As `attempt_plan`.
@@ -114,14 +114,14 @@ class PruningProblem:
 
         Args:
             plan: A plan for the problem's network.
-            proposed_by: Who proposes it.
+            proposed_by: Who proposes the plan.
 
         Returns:
-            The trial, after the listeners have heard of it.
+            The trial, after the listeners were called with it.
 
         Raises:
             EvaluationError: If the quality, the loss or the reward is not finite.
-            RunError: If another plan is recorded in this place.
+            RunError: If `recorded_trials` holds another plan at this position.
         """
         started, hits = time.perf_counter(), self.evaluator.hits
         recalled = self.recalling
@@ -159,7 +159,7 @@ class PruningProblem:
         return self.trials < len(self.recorded_trials)
 
     def _recall(self, plan: PruningPlan, proposed_by: str) -> Outcome:
-        """The recorded outcome of the trial that is now proposed again; the evaluator remembers it from now on."""
+        """Returns the recorded outcome of the next trial and puts it into the evaluator's cache."""
         row = self.recorded_trials[self.trials]
         if missing := {"kind", "widths", self.quality_name, "loss", "images", "cached", "seconds"} - row.keys():
             raise RunError(
@@ -168,12 +168,12 @@ class PruningProblem:
             )
         widths = {unit.name: plan.widths[unit.name] for unit in self.budget.units}
         edits = self.granularity.record(plan)
-        there, here = (row["widths"], {key: row.get(key) for key in edits}), (widths, edits)
-        if row["kind"] != proposed_by or there != here:
+        recorded, proposed = (row["widths"], {key: row.get(key) for key in edits}), (widths, edits)
+        if row["kind"] != proposed_by or recorded != proposed:
             raise RunError(
-                f"evaluation {self.trials} of the run was {row['kind']!r} with {_told(*there)}, but going through the "
-                f"run again gives {proposed_by!r} with {_told(*here)}. The run was made on another machine, with "
-                "another release or with other weights, and cannot be taken up here. Start a new one."
+                f"evaluation {self.trials} of the run was {row['kind']!r} with {_in_words(*recorded)}, but the resumed "
+                f"search proposes {proposed_by!r} with {_in_words(*proposed)}. The run was made on another machine, "
+                "with another release or with other weights, and cannot be resumed here. Start a new run."
             )
         outcome = Outcome(row[self.quality_name], row["loss"], plan.costs.macs, plan.costs.params, images=row["images"])
         self.evaluator.remember(plan, outcome)
@@ -191,16 +191,16 @@ class PruningProblem:
         return self.latency.seconds(self.walk, [plan.widths[unit.name] for unit in self.walk.units])
 
     def _priced(self, outcome: Outcome, plan: PruningPlan) -> Outcome:
-        """The outcome with the plan's latency."""
+        """Adds the plan's latency to the outcome."""
         return replace(outcome, latency=self._seconds(plan))
 
     def plan(self, widths: IntArray) -> PruningPlan:
-        """The plan that keeps the best-scored channels at these widths [free units]."""
+        """The plan that keeps the best-scored channels at these widths, int64 [free units]."""
         share = min(1.0, self.budget.cost(widths) / self.budget.dense)
         return self.walk.plan(self.budget.names(widths), self.scores, self._planned_budget(share), self.provenance)
 
     def built_plan(self, builder: PlanBuilder) -> PruningPlan:
-        """The plan of a builder that has decided every unit."""
+        """The plan of a finished builder."""
         kept = {name: [int(channel) for channel in channels] for name, channels in builder.kept.items()}
         return self.walk.plan_keeping(kept, builder.edits, self._planned_budget(builder.share), self.provenance)
 
@@ -209,7 +209,7 @@ class PruningProblem:
 
     @cached_property
     def loss_rises(self) -> dict[str, float]:
-        """How far the loss rises, in nats, when each free unit alone is cut to ``probe_keep``; one trial a unit."""
+        """Rise of the loss in nats when a free unit alone is cut to ``probe_keep``, by unit name; one trial each."""
         rises = {}
         for number, unit in enumerate(self.budget.units):
             widths = self.budget.channels.copy()
@@ -218,7 +218,6 @@ class PruningProblem:
         return rises
 
 
-def _told(widths: Mapping[str, int], edits: Mapping[str, Any]) -> str:
-    """What was tried, in words."""
+def _in_words(widths: Mapping[str, int], edits: Mapping[str, Any]) -> str:
     made = {name: value for name, value in edits.items() if value is not None}
     return f"the widths {widths}" + (f" and the edits {made}" if made else "")

@@ -1,4 +1,4 @@
-"""PruningEnv: the layer walk as a Gymnasium environment. One step decides one unit; an episode makes one plan."""
+"""PruningEnv: the layer walk as a Gymnasium environment. A step decides one unit; an episode makes one plan."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,25 +16,25 @@ from prune_env.env.problem import PruningProblem
 
 
 class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
-    """Walks the free units of a network; the action says how much of each stays.
+    """Steps through the free units of a network; each action decides the width of one unit.
 
-    Observation: ``Box(-1, 1, (16,))``, the features of the unit that the next action is for
+    Observation: ``Box(-1, 1, (16,))``, the features of the unit that the next action decides
     (`prune_env.env.observation.FEATURES`). Action: ``Box(-1, 1, (n,))``, one number for each of the granularity's
-    action dimensions (`Granularity.actions`). With whole channels that is one number. With ``granularity.action:
-    ratio`` it is the keep ratio, -1 being the least and 1 everything. With ``granularity.action: share`` [our choice]
-    it multiplies the ratio that would spend the rest of the budget evenly, by exp(-1) to exp(1), so that 0 everywhere
-    is the uniform plan. Widths are rounded, then clipped so that the finished plan meets the budget.
+    action dimensions (`Granularity.actions`). Whole channels need one number. With ``granularity.action: ratio`` this
+    number is the keep ratio: -1 is the least ratio and 1 keeps all channels. With ``granularity.action: share`` [our
+    choice] it is a factor from exp(-1) to exp(1) on the keep ratio that spends the rest of the budget evenly, so that
+    0 in every step gives the uniform plan. Widths are rounded, then clipped so that the finished plan meets the budget.
 
-    The reward is 0 until the last unit is decided, and then that of the finished plan. ``info`` holds ``unit`` and
-    ``width`` after each step, with what the granularity tells of the unit (`PlanBuilder.decided`), and after the last
-    also ``plan``, ``metrics`` and ``trial``. Later steps may narrow a unit further where nothing reads its channels:
-    ``plan`` has the last word.
+    The reward is 0 until the last step, which returns the reward of the finished plan. After each step, ``info`` holds
+    ``unit``, ``width`` and the granularity's facts about the unit (`PlanBuilder.decided`); after the last step it also
+    holds ``plan``, ``metrics`` and ``trial``. Later steps may narrow a unit further if no layer reads some of its
+    channels, so only ``plan`` has the final widths.
 
     Args:
-        config: Path of a YAML file, its settings as a mapping, or a RunConfig. Not needed with ``problem``.
-        problem: A problem made before, so that several environments and searches share one evaluator.
-        action: What an action means, one of the granularity's; None takes the configuration's.
-        proposed_by: How the episodes' trials are recorded.
+        config: Path of a YAML file, its settings as a mapping, or a RunConfig. Ignored if ``problem`` is given.
+        problem: An existing problem, so that several environments and searches share one evaluator.
+        action: The meaning of an action, as in ``granularity.action``; None takes the configuration's.
+        proposed_by: The name under which the episodes' trials are recorded.
 
     Example:
         >>> import gymnasium, prune_env
@@ -68,13 +68,13 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[FloatArray, dict[str, Any]]:
-        """Starts an episode at the first free unit."""
+        """Starts an episode at the first free unit; returns its observation and ``info``."""
         super().reset(seed=seed, options=options)
         self._builder = self.granularity.builder(self.problem.budget)
         return self._observe(), {"unit": self.problem.budget.units[0].name}
 
     def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
-        """Decides the width of one unit; the last one ends the episode with the plan's evaluation."""
+        """Decides the width of one unit. The last step evaluates the plan and ends the episode."""
         builder, number = self._builder, self._builder.number
         if builder.finished:
             raise RuntimeError("The episode is over: every unit is decided. Call reset() to start another.")
@@ -96,17 +96,17 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
 
     @property
     def number(self) -> int:
-        """The number of the free unit that is being decided."""
+        """Number of the free unit that the next action decides."""
         return self._builder.number
 
     def action_for(self, numbers: Sequence[float]) -> FloatArray:
-        """The action that asks for something of the unit that is being decided, or for the nearest to it.
+        """The action that decides the given numbers for the current unit, or the nearest possible ones.
 
         Args:
-            numbers: What is asked for, one number for each of the granularity's action dimensions.
+            numbers: The wanted decision, one number for each of the granularity's action dimensions.
 
         Returns:
-            float32, in [-1, 1], of the action's shape.
+            The action, float32 [action dimensions], in [-1, 1].
         """
         even = self._builder.even
         action = [one.encode(float(number), even) for one, number in zip(self.dimensions, numbers, strict=True)]

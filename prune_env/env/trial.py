@@ -1,4 +1,4 @@
-"""Trials: one plan tried, and what it came to."""
+"""Trials: one plan tried, with its outcome and reward."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,19 +10,19 @@ from rewards import Outcome
 
 @dataclass(frozen=True)
 class Trial:
-    """One plan tried; two trials are equal if the same plan came to the same, whenever that was.
+    """One plan tried. Two trials are equal if proposer, plan, outcome and reward are equal.
 
     Attributes:
-        number: How many trials came before it in this problem.
-        proposed_by: Who proposed it: ``probe`` for the evidence, ``uniform``, or the search's name.
+        number: Number of earlier trials of this problem.
+        proposed_by: Who proposed the plan: ``probe`` (for the evidence), ``uniform``, or the search's name.
         plan: The plan.
-        outcome: What was measured.
-        reward: What it is worth.
-        cached: Whether the same plan had been measured before.
-        seconds: Wall-clock seconds that it took.
-        quality_name: What the task calls its quality; the key in records.
-        recalled: Whether its outcome is an interrupted run's, and was not measured again.
-        edits: What is recorded of the plan's edits; see `Granularity.record`.
+        outcome: The measurements.
+        reward: The reward of the outcome.
+        cached: Whether the outcome came from the evaluator's cache.
+        seconds: Wall-clock seconds of the trial.
+        quality_name: The task's name for its quality; the key in records.
+        recalled: Whether the outcome was read from the records of an interrupted run.
+        edits: The record of the plan's edits (`Granularity.record`).
     """
 
     number: int = field(compare=False)

@@ -1,1 +1,1 @@
-"""Reports: figures, TensorBoard, the page of a run, and tables of comparisons."""
+"""Reports: figures, TensorBoard, the report page of a run, and tables of comparisons."""

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a search: curves of every episode, pictures, the settings and the units."""
+"""The TensorBoard log of a search: curves over the episodes, pictures, the settings and the units."""
 
 from collections.abc import Mapping
 from math import nan
@@ -23,14 +23,14 @@ from rewards import Outcome
 
 EPISODES_PER_PICTURE = 25
 FLUSH_SECONDS = 10
-"""How late TensorBoard may show an episode, and how much of the log a kill may cost."""
+"""Seconds between flushes: the longest delay in TensorBoard, and the longest part of the log that a kill loses."""
 
 _NO_HYPERPARAMETERS = ("run", "data.path", "model.weights", "env.protect")
-"""Settings that say where things are, or have as many keys as the user likes."""
+"""Settings that are paths or mappings with free keys, which are no hyperparameters."""
 
 
 def watch_on_board(search: SearchRun) -> "BoardListener":
-    """A listener that writes a search to the TensorBoard log in its run; `prune_env.runs.searching.Watch`."""
+    """Makes a listener for the TensorBoard log of a run; a `prune_env.runs.searching.Watch`."""
     return BoardListener(search.run.tensorboard, search.problem, search.settings)
 
 
@@ -39,21 +39,21 @@ class BoardListener:
 
     Scalars of each episode: ``search/reward``, ``search/best_reward``, ``search/QUALITY``, ``search/macs_share``,
     ``search/params_share``, ``keep_ratio/UNIT`` for every free unit, the granularity's own series as
-    ``FAMILY/LAYER``, and what the search tells of itself, such as ``agent/sigma`` (in actions of [0, 1]),
+    ``FAMILY/LAYER``, and the search's own scalars, such as ``agent/sigma`` (in actions of [0, 1]),
     ``agent/actor_loss`` and ``agent/critic_loss``. Images every 25 episodes and at the end: ``keep_ratio/heat_map``,
     ``FAMILY/heat_map`` and ``search/QUALITY_against_macs``. Texts: ``settings`` and ``units``. At the end the
-    hyperparameters, with ``hparam/best_reward`` and ``hparam/best_QUALITY``. The task gives QUALITY its name.
+    hyperparameters, with ``hparam/best_reward`` and ``hparam/best_QUALITY``. QUALITY is the task's name of the quality.
 
     Args:
-        folder: Where the log goes; made where it is missing.
-        problem: The problem that is searched. Its trials, also those outside of episodes, are heard from now on.
+        folder: The folder of the log; made if it does not exist.
+        problem: The problem of the search. The listener records all of its trials from now on, also outside episodes.
         config: The run's settings.
     """
 
     def __init__(self, folder: Path, problem: PruningProblem, config: RunConfig) -> None:
         self.problem = problem
         self.config = config
-        # A run that is gone through again is written anew, and TensorBoard is told to forget what it had.
+        # A resumed search repeats its recorded trials, so let TensorBoard purge the earlier log.
         again = 0 if problem.recalling else None
         self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS, purge_step=again)
         self._history: list[list[float]] = []
@@ -66,7 +66,7 @@ class BoardListener:
         self._writer.add_text("settings", _code_block(config.dump_yaml()))
         self._writer.add_text("units", _units_table(problem))
 
-    def __call__(self, episode: Episode, search: Search) -> None:  # noqa: ARG002  (every listener is given it)
+    def __call__(self, episode: Episode, search: Search) -> None:  # noqa: ARG002  (part of the listener protocol)
         """Writes one episode."""
         trial = episode.trial
         if trial is not self._heard:
@@ -86,7 +86,7 @@ class BoardListener:
             "search/params_share": trial.outcome.params / self.problem.baseline.params,
             **episode.scalars,
             **{f"keep_ratio/{name}": ratio for name, ratio in ratios.items()},
-            **{f"{family}/{name}": value for family, found in series.items() for name, value in found.items()},
+            **{f"{family}/{name}": value for family, by_layer in series.items() for name, value in by_layer.items()},
         }
         self._write_scalars(values, episode.number)
         if (episode.number + 1) % EPISODES_PER_PICTURE == 0:
@@ -120,7 +120,7 @@ class BoardListener:
         return Tried(proposed_by, reward, quality, outcome.macs / self.problem.baseline.macs)
 
     def _write_scalars(self, values: dict[str, float], step: int) -> None:
-        # One record for all of them: add_scalar writes one each, which takes several times as long.
+        # Write all scalars in one record: add_scalar writes one record each, which takes several times as long.
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
         self._add_summary(summary, step)
 
@@ -141,7 +141,7 @@ class BoardListener:
         self._pictured = episode.number
 
     def _write_hyperparameters(self, episode: Episode) -> None:
-        """The settings with the result, in the log itself: SummaryWriter.add_hparams would open a run of its own."""
+        """Writes settings and result into this log; SummaryWriter.add_hparams would open another run."""
         best = {
             "hparam/best_reward": episode.best.reward,
             f"hparam/best_{self.problem.quality_name}": episode.best.outcome.quality,
@@ -156,7 +156,7 @@ class BoardListener:
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, float | str]:
-    """Settings by dotted key; lists as text, without what is not given."""
+    """Settings by dotted key; lists become text, and nulls are left out."""
     found: dict[str, float | str] = {}
     for name, value in settings.items():
         key = prefix + name
@@ -165,7 +165,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, float | str]:
         if isinstance(value, dict):
             found |= _flat(value, key + ".")
         else:
-            # hparams() takes a truth value for a number.
+            # hparams() would write a bool as a number.
             found[key] = value if isinstance(value, int | float) and not isinstance(value, bool) else _text(value)
     return found
 
@@ -177,7 +177,7 @@ def _text(value: Any) -> str:
 
 
 def _code_block(text: str) -> str:
-    """Markdown that shows a text as it is; indented, since no text can end such a block."""
+    """Text as an indented Markdown code block, which no content can close, unlike a fenced block."""
     return "".join(f"    {line}\n" for line in text.splitlines())
 
 

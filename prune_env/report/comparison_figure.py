@@ -1,4 +1,4 @@
-"""The picture of a comparison: how fast each search finds good plans."""
+"""The picture of a comparison: best quality so far over the evaluations of each search."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -26,7 +26,7 @@ _LINES = {
 
 
 class Band(NamedTuple):
-    """Quality of the best plan so far, [evaluations] each: mean over seeds and the ends of its interval."""
+    """Quality of the best plan so far, [evaluations] each: the mean over seeds and its interval."""
 
     mean: npt.NDArray[np.float64]
     low: npt.NDArray[np.float64]
@@ -34,12 +34,12 @@ class Band(NamedTuple):
 
 
 def comparison_picture(title: str, searches: Mapping[str, Band], quality: str) -> Figure:
-    """Best-so-far curves with their intervals.
+    """Draws best-so-far curves with their intervals.
 
     Args:
-        title: One line above the picture.
+        title: The title, one line.
         searches: Curves by search.
-        quality: What the task calls its quality.
+        quality: The task's name for its quality.
     """
     figure = style.new_figure(4.6)
     axes = figure.subplots()
@@ -50,7 +50,7 @@ def comparison_picture(title: str, searches: Mapping[str, Band], quality: str) -
         places = np.arange(1, len(band.mean) + 1)
         axes.fill_between(places, band.low, band.high, color=colour, alpha=0.12, linewidth=0.0)
         axes.plot(places, band.mean, color=colour, linewidth=2.0, linestyle=line, label=name)
-    # A wild first plan would squeeze all that is worth seeing.
+    # Clip the axis: one very bad first plan would squeeze all other curves.
     ends = [float(band.mean[-1]) for band in searches.values()]
     starts = [float(band.low.min()) for band in searches.values()]
     axes.set_ylim(bottom=max(min(starts), 2 * min(ends) - max(ends) - 0.05))

@@ -12,11 +12,11 @@ WORDS = {
     "repaired": "least squares",
     "tuned": "fine-tuned",
 }
-"""The measures' headings."""
+"""Column headings of the measures."""
 
 
 def render_criteria(comparison: CriterionComparison) -> Table:
-    """Criteria by their quality after recalibration, the best first."""
+    """The table of criteria, the best quality after recalibration first."""
     record = comparison.as_record()
     metric = "MACs" if comparison.metric == "macs" else comparison.metric
     title = (

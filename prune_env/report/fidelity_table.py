@@ -8,17 +8,17 @@ from rich.table import Table
 
 
 def render_fidelity(record: Mapping[str, Any], quality: str) -> Table:
-    """What `prune_env.runs.fidelity.measure_fidelity` gives, as a table.
+    """The table of a `prune_env.runs.fidelity.measure_fidelity` result.
 
     Args:
-        record: The correlation and the means.
-        quality: What the task calls its quality.
+        record: The result: the correlation and the mean qualities.
+        quality: The task's name for its quality.
     """
-    title = f"{record['model']}: {record['plans']} random plans at the budget, rewarded and then fine-tuned"
+    title = f"{record['model']}: {record['plans']} random plans at the budget, evaluated and then fine-tuned"
     table = Table(box=SIMPLE, title=title, title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("value", justify="right")
-    correlation = "all plans came to the same"
+    correlation = "undefined: all rewards or all qualities are equal"
     if record["spearman"] is not None:
         correlation = f"{record['spearman']:.3f} ({record['ci_low']:.3f} to {record['ci_high']:.3f})"
     table.add_row(f"rank correlation of reward and {quality} after fine-tuning (95 % interval)", correlation)

@@ -1,4 +1,4 @@
-"""How every picture looks: one palette, quiet axes, legends that cover no data."""
+"""The common style of all pictures: one palette, plain axes, legends outside the data."""
 
 from collections.abc import Iterable
 from io import BytesIO
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.typing import ColorType
 
-# Okabe and Ito's colours, which stay apart in every common colour blindness.
+# The palette of Okabe and Ito, distinct for all common types of colour blindness.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 INK, GREY, PALE, PAPER = "#24292F", "#8C959F", "#E7ECF0", "#FFFFFF"
 
@@ -29,7 +29,7 @@ def new_figure(height: float) -> Figure:
 
 
 def plain_axes(axes: Axes, horizontal: str, vertical: str) -> None:
-    """Labels the axes and takes away all but two thin lines and faint horizontal rules."""
+    """Labels the axes; draws only the left and bottom line and faint horizontal grid lines."""
     axes.set_xlabel(horizontal, color=INK)
     axes.set_ylabel(vertical, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
@@ -40,22 +40,22 @@ def plain_axes(axes: Axes, horizontal: str, vertical: str) -> None:
 
 
 def add_title(axes: Axes, text: str) -> None:
-    """A title above the left end of the axes."""
+    """Adds a title above the left end of the axes."""
     axes.set_title(text, loc="left", fontsize=11, color=INK, pad=8)
 
 
 def add_legend(axes: Axes, order: Iterable[str] = ()) -> None:
-    """A legend in one line above the right end of the axes, where it covers no data.
+    """Adds a one-line legend above the right end of the axes, where it covers no data.
 
     Args:
-        axes: Where it is put.
+        axes: The axes.
         order: Labels that come first.
     """
     handles, labels = axes.get_legend_handles_labels()
-    found = dict(zip(labels, handles, strict=True))
-    names = [*(name for name in order if name in found), *(label for label in labels if label not in tuple(order))]
+    by_label = dict(zip(labels, handles, strict=True))
+    names = [*(name for name in order if name in by_label), *(label for label in labels if label not in tuple(order))]
     axes.legend(
-        [found[name] for name in names],
+        [by_label[name] for name in names],
         names,
         loc="lower right",
         bbox_to_anchor=(1.005, 0.995),
@@ -70,30 +70,30 @@ def add_legend(axes: Axes, order: Iterable[str] = ()) -> None:
 
 
 def percent() -> FuncFormatter:
-    """Writes shares as per cent, with as many digits as they have."""
+    """A formatter of shares as per cent, without trailing zeros."""
     return FuncFormatter(lambda share, _: f"{round(100 * share, 6):g}%")
 
 
 def whole_numbers() -> MaxNLocator:
-    """Ticks at round whole numbers."""
+    """A locator of ticks at round whole numbers."""
     return MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
 
 
 def short_name(name: str) -> str:
-    """The end of a long name, which is what tells neighbours apart."""
+    """The end of a long name, since neighbouring units differ at the end."""
     return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
 
 
 def labelled(count: int, most: int) -> list[int]:
-    """Which of ``count`` places in a row get a label: all, or every n-th where more than ``most`` would overlap."""
+    """Indices of the labelled ticks among ``count``: all, or every n-th if more than ``most`` would overlap."""
     return list(range(0, count, -(-count // most)))
 
 
 def looks_of(kinds: Iterable[str]) -> dict[str, tuple[ColorType, str]]:
-    """Colour and marker by kind of trial; kinds without their own get one by the order of their names."""
-    found = set(kinds)
-    others = sorted(found - _KINDS.keys())
-    return {kind: _KINDS.get(kind) or _OTHERS[others.index(kind) % len(_OTHERS)] for kind in sorted(found)}
+    """Colour and marker by kind of trial; kinds without a fixed look get one in the order of their names."""
+    present = set(kinds)
+    others = sorted(present - _KINDS.keys())
+    return {kind: _KINDS.get(kind) or _OTHERS[others.index(kind) % len(_OTHERS)] for kind in sorted(present)}
 
 
 def figure_pixels(figure: Figure) -> npt.NDArray[np.uint8]:

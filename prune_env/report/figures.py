@@ -1,6 +1,6 @@
-"""Pictures of a search: what stays of each unit, how the reward rose, and what every plan tried was worth.
+"""Pictures of a search: keep ratios, rewards over the episodes, and quality against MACs of all plans.
 
-Drawn without pyplot, so that they neither need a screen nor touch the pictures of a notebook that imports this.
+The pictures are drawn without pyplot, so they need no display and do not change the figures of a notebook.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ from prune_env.report import figure_style as style
 from prune_env.report.figure_style import figure_png as figure_png
 
 NOT_A_SEARCH = ("probe", "uniform", "dense")
-"""Kinds of trials that no search proposed; they are no episodes."""
+"""Kinds of trials outside episodes: no search proposed them."""
 
 
 class Tried(NamedTuple):
-    """One plan that was tried.
+    """One tried plan.
 
     Attributes:
-        proposed_by: Who proposed it: probe, uniform, dense, or a search's name.
-        reward: What it is worth.
-        quality: On the reward set, in [0, 1]; nan, and not drawn, where only a part of the set was looked at.
-        macs_share: Its MACs as a share of the dense network's, in (0, 1].
+        proposed_by: Who proposed the plan: probe, uniform, dense, or a search's name.
+        reward: The reward.
+        quality: Quality on the reward set, in [0, 1]; nan (not drawn) if only a part of the set was evaluated.
+        macs_share: MACs as a share of the dense network's, in (0, 1].
     """
 
     proposed_by: str
@@ -36,11 +36,11 @@ class Tried(NamedTuple):
 
 
 def keep_ratio_bars(plan: PruningPlan, compare: Mapping[str, int] | None = None) -> Figure:
-    """The keep ratio of each unit in forward order.
+    """Draws the keep ratio of each unit in forward order.
 
     Args:
-        plan: Its free units are bars, its protected ones hatched.
-        compare: Widths by unit name of the uniform plan, drawn as a line; units that are not named are dense.
+        plan: The plan; free units are bars, protected units are hatched.
+        compare: Widths of the uniform plan by unit name, drawn as a line; missing units are dense.
     """
     figure = style.new_figure(3.8)
     _draw_keep_ratios(figure.subplots(), plan, compare)
@@ -48,10 +48,10 @@ def keep_ratio_bars(plan: PruningPlan, compare: Mapping[str, int] | None = None)
 
 
 def keep_ratio_heat_map(history: npt.NDArray[np.floating], units: Sequence[str], first: int = 0) -> Figure:
-    """The keep ratio of each unit over the episodes.
+    """Draws the keep ratio of each unit over the episodes.
 
     Args:
-        history: Keep ratios in [0, 1], [episodes, units], at least one of each.
+        history: Keep ratios in [0, 1], [episodes, units], at least one episode and one unit.
         units: Names in forward order.
         first: Number of the first episode.
     """
@@ -59,11 +59,11 @@ def keep_ratio_heat_map(history: npt.NDArray[np.floating], units: Sequence[str],
 
 
 def series_heat_map(family: str, history: Sequence[Mapping[str, float]], first: int = 0) -> Figure:
-    """A granularity's own series over the episodes.
+    """Draws a granularity's own series over the episodes.
 
     Args:
-        family: What the numbers are of, for example ``groups``.
-        history: Whole numbers by layer, the same layers for each episode; at least one of each.
+        family: The meaning of the numbers, for example ``groups``.
+        history: Whole numbers by layer for each episode, with the same layers; at least one episode and one layer.
         first: Number of the first episode.
     """
     values = np.array([list(by_layer.values()) for by_layer in history], dtype=np.float64)
@@ -104,9 +104,9 @@ def _heat_map(
 
 
 def reward_curve(tried: Sequence[Tried]) -> Figure:
-    """The reward of each episode and the best so far, for every search among the plans tried.
+    """Draws the reward of each episode and the best so far, for every search among the tried plans.
 
-    Probes are left out; the uniform plan, where it was tried, is a horizontal line.
+    Probes are left out. The uniform plan, if it was tried, is a horizontal line.
     """
     figure = style.new_figure(3.6)
     _draw_rewards(figure.subplots(), tried)
@@ -114,12 +114,12 @@ def reward_curve(tried: Sequence[Tried]) -> Figure:
 
 
 def quality_against_macs(tried: Sequence[Tried], name: str, budget: float | None = None) -> Figure:
-    """Quality against MACs of all plans tried.
+    """Draws quality against MACs of all tried plans.
 
     Args:
         tried: The plans.
-        name: What the task calls its quality.
-        budget: The share of the dense MACs that may remain; None where it is not MACs that have a budget.
+        name: The task's name for its quality.
+        budget: The share of the dense MACs that may remain; None if the budget is not in MACs.
     """
     figure = style.new_figure(4.2)
     axes = figure.subplots()
@@ -128,7 +128,7 @@ def quality_against_macs(tried: Sequence[Tried], name: str, budget: float | None
     axes.yaxis.set_major_formatter(style.percent())
     axes.grid(axis="x", color=style.PALE, linewidth=0.8)
     looks = style.looks_of(one.proposed_by for one in tried)
-    # Few points are drawn over many, or they would be lost.
+    # Draw the rarest kinds last, so that the common kinds do not cover them.
     for proposed_by in sorted(looks, key=lambda proposed_by: -sum(one.proposed_by == proposed_by for one in tried)):
         colour, marker = looks[proposed_by]
         points = np.array([(one.macs_share, one.quality) for one in tried if one.proposed_by == proposed_by])
@@ -147,13 +147,13 @@ def quality_against_macs(tried: Sequence[Tried], name: str, budget: float | None
 
 
 def result_picture(title: str, plan: PruningPlan, uniform: Mapping[str, int] | None, tried: Sequence[Tried]) -> Figure:
-    """The result in one picture: keep ratio per unit above, reward curve below.
+    """Draws the result in one picture: keep ratio per unit above, reward curve below.
 
     Args:
-        title: One line: model, budget and qualities.
+        title: The title, one line: model, budget and qualities.
         plan: The best plan.
         uniform: Widths of the uniform plan by unit name.
-        tried: Every plan tried.
+        tried: All tried plans.
     """
     figure = style.new_figure(6.8)
     above, below = figure.subplots(2, 1, height_ratios=(1.15, 1.0))
@@ -178,7 +178,7 @@ def _draw_keep_ratios(axes: Axes, plan: PruningPlan, compare: Mapping[str, int] 
     if compare is not None:
         other = [compare.get(unit.name, unit.channels) / unit.channels for unit in plan.units]
         edges = np.arange(len(plan.units) + 1) - 0.5
-        # Protected units are the same in every plan, so the line leaves them out.
+        # Leave out protected units: their width is the same in every plan.
         axes.stairs(
             np.where(free, other, np.nan), edges, baseline=None, color=style.VERMILION, lw=1.8, label="uniform plan"
         )
@@ -217,7 +217,7 @@ def _draw_rewards(axes: Axes, tried: Sequence[Tried]) -> None:
 
 
 def _reward_floor(tried: Sequence[Tried]) -> float:
-    """Where the reward's axis starts: a few wild early plans would squeeze all that is worth seeing; -inf for none."""
+    """Lower end of the reward axis, so that a few very bad early plans do not squeeze the rest; -inf for no limit."""
     searches = [one for one in tried if one.proposed_by not in NOT_A_SEARCH]
     if len(searches) < 20:
         return -np.inf

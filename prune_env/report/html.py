@@ -1,4 +1,4 @@
-"""The report's page: a Jinja template that escapes every text, and the pieces that fill it."""
+"""The HTML of the report page: a Jinja template that escapes every text, and its parts."""
 
 import base64
 from collections.abc import Collection, Sequence
@@ -9,19 +9,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 @dataclass(frozen=True)
 class Bar:
-    """A table cell: a bar that fills ``share`` in [0, 1] of it."""
+    """A table cell with a bar that fills ``share`` of its width, in [0, 1]."""
 
     share: float
 
     @property
     def width(self) -> str:
-        """The share in CSS."""
+        """The bar's width in CSS."""
         return f"{self.share:.1%}"
 
 
 @dataclass(frozen=True)
 class Bins:
-    """A table cell: a histogram as tiny bars, the highest as high as the cell."""
+    """A table cell with a histogram of small bars; the highest bar fills the cell."""
 
     counts: Sequence[int]
 
@@ -33,12 +33,12 @@ class Bins:
 
     @property
     def text(self) -> str:
-        """The counts in words."""
+        """The counts as text."""
         return " ".join(map(str, self.counts))
 
 
 Cell = str | Bar | Bins
-"""What a table holds; plain text is escaped."""
+"""A table cell; plain text is escaped."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class HtmlTable:
     Attributes:
         headings: Plain texts.
         rows: Plain texts, bars or histograms.
-        right: Columns of numbers, which stand at the right.
-        chosen: The first cell of the row that stands out.
+        right: Indices of the right-aligned columns.
+        chosen: The first cell of the highlighted row.
     """
 
     headings: Sequence[str]
@@ -60,20 +60,20 @@ class HtmlTable:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG in the page itself, with a plain caption; on a narrow screen it scrolls sideways."""
+    """A PNG embedded in the page, with a plain caption; it scrolls sideways on a narrow screen."""
 
     png: bytes = field(repr=False)
     caption: str
 
     @property
     def data(self) -> str:
-        """The bytes in base 64."""
+        """The PNG in base64."""
         return base64.b64encode(self.png).decode()
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, plain words below it (none where they are empty), and a table."""
+    """A section with a heading, a paragraph of plain text (may be empty) and a table."""
 
     title: str
     words: str
@@ -81,10 +81,10 @@ class Section:
 
 
 def render(**parts: object) -> str:
-    """The whole page.
+    """Renders the whole page.
 
     Args:
-        parts: What ``templates/report.html`` names.
+        parts: The variables of ``templates/report.html``.
 
     Raises:
         jinja2.UndefinedError: If a part is missing.

@@ -1,4 +1,4 @@
-"""The dry run: what of a network can be cut, as plain data and as tables."""
+"""The dry run of `prune-env inspect`: the units of a network, as plain data and as tables."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,10 +15,10 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 
 def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
-    """What can be cut, what it costs, what is protected, and how long an episode takes, as plain data.
+    """The units, their costs, the protected units and the duration of an episode, as plain data.
 
     Args:
-        problem: The problem; the uniform plan is tried once, to time an episode.
+        problem: The problem. The uniform plan is tried once, to time an episode.
     """
     seconds = problem.attempt(problem.budget.uniform(), "uniform").seconds
     walk, budget = problem.walk, problem.budget
@@ -61,11 +61,11 @@ def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
 
 
 def render_units(problem: PruningProblem, record: dict[str, Any]) -> Iterator[Table]:
-    """The units, and the feature-map ranks where they were looked for.
+    """The table of units and, if they were measured, the table of feature-map ranks.
 
     Args:
         problem: The problem.
-        record: What `inspect_problem` gave.
+        record: The result of `inspect_problem`.
     """
     yield _units_table(problem, record)
     if problem.report is not None and problem.report.layers:
@@ -73,7 +73,7 @@ def render_units(problem: PruningProblem, record: dict[str, Any]) -> Iterator[Ta
 
 
 def render_granularity(problem: PruningProblem, batch: int) -> Iterator[Table]:
-    """The granularity's own tables; times are of a batch of so many images."""
+    """The granularity's own tables; ``batch`` is the number of images in the timed batch."""
     for texts in problem.granularity.tables(batch):
         yield _table_of(texts)
 
@@ -100,7 +100,7 @@ def _units_table(problem: PruningProblem, record: dict[str, Any]) -> Table:
 
 
 def _table_of(texts: TextTable) -> Table:
-    """A granularity's own table."""
+    """A granularity's table as a rich table."""
     table = Table(title=texts.words)
     for number, heading in enumerate(texts.headings):
         table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=number < 2)
@@ -110,7 +110,7 @@ def _table_of(texts: TextTable) -> Table:
 
 
 def _coupling(unit: Unit) -> str:
-    """The modules that write the unit's channels, and those that read them."""
+    """The other modules that write the unit's channels, and the modules that read them."""
     writers = dict.fromkeys(member.module for member in unit.members if member.side == "out")
     readers = dict.fromkeys(member.module for member in unit.members if member.side == "in")
     return f"{_listed(list(writers)[1:])} -> {_listed(list(readers))}"

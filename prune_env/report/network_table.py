@@ -1,4 +1,4 @@
-"""The side-by-side table of several networks, and what to warn of."""
+"""The table of several networks, and the warnings about them."""
 
 from collections.abc import Sequence
 
@@ -10,23 +10,23 @@ from prune_env.common.latency import Latency
 from prune_env.runs.networks import LATENCY_BATCH, NetworkRow
 
 TOO_SLOW = 0.95
-"""A network that takes more than this share of the dense one's time is said to be no faster."""
+"""Share of the dense network's time above which a network counts as not faster."""
 
 
 def warnings_of(rows: Sequence[NetworkRow]) -> list[str]:
-    """What to say of networks that do fewer MACs than the first, the dense one, and are no faster."""
-    dense, found = rows[0], []
+    """Warnings about networks with fewer MACs than the first (dense) row that are not faster."""
+    dense, warnings = rows[0], []
     for row in rows[1:]:
         if row.latency is None or dense.latency is None:
             continue
         macs, time = row.macs / dense.macs, row.latency.median / dense.latency.median
         if macs < TOO_SLOW < time:
-            found.append(
-                f"{row.name} does {macs:.0%} of the MACs and takes {time:.0%} of the time: narrow layers leave this "
-                "machine idle. Try another batch or number of threads, a wider env.round_to, budget.metric=latency, or "
+            warnings.append(
+                f"{row.name} does {macs:.0%} of the MACs but takes {time:.0%} of the time: narrow layers use this "
+                "machine badly. Try another batch or number of threads, a wider env.round_to, budget.metric=latency or "
                 "`prune-env export --to onnx`."
             )
-    return found
+    return warnings
 
 
 def render(rows: list[NetworkRow], title: str, batch: int = LATENCY_BATCH) -> Table:

@@ -1,4 +1,4 @@
-"""The report of a run: one page that holds all of it, and the picture of its result."""
+"""The report of a run: one self-contained page, and the picture of the result."""
 
 from pathlib import Path
 
@@ -20,14 +20,14 @@ def write_report(run: RunDirectory) -> Path:
     """Writes ``report.html`` and ``report.png``, the picture of the result, into a finished run.
 
     Args:
-        run: The run; earlier reports in it are replaced.
+        run: The run; an earlier report is replaced.
 
     Returns:
         The path of the page.
 
     Raises:
-        RunError: If the run is not finished, or a file of it is damaged.
-        PlanError: If its plan is missing or damaged.
+        RunError: If the run is not finished, or one of its files is damaged.
+        PlanError: If the plan is missing or damaged.
     """
     record = read_run(run)
     picture = result_picture(_headline(record.summary), record.plan, record.uniform, record.tried)
@@ -37,7 +37,7 @@ def write_report(run: RunDirectory) -> Path:
 
 
 def render_page(record: RunRecord) -> str:
-    """The page's HTML: no scripts, no links, pictures within."""
+    """The page's HTML, with embedded pictures and without scripts or links."""
     summary = record.summary
     return html.render(
         title=summary.title,
@@ -59,50 +59,48 @@ def render_page(record: RunRecord) -> str:
 
 
 def verdicts(summary: Summary) -> list[tuple[str, bool]]:
-    """How the search's plan compares with each other pruned one, in words.
+    """Sentences that compare the search's plan with each other pruned plan.
 
     Returns:
-        Sentences, each with whether the search is ahead.
+        Pairs of a sentence and whether the search is ahead.
     """
-    found = summary.row(summary.search)
+    best = summary.row(summary.search)
     sentences = []
     for other in summary.rows:
-        if found is None or other.name in (summary.search, "dense"):
+        if best is None or other.name in (summary.search, "dense"):
             continue
-        sentences.append(_compare(found, other, found.reward_quality, other.reward_quality, "reward set"))
-        if found.test_quality is not None and other.test_quality is not None:
-            sentences.append(_compare(found, other, found.test_quality, other.test_quality, "test set"))
-        sentences.extend(_compare_speed(found, other))
+        sentences.append(_compare(best, other, best.reward_quality, other.reward_quality, "reward set"))
+        if best.test_quality is not None and other.test_quality is not None:
+            sentences.append(_compare(best, other, best.test_quality, other.test_quality, "test set"))
+        sentences.extend(_compare_speed(best, other))
     return sentences
 
 
-def _compare(found: RowRecord, other: RowRecord, ours: float, theirs: float, where: str) -> tuple[str, bool]:
+def _compare(best: RowRecord, other: RowRecord, ours: float, theirs: float, where: str) -> tuple[str, bool]:
     points = f"{100 * abs(ours - theirs):.2f} points"
     if ours > theirs:
-        return f"On the {where} {found.name} beats {other.name} by {points}: {ours:.2%} against {theirs:.2%}.", True
+        return f"On the {where} {best.name} beats {other.name} by {points}: {ours:.2%} against {theirs:.2%}.", True
     if ours == theirs:
-        words = (
-            f"On the {where} {other.name} is as good as {found.name}: {theirs:.2%}. The search gained nothing there."
-        )
+        words = f"On the {where} {other.name} is as good as {best.name}: {theirs:.2%}. The search gained nothing there."
         return words, False
-    return f"On the {where} {other.name} beats {found.name} by {points}: {theirs:.2%} against {ours:.2%}.", False
+    return f"On the {where} {other.name} beats {best.name} by {points}: {theirs:.2%} against {ours:.2%}.", False
 
 
-def _compare_speed(found: RowRecord, other: RowRecord) -> list[tuple[str, bool]]:
-    """A sentence where the timings differ by more than their spread."""
-    if found.latency_ms is None or other.latency_ms is None:
+def _compare_speed(best: RowRecord, other: RowRecord) -> list[tuple[str, bool]]:
+    """A sentence if the quartile ranges of the timings do not overlap."""
+    if best.latency_ms is None or other.latency_ms is None:
         return []
-    ours, theirs = found.latency_ms, other.latency_ms
+    ours, theirs = best.latency_ms, other.latency_ms
     times = f"{ours.median:.2f} ms a batch against {theirs.median:.2f} ms."
     if ours.q3 < theirs.q1:
-        return [(f"{found.name}'s network is faster than {other.name}'s: {times}", True)]
+        return [(f"{best.name}'s network is faster than {other.name}'s: {times}", True)]
     if theirs.q3 < ours.q1:
-        return [(f"{found.name}'s network is slower than {other.name}'s: {times}", False)]
+        return [(f"{best.name}'s network is slower than {other.name}'s: {times}", False)]
     return []
 
 
 def _headline(summary: Summary) -> str:
-    """One line: model, budget and qualities, on the test set where all rows have one."""
+    """One line: model, budget and qualities, on the test set if all rows have a test quality."""
     tested = all(row.test_quality is not None for row in summary.rows)
     parts = [f"{row.name} {row.test_quality if tested else row.reward_quality:.1%}" for row in summary.rows]
     return f"{summary.title} ({'test' if tested else 'reward'} set: {', '.join(parts)})"
@@ -133,16 +131,16 @@ def _pictures(record: RunRecord) -> list[html.Picture]:
     keep = budget.keep if budget.metric == "macs" else None
     scatter = quality_against_macs(record.tried, record.quality, keep)
     figures = [
-        (keep_ratio_bars(record.plan, record.uniform), "How much of each unit the best plan keeps."),
+        (keep_ratio_bars(record.plan, record.uniform), "Keep ratio of each unit in the best plan."),
         (reward_curve(record.tried), "The reward of each episode, and the best so far."),
         (scatter, f"{record.quality.capitalize()} on the reward set against MACs, for every plan tried."),
     ]
     if record.history.size:
         heat_map = keep_ratio_heat_map(record.history, record.free)
-        figures.insert(2, (heat_map, "What the search kept of each free unit, episode by episode."))
+        figures.insert(2, (heat_map, "Keep ratio of each free unit, by episode."))
     for family in record.series[0] if record.series else ():
         heat_map = series_heat_map(family, [drawn[family] for drawn in record.series])
-        figures.insert(3, (heat_map, f"What the search decided of {family}, episode by episode."))
+        figures.insert(3, (heat_map, f"Decisions of the search about {family}, by episode."))
     return [html.Picture(figure_png(figure), caption) for figure, caption in figures]
 
 
@@ -158,7 +156,7 @@ def _plan_table(record: RunRecord) -> html.HtmlTable:
 
 
 def _own_sections(record: RunRecord) -> list[html.Section]:
-    """What the granularity has to show beside widths."""
+    """The granularity's own sections."""
     return [
         html.Section(
             texts.title,

@@ -1,4 +1,4 @@
-"""What a report is made of: the files of one run, read back and checked."""
+"""The data of a report: reads and checks the files of one run."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from prune_env.tasks import make_task, quality_of
 
 
 class Quartiles(BaseModel):
-    """Milliseconds for one batch."""
+    """Milliseconds per batch."""
 
     median: float
     q1: float
@@ -43,7 +43,7 @@ class RowRecord(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _by_the_name_of_the_quality(cls, record: Any, info: ValidationInfo) -> Any:
-        """Files name the quality as the task does; the context says how."""
+        """Renames the task's own quality keys; the validation context holds the task's name for its quality."""
         if not isinstance(record, dict) or info.context is None:
             return record
         names = {f"{images}_{info.context['quality']}": f"{images}_quality" for images in ("reward", "test")}
@@ -58,7 +58,7 @@ class SummaryBudget(BaseModel):
 
 
 class Summary(BaseModel):
-    """``summary.json``; what else it holds is not shown."""
+    """The keys of ``summary.json`` that the report shows."""
 
     model: str
     search: str
@@ -74,7 +74,7 @@ class Summary(BaseModel):
     command: str
 
     def row(self, name: str) -> RowRecord | None:
-        """The row of a name, or None."""
+        """The row with this name, or None."""
         return next((row for row in self.rows if row.name == name), None)
 
     @property
@@ -111,17 +111,17 @@ class RunRecord:
 
     Attributes:
         summary: The result in numbers.
-        quality: What the task calls its quality.
+        quality: The task's name for its quality.
         plan: The search's best plan.
-        tried: Every plan tried, the dense network first.
-        uniform: Widths of the uniform plan by unit name; None where it was not tried.
-        history: Keep ratios of the search's plans, [episodes, free units]; no rows where it made none.
+        tried: All tried plans, the dense network first.
+        uniform: Widths of the uniform plan by unit name; None if it was not tried.
+        history: Keep ratios of the search's plans, [episodes, free units]; may have no rows.
         free: Names of the free units.
-        granularity: What shape was cut, with what the run has measured.
-        series: What the granularity draws of each of the search's plans.
-        sensitivity: The evidence for sensitive layers; None where it was not looked for.
+        granularity: The granularity, with the measurements of the run.
+        series: The granularity's own numbers to plot, for each of the search's plans.
+        sensitivity: The evidence for sensitive layers; None if ``sensitivity.enabled`` was off.
         settings: The text of ``config.yaml``.
-        versions: Versions that the run was made with, by package.
+        versions: Versions of the packages that made the run.
     """
 
     summary: Summary
@@ -142,13 +142,13 @@ def read_run(run: RunDirectory) -> RunRecord:
     """Reads the files of a finished run.
 
     Raises:
-        RunError: If the run is not finished, or a file of it is damaged.
-        PlanError: If its plan is missing or damaged.
+        RunError: If the run is not finished, or one of its files is damaged.
+        PlanError: If the plan is missing or damaged.
     """
     if not run.summary.is_file():
         raise RunError(
             f"{str(run.root)!r} has no {run.summary.name}, which a run writes when its search ends: there is nothing "
-            "to report yet. Let the run finish, then ask again."
+            "to report yet. Let the run finish, then write the report again."
         )
     config = RunConfig.load(run.config)
     quality_name = quality_of(make_task(config.task)).name
@@ -171,7 +171,7 @@ def read_run(run: RunDirectory) -> RunRecord:
             drawn = granularity.series(record)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(
-                f"{str(run.evaluations_file)!r} is damaged: line {number} is no evaluation of the network in "
+                f"{str(run.evaluations_file)!r} is damaged: line {number} is not an evaluation of the network in "
                 f"{run.plan.name} ({error!r})"
             ) from None
         if kind == "uniform":
@@ -224,11 +224,11 @@ def _text(path: Path) -> str:
 
 
 def _versions(settings: str) -> list[tuple[str, str]]:
-    """Name and version of each comment that `RunDirectory.write_config` puts above the settings."""
-    found = []
+    """Package names and versions from the comments that `RunDirectory.write_config` puts above the settings."""
+    versions = []
     for line in settings.splitlines():
         name, _, version = line.removeprefix("# ").partition(" ")
         if not line.startswith("# ") or not version:
             break
-        found.append((name, version))
-    return found
+        versions.append((name, version))
+    return versions

@@ -1,4 +1,4 @@
-"""What a comparison of searches shows: the table, the picture, and curves in TensorBoard."""
+"""The output of a comparison of searches: the table, the picture, and curves in TensorBoard."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,11 +19,11 @@ def write_comparison(comparison: SearchComparison) -> None:
     """Writes ``compare.json``, ``compare.png`` and the curves in TensorBoard into the comparison's folder."""
     folder = comparison.folder
     curves = {name: np.stack([one.curve for one in outcomes]) for name, outcomes in comparison.outcomes.items()}
-    drawn = {name: Band(found.mean(axis=0), *bands(found)) for name, found in curves.items()}
+    drawn = {name: Band(curve.mean(axis=0), *bands(curve)) for name, curve in curves.items()}
     atomic_write(folder / "compare.json", to_json(comparison.as_record()).encode())
     picture = comparison_picture(title_of(comparison), drawn, comparison.quality)
     atomic_write(folder / "compare.png", figure_png(picture))
-    # One log for each search, so that TensorBoard draws them over each other.
+    # One log per search, so that TensorBoard overlays their curves.
     for name, band in drawn.items():
         with SummaryWriter(str(folder / "tensorboard" / name), purge_step=0) as writer:
             for number, (mean, low, high) in enumerate(zip(*band, strict=True), start=1):
@@ -32,7 +32,7 @@ def write_comparison(comparison: SearchComparison) -> None:
 
 
 def title_of(comparison: SearchComparison) -> str:
-    """One line: model, budget and seeds."""
+    """The title, one line: model, budget and number of seeds."""
     settings = comparison.settings
     metric = "MACs" if settings.budget.metric == "macs" else settings.budget.metric
     seeds = len(next(iter(comparison.outcomes.values())))
@@ -43,7 +43,7 @@ def title_of(comparison: SearchComparison) -> str:
 
 
 def render(searches: Mapping[str, Sequence[SeedResult]], title: str) -> Table:
-    """The table, best search first; qualities in per cent."""
+    """The table of searches, the best first; qualities in per cent."""
     table = Table(box=SIMPLE, title=title, title_justify="left")
     first = next(iter(searches.values()))[0]
     milestones = list(first.best)

@@ -1,4 +1,4 @@
-"""Whole runs by one call: a search, or a comparison of searches, with TensorBoard, reports and pictures.
+"""Complete runs in one call: a search or a comparison of searches, with TensorBoard logs, reports and pictures.
 
 Example:
     ``run_search(RunConfig.load("configs/digits.yaml"), Path("runs/digits"))`` does what `prune-env train` does.
@@ -24,17 +24,17 @@ def run_search(
     on_trial: OnTrial = quietly,
     on_episode: OnEpisode = quietly,
 ) -> FinishedSearch:
-    """Searches a plan into a new folder, with TensorBoard and the report: a whole run by one call.
+    """Runs a whole search in a new folder, with the TensorBoard log and the report.
 
     Args:
         settings: The settings.
         folder: A folder that does not exist.
-        on_progress: Hears in words what is going on before the search.
-        on_trial: Hears of each plan tried.
-        on_episode: Hears of each plan that the search proposed.
+        on_progress: Receives progress messages before the search starts.
+        on_trial: Called with each trial.
+        on_episode: Called with each episode of the search.
 
     Returns:
-        The run, the best plan and the networks side by side.
+        The run, the best plan and the measured networks.
 
     Raises:
         UserError: As `prune_env.runs.searching.start_search`.
@@ -45,17 +45,17 @@ def run_search(
 def finish_with_report(
     search: SearchRun, on_trial: OnTrial = quietly, on_episode: OnEpisode = quietly, command: str | None = None
 ) -> FinishedSearch:
-    """Runs a search that was started or resumed to its end, with TensorBoard and the report.
+    """Runs a started or resumed search to its end, with the TensorBoard log and the report.
 
     Args:
-        search: What `start_search` or `resume_search` gave.
-        on_trial: Hears of each plan tried.
-        on_episode: Hears of each plan that the search proposed.
-        command: The command that makes the run again, for the report; the usual one where it is None.
+        search: The result of `start_search` or `resume_search`.
+        on_trial: Called with each trial.
+        on_episode: Called with each episode of the search.
+        command: The command that repeats the run, for the report; None for the default command.
     """
-    found = finish_search(search, watch_on_board, on_trial, on_episode, command)
+    finished = finish_search(search, watch_on_board, on_trial, on_episode, command)
     write_report(search.run)
-    return found
+    return finished
 
 
 def run_comparison(
@@ -67,14 +67,14 @@ def run_comparison(
     on_finished: OnFinished = quietly,
     command: str | None = None,
 ) -> SearchComparison:
-    """Compares searches as `prune_env.runs.comparison.compare_searches` does, and draws what they found.
+    """Compares searches, as `prune_env.runs.comparison.compare_searches`, and draws the results.
 
-    Every run gets its TensorBoard log and its report; the folder gets ``compare.json``, ``compare.png`` and curves.
+    Every run gets a TensorBoard log and a report. The folder gets ``compare.json``, ``compare.png`` and curves.
     """
 
-    def report(found: FinishedSearch) -> None:
-        write_report(found.search.run)
-        on_finished(found)
+    def report(finished: FinishedSearch) -> None:
+        write_report(finished.search.run)
+        on_finished(finished)
 
     comparison = compare_searches(settings, folder, names, seeds, watch_on_board, on_progress, report, command)
     write_comparison(comparison)

@@ -1,1 +1,1 @@
-"""Runs: the folder of one run, a search into it, a training into it."""
+"""Runs: the run directory, and the searches and trainings that fill it."""

@@ -1,6 +1,6 @@
-"""Searches side by side: the same problem for several searches and seeds, each in a run of its own.
+"""Compares searches: several searches and seeds on the same problem, each in its own run.
 
-`prune_env.report.whole_runs.run_comparison` does all of this by one call, with TensorBoard, reports and the picture.
+`prune_env.report.whole_runs.run_comparison` also writes TensorBoard logs, reports and the picture.
 """
 
 import math
@@ -30,13 +30,13 @@ OnFinished = Callable[[FinishedSearch], None]
 
 @dataclass(frozen=True)
 class SearchComparison:
-    """What several searches found with the same seeds.
+    """The results of several searches with the same seeds.
 
     Attributes:
-        folder: Where their runs are: FOLDER/seed-SEED/SEARCH.
-        settings: What they have in common.
-        outcomes: What each search found, seed by seed.
-        quality: What the task calls its quality.
+        folder: The folder of the runs: FOLDER/seed-SEED/SEARCH.
+        settings: The common settings.
+        outcomes: The results of each search, one per seed.
+        quality: The task's name for its quality.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class SearchComparison:
     quality: str
 
     def as_record(self) -> dict[str, Any]:
-        """The comparison as plain data, as ``compare.json`` holds it."""
+        """The comparison as plain data, for ``compare.json``."""
         settings = self.settings
         return {
             "model": settings.model.name,
@@ -69,18 +69,18 @@ def compare_searches(
     """Runs several searches on the same problem, seed by seed; finished runs of an interrupted comparison are kept.
 
     Args:
-        settings: What the searches have in common; ``agent.name`` and ``seed`` are set for each.
-        folder: Where the runs are kept: FOLDER/seed-SEED/SEARCH. One that exists is gone on with.
+        settings: The common settings; ``agent.name`` and ``seed`` are set for each run.
+        folder: The folder of the runs: FOLDER/seed-SEED/SEARCH. A comparison in an existing folder is resumed.
         names: Names of searches, one or more.
-        seeds: How many seeds, from the configuration's on.
-        watch: Opens a listener of each search.
-        on_progress: Hears in words what is going on.
-        on_finished: Hears of each search that was run now and has come to its end.
-        command: The command that makes the runs again, for their summaries; the usual one where it is None.
+        seeds: Number of seeds; the first is the configuration's, the others follow it.
+        watch: Opens a listener for each search.
+        on_progress: Receives progress messages.
+        on_finished: Called with each search that this call finishes.
+        command: The command that repeats the runs, for their summaries; None for the default command.
 
     Raises:
-        ConfigError: If a setting names what does not exist, or the evaluations do not suffice.
-        RunError: If the folder holds runs with other settings, or runs of one seed were not measured alike.
+        ConfigError: If a setting holds an unknown name, or a search needs more evaluations.
+        RunError: If the folder holds runs with other settings, or the runs of one seed were measured differently.
     """
     check_names(settings)
     for name in names:
@@ -93,7 +93,7 @@ def compare_searches(
 
 @dataclass
 class _Comparison:
-    """The seeds so far of a comparison; the fields are what `compare_searches` takes."""
+    """A comparison with its results so far; the fields are the arguments of `compare_searches`."""
 
     settings: RunConfig
     folder: Path
@@ -110,13 +110,13 @@ class _Comparison:
         self.outcomes: dict[str, list[SeedResult]] = {name: [] for name in self.names}
 
     def run(self, seed: int) -> None:
-        """Does what is missing of a seed, and reads what there is."""
+        """Runs the missing searches of a seed, and reads the results of all."""
         runs = {name: RunDirectory(self.folder / f"seed-{seed}" / name) for name in self.names}
         started = [name for name, run in runs.items() if run.config.is_file()]
         for name in started:
             _check_same_settings(runs[name], _with(self.settings, name, seed))
         if missing := [name for name, run in runs.items() if not run.summary.is_file()]:
-            # The execution settings and the weights of a run that was started are everyone's, whichever search's it is.
+            # All searches of a seed share the execution settings and the weights of the first run of this seed.
             earlier = next(iter(self._present(seed)), None)
             base = settings_of(earlier) if earlier is not None else _with(self.settings, missing[0], seed)
             splits, problem = load_problem(base, earlier, self.on_progress)
@@ -131,23 +131,23 @@ class _Comparison:
             self.outcomes[name].append(self._outcome(run, name, seed))
 
     def _present(self, seed: int) -> list[RunDirectory]:
-        """All runs of a seed that were started, also of searches that are not asked for now."""
+        """All started runs of a seed, including those of searches that this call does not compare."""
         folders = sorted((self.folder / f"seed-{seed}").glob("[!.]*/config.yaml"))
         return [RunDirectory(config.parent) for config in folders]
 
     def _search(self, search: SearchRun, fixed: list[NetworkRow]) -> list[NetworkRow]:
-        """Runs one search to its end; returns the rows of the networks that are the same for all."""
+        """Runs one search to its end; returns the rows of the dense and the uniform network, measured once per seed."""
         run, settings, problem = search.run, search.settings, search.problem
         if run.config.is_file():
             check_same_start(run, search.splits, problem)
         else:
             start_run(run.root, settings, search.splits, problem)
         name, total = settings.agent.name, settings.search.evaluations
-        words = f"seed {settings.seed}, {name}"
+        label = f"seed {settings.seed}, {name}"
         uniform, result = search_into(
-            search, self.watch, lambda trial: self.on_progress(f"{words}: {trial.number} of {total} evaluations")
+            search, self.watch, lambda trial: self.on_progress(f"{label}: {trial.number} of {total} evaluations")
         )
-        self.on_progress(f"{words}: measuring the best plan")
+        self.on_progress(f"{label}: measuring the best plan")
         if not fixed:
             plans = {"dense": problem.walk.plan({}), "uniform": uniform.plan}
             fixed = compare_plans(problem.evaluator, search.splits, plans, batch=None)
@@ -159,14 +159,14 @@ class _Comparison:
         return fixed
 
     def _early(self, run: RunDirectory, name: str, problem: PruningProblem) -> dict[str, float]:
-        """Float32 quality of the best plan after each milestone but the last."""
+        """Float32 quality of the best plan after each milestone except the last."""
         _, records = best_so_far(run, name, self.milestones[-1], self.quality)
-        found = {}
+        qualities = {}
         for count in self.milestones[:-1]:
             widths = records[count - 1]["widths"]
             plan = problem.plan(np.array([widths[unit.name] for unit in problem.budget.units]))
-            found[str(count)] = problem.evaluator.measure(problem.evaluator.pruned(plan))
-        return found
+            qualities[str(count)] = problem.evaluator.measure(problem.evaluator.pruned(plan))
+        return qualities
 
     def _outcome(self, run: RunDirectory, name: str, seed: int) -> SeedResult:
         summary = run.read_json(run.summary)
@@ -177,8 +177,8 @@ class _Comparison:
             return SeedResult(seed, curve, best, tested, float(summary["seconds"]))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise RunError(
-                f"{str(run.summary)!r} is not of a comparison's run ({error!r}): it was finished by another command, "
-                "or with another number of evaluations. Remove this file, and the comparison finishes the run itself."
+                f"{str(run.summary)!r} is not of a comparison's run ({error!r}): another command wrote it, or a "
+                "comparison with another number of evaluations. Remove this file; the comparison then writes it again."
             ) from None
 
 
@@ -195,13 +195,13 @@ def _check_same_settings(run: RunDirectory, settings: RunConfig) -> None:
     ]
     if differing:
         raise RunError(
-            f"{str(run.root)!r} holds a run with other settings under {', '.join(differing)}. A comparison is of "
-            "runs that differ in search and seed alone: give another folder by run.directory=..."
+            f"{str(run.root)!r} holds a run with other settings under {', '.join(differing)}. The runs "
+            "of a comparison may differ only in search and seed. Give another folder by run.directory=..."
         )
 
 
 def _check_alike(runs: Sequence[RunDirectory]) -> None:
-    """Refuses to compare runs of one seed that were measured in different ways.
+    """Checks that the runs of one seed were measured in the same way.
 
     Raises:
         RunError: If their execution settings, weights or images differ.
@@ -214,6 +214,6 @@ def _check_alike(runs: Sequence[RunDirectory]) -> None:
         for what, (ours, theirs) in (("execution.*", settings), ("weights", weights), ("images", splits)):
             if ours != theirs:
                 raise RunError(
-                    f"{str(first.root)!r} and {str(other.root)!r} were measured with other {what}, so that their "
-                    "results do not compare. Move one of them away, and it is measured again like the other."
+                    f"{str(first.root)!r} and {str(other.root)!r} were measured with other {what}, so their results "
+                    "cannot be compared. Move one of them away; the comparison then runs it again."
                 )

@@ -1,4 +1,4 @@
-"""Criteria side by side: a network cut to the uniform widths by every criterion, and what is left of its quality."""
+"""Compares criteria: each one cuts the network to the uniform widths, and the remaining quality is measured."""
 
 import resource
 import sys
@@ -26,23 +26,23 @@ from prune_env.tasks import make_task, quality_of
 Record = dict[str, Any]
 
 MEASURES = ("cut", "recalibrated", "repaired", "tuned")
-"""Qualities of a cut network on the reward set, in the order in which a network comes by them."""
+"""Qualities of a cut network on the reward set, in the order of measurement."""
 
 
 @dataclass
 class CriterionComparison:
-    """What is left of a network by every criterion.
+    """The remaining quality of a network with each criterion.
 
     Attributes:
         model: The network's name.
-        metric: What the budget counts.
+        metric: The metric of the budget.
         keep: The share of the dense cost that may remain, in (0, 1].
-        quality: What the task calls its quality.
-        spent: The share that the uniform widths take.
-        dense: The dense network's quality on the reward set, of each seed.
-        records: What each criterion came to, seed by seed.
-        left_out: Why a criterion refused the network, by its name.
-        peak_memory_gb: The most memory that the process has held.
+        quality: The task's name for its quality.
+        spent: The share of the dense cost that the uniform widths have, in [0, 1].
+        dense: The dense network's quality on the reward set, one per seed.
+        records: The measurements of each criterion, one record per seed.
+        left_out: The reason why a criterion refused the network, by the criterion's name.
+        peak_memory_gb: The peak memory of the process in GB.
     """
 
     model: str
@@ -56,7 +56,7 @@ class CriterionComparison:
     peak_memory_gb: float = 0.0
 
     def as_record(self) -> Record:
-        """The comparison as plain data, as ``criteria.json`` holds it."""
+        """The comparison as plain data, for ``criteria.json``."""
         return {
             "model": self.model,
             "budget": {"metric": self.metric, "keep": self.keep, "spent": self.spent},
@@ -69,25 +69,25 @@ class CriterionComparison:
 def compare_criteria(
     settings: RunConfig, folder: Path, names: Sequence[str], seeds: int, on_progress: OnProgress = quietly
 ) -> CriterionComparison:
-    """Cuts a network to the uniform widths by every criterion, and measures what is left; goes on where it was.
+    """Cuts a network to the uniform widths by each criterion and measures its quality; resumes in an existing folder.
 
     Args:
-        settings: The settings; ``fidelity`` says how the cut networks are fine-tuned.
-        folder: Where the records are kept, in a run directory for each seed; gets ``criteria.json``.
-        names: Criteria. One that refuses the network is left out.
-        seeds: How many seeds, from the configuration's on; a seed also draws the images.
-        on_progress: Hears in words what is going on.
+        settings: The settings; ``fidelity`` sets the fine-tuning of the cut networks.
+        folder: The folder of the records, one run directory per seed; ``criteria.json`` is written into it.
+        names: Criteria. A criterion that refuses the network is left out.
+        seeds: Number of seeds; the first is the configuration's. The seed also draws the images.
+        on_progress: Receives progress messages.
 
     Raises:
         ConfigError: If every criterion refuses the network.
-        RunError: If the folder holds criteria of other settings.
+        RunError: If the folder holds criteria that were measured with other settings.
     """
     check_names(settings)
     quality = quality_of(make_task(settings.task)).name
     found = CriterionComparison(settings.model.name, settings.budget.metric, settings.budget.keep, quality)
     found.records = {name: [] for name in names}
     for seed in range(settings.seed, settings.seed + seeds):
-        # A problem needs scores, which are not looked at here: those that cost nothing.
+        # The problem needs scores that this comparison never uses: take the cheapest criterion.
         section = settings.criterion.model_copy(update={"name": "l1"})
         seeded = settings.model_copy(update={"seed": seed, "criterion": section})
         _measure_seed(found, RunDirectory(folder / f"seed-{seed}"), seeded, on_progress)
@@ -100,10 +100,10 @@ def compare_criteria(
 
 
 def _measure_seed(found: CriterionComparison, run: RunDirectory, settings: RunConfig, on_progress: OnProgress) -> None:
-    """Adds the records of one seed, those that are missing measured now, and the dense quality."""
+    """Measures the missing criteria of one seed, then adds its records and the dense quality."""
     started = run.config.is_file()
     if started and differing_settings(_nameless(RunConfig.load(run.config)), _nameless(settings)):
-        raise RunError(f"{str(run.root)!r} holds criteria of other settings: give another folder by run.directory=...")
+        raise RunError(f"{str(run.root)!r} holds criteria of other settings. Give another folder by run.directory=...")
     splits, problem = load_problem(settings_of(run) if started else settings, run if started else None, on_progress)
     if started:
         check_same_start(run, splits, problem)
@@ -112,7 +112,7 @@ def _measure_seed(found: CriterionComparison, run: RunDirectory, settings: RunCo
     file = run.root / "criteria.jsonl"
     missing = [name for name in found.records if name not in {record["criterion"] for record in read_records(file)}]
     with run.held():
-        on_progress("measuring what layers read, for the repair")
+        on_progress("measuring the inputs of layers, for the repair")
         bench = _Bench(settings, splits, problem) if missing else None
         for name in missing:
             on_progress(f"seed {settings.seed}, {name}")
@@ -129,13 +129,13 @@ def _measure_seed(found: CriterionComparison, run: RunDirectory, settings: RunCo
 
 
 def peak_memory_gb() -> float:
-    """The most memory that this process has held, in GB."""
+    """The peak memory of this process in GB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 class _Bench:
-    """Measures one criterion after the other on one problem."""
+    """Measures criteria on one problem."""
 
     def __init__(self, settings: RunConfig, splits: Splits, problem: PruningProblem) -> None:
         self.settings = settings
@@ -146,9 +146,9 @@ class _Bench:
         self.fitting = make_repair(settings.model_copy(update={"repair": section}), splits, problem.walk)
 
     def measure(self, name: str) -> Record:
-        """Scores, cuts, recalibrates, repairs and fine-tunes."""
+        """Scores the channels, then measures the network cut, recalibrated, repaired and fine-tuned."""
         started = time.perf_counter()
-        # A context of its own: folding the network is part of what a criterion costs.
+        # A new context folds the network again: the time of a criterion includes the folding.
         scores = score_channels(name, replace(self.problem.context))
         seconds = time.perf_counter() - started
         return {"criterion": name, "seconds": seconds, **self._qualities(self.problem.walk.plan(self.widths, scores))}
@@ -156,7 +156,7 @@ class _Bench:
     def _qualities(self, plan: PruningPlan) -> dict[str, float]:
         evaluator = self.problem.evaluator
         network = evaluator.repaired(plan, None)
-        found = {
+        qualities = {
             "cut": evaluator.measure(plan.apply(self.problem.walk.model).to(evaluator.device)),
             "recalibrated": evaluator.measure(network),
             "repaired": evaluator.measure(evaluator.repaired(plan, self.fitting)),
@@ -164,11 +164,11 @@ class _Bench:
         few = replace(self.splits, train_indices=self.splits.train_indices[: self.settings.fidelity.images])
         training, device = self.settings.fidelity.training(), device_of(self.settings)
         train_network(network, few, training, self.settings.seed, device, evaluator.task)
-        return {**found, "tuned": evaluator.measure(network.to(evaluator.device))}
+        return {**qualities, "tuned": evaluator.measure(network.to(evaluator.device))}
 
 
 def _nameless(settings: RunConfig) -> RunConfig:
-    """The settings that all records of a folder have in common: whatever the criterion."""
+    """The settings without the criterion's name, which all records of a folder share."""
     criterion = settings.criterion.model_copy(update={"name": ""})
     return settings.model_copy(update={"criterion": criterion})
 

@@ -1,4 +1,4 @@
-"""RunDirectory: what one run leaves on disk."""
+"""RunDirectory: the files of one run."""
 
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from prune_env.runs.folder import Folder, cannot_write
 
 @dataclass(frozen=True)
 class RunDirectory(Folder):
-    """The folder of one run, and the names of what is in it.
+    """The folder of one run, with the paths of its files.
 
     Attributes:
         root: The folder.
@@ -23,16 +23,16 @@ class RunDirectory(Folder):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """An existing run.
+        """Opens an existing run.
 
         Args:
-            path: A folder that a run was started in.
+            path: The folder of the run.
 
         Returns:
             The run.
 
         Raises:
-            RunError: The folder is missing, or holds no run.
+            RunError: The folder does not exist, or holds no run.
         """
         run = cls(Path(path))
         if not run.root.is_dir():
@@ -58,12 +58,12 @@ class RunDirectory(Folder):
 
     @property
     def evaluations_file(self) -> Path:
-        """Every plan tried, with its metrics, one JSON object a line."""
+        """Every plan tried, with its metrics, one JSON object per line."""
         return self.root / "evaluations.jsonl"
 
     @property
     def splits(self) -> Path:
-        """The indices of the reward, calibration and test set."""
+        """The image indices of the reward, calibration and test set."""
         return self.root / "splits.json"
 
     @property
@@ -78,12 +78,12 @@ class RunDirectory(Folder):
 
     @property
     def execution(self) -> Path:
-        """The execution settings of the forward passes, and what was measured to choose them."""
+        """The execution settings of the forward passes, and the measurements that chose them."""
         return self.root / "execution.json"
 
     @property
     def latency(self) -> Path:
-        """What latency follows from the widths by, where something asks for it."""
+        """The formula that computes latency from the widths, if the budget or the reward needs it."""
         return self.root / "latency.json"
 
     @property
@@ -98,19 +98,19 @@ class RunDirectory(Folder):
 
     @property
     def dense_weights(self) -> Path:
-        """The dense network's weights, where they were trained for this run."""
+        """The dense network's weights, if this run trained them."""
         return self.root / "dense.safetensors"
 
     @property
     def report(self) -> Path:
-        """The result as a page to read."""
+        """The report: an HTML page."""
         return self.root / "report.html"
 
     def execution_record(self) -> dict[str, Any]:
-        """What `execution` holds; what ``form.json`` holds in a run of an earlier release.
+        """The content of `execution`; of ``form.json`` in a run of an earlier release.
 
         Raises:
-            RunError: It cannot be read.
+            RunError: The file cannot be read.
         """
         earlier = self.root / "form.json"
         if self.execution.exists() or not earlier.exists():
@@ -118,7 +118,7 @@ class RunDirectory(Folder):
         return {"execution" if key == "form" else key: value for key, value in self.read_json(earlier).items()}
 
     def write_config(self, config: RunConfig) -> None:
-        """Writes the resolved settings; the versions stand above them as comments, so that it loads again."""
+        """Writes the resolved settings, with the package versions as comments above them."""
         header = [f"# {name} {version}\n" for name, version in versions().items()]
         self.write_text(self.config, "".join(header) + config.dump_yaml())
 
@@ -126,10 +126,10 @@ class RunDirectory(Folder):
         """Adds one evaluation as the last line of ``evaluations.jsonl``.
 
         Args:
-            record: What JSON can hold.
+            record: Values that JSON can hold.
 
         Raises:
-            RunError: It cannot be written; the evaluations before it are as they were.
+            RunError: The record cannot be written; the earlier evaluations are unchanged.
             ValueError: The record holds a number that is not finite.
         """
         try:
@@ -138,7 +138,7 @@ class RunDirectory(Folder):
             raise cannot_write(self.evaluations_file, error) from error
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """The evaluations so far, in order; a last line torn by a kill or a full disk is ignored.
+        """The evaluations so far, in order; an incomplete last line (a kill, a full disk) is ignored.
 
         Raises:
             RunError: A line before the last is not a JSON object.

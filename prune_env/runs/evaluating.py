@@ -1,4 +1,4 @@
-"""A finished run's networks, measured again: as cut, recalibrated, and fine-tuned where it was."""
+"""Measures the networks of a finished run again: cut, recalibrated and, if there is a fine-tuning, fine-tuned."""
 
 from dataclasses import dataclass
 
@@ -27,8 +27,8 @@ class RunNetworks:
         splits: The data.
         evaluator: An evaluator of the dense network.
         plan: The run's plan, with its costs.
-        stages: The network as it was ``cut``, ``recalibrated`` (and repaired), and ``fine-tuned`` where it was; each
-            with its plan.
+        stages: The network ``cut``, ``recalibrated`` (and repaired) and, if there is a fine-tuning, ``fine-tuned``;
+            each with its plan.
     """
 
     splits: Splits
@@ -42,13 +42,13 @@ def load_networks(run: RunDirectory, settings: RunConfig, name: str | None = Non
 
     Args:
         run: The run.
-        settings: Its settings.
-        name: The folder of its fine-tuning; None for the usual one, where there is one.
+        settings: The run's settings.
+        name: The folder of the fine-tuning within the run; None for ``finetune``, if it exists.
 
     Raises:
         PlanError: If the plan does not fit the network.
-        RunError: If there is no such fine-tuning, it is not finished, or it is of another plan.
-        WeightsError: If its weights do not fit.
+        RunError: If the fine-tuning does not exist, is not finished, or is of another plan.
+        WeightsError: If the weights do not fit.
     """
     plan = PruningPlan.load(run.plan)
     splits = load_splits(settings)
@@ -67,42 +67,46 @@ def evaluate_run(
 
     Args:
         run: The run.
-        settings: Its settings.
+        settings: The run's settings.
         name: As `load_networks`.
-        batch: Images in the batch that is timed; ``budget.batch`` where it is None.
-        on_progress: Hears in words what is going on.
+        batch: Images in the timed batch; None takes ``budget.batch``.
+        on_progress: Receives progress messages.
 
     Returns:
-        Dense, uniform at the plan's cost where there is one, as cut, recalibrated, and fine-tuned if it was.
+        The dense network, the uniform one at the plan's cost (if such a plan exists), then the run's network cut,
+        recalibrated and (if there is a fine-tuning) fine-tuned.
 
     Raises:
         UserError: As `load_networks`.
     """
     on_progress("building the network and tracing it")
-    found = load_networks(run, settings, name)
-    evaluator = found.evaluator
-    plans = rival_plans(evaluator, found.splits, settings, found.plan)
+    loaded = load_networks(run, settings, name)
+    evaluator = loaded.evaluator
+    plans = rival_plans(evaluator, loaded.splits, settings, loaded.plan)
     networks = {key: (evaluator.pruned(one), one.costs) for key, one in plans.items()}
-    networks |= {key: (one, own.costs) for key, (one, own) in found.stages.items()}
+    networks |= {key: (one, own.costs) for key, (one, own) in loaded.stages.items()}
     on_progress("measuring")
-    return compare_networks(evaluator, found.splits, networks, batch or settings.budget.batch)
+    return compare_networks(evaluator, loaded.splits, networks, batch or settings.budget.batch)
 
 
 def _stages(
     run: RunDirectory, name: str | None, evaluator: Evaluator, plan: PruningPlan
 ) -> dict[str, tuple[nn.Module, PruningPlan]]:
-    found = {"cut": (plan.apply(evaluator.walk.model), plan), "recalibrated": (evaluator.pruned(plan), plan)}
+    stages = {"cut": (plan.apply(evaluator.walk.model), plan), "recalibrated": (evaluator.pruned(plan), plan)}
     tuned = TrainingFolder(run.root / (name or FOLDER))
     if name is not None or tuned.root.is_dir():
         if not tuned.summary.is_file():
             raise RunError(
-                f"{str(tuned.root)!r} holds no finished fine-tuning: `prune-env finetune {run.root} --name "
-                f"{tuned.root.name} --resume` goes on with one that was interrupted. For the network without it, move "
+                f"{str(tuned.root)!r} holds no finished fine-tuning. `prune-env finetune {run.root} --name "
+                f"{tuned.root.name} --resume` resumes an interrupted one. To measure the network without it, move "
                 "the folder away."
             )
         started, trained = PruningPlan.load(tuned.started_plan), PruningPlan.load(tuned.plan)
         if (started.kept, started.edits) != (plan.kept, plan.edits):
-            raise RunError(f"{str(tuned.root)!r} is the training of another plan than {str(run.plan)!r}.")
-        found["fine-tuned"] = trained.apply(evaluator.walk.model), trained
-        load_weights(found["fine-tuned"][0], tuned.weights)
-    return found
+            raise RunError(
+                f"{str(tuned.root)!r} is the training of another plan than {str(run.plan)!r}. Move it away, or "
+                "fine-tune again under another --name."
+            )
+        stages["fine-tuned"] = trained.apply(evaluator.walk.model), trained
+        load_weights(stages["fine-tuned"][0], tuned.weights)
+    return stages

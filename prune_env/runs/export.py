@@ -1,4 +1,4 @@
-"""A network in forms that need nothing of ours: ONNX and torch.export, each compared with the network itself."""
+"""Exporters to files that run without this library (ONNX, torch.export), and the check of their outputs."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,29 +10,29 @@ from torch import Tensor, nn
 from prune_env.common.errors import ExportError
 
 CLOSE = 1e-4
-"""Largest difference from the network's own outputs, as a share of the largest of these, in float32."""
+"""Largest allowed difference from the network's outputs, relative to its largest output, in float32."""
 
 Run = Callable[[Tensor], Tensor]
-"""An exported network: images in, scores out."""
+"""An exported network: a function from images to scores."""
 
 
 def export_program(model: nn.Module, images: Tensor, path: Path) -> Run:
-    """Writes a network by `torch.export`; plain torch loads and runs it.
+    """Writes a network by `torch.export`; torch alone can load and run the file.
 
     Args:
         model: The network, in eval mode, on the CPU.
-        images: Two images or more [N, C, H, W]; the exported network takes any number of this size.
+        images: Two images or more [N, C, H, W]; the exported network accepts any number of images of this size.
         path: The file to write, by convention ``.pt2``.
 
     Returns:
-        The network as it is loaded again.
+        The network, loaded from the file.
 
     Raises:
         ExportError: If the network cannot be exported.
     """
     try:
         program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-        # Somebody's images, and paths of this machine, are nobody's business.
+        # Remove private data from the file: the example images and the paths of this machine.
         program.example_inputs = None
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)
@@ -44,7 +44,7 @@ def export_program(model: nn.Module, images: Tensor, path: Path) -> Run:
 
 
 def export_onnx(model: nn.Module, images: Tensor, path: Path) -> Run:
-    """Writes a network as ONNX; its input is called ``images``, its output ``scores``.
+    """Writes a network as ONNX, with the input ``images`` and the output ``scores``.
 
     Args:
         model: The network, in eval mode, on the CPU.
@@ -52,10 +52,10 @@ def export_onnx(model: nn.Module, images: Tensor, path: Path) -> Run:
         path: The file to write.
 
     Returns:
-        The network as ONNX Runtime runs it, with as many threads as torch.
+        The network in ONNX Runtime, with the same number of threads as torch.
 
     Raises:
-        ExportError: If what it takes is not installed, or the network has an operator that ONNX does not know.
+        ExportError: If a package is missing, or ONNX does not support an operator of the network.
     """
     try:
         import onnx
@@ -74,17 +74,17 @@ def export_onnx(model: nn.Module, images: Tensor, path: Path) -> Run:
             verbose=False,
         )
     except Exception as error:  # the exporter raises many kinds
-        raise ExportError(f"ONNX has no form for the network: {_cause(error)}") from error
+        raise ExportError(f"ONNX cannot represent the network: {_cause(error)}") from error
     assert program is not None
     for node in program.model.graph:
-        node.metadata_props.clear()  # paths of this machine among them
+        node.metadata_props.clear()  # the metadata contain paths of this machine
     program.save(str(path))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         onnx.checker.check_model(str(path))
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # both raise errors of their own
+    except Exception as error:  # both packages raise their own error types
         raise ExportError(f"ONNX Runtime cannot run the network: {_first_line(error)}") from error
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
@@ -92,36 +92,36 @@ def export_onnx(model: nn.Module, images: Tensor, path: Path) -> Run:
 EXPORTERS: Mapping[str, tuple[str, Callable[[nn.Module, Tensor, Path], Run]]] = MappingProxyType(
     {"onnx": ("model.onnx", export_onnx), "torch-export": ("model.pt2", export_program)}
 )
-"""By the names that ``--to`` takes: the file's name, and what writes it."""
+"""File name and exporter by the name that ``--to`` takes."""
 
 
 def difference(model: nn.Module, exported: Run, images: Tensor) -> float:
-    """How far an exported network's outputs are from the network's, as a share of the largest of these.
+    """The largest difference between the outputs of both networks, relative to the largest output.
 
     Args:
         model: The network, in eval mode, on the CPU.
-        exported: What was exported.
-        images: Images [N, C, H, W]; taken whole, one by one and but the last, so that the batch is not fixed.
+        exported: The exported network.
+        images: Images [N, C, H, W]; compared in batches of N, 1 and N - 1, to prove that the batch size is free.
 
     Raises:
-        ExportError: If it is more than `CLOSE`.
+        ExportError: If the difference is above `CLOSE`.
     """
-    found = []
+    differences = []
     with torch.inference_mode():
         for part in (images, images[:1], images[:-1]):
             wanted = model(part)
-            found.append((exported(part) - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
-    worst = float(torch.stack(found).max())
-    if not worst <= CLOSE:  # nan is not either
+            differences.append((exported(part) - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
+    worst = float(torch.stack(differences).max())
+    if not worst <= CLOSE:  # also refuses nan
         raise ExportError(
-            f"The exported network's outputs are {worst:.2g} of the largest away from the network's, more than "
-            f"{CLOSE:g}. It is not written."
+            f"The exported network's outputs differ from the network's by {worst:.2g} of the largest output; at most "
+            f"{CLOSE:g} is allowed. The file is not written."
         )
     return worst
 
 
 def _cause(error: BaseException) -> str:
-    """The first words of what lies at the bottom of a chain of errors; it names the operator."""
+    """The first line of the first error in a chain of errors, which names the operator."""
     while error.__cause__ is not None:
         error = error.__cause__
     return _first_line(error)
@@ -129,4 +129,4 @@ def _cause(error: BaseException) -> str:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no more is said'}"
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"

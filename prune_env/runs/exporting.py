@@ -1,4 +1,4 @@
-"""A run's network as files that can be shipped, compared with the network itself."""
+"""Exports a run's network to files, and compares their outputs with the network's."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from prune_env.runs.starting import OnProgress, quietly
 
 SAFETENSORS = "safetensors"
 TARGETS = (SAFETENSORS, *EXPORTERS)
-"""What a network can be exported to."""
+"""Names of the export targets."""
 
 
 def export_run(
@@ -33,44 +33,45 @@ def export_run(
     batch: int = LATENCY_BATCH,
     on_progress: OnProgress = quietly,
 ) -> dict[str, Any]:
-    """Exports a run's pruned network: fine-tuned where it was, else recalibrated.
+    """Exports a run's pruned network: fine-tuned if there is a fine-tuning, else recalibrated.
 
     Args:
         run: The run.
-        settings: Its settings, with ``run.device: cpu``; the run's own where it is None.
+        settings: The settings, with ``run.device: cpu``; None takes the run's own.
         to: One of `TARGETS`.
-        name: The folder of the fine-tuning whose weights are taken; None for the usual one, where there is one.
-        into: A folder that does not exist; ``export-TO`` within the run where it is None.
-        batch: Images in the batch that is compared and timed, 2 or more.
-        on_progress: Hears in words what is going on.
+        name: The folder of the fine-tuning within the run; None for ``finetune``, if it exists.
+        into: A folder that does not exist; None for ``export-TO`` within the run.
+        batch: Images in the batch for comparing and timing, 2 or more.
+        on_progress: Receives progress messages.
 
     Returns:
-        The files, the largest difference from the network's outputs, and for other targets than safetensors the times.
+        The files, the largest difference from the network's outputs and, except for safetensors, the latencies.
 
     Raises:
-        ExportError: If the network cannot be exported so, or the exported one gives other outputs. Nothing is written.
-        RunError: If the folder exists, or there is no such fine-tuning.
+        ConfigError: If the target is unknown.
+        ExportError: If the network cannot be exported, or the exported network has other outputs. No file stays.
+        RunError: If the folder exists, or the fine-tuning does not.
     """
     if to not in TARGETS:
         raise ConfigError(f"to: there is no target {to!r}; {suggest(to, TARGETS)}.")
     folder = into or run.root / f"export-{to}"
     RunDirectory.check_free(folder, "--into")
     on_progress("building the network and tracing it")
-    found = load_networks(run, settings or settings_of(run, ["run.device=cpu"]), name)
-    stage = "fine-tuned" if "fine-tuned" in found.stages else "recalibrated"
-    model, plan = found.stages[stage]
+    networks = load_networks(run, settings or settings_of(run, ["run.device=cpu"]), name)
+    stage = "fine-tuned" if "fine-tuned" in networks.stages else "recalibrated"
+    model, plan = networks.stages[stage]
     model = model.to(memory_format=torch.contiguous_format).eval()
-    images = batch_to_time(found.splits, batch, found.evaluator.device)
+    images = batch_to_time(networks.splits, batch, networks.evaluator.device)
     on_progress("exporting, comparing and timing")
     with RunDirectory.making(folder) as made:
-        record = _written(to, model, plan, found.evaluator.walk.model, images, made.root)
+        record = _written(to, model, plan, networks.evaluator.walk.model, images, made.root)
     return {"run": str(run.root), "weights": stage, "to": to, "folder": str(folder), **record}
 
 
 def _written(
     to: str, model: nn.Module, plan: PruningPlan, dense: nn.Module, images: Tensor, folder: Path
 ) -> dict[str, Any]:
-    """Writes the files, loads them again and compares."""
+    """Writes the files, loads them again and compares the outputs."""
     plan.save(folder / "plan.json")
     if to == SAFETENSORS:
         save_weights(model, folder / "weights.safetensors")
@@ -90,7 +91,7 @@ def _written(
 
 
 class _Module(nn.Module):
-    """An exported network as a module, to be timed beside others."""
+    """An exported network as a module, so that `measure_latency` can time it."""
 
     def __init__(self, run: Any) -> None:
         super().__init__()

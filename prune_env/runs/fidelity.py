@@ -1,4 +1,4 @@
-"""The reward's fidelity: whether plans that the reward likes are those that fine-tuning makes good."""
+"""The reward's fidelity: how well the reward of a plan predicts the quality after fine-tuning."""
 
 import warnings
 from collections.abc import Sequence
@@ -30,26 +30,26 @@ RESAMPLES = 1_000
 
 
 def measure_fidelity(settings: RunConfig, folder: Path, on_progress: OnProgress = quietly) -> dict[str, Any]:
-    """Fine-tunes random plans briefly and holds their quality against their reward; goes on where it was.
+    """Fine-tunes random plans briefly and correlates quality with reward; resumes in an existing folder.
 
     Args:
-        settings: The settings; ``fidelity`` says how many plans and how long they are trained.
-        folder: A run directory in which the plans' records are kept; made where it is missing.
-        on_progress: Hears in words what is going on.
+        settings: The settings; ``fidelity`` sets the number of plans and their fine-tuning.
+        folder: The run directory of the plans' records; made if it does not exist.
+        on_progress: Receives progress messages.
 
     Returns:
-        The network's name, and what `summarise` gives.
+        The network's name, and the result of `summarise`.
 
     Raises:
-        RunError: If the folder holds plans of other settings.
+        RunError: If the folder holds plans that were measured with other settings.
     """
     check_names(settings)
     run = RunDirectory(folder)
     started = run.config.is_file()
     if started and differing_settings(RunConfig.load(run.config), settings):
-        raise RunError(f"{str(folder)!r} holds plans of other settings: give another folder by run.directory=...")
+        raise RunError(f"{str(folder)!r} holds plans of other settings. Give another folder by run.directory=...")
     splits, problem = load_problem(settings_of(run) if started else settings, run if started else None, on_progress)
-    problem.race = None  # what is given up has no quality to compare
+    problem.race = None  # a plan that a race stops has no quality to compare
     if started:
         check_same_start(run, splits, problem)
     else:
@@ -59,21 +59,21 @@ def measure_fidelity(settings: RunConfig, folder: Path, on_progress: OnProgress 
     with run.held():
         known = read_records(place)
         for number in range(settings.fidelity.plans):
-            # Of different spread, so that there are good plans and bad ones.
+            # Vary the spread, so that good and bad plans are drawn.
             widths = problem.budget.random(generator, 0.1 + 0.5 * number / settings.fidelity.plans)
             if number < len(known) and known[number]["widths"] != widths.tolist():
                 raise RunError(
-                    f"{str(place)!r}: plan {number} has other widths than this release draws. Start in another folder "
-                    "by run.directory=..."
+                    f"{str(place)!r}: plan {number} has other widths than this release draws. Give another folder by "
+                    "run.directory=..."
                 )
             if number >= len(known):
-                on_progress(f"plan {number + 1} of {settings.fidelity.plans}: rewarding and fine-tuning it")
+                on_progress(f"plan {number + 1} of {settings.fidelity.plans}: evaluating and fine-tuning")
                 append_record(place, _tuned(problem, splits, settings, widths.tolist()))
     return {"model": settings.model.name, **summarise(read_records(place), problem.quality_name)}
 
 
 def _tuned(problem: PruningProblem, splits: Splits, settings: RunConfig, widths: list[int]) -> dict[str, Any]:
-    """One plan's reward, and its quality on the test set after fine-tuning on images of no other set."""
+    """One plan's reward, and its quality on the test set after fine-tuning on images outside all other sets."""
     trial = problem.attempt(np.array(widths), "fidelity")
     network = problem.evaluator.pruned(trial.plan)
     few = replace(splits, train_indices=splits.train_indices[: settings.fidelity.images])
@@ -94,13 +94,13 @@ def summarise(plans: Sequence[dict[str, Any]], quality: str) -> dict[str, Any]:
 
     Args:
         plans: Records with ``reward``, the quality and ``tuned``.
-        quality: What the task calls its quality.
+        quality: The task's name for its quality.
 
     Returns:
-        The correlation, None where all plans came to the same, and the means before and after.
+        The correlation (None if all rewards or all qualities are equal), and the mean qualities before and after.
     """
     rewards, tuned = (np.array([plan[key] for plan in plans]) for key in ("reward", "tuned"))
-    # A resample in which all plans came to the same has no correlation; scipy warns of it.
+    # scipy warns of resamples without a correlation, in which all plans are equal.
     with warnings.catch_warnings(action="ignore", category=DegenerateDataWarning):
         resampled = bootstrap(
             (rewards, tuned),
@@ -111,8 +111,8 @@ def summarise(plans: Sequence[dict[str, Any]], quality: str) -> dict[str, Any]:
             method="percentile",
             rng=np.random.default_rng(0),
         ).bootstrap_distribution
-    found = resampled[np.isfinite(resampled)]
-    low, high = np.quantile(found, (0.025, 0.975)) if len(found) else (None, None)
+    finite = resampled[np.isfinite(resampled)]
+    low, high = np.quantile(finite, (0.025, 0.975)) if len(finite) else (None, None)
     correlation = _correlation(rewards, tuned)
     return {
         "plans": len(plans),
@@ -127,7 +127,7 @@ def summarise(plans: Sequence[dict[str, Any]], quality: str) -> dict[str, Any]:
 
 
 def _correlation(rewards: Array, tuned: Array) -> float:
-    """Spearman's rank correlation; NaN where all of either are equal."""
+    """Spearman's rank correlation; NaN if all rewards or all qualities are equal."""
     if min(np.ptp(rewards), np.ptp(tuned)) == 0.0:
         return float("nan")
     return float(spearmanr(rewards, tuned).statistic)

@@ -1,4 +1,4 @@
-"""A fine-tuning into a run: the pruned network is trained, with the dense one as its teacher."""
+"""Fine-tunes a run's pruned network, with the dense network as its teacher."""
 
 import copy
 from collections.abc import Sequence
@@ -36,24 +36,24 @@ from prune_env.runs.training_folder import TrainingFolder, check_same_data, resu
 from prune_env.tasks import make_task
 
 FOLDER = "finetune"
-"""The folder within a run that a fine-tuning is kept in, unless it is given another name."""
+"""Default name of the fine-tuning's folder within a run."""
 
 
 @dataclass(frozen=True)
 class Finetuning:
-    """A fine-tuning that has been started, and may have been interrupted.
+    """A fine-tuning that was started and may have been interrupted.
 
     Attributes:
-        searched: The run whose network it trains.
-        folder: Where it is kept.
-        settings: Its settings.
-        workers: The processes that share it.
-        splits: Its data.
-        batches: The images that it learns from.
+        searched: The run whose pruned network is trained.
+        folder: The folder of the fine-tuning.
+        settings: The settings.
+        workers: The processes that share the training.
+        splits: The data.
+        batches: The training images.
         evaluator: An evaluator of the dense network.
-        dense: The dense network, as it was loaded.
-        plan: What the network is cut by.
-        trainable: What is trained beside weights; None for nothing.
+        dense: A copy of the dense network.
+        plan: The plan that cuts the network.
+        trainable: The parts that are trained besides weights; None if there are none.
         network: The network to train.
     """
 
@@ -72,12 +72,12 @@ class Finetuning:
 
 @dataclass(frozen=True)
 class FinishedTraining:
-    """A training that has come to its end.
+    """A finished training.
 
     Attributes:
-        folder: Where it is kept.
-        rows: Networks before and after it, side by side.
-        summary: The result in numbers, as ``summary.json`` holds it.
+        folder: The folder of the training.
+        rows: The measured networks: dense, before the training, after it.
+        summary: The content of ``summary.json``.
     """
 
     folder: TrainingFolder
@@ -88,13 +88,13 @@ class FinishedTraining:
 def start_finetuning(
     searched: RunDirectory, overrides: Sequence[str] = (), name: str = FOLDER, listener: TrainingListener = NOBODY
 ) -> Finetuning:
-    """Starts the fine-tuning of a run's pruned network; nothing is trained yet.
+    """Prepares the fine-tuning of a run's pruned network and makes its folder; `finish_finetuning` trains.
 
     Args:
-        searched: A run whose search is finished, or that holds a plan alone.
-        overrides: Settings that win over the run's: ``key.path=value``.
-        name: Folder within the run that the training is kept in; it does not exist.
-        listener: Who hears of it.
+        searched: A run with a finished search, or with only a plan.
+        overrides: Settings that replace the run's: ``key.path=value``.
+        name: Name of the training's folder within the run; must not exist.
+        listener: Receives the progress of the training.
 
     Raises:
         RunError: If the search is not finished, or the folder exists.
@@ -107,15 +107,15 @@ def start_finetuning(
 
 
 def resume_finetuning(searched: RunDirectory, name: str = FOLDER, listener: TrainingListener = NOBODY) -> Finetuning:
-    """Goes back to a fine-tuning that was interrupted, with its own settings.
+    """Loads an interrupted fine-tuning with its own settings; `finish_finetuning` resumes it.
 
     Args:
         searched: The run.
-        name: Folder within the run that the training is kept in.
-        listener: Who hears of it.
+        name: Name of the training's folder within the run.
+        listener: Receives the progress of the training.
 
     Raises:
-        RunError: If there is no such training, it is finished, or the data are others.
+        RunError: If the training does not exist, is finished, or was started with other data.
     """
     check_searched(searched)
     place = searched.root / name
@@ -123,21 +123,21 @@ def resume_finetuning(searched: RunDirectory, name: str = FOLDER, listener: Trai
 
 
 def check_searched(run: RunDirectory) -> None:
-    """Refuses a run whose search is not finished.
+    """Checks that the search of a run is finished.
 
     Raises:
-        RunError: If there is no plan, or one that the search may yet replace.
+        RunError: If there is no plan, or the search may still replace it.
     """
     if not run.plan.is_file() or (run.evaluations_file.is_file() and not run.summary.is_file()):
         raise RunError(
-            f"The search in {str(run.root)!r} is not finished: `prune-env train --resume {run.root}` goes on with it."
+            f"The search in {str(run.root)!r} is not finished: `prune-env train --resume {run.root}` resumes it."
         )
 
 
 def _prepared(
     searched: RunDirectory, place: Path, settings: RunConfig, given: RunConfig | None, listener: TrainingListener
 ) -> Finetuning:
-    """The fine-tuning in a folder: a new one with the settings ``given``; one that is there where they are None."""
+    """Starts a fine-tuning with the settings ``given``; if they are None, loads the existing one."""
     set_threads(settings.finetune)
     workers = AcceleratedWorkers(device_of(settings))
     splits = load_splits(settings)
@@ -160,17 +160,17 @@ def _prepared(
 
 
 def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -> FinishedTraining | None:
-    """Trains to the end, measures the networks side by side, and writes weights, plan and ``summary.json``.
+    """Trains to the end, measures the networks, and writes weights, plan and ``summary.json``.
 
     Args:
         tuning: The fine-tuning.
-        listener: Who hears of it.
+        listener: Receives the progress of the training.
 
     Returns:
-        The result; None in all processes but the first.
+        The result; None in all processes except the first.
 
     Raises:
-        EvaluationError: If the loss is not finite; the last checkpoint stays.
+        EvaluationError: If the loss is not finite. The last checkpoint stays.
     """
     folder, settings, evaluator = tuning.folder, tuning.settings, tuning.evaluator
     plan, network = tuning.plan, tuning.network
@@ -209,7 +209,7 @@ def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -
 def _network(
     plan: PruningPlan, evaluator: Evaluator, settings: RunConfig, trainable: Trainable | None, resume: bool
 ) -> nn.Module:
-    """What is trained, as its plan makes it; a resumed one gets its weights from the training's start."""
+    """Makes the network to train; with ``resume``, its weights are loaded later from `TrainingFolder.start`."""
     if trainable is None:
         return plan.apply(evaluator.walk.model) if resume else evaluator.pruned(plan)
     torch.manual_seed(settings.seed)
@@ -219,14 +219,14 @@ def _network(
 
 
 def _recalibrated(tuning: Finetuning) -> nn.Module:
-    """The network before its training: as the search's plan has it, which training more than weights may change."""
+    """The pruned network before the training, cut by the search's plan, which a `Trainable` may change."""
     if tuning.trainable is None:
         return copy.deepcopy(tuning.network)
     return tuning.evaluator.pruned(PruningPlan.load(tuning.searched.plan))
 
 
 def _on(workers: Workers, settings: RunConfig) -> RunConfig:
-    """The settings for this process's own device."""
+    """The settings with this process's device."""
     section = settings.run.model_copy(update={"device": str(workers.device)})
     return settings.model_copy(update={"run": section})
 

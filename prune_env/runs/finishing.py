@@ -1,4 +1,4 @@
-"""The end of a search: it is run, its networks are measured side by side, and the result is summed up."""
+"""Runs a search to its end, measures its networks and writes the summary."""
 
 import shlex
 import time
@@ -16,14 +16,14 @@ from prune_env.search.episode import SearchResult
 
 @dataclass(frozen=True)
 class FinishedSearch:
-    """A search that has come to its end.
+    """A finished search.
 
     Attributes:
         search: The search.
         uniform: The uniform plan's trial.
-        result: What the search found.
-        rows: The networks side by side: dense, uniform, and the search's own.
-        summary: The result in numbers, as ``summary.json`` holds it.
+        result: The result of the search.
+        rows: The measured networks: dense, uniform, and the search's best.
+        summary: The content of ``summary.json``.
     """
 
     search: SearchRun
@@ -40,14 +40,14 @@ def finish_search(
     on_episode: OnEpisode = quietly,
     command: str | None = None,
 ) -> FinishedSearch:
-    """Runs a search to its end, measures dense, uniform and found network side by side, and writes ``summary.json``.
+    """Runs a search to its end, measures the dense, uniform and best network, and writes ``summary.json``.
 
     Args:
         search: The search.
         watch: As `search_into`.
         on_trial: As `search_into`.
         on_episode: As `search_into`.
-        command: The command that makes the run again, for the summary; the usual one where it is None.
+        command: The command that repeats the run, for the summary; None for the default command.
 
     Raises:
         RunError: As `search_into`.
@@ -64,10 +64,10 @@ def finish_search(
 def summary_of(
     search: SearchRun, result: SearchResult, rows: list[NetworkRow], command: str | None = None
 ) -> dict[str, Any]:
-    """The result in numbers, as ``summary.json`` holds it."""
+    """The content of ``summary.json``."""
     run, settings, evaluator = search.run, search.settings, search.problem.evaluator
     trials = run.evaluations()
-    seen = [evaluator.images if trial["images"] is None else trial["images"] for trial in trials]
+    evaluated = [evaluator.images if trial["images"] is None else trial["images"] for trial in trials]
     return {
         "model": settings.model.name,
         "search": settings.agent.name,
@@ -80,7 +80,7 @@ def summary_of(
         "episodes": result.episodes,
         "evaluations": len(trials),
         "cache_hits": sum(trial["cached"] for trial in trials),
-        "images_left": evaluator.images * len(trials) - sum(seen),
+        "images_left": evaluator.images * len(trials) - sum(evaluated),
         "seconds": result.seconds,
         "seconds_per_evaluation": result.seconds / len(trials),
         "finished": time.strftime("%Y-%m-%d %H:%M:%S"),

@@ -1,4 +1,4 @@
-"""Folder: what a run or a training fills. A folder, and a file in it, appears whole or not at all."""
+"""Folder: the directory of a run or a training. A folder or file in it appears complete or not at all."""
 
 import errno
 import fcntl
@@ -18,7 +18,7 @@ from prune_env.common.files import atomic_write
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that a run or a training fills.
+    """The directory of a run or a training.
 
     Attributes:
         root: The folder.
@@ -31,13 +31,13 @@ class Folder:
         """Makes a new folder.
 
         Args:
-            path: A folder that does not exist; those above it are made where they are missing.
+            path: A folder that does not exist; missing parents are made.
 
         Returns:
             The empty folder.
 
         Raises:
-            RunError: The folder exists, or cannot be made. Nothing is written over.
+            RunError: The folder exists, or cannot be made. Nothing is overwritten.
         """
         root = Path(path)
         cls.check_free(root)
@@ -56,13 +56,13 @@ class Folder:
     @classmethod
     @contextmanager
     def making(cls, path: str | os.PathLike[str]) -> Iterator[Self]:
-        """Makes a new folder with its first files, so that it appears with all of them or not at all.
+        """Makes a new folder that appears with all of its first files or not at all.
 
         Args:
             path: As `create`.
 
         Yields:
-            The folder under another name, to be filled.
+            The folder under a temporary name, to be filled.
 
         Raises:
             RunError: As `create`.
@@ -80,14 +80,14 @@ class Folder:
 
     @staticmethod
     def check_free(path: str | os.PathLike[str], option: str = "run.directory=...") -> None:
-        """Whether `create` could make a folder here, asked before hours of work; nothing is made.
+        """Checks that `create` can make the folder, before hours of work; makes nothing.
 
         Args:
             path: A folder that does not exist.
-            option: What gives another one, for the error.
+            option: The option that names another folder, for the error message.
 
         Raises:
-            RunError: As `create`: the folder exists, or nothing can be made in the nearest folder that does.
+            RunError: The folder exists, or its nearest existing parent is not a writable folder.
         """
         root = Path(path)
         try:
@@ -106,10 +106,10 @@ class Folder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keeps other processes from writing into the folder meanwhile; a kill lets go of it.
+        """Locks the folder against other processes; a kill releases the lock.
 
         Raises:
-            RunError: Another process holds it.
+            RunError: Another process holds the lock.
         """
         folder = os.open(self.root, os.O_RDONLY)
         try:
@@ -123,14 +123,14 @@ class Folder:
             os.close(folder)
 
     def write_bytes(self, path: Path, data: bytes) -> None:
-        """Writes a file of the folder whole, or leaves the earlier one.
+        """Writes a complete file, or leaves the earlier one unchanged.
 
         Args:
-            path: The file; its folder is made where it is missing.
-            data: All of its bytes.
+            path: The file; a missing parent folder is made.
+            data: The content.
 
         Raises:
-            RunError: It cannot be written; the earlier file is as it was.
+            RunError: The file cannot be written; the earlier file is unchanged.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,22 +139,22 @@ class Folder:
             raise cannot_write(path, error) from error
 
     def write_text(self, path: Path, text: str) -> None:
-        """Writes a UTF-8 text as ``write_bytes`` does."""
+        """Writes a UTF-8 text file, as `write_bytes`."""
         self.write_bytes(path, text.encode("utf-8"))
 
     def write_json(self, path: Path, value: object) -> None:
-        """Writes a value as JSON, indented, as ``write_bytes`` does.
+        """Writes a value as indented JSON, as `write_bytes`.
 
         Raises:
-            ValueError: The value holds a number that is not finite, which JSON has no word for.
+            ValueError: The value holds a number that is not finite; JSON cannot represent it.
         """
         self.write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
     def read_json(self, path: Path) -> Any:
-        """The value in a JSON file of the folder.
+        """Reads a JSON file of the folder.
 
         Raises:
-            RunError: It cannot be read.
+            RunError: The file cannot be read.
         """
         try:
             return json.loads(path.read_bytes())
@@ -174,5 +174,5 @@ def _cannot_make(root: Path, reason: str) -> RunError:
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
-    """What to tell the user where a file cannot be written."""
-    return RunError(f"cannot write {str(path)!r}: {error.strerror or error}; what was there before is unchanged")
+    """The error for a file that cannot be written."""
+    return RunError(f"cannot write {str(path)!r}: {error.strerror or error}; the earlier file is unchanged")

@@ -1,4 +1,4 @@
-"""Means over seeds with their bootstrap intervals."""
+"""Means over seeds with bootstrap intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ RESAMPLES = 10_000
 """Bootstrap samples of the seeds."""
 
 BATCH = 500
-"""Bootstrap samples at a time, so that long curves of many seeds fit into memory."""
+"""Bootstrap samples per batch, so that long curves of many seeds fit into memory."""
 
 Curve = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds with its 95 % bootstrap interval; without one for a single seed."""
+    """A mean over seeds with its 95 % bootstrap interval; a single seed has no interval."""
 
     mean: float
     low: float | None
@@ -26,7 +26,7 @@ class Interval:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Interval":
-        """The interval of one value a seed."""
+        """The interval of the mean of ``values``, one per seed."""
         mean = float(np.mean(values))
         if len(values) < 2:
             return cls(mean, None, None)
@@ -40,17 +40,17 @@ class Interval:
 
 
 def bands(values: Curve) -> tuple[Curve, Curve]:
-    """Ends of the 95 % percentile bootstrap interval of the mean over seeds.
+    """The 95 % percentile bootstrap interval of the mean over seeds.
 
     Args:
         values: [seeds, points].
 
     Returns:
-        The lower and the upper end, [points] each; the values themselves for a single seed.
+        The lower and the upper end, [points] each; for a single seed, both are its values.
     """
     if len(values) == 1:
         return values[0], values[0]
-    found = bootstrap(
+    interval = bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, batch=BATCH, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    return found.low, found.high
+    return interval.low, interval.high

@@ -1,4 +1,4 @@
-"""Networks side by side: what several plans of one network keep, cost and take."""
+"""Measures several networks on the same data: quality, costs, size and latency."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from prune_env.plan import PlannedCosts, PruningPlan
 from prune_env.tasks import Task, quality_of
 
 LATENCY_BATCH = 32
-"""Images in the batch that is timed."""
+"""Default number of images in the timed batch."""
 
 
 @dataclass(frozen=True)
 class NetworkRow:
-    """What one network gives.
+    """The measurements of one network.
 
     Attributes:
-        name: What it is called.
-        task: What the network is for.
-        reward_quality: On the reward set, in [0, 1].
-        test: Every metric on the test set by its name, and the ``loss``.
-        macs: For one image.
-        params: Weights.
-        size: Bytes of its safetensors file.
-        latency: Seconds a batch; None where it was not measured.
+        name: The network's name in tables.
+        task: The network's task.
+        reward_quality: Quality on the reward set, in [0, 1].
+        test: Every metric on the test set by name, and the ``loss``.
+        macs: MACs for one image.
+        params: Number of weights.
+        size: Size of the safetensors file in bytes.
+        latency: Seconds per batch; None if not measured.
     """
 
     name: str
@@ -61,13 +61,13 @@ class NetworkRow:
 def compare_plans(
     evaluator: Evaluator, splits: Splits, plans: Mapping[str, PruningPlan], batch: int | None = LATENCY_BATCH
 ) -> list[NetworkRow]:
-    """Measures plans side by side: reward set, test set, costs and latency.
+    """Measures the networks of several plans: reward set, test set, costs and latency.
 
     Args:
         evaluator: The evaluator of the network that the plans are for.
-        splits: Its data; the test set is read here and nowhere before.
-        plans: Plans by name; the networks are timed in turn.
-        batch: Images in the batch that is timed; None times nothing.
+        splits: The data. No search reads the test set.
+        plans: Plans by name; their networks are timed in turn.
+        batch: Images in the timed batch; None skips the timing.
     """
     networks = {name: (evaluator.pruned(plan), plan.costs) for name, plan in plans.items()}
     return compare_networks(evaluator, splits, networks, batch)
@@ -79,13 +79,13 @@ def compare_networks(
     networks: Mapping[str, tuple[nn.Module, PlannedCosts]],
     batch: int | None = LATENCY_BATCH,
 ) -> list[NetworkRow]:
-    """Measures networks side by side, as `compare_plans`.
+    """Measures several networks, as `compare_plans`.
 
     Args:
         evaluator: An evaluator of the dense network.
-        splits: Its data.
-        networks: Networks by name, and what they cost.
-        batch: Images in the batch that is timed; None times nothing.
+        splits: The data.
+        networks: Networks with their costs, by name.
+        batch: Images in the timed batch; None skips the timing.
     """
     for model, _ in networks.values():
         model.to(evaluator.device).to(memory_format=evaluator.execution.memory_format).eval()
@@ -110,7 +110,7 @@ def compare_networks(
 
 
 def test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[Batch]:
-    """The test set, batch by batch, where the evaluator's networks are."""
+    """The batches of the test set, on the evaluator's device and in its layout."""
     for part in splits.test_batches(evaluator.execution.batch or evaluator.images):
         batch = part.to(evaluator.device)
         yield Batch(batch.images.contiguous(memory_format=evaluator.execution.memory_format), batch.targets)

@@ -1,4 +1,4 @@
-"""A training from scratch into a folder of its own."""
+"""Trains a network from scratch in its own folder."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,19 +21,19 @@ from prune_env.runs.training_folder import TrainingFolder, check_same_data, resu
 from prune_env.tasks import make_task, quality_of
 
 BATCH = 256
-"""Images a forward pass where the network is measured."""
+"""Images per forward pass when the network is measured."""
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """A training from scratch that has been started, and may have been interrupted.
+    """A training from scratch that was started and may have been interrupted.
 
     Attributes:
-        folder: Where it is kept.
-        settings: Its settings.
-        workers: The processes that share it.
-        splits: Its data.
-        batches: The images that it learns from.
+        folder: The folder of the training.
+        settings: The settings.
+        workers: The processes that share the training.
+        splits: The data.
+        batches: The training images.
         network: The network to train.
     """
 
@@ -46,27 +46,29 @@ class Pretraining:
 
 
 def start_pretraining(settings: RunConfig, folder: Path) -> Pretraining:
-    """Starts a training on all but the reward set, from scratch or on from ``model.weights``; nothing is trained yet.
+    """Prepares a training and makes its folder; `finish_pretraining` trains.
+
+    The network is trained on all training images except the reward set, from scratch or from ``model.weights``.
 
     Args:
-        settings: The settings; ``pretrain`` says how.
+        settings: The settings; ``pretrain`` sets the training.
         folder: A folder that does not exist.
 
     Raises:
-        ConfigError: If there are no epochs to train for.
+        ConfigError: If ``pretrain.epochs`` is 0.
         RunError: If the folder exists or cannot be made.
     """
     if not settings.pretrain.epochs:
-        raise ConfigError("pretrain.epochs: 0 given; training takes 1 or more.")
+        raise ConfigError("pretrain.epochs: 0 given; allowed are 1 or more. Give pretrain.epochs=30, for example.")
     RunDirectory.check_free(folder)
     return _prepared(settings, folder, resume=False)
 
 
 def resume_pretraining(folder: Path) -> Pretraining:
-    """Goes back to a training that was interrupted, with its own settings.
+    """Loads an interrupted training with its own settings; `finish_pretraining` resumes it.
 
     Raises:
-        RunError: If there is none, it is finished, or the data are others.
+        RunError: If the training does not exist, is finished, or was started with other data.
     """
     return _prepared(read_settings(resume_training(folder).config), folder, resume=True)
 
@@ -92,13 +94,13 @@ def finish_pretraining(training: Pretraining, listener: TrainingListener = NOBOD
 
     Args:
         training: The training.
-        listener: Who hears of it.
+        listener: Receives the progress of the training.
 
     Returns:
-        The result in numbers, as ``summary.json`` holds it; None in all processes but the first.
+        The content of ``summary.json``; None in all processes except the first.
 
     Raises:
-        EvaluationError: If the loss is not finite; the last checkpoint stays.
+        EvaluationError: If the loss is not finite. The last checkpoint stays.
     """
     folder, settings, workers, network = training.folder, training.settings, training.workers, training.network
     task, reward = training.batches.task, training.splits.reward().to(workers.device)

@@ -1,4 +1,4 @@
-"""A plan on fresh weights, or a policy on another network, beside the dense and the uniform one."""
+"""Replays a plan on other weights or a policy on another network, and compares with dense and uniform."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +20,10 @@ from prune_env.search.policy import Policy, load_policy
 
 
 def read_plan_or_policy(source: Path) -> PruningPlan | Policy:
-    """A plan or a policy from a file, or the plan of a run directory.
+    """Reads a plan or a policy from a file, or the plan of a run directory.
 
     Raises:
-        PlanError: If there is no such file.
+        PlanError: If the file does not exist.
     """
     if source.is_dir():
         return PruningPlan.load(source / "plan.json")
@@ -33,18 +33,18 @@ def read_plan_or_policy(source: Path) -> PruningPlan | Policy:
 
 
 def replay_on(learned: PruningPlan | Policy, settings: RunConfig) -> list[NetworkRow]:
-    """Applies a plan to the network that the settings name, or walks a policy over it.
+    """Applies a plan to the network that the settings name, or lets a policy prune this network.
 
     Args:
         learned: The plan or the policy.
         settings: The settings.
 
     Returns:
-        The dense network, the uniform one at the plan's cost, where there is one, and the ``replayed`` one.
+        The dense network, the uniform one at the plan's cost (if such a plan exists), and the ``replayed`` one.
 
     Raises:
-        PlanError: If the plan is not for this network.
-        ConfigError: If the policy was trained with other limits than the settings give.
+        PlanError: If the plan does not fit this network.
+        ConfigError: If the policy was trained with other limits than the settings'.
     """
     check_names(settings)
     splits = load_splits(settings)
@@ -59,7 +59,7 @@ def replay_on(learned: PruningPlan | Policy, settings: RunConfig) -> list[Networ
 
 def _propose(policy: Policy, settings: RunConfig, splits: Splits, model: nn.Module) -> tuple[Evaluator, PruningPlan]:
     policy.check(settings)
-    # One plan is evaluated: measuring the fastest execution would take many times as long.
+    # Skip the choice of execution settings: it takes many times as long as the single evaluation here.
     execution = ExecutionSection(**asdict(usual_execution(settings)))
     granularity = settings.granularity.model_copy(update={"action": policy.action})
     settings = settings.model_copy(update={"execution": execution, "granularity": granularity})

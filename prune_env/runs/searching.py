@@ -1,6 +1,6 @@
-"""A search into a run directory: it is started or resumed, and run to its end.
+"""Starts or resumes a search in a run directory, and runs it to its end.
 
-`prune_env.report.whole_runs.run_search` makes a whole run by one call, with TensorBoard and the report.
+`prune_env.report.whole_runs.run_search` also writes the TensorBoard log and the report.
 """
 
 from collections.abc import Callable
@@ -30,13 +30,13 @@ OnEpisode = Callable[[Episode], None]
 
 @dataclass(frozen=True)
 class SearchRun:
-    """A search that has been started, and may have been interrupted.
+    """A search that was started and may have been interrupted.
 
     Attributes:
-        run: Its folder.
-        settings: Its settings.
-        splits: Its data.
-        problem: What is searched; without trials.
+        run: The run directory.
+        settings: The settings.
+        splits: The data.
+        problem: The problem, without trials.
     """
 
     run: RunDirectory
@@ -46,7 +46,7 @@ class SearchRun:
 
 
 Watch = Callable[[SearchRun], AbstractContextManager[Listener]]
-"""Opens a listener for as long as a search runs; see `prune_env.report.board.watch_on_board`."""
+"""Opens a listener for the duration of a search; see `prune_env.report.board.watch_on_board`."""
 
 
 def unwatched(_: SearchRun) -> AbstractContextManager[Listener]:
@@ -55,16 +55,16 @@ def unwatched(_: SearchRun) -> AbstractContextManager[Listener]:
 
 
 def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
-    """Starts a search in a new folder; nothing is tried yet.
+    """Prepares a search and makes its run directory; `search_into` runs the search.
 
     Args:
         settings: The settings.
         folder: A folder that does not exist.
-        on_progress: Hears in words what is going on.
+        on_progress: Receives progress messages.
 
     Raises:
         RunError: If the folder exists or cannot be made.
-        ConfigError: If a setting names what does not exist, or the evaluations do not suffice.
+        ConfigError: If a setting holds an unknown name, or the search needs more evaluations.
         BudgetError: If the budget cannot be met.
     """
     RunDirectory.check_free(folder)
@@ -76,14 +76,14 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
 
 
 def resume_search(folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
-    """Goes back to a search that was interrupted, with its own settings.
+    """Loads an interrupted search with its own settings; `search_into` resumes it.
 
     Args:
-        folder: The folder that it was started in.
-        on_progress: Hears in words what is going on.
+        folder: The run directory of the search.
+        on_progress: Receives progress messages.
 
     Raises:
-        RunError: If there is none, it is finished, or it was started with other weights or images.
+        RunError: If the run does not exist, is finished, or was started with other weights or images.
     """
     run = RunDirectory.open(folder)
     if run.summary.is_file():
@@ -101,22 +101,22 @@ def resume_search(folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
 def search_into(
     search: SearchRun, watch: Watch = unwatched, on_trial: OnTrial = quietly, on_episode: OnEpisode = quietly
 ) -> tuple[Trial, SearchResult]:
-    """Tries the uniform plan and runs the search, keeping every trial, the best plan and the policy in the run.
+    """Tries the uniform plan and runs the search; records every trial, the best plan and the policy in the run.
 
-    What the run holds already is gone through again without measuring it: a search is a function of the outcomes that
-    it sees, so these bring it to where it was.
+    A resumed run repeats its recorded trials without measuring them again. A search depends only on the outcomes, so
+    the recorded outcomes restore its state.
 
     Args:
         search: The search.
-        watch: Opens a listener of the search.
-        on_trial: Hears of each trial.
-        on_episode: Hears of each plan that the search proposed.
+        watch: Opens a listener for the search.
+        on_trial: Called with each trial.
+        on_episode: Called with each episode of the search.
 
     Returns:
         The uniform plan's trial, and the result.
 
     Raises:
-        RunError: If the run's evaluations are not what the search proposes, or another process is at the run.
+        RunError: If the search proposes other plans than the recorded ones, or another process writes into the run.
     """
     run, problem = search.run, search.problem
     written: Trial | None = None

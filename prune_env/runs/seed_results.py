@@ -1,4 +1,4 @@
-"""What searches found, seed by seed: curves, records, wins."""
+"""The results of searches for each seed: curves, records, wins."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from prune_env.runs.intervals import Curve, Interval
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What one search found with one seed.
+    """The result of one search with one seed.
 
     Attributes:
         seed: The seed.
-        curve: Quality on the reward set, as ranked, of the best plan so far; [evaluations]. Until the search has
-            proposed a plan of its own, the uniform one stands in.
-        best: Quality of its best plan after each milestone on the reward set, in float32, in [0, 1].
-        test_quality: Of its best plan at the end, in [0, 1].
+        curve: Quality of the best plan so far on the reward set, as the search measured it; [evaluations]. Before the
+            first plan of the search, the uniform plan counts as the best.
+        best: Quality of the best plan on the reward set in float32, in [0, 1], by number of evaluations (milestones).
+        test_quality: Quality of the final best plan on the test set, in [0, 1].
         seconds: Wall-clock seconds of the search.
     """
 
@@ -34,13 +34,13 @@ class SeedResult:
 def best_so_far(run: RunDirectory, search: str, evaluations: int, quality: str) -> tuple[Curve, list[dict[str, Any]]]:
     """A run's curve, and the record of its best plan after each evaluation.
 
-    The uniform plan, which every run tries first, does not count as an evaluation; probes do.
+    Probes count as evaluations. The uniform plan, the first trial of every run, does not.
 
     Args:
         run: A finished run.
-        search: Its search's name.
-        evaluations: How many it was given; one that ended before keeps its best.
-        quality: What the task calls its quality.
+        search: The search's name.
+        evaluations: Length of the curve. If the run has fewer evaluations, its last best plan fills the rest.
+        quality: The task's name for its quality.
 
     Returns:
         Qualities [evaluations] and records.
@@ -50,7 +50,7 @@ def best_so_far(run: RunDirectory, search: str, evaluations: int, quality: str) 
     """
     trials = run.evaluations()
     if not trials:
-        raise RunError(f"{str(run.root)!r} is damaged: it is finished, but holds no evaluation")
+        raise RunError(f"{str(run.root)!r} is damaged: it is finished, but holds no evaluation. Start a new run.")
     best, *rest = trials
     own = False
     records = []
@@ -63,12 +63,12 @@ def best_so_far(run: RunDirectory, search: str, evaluations: int, quality: str) 
 
 
 def as_record(searches: Mapping[str, Sequence[SeedResult]], quality: str) -> dict[str, Any]:
-    """The comparison as plain data, by search; ``quality`` is what the task calls its quality."""
-    found = {}
+    """The comparison as plain data, by search; ``quality`` is the task's name for its quality."""
+    records = {}
     for name, outcomes in searches.items():
         *early, last = outcomes[0].best
         at_end = interval_after(outcomes, last)
-        found[name] = {
+        records[name] = {
             "mean_best": at_end.mean,
             "ci_low": at_end.low,
             "ci_high": at_end.high,
@@ -80,13 +80,13 @@ def as_record(searches: Mapping[str, Sequence[SeedResult]], quality: str) -> dic
             "best": [outcome.best[last] for outcome in outcomes],
             "tested": [outcome.test_quality for outcome in outcomes],
         }
-    return found
+    return records
 
 
 def wins(searches: Mapping[str, Sequence[SeedResult]], name: str) -> int:
-    """In how many seeds a search's best plan at the end was better than that of every other."""
+    """Number of seeds in which the final best plan of a search beat those of all other searches."""
     last = list(searches[name][0].best)[-1]
-    found = 0
+    won = 0
     for outcome in searches[name]:
         others = [
             other.best[last]
@@ -94,10 +94,10 @@ def wins(searches: Mapping[str, Sequence[SeedResult]], name: str) -> int:
             for other in outcomes
             if key != name and other.seed == outcome.seed
         ]
-        found += all(outcome.best[last] > other for other in others)
-    return found
+        won += all(outcome.best[last] > other for other in others)
+    return won
 
 
 def interval_after(outcomes: Sequence[SeedResult], count: int) -> Interval:
-    """The quality of a search's best plan after so many evaluations, over its seeds."""
+    """Mean quality over seeds of a search's best plan after ``count`` evaluations, with its interval."""
     return Interval.of([outcome.best[count] for outcome in outcomes])

@@ -1,4 +1,4 @@
-"""The settings of a run: read from a file, read back from the run, compared with others."""
+"""Reads the settings of a run from a file or from the run, and compares settings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ from prune_env.runs.directory import RunDirectory
 
 
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Reads settings, and makes torch use the threads that they ask for.
+    """Reads settings and sets torch's number of threads from them.
 
     Args:
         path: A YAML file.
-        overrides: Settings that win over the file: ``key.path=value``.
+        overrides: Settings that replace those of the file: ``key.path=value``.
 
     Raises:
-        ConfigError: If the file cannot be read, or a setting is not allowed.
+        ConfigError: If the file cannot be read, or a setting is invalid.
     """
     config = RunConfig.load(path, overrides)
     use_threads(config)
@@ -25,13 +25,13 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def use_threads(config: RunConfig) -> None:
-    """Makes torch use the threads that the settings ask for, if they ask for any."""
+    """Sets torch's number of threads to ``execution.threads``; null changes nothing."""
     if config.execution.threads is not None:
         torch.set_num_threads(config.execution.threads)
 
 
 def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
-    """The settings of a run that was started, with the dense weights that it had; overrides win over both."""
+    """Reads the settings of a started run, with the dense weights of the run; overrides replace both."""
     settings = read_settings(run.config, overrides)
     if settings.model.weights is None and run.dense_weights.is_file():
         model = settings.model.model_copy(update={"weights": str(run.dense_weights)})
@@ -40,7 +40,7 @@ def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def differing_settings(started: RunConfig, wanted: RunConfig) -> list[str]:
-    """Sections in which a run's settings are not those wanted, but for where it is kept and what it has measured."""
+    """Names of the sections in which two settings differ, except those about the folder and about measurements."""
     if wanted.env.round_to is None:
         env = wanted.env.model_copy(update={"round_to": started.env.round_to})
         wanted = wanted.model_copy(update={"env": env})

@@ -1,4 +1,4 @@
-"""The start of a run: its problem is loaded, and its folder made with all that the run can be resumed from."""
+"""Starts a run: loads its problem and makes its folder with the files that a resume needs."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from prune_env.runs.directory import RunDirectory
 from prune_env.runs.settings import use_threads
 
 OnProgress = Callable[[str], None]
-"""Hears in words what is going on now."""
+"""Receives progress messages."""
 
 
 def quietly(*_: object) -> None:
@@ -35,8 +35,8 @@ def load_problem(
 
     Args:
         settings: The settings.
-        run: A run with these settings, whose measurements are taken; None measures anew.
-        on_progress: Hears in words what is going on.
+        run: A run with these settings whose measurements are reused; None measures again.
+        on_progress: Receives progress messages.
 
     Raises:
         BudgetError: If the budget cannot be met.
@@ -56,14 +56,14 @@ def load_problem(
 
 
 def start_run(folder: Path, settings: RunConfig, splits: Splits, problem: PruningProblem) -> RunDirectory:
-    """Makes the directory of a new run, with all that its search can be resumed from.
+    """Makes the directory of a new run, with the files that a resume needs.
 
     Raises:
         RunError: If the folder exists or cannot be made.
     """
     assert problem.execution_choice is not None
     with RunDirectory.making(folder) as run:
-        # With what was measured in it, the run's own config makes the same run again.
+        # Record measured settings, so that the run's config repeats the same run.
         env = settings.env.model_copy(update={"round_to": problem.budget.round_to})
         execution = ExecutionSection(**asdict(problem.execution_choice.execution))
         run.write_config(settings.model_copy(update={"execution": execution, "env": env}))
@@ -85,30 +85,30 @@ def start_run(folder: Path, settings: RunConfig, splits: Splits, problem: Prunin
 
 
 def remembered_by(run: RunDirectory, settings: RunConfig) -> Remembered:
-    """What a run has measured, so that its search can be resumed without measuring it again."""
+    """The measurements of a run, so that a resume does not repeat them."""
     latency = LatencyModel.from_record(run.read_json(run.latency)) if run.latency.is_file() else None
     return Remembered(run.scores, latency, measurements_of(run, settings))
 
 
 def measurements_of(run: RunDirectory, settings: RunConfig) -> Any | None:
-    """What the run's granularity has measured (`Granularity.measurements`); None where it measures nothing."""
+    """The measurements of the run's granularity (`Granularity.measurements`); None if there are none."""
     file = GRANULARITIES.find(settings.granularity.name).measurements_file
     return run.read_json(run.root / file) if file is not None and (run.root / file).is_file() else None
 
 
 def check_same_start(run: RunDirectory, splits: Splits, problem: PruningProblem) -> None:
-    """Refuses to go on with other weights or other images.
+    """Checks that weights and images are those of the run's start.
 
     Raises:
-        RunError: If either is not what the run was started with.
+        RunError: If either differs.
     """
     if run.execution_record().get("weights") != weights_digest(problem.walk.model):
         raise RunError(
-            f"{str(run.root)!r} was started with other weights than model.weights holds now. Give it the same "
-            "weights, or start a new run."
+            f"{str(run.root)!r} was started with other weights than model.weights holds now. Restore the weights, "
+            "or start a new run."
         )
     if run.read_json(run.splits) != splits.record():
         raise RunError(
-            f"{str(run.splits)!r} is not how the data are split now: data.path holds other data than when the run was "
-            "started. Give it the same data, or start a new run."
+            f"{str(run.splits)!r} differs from the current split: data.path holds other data than at the start of the "
+            "run. Restore the data, or start a new run."
         )

@@ -1,4 +1,4 @@
-"""A training into a folder: what fine-tuning and training from scratch share."""
+"""The training loop in a folder, shared by fine-tuning and training from scratch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -27,16 +27,16 @@ from prune_env.runs.training_folder import TrainingFolder
 from prune_env.tasks import Metric, Task, quality_of
 
 Validate = Callable[[nn.Module], float]
-"""The quality of a network on images that it is not trained on, in [0, 1]."""
+"""Returns a network's quality on validation images, in [0, 1]."""
 
 
 class Step(NamedTuple):
-    """A step of a training.
+    """A training step.
 
     Attributes:
-        epoch: The epoch that it is in, from 1.
-        done: Steps so far, of all epochs.
-        of: Steps of the whole training.
+        epoch: The epoch, from 1.
+        done: Number of steps so far, over all epochs.
+        of: Number of steps of the whole training.
     """
 
     epoch: int
@@ -46,12 +46,12 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingListener:
-    """Who hears of a training; of several processes, the first alone tells.
+    """Callbacks of a training; only the first process calls them.
 
     Attributes:
-        on_progress: Hears in words what is going on.
-        on_step: Hears of each step.
-        on_epoch: Hears of each epoch, once its quality is known, and of the metric that this is.
+        on_progress: Receives progress messages.
+        on_step: Called with each step.
+        on_epoch: Called with each validated epoch and with the metric of its quality.
     """
 
     on_progress: OnProgress = quietly
@@ -63,15 +63,15 @@ NOBODY = TrainingListener()
 
 
 def set_threads(settings: TrainingSection) -> None:
-    """Makes torch train with the threads given, or as many as it chose when it was loaded."""
+    """Sets torch's number of threads; null uses the number that torch chose when it was loaded."""
     torch.set_num_threads(settings.threads or USUAL_THREADS)
 
 
 def training_images(splits: Splits, settings: TrainingSection, seed: int, workers: Workers, task: Task) -> Batches:
-    """All training images but the reward set's, by which the epoch to keep is chosen.
+    """All training images except the reward set, which selects the epoch to keep.
 
     Raises:
-        ConfigError: If a batch cannot be shared among the processes.
+        ConfigError: If the processes cannot share a batch evenly.
     """
     indices = np.sort(np.concatenate([splits.train_indices, splits.calibration_indices]))
     return Batches(splits.source, indices, settings, seed, workers, task)
@@ -89,26 +89,26 @@ def train_into(
     trainable: Trainable | None = None,
     listener: TrainingListener = NOBODY,
 ) -> tuple[list[Epoch], ExecutionSettings]:
-    """Trains a network, or goes on training it, with a checkpoint after each epoch.
+    """Starts or resumes the training of a network, with a checkpoint after each epoch.
 
     Args:
-        folder: Where checkpoint, weights and curves are kept.
+        folder: The folder of the checkpoint, the weights and the curves.
         model: The network; trained in place.
-        batches: Its images.
-        settings: How it is trained.
-        seed: For everything random.
-        workers: Which process this is among those that share the training.
-        validate: Says how good a network is.
-        teacher: What the network is to be like; None for nothing.
-        trainable: What is trained beside weights; None for nothing.
-        listener: Who hears of steps and epochs.
+        batches: The training images.
+        settings: The settings of the training.
+        seed: The seed of everything random.
+        workers: The processes that share the training.
+        validate: Measures the quality of the network.
+        teacher: The network to distil; None for no distillation.
+        trainable: The parts that are trained besides weights; None if there are none.
+        listener: Called with steps and epochs.
 
     Returns:
-        What each epoch came to, and how the steps ran.
+        The epochs, and the execution settings of the steps.
 
     Raises:
         RunError: If the folder holds a checkpoint of another training.
-        EvaluationError: If the loss is not finite; the last checkpoint stays.
+        EvaluationError: If the loss is not finite. The last checkpoint stays.
     """
     with folder.held() if workers.first else nullcontext():
         facts = _facts(model, settings, seed, workers, teacher)
@@ -144,7 +144,7 @@ def train_into(
 def _facts(
     model: nn.Module, settings: TrainingSection, seed: int, workers: Workers, teacher: nn.Module | None
 ) -> dict[str, Any]:
-    """What a checkpoint must agree in with the training that goes on from it."""
+    """Facts that must be equal in a checkpoint and in the training that resumes it."""
     return {
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
@@ -157,26 +157,28 @@ def _facts(
 def _checkpoint_of(
     folder: TrainingFolder, facts: dict[str, Any], workers: Workers, task: Task
 ) -> tuple[dict[str, Tensor], list[Epoch], ExecutionSettings] | None:
-    """What the last checkpoint holds; None where there is none yet."""
+    """Reads the last checkpoint; None if there is none yet."""
     known = read_checkpoint(folder.checkpoint, facts, task) if folder.checkpoint.is_file() else None
     if workers.agree(known is not None) != (known is not None):
-        raise RunError(f"{str(folder.root)!r} is not the same folder for all processes. Give one that all of them see.")
+        raise RunError(
+            f"{str(folder.root)!r} is not the same folder for all processes. Give a folder on a shared file system."
+        )
     return known
 
 
 def epoch_to_keep(epochs: Sequence[Epoch], planned: int) -> Epoch:
-    """Of the second half of a training the epoch that did best on the validation images; before that, the last one.
+    """Selects the epoch with the best validation quality in the second half of a training; before that, the last epoch.
 
-    The network that a training starts from has as a rule been trained on these images: its first epochs still know
-    them by heart, and would win over later ones that are better on any others. What is trained beside weights is
-    decided by then, too.
+    The first half does not count: the initial network was usually trained on the validation images, so early epochs
+    still overfit them and would beat later epochs that generalise better. In the second half, the parts that are
+    trained besides weights are decided, too.
 
     Args:
-        epochs: Those so far, one or more.
-        planned: How many there will be.
+        epochs: The epochs so far, one or more.
+        planned: Number of epochs of the whole training.
 
     Returns:
-        One of them; of equally good ones the later, whose learning rate was lower.
+        The epoch to keep; of equally good epochs the later one, whose learning rate was lower.
     """
     late = [epoch for epoch in epochs if epoch.number > planned // 2] or epochs[-1:]
     return max(late, key=lambda epoch: (epoch.quality or 0.0, epoch.number))
@@ -200,7 +202,7 @@ def _fastest(model: nn.Module, batches: Batches, settings: TrainingSection) -> E
 
 @contextmanager
 def _curves(folder: TrainingFolder, known: int, workers: Workers, task: Task) -> Iterator[Callable[[Epoch], None]]:
-    """Draws epochs in TensorBoard, after those known, by the first process alone."""
+    """Yields a function that logs an epoch to TensorBoard; only the first process logs."""
     if not workers.first:
         yield quietly
         return

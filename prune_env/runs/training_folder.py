@@ -1,4 +1,4 @@
-"""The folder of one training: it is made or found again, with all that the training can be resumed from."""
+"""The folder of one training, with the files that a resume needs."""
 
 from pathlib import Path
 
@@ -15,36 +15,36 @@ from prune_env.runs.directory import RunDirectory
 
 
 class TrainingFolder(RunDirectory):
-    """The folder of one training: its settings, its checkpoint, its weights and its curves."""
+    """The folder of one training: settings, checkpoint, weights and curves."""
 
     @property
     def checkpoint(self) -> Path:
-        """What the training can be resumed from: the state after the last whole epoch."""
+        """The state after the last complete epoch, which a resume loads."""
         return self.root / "checkpoint.safetensors"
 
     @property
     def dense_weights(self) -> Path:
-        """The dense network's weights, where the run around the folder has trained them."""
+        """The dense network's weights, if the enclosing run trained them."""
         return self.root.parent / super().dense_weights.name
 
     @property
     def selecting(self) -> Path:
-        """The weights of the epoch to keep while parts that are trained beside weights are still in the network."""
+        """The weights of the epoch to keep, in a network that still contains parts trained besides weights."""
         return self.root / "selecting.safetensors"
 
     @property
     def selecting_plan(self) -> Path:
-        """The plan that a training of more than weights starts from; `plan` follows from it once all is decided."""
+        """The initial plan of a training with a `Trainable`; `plan` is written when the `Trainable` is finished."""
         return self.root / "selecting.json"
 
     @property
     def started_plan(self) -> Path:
-        """The plan that the training starts from."""
+        """The initial plan of the training."""
         return self.selecting_plan if self.selecting_plan.exists() else self.plan
 
     @property
     def start(self) -> Path:
-        """The weights that the training started from."""
+        """The initial weights of the training."""
         return self.root / "start.safetensors"
 
     @property
@@ -62,16 +62,16 @@ def start_training(
     plan: PruningPlan | None = None,
     trainable: Trainable | None = None,
 ) -> TrainingFolder:
-    """Makes the folder of a new training, with all that it can be resumed from.
+    """Makes the folder of a new training, with the files that a resume needs.
 
     Args:
         folder: A folder that does not exist.
         config: The settings.
         splits: The data.
-        model: The network as it is before.
-        workers: Which process this is; the first alone writes.
-        plan: What the network was cut by; None for one that was not.
-        trainable: What is trained beside weights; None for nothing.
+        model: The network before the training.
+        workers: The processes that share the training; only the first writes.
+        plan: The plan that cut the network; None if the network is not cut.
+        trainable: The parts that are trained besides weights; None if there are none.
 
     Raises:
         RunError: If the folder exists or cannot be made.
@@ -88,25 +88,25 @@ def start_training(
 
 
 def resume_training(folder: Path) -> TrainingFolder:
-    """The folder of a training that was interrupted.
+    """Opens the folder of an interrupted training.
 
     Raises:
-        RunError: If there is none, or it is finished.
+        RunError: If the training does not exist, or is finished.
     """
-    found = TrainingFolder.open(folder)
-    if found.summary.is_file():
-        raise RunError(f"The training in {str(folder)!r} is finished: its weights are {str(found.weights)!r}.")
-    return found
+    training = TrainingFolder.open(folder)
+    if training.summary.is_file():
+        raise RunError(f"The training in {str(folder)!r} is finished: its weights are {str(training.weights)!r}.")
+    return training
 
 
 def check_same_data(folder: TrainingFolder, splits: Splits) -> None:
-    """Refuses to go on with other images.
+    """Checks that the images are those of the training's start.
 
     Raises:
-        RunError: If they are not what the training was started with.
+        RunError: If the split differs.
     """
     if folder.read_json(folder.splits) != splits.record():
         raise RunError(
-            f"{str(folder.splits)!r} is not how the data are split now: data.path holds other data than when the "
-            "training was started. Give it the same data, or start a new training."
+            f"{str(folder.splits)!r} differs from the current split: data.path holds other data than at the start of "
+            "the training. Restore the data, or start a new training."
         )

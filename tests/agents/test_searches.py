@@ -189,7 +189,7 @@ class TestTakingUp:
             problem.recorded_trials = records
             heard: list[Trial] = []
             problem.listeners.append(heard.append)
-            with pytest.raises(RunError, match=rf"^evaluation {place} of the run was .* cannot be taken up here"):
+            with pytest.raises(RunError, match=rf"^evaluation {place} of the run was .* cannot be resumed here"):
                 train_agent(problem, config_of(name))
             assert len(heard) == place
 

@@ -194,7 +194,7 @@ def test_inspect_says_what_can_be_cut_and_why_not(cli):
     assert record["seconds_per_episode"] > 0
     code, out, err = cli("inspect", *digits())
     assert code == 0
-    for words in ("low-rank maps", "reachable are", "an episode takes about", "free units reach"):
+    for words in ("low-rank maps", "reachable: ", "an episode takes about", "free units reach"):
         assert words in out
         assert words not in err
 

@@ -470,7 +470,7 @@ class TestAComparisonRunAgain:
         run = runs_in(folder)["seed-1/tpe"]
         run.summary.unlink()
         run.write_json(run.splits, {**run.read_json(run.splits), "test": []})
-        with pytest.raises(RunError, match=r"splits\.json' is not how the data are split now"):
+        with pytest.raises(RunError, match=r"splits\.json' differs from the current split"):
             compared(config, folder)
 
     @pytest.mark.parametrize("damage", [{"best_after": None}, {"best_after": {}}, {"rows": []}, {"seconds": "long"}])

@@ -169,7 +169,7 @@ def test_plans_of_other_settings_are_refused(config: Path, folder: Path, overrid
 def test_other_images_are_refused(config: Path, folder: Path) -> None:
     splits = json.loads((folder / "splits.json").read_text())
     (folder / "splits.json").write_text(json.dumps({**splits, "reward": splits["reward"][1:]}))
-    with pytest.raises(RunError, match=r"splits\.json' is not how the data are split now"):
+    with pytest.raises(RunError, match=r"splits\.json' differs from the current split"):
         measured(config)
 
 

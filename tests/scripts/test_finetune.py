@@ -328,7 +328,7 @@ def test_other_images_are_refused(run: RunDirectory, interrupted: TrainingFolder
     interrupted.write_json(interrupted.splits, record | {"reward": record["reward"][::-1]})
     before = contents(interrupted)
     said = refused(run.root, "--resume", "--name", interrupted.root.name)
-    assert "is not how the data are split now" in said
+    assert "differs from the current split" in said
     assert contents(interrupted) == before
 
 

@@ -357,11 +357,11 @@ def test_evaluations_with_other_groups_are_refused_by_their_number(
     change(rows[number])
     run.evaluations_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recorded = lines_of(run)
-    with pytest.raises(RunError, match=rf"evaluation {number} of the run was .* cannot be taken up here") as refusal:
+    with pytest.raises(RunError, match=rf"evaluation {number} of the run was .* cannot be resumed here") as refusal:
         search_on(run, problem, settings_of(finished))
     assert lines_of(run) == recorded
     # What is said of the two plans must differ, or nobody could see why they are not the same.
-    there, _, here = str(refusal.value).partition(", but going through the run again gives ")
+    there, _, here = str(refusal.value).partition(", but the resumed search proposes ")
     said = [
         re.sub(r"\b(the widths|and the edits|with|and) ", "", text) for text in (there, here.partition(". The run")[0])
     ]

@@ -106,7 +106,7 @@ def test_a_folder_that_exists_or_is_finished_is_not_changed(
 
 def test_no_epochs_are_refused_and_leave_nothing(config: Path, tmp_path: Path, refused: Refused) -> None:
     said = refused(config, "pretrain.epochs=0", f"run.directory={tmp_path / 'training'}")
-    assert "pretrain.epochs: 0 given; training takes 1 or more" in said
+    assert "pretrain.epochs: 0 given; allowed are 1 or more" in said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -275,7 +275,7 @@ def test_a_config_and_a_run_to_take_up_exclude_each_other(
 ) -> None:
     recorded = lines_of(interrupted)
     said = refused("train", config, "--resume", interrupted.root)
-    assert "--resume RUN to go on with one by its own settings; both were given" in said
+    assert "--resume RUN to resume one with its own settings; both were given" in said
     assert lines_of(interrupted) == recorded
 
 
@@ -299,7 +299,7 @@ def test_evaluations_that_the_search_does_not_propose_are_refused_by_their_numbe
 ) -> None:
     change_line(interrupted, number, change)
     recorded = lines_of(interrupted)
-    with pytest.raises(RunError, match=rf"evaluation {number} of the run was .* cannot be taken up here"):
+    with pytest.raises(RunError, match=rf"evaluation {number} of the run was .* cannot be resumed here"):
         train(resume=interrupted.root)
     assert lines_of(interrupted) == recorded
     assert not interrupted.summary.exists()
@@ -315,9 +315,9 @@ def test_a_damaged_evaluation_in_the_middle_is_refused_by_its_line(interrupted: 
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda splits: {**splits, "reward": splits["reward"][::-1]}, "is not how the data are split now"),
-        (lambda splits: {**splits, "train_images": 1}, "is not how the data are split now"),
-        (lambda _: None, "is not how the data are split now"),
+        (lambda splits: {**splits, "reward": splits["reward"][::-1]}, "differs from the current split"),
+        (lambda splits: {**splits, "train_images": 1}, "differs from the current split"),
+        (lambda _: None, "differs from the current split"),
     ],
     ids=["other order", "other data", "null"],
 )
