@@ -20,10 +20,10 @@ from prune_env.data.timing import batch_to_time
 from prune_env.env.loading import check_names, device_of
 from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.evaluation.execution import ExecutionChoice, ExecutionSettings
 from prune_env.evaluation.execution_choice import ExecutionChooser
 from prune_env.evaluation.racing import Race
-from prune_env.granularity import GranularityContext, make_granularity
+from prune_env.granularity import Granularity, GranularityContext, make_granularity
 from prune_env.plan import PruningPlan
 from prune_env.protection.feature_ranks import feature_map_ranks
 from prune_env.protection.sensitivity import SensitivityReport, find_sensitive_layers
@@ -110,8 +110,8 @@ def build_evaluator(
     config: RunConfig,
     splits: Splits,
     walk: LayerWalk,
+    repair: Repair | None,
     execution: ExecutionSettings | None = None,
-    edits: bool = False,
 ) -> Evaluator:
     """Makes the evaluator of a walk on the configuration's reward and calibration set.
 
@@ -119,14 +119,11 @@ def build_evaluator(
         config: The run's settings.
         splits: The data.
         walk: The network's walk.
+        repair: What `make_repair` gave; None for no repair.
         execution: The execution settings; None takes them from the configuration.
-        edits: Whether plans contain edits.
     """
-    repair = make_repair(config, splits, walk, edits)
-    execution = execution or usual_execution(config)
-    return Evaluator(
-        walk, splits.reward(), splits.calibration(), execution, device_of(config), repair, make_task(config.task)
-    )
+    execution, task = execution or usual_execution(config), make_task(config.task)
+    return Evaluator(walk, splits.reward(), splits.calibration(), execution, device_of(config), repair, task)
 
 
 def build_problem(
@@ -151,10 +148,9 @@ def build_problem(
     check_names(config)
     on_progress("tracing the network, proving its units and measuring feature-map ranks")
     walk, report = build_walk(config, splits, model)
-    granularity, reward = make_granularity(config.granularity), make_reward(config.reward.name, config.reward.settings)
-    latency = remembered.latency
+    reward, latency = make_reward(config.reward.name, config.reward.settings), remembered.latency
     timed = latency is not None or config.budget.metric == "latency" or needs_latency(reward)
-    if timed or config.env.round_to is None or granularity.measurements_file is not None:
+    if timed or config.env.round_to is None or make_granularity(config.granularity).measurements_file is not None:
         config = _pinned(config)
     if timed and latency is None:
         on_progress("timing the network's layers at many widths")
@@ -162,28 +158,13 @@ def build_problem(
     budget, context = build_budget(config, splits, walk, latency), scoring_context(config, splits, walk)
     on_progress(f"scoring channels by {config.criterion.name}")
     scores = _scores(config, context, remembered.scores)
-    granularity = granularity.prepare(
-        GranularityContext(
-            context,
-            scores,
-            config.env.min_keep,
-            partial(_timed_batch, config, splits),
-            _untouched(config, walk, report) | set(_streams(config, splits, walk)),
-            remembered.granularity,
-            remembered.timed,
-            on_progress,
-        )
-    )
+    granularity = _prepared_granularity(config, splits, context, scores, report, remembered, on_progress)
     granularity.reachable(budget)
-    repair = make_repair(config, splits, walk, granularity.makes_edits)
     ranks = partial(_reward_of, reward=reward, walk=walk, latency=latency)
-    facts = {key: getattr(config, key).model_dump() for key in ("data", "criterion", "repair", "reward")}
-    sets, device = (splits.reward(), splits.calibration()), device_of(config)
-    chooser = ExecutionChooser(walk, budget, *sets, device, scores, ranks, repair, facts, on_progress, context.task)
-    choice = chooser.choose(config.execution, config.search.evaluations)
-    if choice.execution.threads is not None:
-        torch.set_num_threads(choice.execution.threads)
-    evaluator = Evaluator(walk, *sets, choice.execution, device, repair, context.task)
+    repair = make_repair(config, splits, walk, granularity.makes_edits)
+    choice = _chosen_execution(config, splits, budget, context, scores, repair, ranks, on_progress)
+    evaluator = build_evaluator(config, splits, walk, repair, choice.execution)
+    facts = {"model": config.model.name, "criterion": config.criterion.name, "repair": config.repair.name}
     return PruningProblem(
         walk,
         budget,
@@ -198,13 +179,61 @@ def build_problem(
         probe_keep=config.sensitivity.probe_keep,
         race=Race.on(evaluator, reward) if config.search.racing else None,
         execution_choice=choice,
-        provenance={
-            "model": config.model.name,
-            "criterion": config.criterion.name,
-            "repair": config.repair.name,
-            "seed": config.seed,
-        },
+        provenance={**facts, "seed": config.seed},
     )
+
+
+def _prepared_granularity(
+    config: RunConfig,
+    splits: Splits,
+    context: ScoringContext,
+    scores: Scores,
+    report: SensitivityReport | None,
+    remembered: Remembered,
+    on_progress: Callable[[str], None],
+) -> Granularity:
+    return make_granularity(config.granularity).prepare(
+        GranularityContext(
+            context,
+            scores,
+            config.env.min_keep,
+            partial(_timed_batch, config, splits),
+            _untouched(config, context.walk, report) | set(_streams(config, splits, context.walk)),
+            remembered.granularity,
+            remembered.timed,
+            on_progress,
+        )
+    )
+
+
+def _chosen_execution(
+    config: RunConfig,
+    splits: Splits,
+    budget: Budget,
+    context: ScoringContext,
+    scores: Scores,
+    repair: Repair | None,
+    ranks: Callable[[Evaluator, PruningPlan], float],
+    on_progress: Callable[[str], None],
+) -> ExecutionChoice:
+    """Chooses the execution settings, and sets torch's threads to theirs."""
+    chooser = ExecutionChooser(
+        context.walk,
+        budget,
+        splits.reward(),
+        splits.calibration(),
+        device_of(config),
+        scores,
+        ranks,
+        repair,
+        {key: getattr(config, key).model_dump() for key in ("data", "criterion", "repair", "reward")},
+        on_progress,
+        context.task,
+    )
+    choice = chooser.choose(config.execution, config.search.evaluations)
+    if choice.execution.threads is not None:
+        torch.set_num_threads(choice.execution.threads)
+    return choice
 
 
 def _pinned(config: RunConfig) -> RunConfig:

@@ -8,7 +8,7 @@ from prune_env.common.errors import BudgetError, PlanError
 from prune_env.config import RunConfig
 from prune_env.criteria import score_channels
 from prune_env.data import Splits
-from prune_env.env.builders import build_evaluator, scoring_context, trace
+from prune_env.env.builders import build_evaluator, make_repair, scoring_context, trace
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.plan import PruningPlan
 from prune_env.walk import LayerWalk
@@ -35,7 +35,8 @@ def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.M
     _check_units(plan, walk)
     walk = walk.protecting({unit.name: unit.protected for unit in plan.units if unit.protected})
     costs = walk.costs(plan.widths, plan.by_layer)
-    return build_evaluator(settings, splits, walk, edits=bool(plan.edits)), plan.model_copy(update={"costs": costs})
+    repair = make_repair(settings, splits, walk, edits=bool(plan.edits))
+    return build_evaluator(settings, splits, walk, repair), plan.model_copy(update={"costs": costs})
 
 
 def repair_warning(plan: PruningPlan, settings: RunConfig) -> str | None:
