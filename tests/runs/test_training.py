@@ -283,7 +283,7 @@ def test_a_training_is_not_gone_on_with_otherwise(
     before = folder.checkpoint.read_bytes()
     settings = SETTINGS.model_copy(update=given)
     images = training_images(splits, settings, 0, WORKERS, TASK)
-    with pytest.raises(RunError, match=f"of a training with other {named}"):
+    with pytest.raises(RunError, match=f"to a training with other {named}"):
         train_into(folder, network(seed=0 if given else 1), images, settings, 0, WORKERS, Told(0.5))
     assert folder.checkpoint.read_bytes() == before
 

@@ -89,4 +89,4 @@ def test_inspect_tells_how_far_off_the_formula_is(config: Path, capsys: pytest.C
     out = " ".join(capsys.readouterr().out.split())
     assert "removable latency" in out
     assert "ms a batch of 32 for the dense network" in out
-    assert "on networks that it was not fitted to" in out
+    assert "on networks outside the fit" in out
