@@ -13,7 +13,7 @@ from prune_env.common.errors import ConfigError
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.task import TASKS
 from prune_env.criteria import CRITERIA, register_criterion
-from prune_env.data import known_sources
+from prune_env.data.registry import SOURCES
 from prune_env.models import known_models
 from prune_env.repair import REPAIRS
 from prune_env.search import SEARCHES
@@ -22,7 +22,7 @@ from scripts.list_names import KINDS, list_names
 
 NAMES: dict[str, Any] = {
     "models": known_models(),
-    "data": known_sources(),
+    "data": SOURCES.names(),
     "criteria": CRITERIA.names(),
     "rewards": reward_names(),
     "searches": SEARCHES.names(),
