@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +25,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def same_global_state() -> Iterator[None]:
+    """The global generators are left as they were."""
+    before = (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    yield
+    assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,146 @@
+"""Every promise that a search can break, and the sentence that says so."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prune_env.common.errors import ConfigError
+from prune_env.search import SEARCHES, Search
+from prune_env.search.base import HasBudget
+from prune_env.testing import check_search
+
+pytestmark = pytest.mark.usefixtures("same_global_state")
+
+
+class Random(Search):
+    """A search that keeps its promises; what the others below break is one thing each."""
+
+    def run(self, has_budget: HasBudget) -> None:
+        while has_budget():
+            self.problem.attempt(self.widths(), self.config.agent.name)
+
+    def widths(self) -> Any:
+        return self.problem.budget.random(self.generator)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.generator = np.random.default_rng(self.config.seed)
+
+
+class Overspending(Random):
+    def run(self, has_budget: HasBudget) -> None:  # noqa: ARG002
+        while True:
+            self.problem.attempt(self.widths(), self.config.agent.name)
+
+
+class Overbearing(Random):
+    def widths(self) -> Any:
+        return self.problem.budget.channels
+
+
+class Nameless(Random):
+    def run(self, has_budget: HasBudget) -> None:
+        while has_budget():
+            self.problem.attempt(self.widths(), "me")
+            self.problem.attempt(self.widths(), self.config.agent.name)
+
+
+class Drifting(Random):
+    def widths(self) -> Any:
+        return self.problem.budget.random(np.random.default_rng(np.random.randint(1000)))
+
+
+class Remembering(Random):
+    calls = itertools.count()
+
+    def widths(self) -> Any:
+        return self.problem.budget.random(np.random.default_rng(next(self.calls)))
+
+
+class Clocked(Random):
+    """Goes by what a resumed run does not have: how long a trial took."""
+
+    def run(self, has_budget: HasBudget) -> None:
+        while has_budget():
+            recalled = self.problem.attempt(self.widths(), self.config.agent.name).recalled
+            self.generator.random(1 + recalled)
+
+
+class SecretlyProbing(Random):
+    def run(self, has_budget: HasBudget) -> None:
+        assert self.problem.loss_rises
+        super().run(has_budget)
+
+
+class Contradicting(Random):
+    needs_probes = True
+
+
+class Cutting(Random):
+    def run(self, has_budget: HasBudget) -> None:
+        with torch.no_grad():
+            self.problem.walk.model.fc.weight.mul_(2.0)
+        super().run(has_budget)
+
+
+class Rescoring(Random):
+    def run(self, has_budget: HasBudget) -> None:
+        for values in self.problem.scores.values():
+            values[:] = 0.0
+        super().run(has_budget)
+
+
+class Idle(Random):
+    def run(self, has_budget: HasBudget) -> None:
+        pass
+
+
+class Failing(Random):
+    def widths(self) -> Any:
+        raise KeyError("nothing learned")
+
+
+class Telling(Random):
+    @property
+    def scalars(self) -> dict[str, float]:
+        return {"search/step": float("inf")}
+
+
+class TestSearch:
+    def test_that_keeps_them_passes_registered_or_not(self) -> None:
+        check_search(Random)
+        check_search(f"{__name__}:Random")
+        with SEARCHES.restored():
+            SEARCHES.add("mine", Random)
+            check_search("mine")
+            check_search(Random)
+        assert "Random" not in SEARCHES
+
+    def test_that_does_not_exist_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="there is no agent or search 'xyzzy'"):
+            check_search("xyzzy")
+
+    @pytest.mark.parametrize(
+        ("search", "words"),
+        [
+            (Overspending, r"tries more than 12 plans with search\.evaluations=12\. It must ask has_budget\(\)"),
+            (Overbearing, r", trial 0: the plan takes \d+ MACs, and \d+ are allowed\. .*project"),
+            (Nameless, r", trial 0: it is proposed by 'me'\."),
+            (Drifting, r", trial 0: the same seed gives another plan the second time.* global generator"),
+            (Remembering, r", trial 0: the same seed gives another plan the second time"),
+            (Clocked, r"fails with search\.evaluations=12: RunError: .*|a run that is resumed after 1 trials"),
+            (SecretlyProbing, r"probes the units, and says probes=False"),
+            (Contradicting, r"says needs_probes=True and probes=False"),
+            (Cutting, r"it changes the network's tensor 'fc\.weight'"),
+            (Rescoring, r"it changes the problem's scores"),
+            (Idle, r"ended without trying a plan"),
+            (Failing, r"fails with search\.evaluations=12: KeyError: 'nothing learned'"),
+            (Telling, r"its scalar 'search/step' is inf"),
+        ],
+    )
+    def test_that_breaks_one_is_told_which(self, search: type[Search], words: str) -> None:
+        with pytest.raises(AssertionError, match=f"^search '{search.__name__}'.*{words}"):
+            check_search(search)
