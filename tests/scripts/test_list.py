@@ -20,15 +20,15 @@ from prune_env.search import SEARCHES
 from rewards import reward_names
 from scripts.list_names import KINDS, list_names
 
-NAMES: dict[str, Any] = {
-    "models": known_models(),
-    "data": SOURCES.names(),
-    "criteria": CRITERIA.names(),
-    "rewards": reward_names(),
-    "searches": SEARCHES.names(),
-    "granularities": GRANULARITIES.names(),
-    "tasks": TASKS.names(),
-    "repairs": REPAIRS.names(),
+NAMES: dict[str, Callable[[], Any]] = {
+    "models": known_models,
+    "data": SOURCES.names,
+    "criteria": CRITERIA.names,
+    "rewards": reward_names,
+    "searches": SEARCHES.names,
+    "granularities": GRANULARITIES.names,
+    "tasks": TASKS.names,
+    "repairs": REPAIRS.names,
 }
 
 
@@ -52,7 +52,7 @@ def test_every_kind_is_tested_here() -> None:
 def test_every_name_has_one_line_that_says_what_it_is(kind: str, listed: Callable[..., list[str]]) -> None:
     rows = dict(line.split(maxsplit=1) for line in listed(kind))
     installed = {name for name in rows if not name.startswith("timm/")}
-    assert installed == set(NAMES[kind])
+    assert installed == set(NAMES[kind]())
     assert all(len(line) > 10 and "`" not in line and "<http" not in line for line in rows.values())
 
 
