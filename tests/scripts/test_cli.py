@@ -217,7 +217,7 @@ MISTAKES = [
     ),
     (["budget.keep=0.001"], "Reachable are 0.0"),
     (["data.name=cifar10", "data.path=nowhere"], "nowhere"),
-    (["data.reward_images=100000"], "more than there is"),
+    (["data.reward_images=100000"], "is too large: 1347 images"),
     (["model.name=digits_resnt"], "digits_resnet"),
     (["model.weights=nowhere.safetensors"], "nowhere.safetensors"),
     (["criterion.name=ll1"], "did you mean 'l1'"),
