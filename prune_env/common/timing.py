@@ -11,7 +11,7 @@ from prune_env.common.clock import now
 Candidate = TypeVar("Candidate", bound=Hashable)
 
 FASTER = 0.95
-"""Another choice must take less than this share of the usual one's time [our choice]."""
+"""Another choice must take at most this share of the usual one's time [our choice]."""
 
 
 def time_in_turn(
@@ -50,7 +50,7 @@ def time_in_turn(
 
 def is_faster(seconds: float, usual: float) -> bool:
     """Whether a choice that takes so long is worth leaving the usual one for; see `FASTER`."""
-    return seconds < FASTER * usual
+    return seconds <= FASTER * usual
 
 
 def fastest(seconds: Mapping[Candidate, float], usual: Candidate) -> Candidate:

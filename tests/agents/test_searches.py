@@ -196,7 +196,7 @@ class TestTakingUp:
     def test_is_refused_where_another_search_s_plan_is_recorded(self) -> None:
         problem = problem_of()
         problem.recorded_trials = journal_of(uninterrupted("random"))
-        with pytest.raises(RunError, match=r"^evaluation 0 of the run was 'random' .* gives 'uniform'"):
+        with pytest.raises(RunError, match=r"^evaluation 0 of the run was 'random' .* proposes 'uniform'"):
             train_agent(problem, config_of("uniform"))
 
     @pytest.mark.parametrize("name", RANDOM)

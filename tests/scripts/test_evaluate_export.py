@@ -92,7 +92,7 @@ def test_a_fine_tuning_that_is_missing_or_not_finished_is_not_passed_over(
     with pytest.raises(RunError, match=r"finetnue' holds no finished fine-tuning"):
         command(run.root, name="finetnue")
     (run.root / "finetune" / "summary.json").unlink()
-    with pytest.raises(RunError, match=r"--name finetune --resume` goes on"):
+    with pytest.raises(RunError, match=r"--name finetune --resume` resumes"):
         command(run.root)
 
 
@@ -121,7 +121,7 @@ def test_where_macs_fell_and_latency_did_not_it_is_said(run: RunDirectory, capsy
         row("x", 50, None),
     ]
     (warning,) = warnings_of(rows)
-    assert warning.startswith("slow does 50% of the MACs and takes 97% of the time")
+    assert warning.startswith("slow does 50% of the MACs but takes 97% of the time")
     evaluate(run.root)
     out = capsys.readouterr().out
     for words in ("fine-tuned", "top-5", "ms a batch of 32", f"{torch.get_num_threads()} threads"):

@@ -163,7 +163,7 @@ def test_the_table_has_a_time_for_every_count_and_a_reason_for_what_stays_whole(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inspect_walk(config, [GROUPED, "granularity.only_faster=true"])
-    lines = capsys.readouterr().out.partition("in how many groups")[2].splitlines()
+    lines = capsys.readouterr().out.partition("by group count")[2].splitlines()
     rows = {cells[0]: cells[1:] for line in lines if len(cells := [cell.strip() for cell in line.split("│")[1:-1]]) > 1}
     # In brackets: what is not allowed.
     assert rows["layer1.0.conv1"] == ["layer1.0.conv1", "1.00", "(2.00)", "0.50", "(0.96)"]
@@ -503,7 +503,10 @@ def test_a_policy_of_channels_does_not_decide_groups(channels: RunDirectory, con
     [
         (["granularity.action=pruning_rate"], "granularity.action: given \"pruning_rate\"; must be 'share' or 'ratio'"),
         ([GROUPED, "budget.metric=latency"], "granularity.name: group given with a budget or reward of latency"),
-        ([GROUPED, "reward.name=latency_penalty"], "granularity.name: group given with a budget or reward of latency"),
+        (
+            [GROUPED, "reward.name=latency_penalty", "reward.settings.keep=0.5"],
+            "granularity.name: group given with a budget or reward of latency",
+        ),
         ([GROUPED, "granularity.max_groups=0"], "granularity.max_groups: given 0; must be greater than or equal to 1"),
         ([GROUPED, "granularity.max_groups=true"], "granularity.max_groups: given true; must not be true or false"),
         ([GROUPED, "criterion.kernels=l1"], "granularity.kernels"),
