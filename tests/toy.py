@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.granularity import GranularityContext, make_granularity
+from prune_env.models import save_weights
 from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.tasks import make_task
 from prune_env.walk.costs import Metric
@@ -194,6 +196,14 @@ def trained_digits() -> nn.Module:
     """The small network of the embedded default after two epochs; not to be changed."""
     config = digits_config("pretrain.epochs=2")
     return load_model(config, load_splits(config))
+
+
+def digits_file(folder: Path, *overrides: str) -> Path:
+    """A configuration file of the trained network, on the CPU."""
+    save_weights(trained_digits(), folder / "dense.safetensors")
+    settings = digits_config(f"model.weights={folder / 'dense.safetensors'}", "run.device=cpu", *overrides)
+    (folder / "digits.yaml").write_text(settings.dump_yaml())
+    return folder / "digits.yaml"
 
 
 class WatchedSource:

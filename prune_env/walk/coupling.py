@@ -53,7 +53,7 @@ def find_units(model: nn.Module, example_input: Tensor, order: Sequence[str]) ->
             if member.side == "out":
                 claimed.setdefault(member.module, set()).update(member.index.ravel().tolist())
         units.append(unit)
-    return _without_overlaps(units)
+    return without_overlaps(units)
 
 
 def _build_graph(model: nn.Module, example_input: Tensor) -> tuple[Any, set[Any]]:
@@ -213,7 +213,7 @@ def _merge_slots(members: list[Member], channels: int, modules: Mapping[str, nn.
     return [Member(m.module, m.side, m.index[order].reshape(len(counts), -1)) for m in members]
 
 
-def _without_overlaps(units: list[Unit]) -> list[Unit]:
+def without_overlaps(units: list[Unit]) -> list[Unit]:
     """Protects all units that claim the same channel."""
     owners: dict[tuple[str, str, int], str] = {}
     clashes: dict[str, str] = {}

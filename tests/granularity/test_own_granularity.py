@@ -7,11 +7,10 @@ import pytest
 import torch
 from own_granularity import MiddleEdit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy import digits_config, digits_splits, trained_digits
+from toy import digits_file, digits_splits, trained_digits
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.common.errors import ConfigError, PlanError
-from prune_env.models import save_weights
 from prune_env.runs.directory import RunDirectory
 from prune_env.search.policy import load_policy
 from prune_env.testing.counts import counted_macs, counted_params
@@ -24,18 +23,14 @@ OWN = "own_granularity:Middle"
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("settings")
-    save_weights(trained_digits(), folder / "dense.safetensors")
-    settings = digits_config(
-        f"model.weights={folder / 'dense.safetensors'}",
+    return digits_file(
+        folder,
         f"granularity.name={OWN}",
         "granularity.most=3",
         "search.evaluations=12",
         "sensitivity.probe_keep=null",
         "agent.warmup_episodes=8",
-        "run.device=cpu",
     )
-    (folder / "own.yaml").write_text(settings.dump_yaml())
-    return folder / "own.yaml"
 
 
 @pytest.fixture(scope="module")

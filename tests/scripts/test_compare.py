@@ -14,11 +14,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy import digits_config, trained_digits
+from toy import digits_config, digits_file
 
 from prune_env import RunConfig
 from prune_env.common.errors import ConfigError, RunError
-from prune_env.models import save_weights
 from prune_env.report.comparison_figure import Band, comparison_picture
 from prune_env.report.run_record import read_run
 from prune_env.report.search_comparison import render
@@ -259,10 +258,7 @@ def without_seconds(record: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("settings")
-    save_weights(trained_digits(), folder / "dense.safetensors")
-    settings = digits_config(f"model.weights={folder / 'dense.safetensors'}", "run.device=cpu")
-    (folder / "digits.yaml").write_text(settings.dump_yaml())
-    return folder / "digits.yaml"
+    return digits_file(folder)
 
 
 @pytest.fixture(scope="module")

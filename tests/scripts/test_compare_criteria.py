@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import digits_config, trained_digits
+from toy import digits_file
 
 from prune_env.common.errors import ConfigError, RunError
 from prune_env.common.files import read_records
 from prune_env.criteria import known_criteria
-from prune_env.models import save_weights
 from prune_env.runs.criterion_comparison import MEASURES
 from scripts.compare import compare, criteria_of
 
@@ -22,12 +21,7 @@ NAMES = ["l1", "random", "consumer_error"]
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("settings")
-    save_weights(trained_digits(), folder / "dense.safetensors")
-    settings = digits_config(
-        f"model.weights={folder / 'dense.safetensors'}", "fidelity.images=64", "run.device=cpu", "execution.threads=1"
-    )
-    (folder / "digits.yaml").write_text(settings.dump_yaml())
-    return folder / "digits.yaml"
+    return digits_file(folder, "fidelity.images=64", "execution.threads=1")
 
 
 def measured(config: Path, *overrides: str, names: str = ",".join(NAMES), seeds: int = 2) -> Any:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from toy import TASK, digits_config, trained_digits
+from toy import TASK, digits_file, trained_digits
 
 from prune_env import PruningPlan
 from prune_env.common.errors import ExportError, RunError
 from prune_env.data import load_source
-from prune_env.models import build_model, load_weights, save_weights
+from prune_env.models import build_model, load_weights
 from prune_env.report.network_table import warnings_of
 from prune_env.runs.directory import RunDirectory
 from scripts.evaluate import evaluate
@@ -29,12 +29,8 @@ README = Path(__file__).parents[2] / "README.md"
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run that was fine-tuned for an epoch; not to be changed."""
     folder = tmp_path_factory.mktemp("work")
-    save_weights(trained_digits(), folder / "dense.safetensors")
-    settings = digits_config(
-        f"model.weights={folder / 'dense.safetensors'}", "search.evaluations=20", "run.device=cpu", "finetune.epochs=1"
-    )
-    (folder / "digits.yaml").write_text(settings.dump_yaml())
-    train(folder / "digits.yaml", [f"run.directory={folder / 'run'}"])
+    config = digits_file(folder, "search.evaluations=20", "finetune.epochs=1")
+    train(config, [f"run.directory={folder / 'run'}"])
     finetune(folder / "run")
     return RunDirectory.open(folder / "run")
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy import digits_config, trained_digits
+from toy import digits_file
 
 from prune_env.common.errors import RunError
 from prune_env.common.files import read_records
-from prune_env.models import save_weights
 from prune_env.runs.fidelity import summarise
 from scripts.compare import compare
 
@@ -73,15 +72,7 @@ def test_the_means_and_the_best_plans_are_told() -> None:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("settings")
-    save_weights(trained_digits(), folder / "dense.safetensors")
-    settings = digits_config(
-        f"model.weights={folder / 'dense.safetensors'}",
-        f"fidelity.plans={PLANS}",
-        "fidelity.images=64",
-        "run.device=cpu",
-    )
-    (folder / "digits.yaml").write_text(settings.dump_yaml())
-    return folder / "digits.yaml"
+    return digits_file(folder, f"fidelity.plans={PLANS}", "fidelity.images=64")
 
 
 def measured(config: Path, *overrides: str) -> Any:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy import digits_config, trained_digits
+from toy import digits_file
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget import Budget
@@ -25,7 +25,6 @@ from prune_env.env.problem import PruningProblem
 from prune_env.granularity.group import Group, groups_of
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.pruning_rate import RatePlanBuilder
-from prune_env.models import save_weights
 from prune_env.report.board import watch_on_board
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.searching import SearchRun, search_into
@@ -51,18 +50,14 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Most actions are random, or a plan in many groups would be a matter of luck.
     """
     folder = tmp_path_factory.mktemp("settings")
-    save_weights(trained_digits(), folder / "dense.safetensors")
-    settings = digits_config(
-        f"model.weights={folder / 'dense.safetensors'}",
+    return digits_file(
+        folder,
         f"search.evaluations={EVALUATIONS}",
         "agent.warmup_episodes=10",
         "sensitivity.probe_keep=null",
         "budget.keep=0.4",
         "env.round_to=4",
-        "run.device=cpu",
     )
-    (folder / "digits.yaml").write_text(settings.dump_yaml())
-    return folder / "digits.yaml"
 
 
 @pytest.fixture(scope="module")

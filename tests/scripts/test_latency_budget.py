@@ -5,11 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from toy import digits_config, trained_digits
+from toy import digits_file
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget.latency_model import LatencyModel
-from prune_env.models import save_weights
 from prune_env.runs.directory import RunDirectory
 from scripts.compare import compare
 from scripts.inspect_walk import inspect_walk
@@ -21,10 +20,7 @@ SETTINGS = ("budget.metric=latency", "budget.keep=0.9", "env.round_to=null", "se
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("settings")
-    save_weights(trained_digits(), folder / "dense.safetensors")
-    settings = digits_config(f"model.weights={folder / 'dense.safetensors'}", *SETTINGS)
-    (folder / "digits.yaml").write_text(settings.dump_yaml())
-    return folder / "digits.yaml"
+    return digits_file(folder, *SETTINGS)
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy import digits_config, trained_digits
+from toy import digits_file
 
 from prune_env import RunConfig
 from prune_env.common.errors import RunError
 from prune_env.criteria import CRITERIA
 from prune_env.env.loading import load_splits
 from prune_env.env.problem import PruningProblem
-from prune_env.models import save_weights
 from prune_env.report.board import watch_on_board
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.searching import SearchRun, search_into
@@ -43,12 +42,7 @@ CHILDREN.set_forkserver_preload(["scripts.train", "sklearn.datasets", "matplotli
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Settings of a search of a second or two; nothing is trained or timed."""
     folder = tmp_path_factory.mktemp("settings")
-    save_weights(trained_digits(), folder / "dense.safetensors")
-    settings = digits_config(
-        f"model.weights={folder / 'dense.safetensors'}", f"search.evaluations={EVALUATIONS}", "run.device=cpu"
-    )
-    (folder / "digits.yaml").write_text(settings.dump_yaml())
-    return folder / "digits.yaml"
+    return digits_file(folder, f"search.evaluations={EVALUATIONS}")
 
 
 @pytest.fixture(scope="module")

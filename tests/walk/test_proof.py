@@ -25,7 +25,7 @@ from zoo import (
 
 from prune_env import LayerWalk
 from prune_env.testing.counts import counted_macs, counted_params
-from prune_env.walk.coupling import _without_overlaps
+from prune_env.walk.coupling import without_overlaps
 from prune_env.walk.proof import failing_units
 from prune_env.walk.unit import Member, Unit
 
@@ -256,7 +256,7 @@ def test_units_that_claim_the_same_channel_are_all_protected() -> None:
         reads = Member("z", "in", np.arange(first, first + 4, dtype=np.int64)[:, None])
         return Unit(name, 4, (Member(name, "out", np.arange(4, dtype=np.int64)[:, None]), reads), protected)
 
-    units = _without_overlaps([unit("a", 0), unit("b", 3), unit("c", 7), unit("d", 0, "why")])
+    units = without_overlaps([unit("a", 0), unit("b", 3), unit("c", 7), unit("d", 0, "why")])
     assert [unit.protected for unit in units] == [
         "its coupling with 'b' at 'z' is ambiguous",
         "its coupling with 'a' at 'z' is ambiguous",
