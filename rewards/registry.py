@@ -146,5 +146,18 @@ def _imported(name: str, settings: Mapping[str, float]) -> Reward:
     for entry in _REWARDS.values():
         if entry.factory is imported:
             return _registered(name, entry, settings)
-    reward = with_settings(name, imported, settings)
-    return _Checked(name, reward, needs_latency(imported), ranks_as_quality(imported))
+    return own_reward(name, imported, settings)
+
+
+def own_reward(name: str, reward: Reward, settings: Mapping[str, float] = {}) -> Reward:
+    """Makes a reward from a function of one's own, as `make_reward` does where it is given by name.
+
+    Args:
+        name: The reward's name, for messages.
+        reward: A function (outcome, baseline) -> float that takes the settings as keyword arguments.
+        settings: Numbers for the reward.
+
+    Raises:
+        RewardError: If the function does not take the settings.
+    """
+    return _Checked(name, with_settings(name, reward, settings), needs_latency(reward), ranks_as_quality(reward))

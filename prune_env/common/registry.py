@@ -144,6 +144,25 @@ class Registry(Generic[T]):
         }
 
 
+def class_with(setting: str, base: str, *attributes: str) -> Callable[[str, Any], Any]:
+    """Returns an ``adopt`` for a `Registry` that takes only classes with some attributes.
+
+    Args:
+        setting: The configuration key that selects a value.
+        base: The class or protocol that has the attributes, for messages.
+        attributes: Names of attributes and methods.
+    """
+
+    def adopt(name: str, value: Any) -> Any:
+        missing = [each for each in attributes if not hasattr(value, each)]
+        if not isinstance(value, type) or missing:
+            lacks = f"it has no {', '.join(missing)}" if missing else "it is no class"
+            raise ConfigError(f"{setting}: {name!r} must be a class like {base}, and {lacks}.")
+        return value
+
+    return adopt
+
+
 def import_named(name: str, what: str, error: type[UserError] = ConfigError) -> Any:
     """Imports ``package.module:callable``.
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from prune_env.common.registry import Registry
+from prune_env.common.registry import Registry, class_with
 from prune_env.config.sections import Section
 
 
@@ -24,5 +24,9 @@ class GranularitySettings(Section):
     )
 
 
-GRANULARITIES: Registry[Any] = Registry("granularity", "granularity.name")
+GRANULARITIES: Registry[Any] = Registry(
+    "granularity",
+    "granularity.name",
+    adopt=class_with("granularity.name", "prune_env.granularity.Granularity", "Settings", "prepare", "builder"),
+)
 """Classes of granularities (`prune_env.granularity.Granularity`); their ``Settings`` read the section."""

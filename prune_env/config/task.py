@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from prune_env.common.registry import Registry
+from prune_env.common.registry import Registry, class_with
 from prune_env.config.sections import Section
 
 
@@ -18,5 +18,9 @@ class TaskSection(Section):
     )
 
 
-TASKS: Registry[Any] = Registry("task", "task.name")
+TASKS: Registry[Any] = Registry(
+    "task",
+    "task.name",
+    adopt=class_with("task.name", "prune_env.tasks.Task", "name", "load", "build_model", "forward", "loss", "metrics"),
+)
 """Classes of tasks (`prune_env.tasks.Task`), each made without arguments."""

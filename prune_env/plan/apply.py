@@ -1,8 +1,7 @@
 """Applies a plan to a network: checks that it fits, cuts channels, edits layers."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from torch import nn
@@ -12,7 +11,7 @@ from prune_env.common.errors import PlanError, PlanMismatchError
 from prune_env.common.fingerprint import fingerprint, first_difference, shorten
 from prune_env.common.layers import channels_of
 from prune_env.plan.edits import Edits
-from prune_env.plan.records import PlannedMember
+from prune_env.plan.records import PlannedMember, PlannedUnit
 from prune_env.surgery.channels import (
     Kept,
     Repair,
@@ -23,18 +22,34 @@ from prune_env.surgery.channels import (
     takes_any_order,
 )
 
-if TYPE_CHECKING:
-    from prune_env.plan.document import PruningPlan
+
+class AppliedPlan(Protocol):
+    """What applying reads of a `PruningPlan`."""
+
+    @property
+    def units(self) -> Sequence[PlannedUnit]:
+        """The units with their kept channels."""
+
+    @property
+    def by_layer(self) -> Edits:
+        """The edits, by layer."""
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """The network that the plan was made for."""
+
+    def removed_channels(self) -> Mapping[tuple[str, str], IntArray]:
+        """The channels that are cut, for each (module, side)."""
 
 
-def apply_plan(plan: PruningPlan, model: nn.Module, repair: Repair | None = None) -> nn.Module:
+def apply_plan(plan: AppliedPlan, model: nn.Module, repair: Repair | None = None) -> nn.Module:
     """Returns a physically smaller copy of ``model``; ``repair`` replaces sliced weights. See `PruningPlan.apply`."""
     kept = staying(plan, model)
     small = slice_network(model, kept, repair, plan.by_layer)
     return edited(small, model, plan.by_layer, kept)
 
 
-def staying(plan: PruningPlan, model: nn.Module) -> dict[tuple[str, str], IntArray]:
+def staying(plan: AppliedPlan, model: nn.Module) -> dict[tuple[str, str], IntArray]:
     """Returns the channels that stay, in order, for each (module, side) that a plan cuts or reorders.
 
     Raises:
@@ -53,7 +68,7 @@ def staying(plan: PruningPlan, model: nn.Module) -> dict[tuple[str, str], IntArr
     return put_in_order(plan, model, kept)
 
 
-def _check_places(plan: PruningPlan, model: nn.Module) -> None:
+def _check_places(plan: AppliedPlan, model: nn.Module) -> None:
     """Refuses a plan whose units claim channels that the network does not have, or claim a channel twice."""
     modules = dict(model.named_modules())
     claimed: dict[tuple[str, str], IntArray] = {}
@@ -76,7 +91,7 @@ def _check_places(plan: PruningPlan, model: nn.Module) -> None:
             )
 
 
-def _check_edits(plan: PruningPlan, model: nn.Module, kept: Kept) -> None:
+def _check_edits(plan: AppliedPlan, model: nn.Module, kept: Kept) -> None:
     modules = dict(model.named_modules())
     for name, edit in plan.by_layer.items():
         if name not in modules:
@@ -88,7 +103,7 @@ def _check_edits(plan: PruningPlan, model: nn.Module, kept: Kept) -> None:
         edit.validate_on(model, name, ins, outs)
 
 
-def put_in_order(plan: PruningPlan, model: nn.Module, kept: Kept) -> dict[tuple[str, str], IntArray]:
+def put_in_order(plan: AppliedPlan, model: nn.Module, kept: Kept) -> dict[tuple[str, str], IntArray]:
     """Returns the channels that stay, in the order in which edited layers compute them.
 
     Raises:

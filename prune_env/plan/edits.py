@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
-from prune_env.common.errors import PlanError
+from prune_env.common.errors import PlanError, suggest
 from prune_env.common.registry import Registry
 from prune_env.plan.records import Frozen
 from prune_env.surgery.channels import Sides
@@ -110,7 +110,7 @@ def edits_from(documents: Any) -> dict[str, dict[str, Edit]]:
     owners: dict[str, str] = {}
     for kind, layers in documents.items():
         if kind not in EDITS:
-            raise ValueError(f"{kind!r} is not a known kind of edit (known: {', '.join(EDITS) or 'none'})")
+            raise ValueError(f"there is no kind of edit {kind!r}; {suggest(kind, EDITS)}")
         if not isinstance(layers, Mapping):
             raise ValueError(f"edits of kind {kind!r} must be a mapping of layers, not {type(layers).__name__}")
         edits[kind] = {}

@@ -7,10 +7,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from prune_env.common.latency import Latency
+from prune_env.common.timing import is_faster
 from prune_env.runs.networks import LATENCY_BATCH, NetworkRow
-
-TOO_SLOW = 0.95
-"""Share of the dense network's time above which a network counts as not faster."""
 
 
 def warnings_of(rows: Sequence[NetworkRow]) -> list[str]:
@@ -20,7 +18,7 @@ def warnings_of(rows: Sequence[NetworkRow]) -> list[str]:
         if row.latency is None or dense.latency is None:
             continue
         macs, time = row.macs / dense.macs, row.latency.median / dense.latency.median
-        if macs < TOO_SLOW < time:
+        if is_faster(macs, 1.0) and not is_faster(time, 1.0):
             warnings.append(
                 f"{row.name} does {macs:.0%} of the MACs but takes {time:.0%} of the time: narrow layers use this "
                 "machine badly. Try another batch or number of threads, a wider env.round_to, budget.metric=latency or "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 
 from prune_env.testing.promises import explained, global_randomness, require
-from rewards import Outcome, Reward, make_reward, needs_latency, ranks_as_quality
+from rewards import Outcome, Reward, make_reward, needs_latency, own_reward, ranks_as_quality
 
 DENSE = Outcome(quality=0.9, loss=0.3, macs=1_000_000, params=10_000, latency=0.1)
 QUALITIES = (0.0, 0.1, 0.895, 0.9, 1.0)
@@ -23,7 +23,7 @@ def check_reward(reward: str | Reward, settings: Mapping[str, float] | None = No
 
     Args:
         reward: A registered name, ``package.module:callable``, or the function itself.
-        settings: The reward's settings, where it is given by name.
+        settings: The reward's settings; a function takes them as keyword arguments.
 
     Raises:
         AssertionError: Says which promise is broken, and for which outcome.
@@ -38,7 +38,8 @@ def check_reward(reward: str | Reward, settings: Mapping[str, float] | None = No
         AssertionError: reward '<lambda>' fails for Outcome(quality=0.0, ...: ZeroDivisionError: float division by zero
     """
     name = reward if isinstance(reward, str) else getattr(reward, "__qualname__", repr(reward))
-    _Check(f"reward {name!r}", make_reward(reward, settings or {}) if isinstance(reward, str) else reward).run()
+    made = make_reward(reward, settings or {}) if isinstance(reward, str) else own_reward(name, reward, settings or {})
+    _Check(f"reward {name!r}", made).run()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import nn
 from toy import toy_problem, toy_walk
 
-from agents import SEARCHES, Policy, load_policy, save_policy, train_agent
+from agents import train_agent
 from agents.baselines import EXPONENTS, POWERS
 from agents.rules import greedy_widths, power_widths
 from prune_env import LayerWalk, PruningEnv, PruningPlan, RunConfig
@@ -23,8 +23,8 @@ from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.evaluation.racing import Race
 from prune_env.search.base import Search
-from prune_env.search.policy import policy_of
-from prune_env.search.registry import check_evaluations, check_search
+from prune_env.search.policy import Policy, load_policy, policy_of, save_policy
+from prune_env.search.registry import SEARCHES, check_evaluations, check_search
 from rewards import Outcome
 
 PROBES = 4

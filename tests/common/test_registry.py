@@ -123,3 +123,16 @@ def test_a_reward_in_the_wrong_case_is_offered_in_the_right_one() -> None:
         RewardError, match=r"^reward\.name: there is no reward 'ERROR_.*; did you mean 'error_log_macs'\?"
     ):
         make_reward("ERROR_LOG_MACS")
+
+
+@pytest.mark.parametrize(
+    ("registry", "given", "lacks"),
+    [
+        (TASKS, "json:loads", "it has no name, load, build_model, forward, loss, metrics"),
+        (TASKS, "builtins:print", "it has no name"),
+        (GRANULARITIES, "json:loads", "it has no Settings, prepare, builder"),
+    ],
+)
+def test_what_is_no_such_class_is_refused_in_words(registry: Registry[Any], given: str, lacks: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{registry.setting}: '{given}' must be a class like prune_env.*{lacks}"):
+        registry.find(given)

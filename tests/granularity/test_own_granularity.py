@@ -98,5 +98,5 @@ def test_an_edit_of_an_unknown_kind_is_refused(run: RunDirectory, tmp_path: Path
     document = json.loads(run.plan.read_text())
     document["edits"] = {"upside_down": {"conv1": {}}}
     (tmp_path / "plan.json").write_text(json.dumps(document))
-    with pytest.raises(PlanError, match=r"'upside_down' is not a known kind of edit \(known: "):
+    with pytest.raises(PlanError, match=r"there is no kind of edit 'upside_down'; known: "):
         PruningPlan.load(tmp_path / "plan.json")
