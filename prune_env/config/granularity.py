@@ -14,8 +14,8 @@ class GranularitySettings(Section):
     name: str = Field(
         default="channel",
         min_length=1,
-        description="The shape to cut: channel (whole channels) or group (also kernels: a convolution is split into "
-        "groups, each of which reads some of the inputs, AGSPRL); or your own as package.module:class.",
+        description="The shape to cut: channel (whole channels), another name that `prune-env list granularities` "
+        "prints, or your own as package.module:class.",
     )
     action: Literal["share", "ratio"] = Field(
         default="share",

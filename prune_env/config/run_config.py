@@ -172,10 +172,11 @@ def describe() -> list[KeyDescription]:
 
 def _keys_of_granularities() -> list[KeyDescription]:
     """The keys that only single granularities have."""
+    shared = {(key, entry.description) for key, entry in GranularitySettings.model_fields.items()}
     found = []
     for name in GRANULARITIES:
         for key, entry in GRANULARITIES.find(name).Settings.model_fields.items():
-            if entry != GranularitySettings.model_fields.get(key):
+            if (key, entry.description) not in shared:
                 default = json.dumps(entry.get_default(call_default_factory=True))
                 description = f"{name}: {entry.description}"
                 found.append(KeyDescription(f"granularity.{key}", _type_text(entry.annotation), default, description))

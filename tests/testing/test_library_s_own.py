@@ -11,6 +11,8 @@ import torch
 from toy import CLASSES, COLOURS, SIDE, ToyResNet
 
 import agents  # noqa: F401  (registers the searches)
+from prune_env.config.granularity import GRANULARITIES
+from prune_env.config.task import TASKS
 from prune_env.criteria import CRITERIA
 from prune_env.data import Batch
 from prune_env.search import SEARCHES
@@ -24,6 +26,9 @@ SETTINGS: dict[str, list[dict[str, float]]] = {
 }
 SLOW = ("clusters",)
 """They train an encoder for each unit."""
+
+EXAMPLES = {"classification": (ToyResNet(4), Batch(torch.randn(5, COLOURS, SIDE, SIDE), torch.arange(5) % CLASSES))}
+"""A network and a batch for each task."""
 
 GUIDE = Path(__file__).parents[2] / "docs" / "extending.md"
 
@@ -49,22 +54,16 @@ def test_rewards(name: str, settings: dict[str, float]) -> None:
     check_reward(name, settings)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("channel", {}),
-        ("group", {"max_groups": 4}),
-        ("group", {"kernels": "norm"}),
-        ("own_granularity:Middle", {}),
-    ],
-)
+@pytest.mark.parametrize("settings", [{}, {"max_groups": 4, "kernels": "norm"}], ids=["default", "other settings"])
+@pytest.mark.parametrize("name", [*GRANULARITIES, "own_granularity:Middle"])
 def test_granularities(name: str, settings: dict[str, Any]) -> None:
-    check_granularity(name, settings)
+    known = GRANULARITIES.find(name).Settings.model_fields
+    check_granularity(name, {key: value for key, value in settings.items() if key in known})
 
 
-def test_tasks() -> None:
-    model, images = ToyResNet(4), torch.randn(5, COLOURS, SIDE, SIDE)
-    check_task("classification", model, Batch(images, torch.arange(5) % CLASSES))
+@pytest.mark.parametrize("name", [*TASKS])
+def test_tasks(name: str) -> None:
+    check_task(name, *EXAMPLES[name])
 
 
 @pytest.fixture
