@@ -51,26 +51,31 @@ class AgentSection(Section):
         min_length=1,
         description="Neurons in each hidden layer of actor and critic, each 1 or more.",
     )
-    actor_learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate of the actor (Adam), above 0.")
-    critic_learning_rate: float = Field(default=1e-3, gt=0, description="Learning rate of the critic (Adam), above 0.")
+    actor_learning_rate: float = Field(
+        default=1e-3, gt=0, description="Learning rate of the actor (Adam), above 0; not SAC."
+    )
+    critic_learning_rate: float = Field(
+        default=1e-3, gt=0, description="Learning rate of the critic (Adam), above 0; of SAC's actor too; not PPO."
+    )
     batch_size: int = Field(
         default=64,
         ge=1,
-        description="Transitions per update, 1 or more; DDPG ignores it if decomposed_episodes is above 0.",
+        description="Transitions per update, 1 or more; not PPO, nor DDPG if decomposed_episodes is above 0.",
     )
     buffer_episodes: int = Field(default=1000, ge=1, description="Episodes in the replay buffer, 1 or more; not PPO.")
     tau: float = Field(
         default=0.01,
         gt=0,
         le=1,
-        description="Share of the target networks replaced per update, in (0, 1]; DDPG ignores it if "
+        description="Share of the target networks replaced per update, in (0, 1]; not PPO, nor DDPG if "
         "decomposed_episodes is above 0.",
     )
     gamma: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Discount per step, in [0, 1]; 0 (our choice): each step earns only the plan's reward; AMC: 1.",
+        description="Discount per step, in [0, 1]; 0 (our choice): each step earns only the plan's reward; AMC: "
+        "1; not PPO, nor DDPG if decomposed_episodes is above 0.",
     )
     warmup_episodes: int | None = Field(
         default=None,
@@ -103,7 +108,8 @@ class AgentSection(Section):
         default=0.5,
         ge=0,
         le=1,
-        description="Weight of a batch's mean reward in the moving-average baseline, in [0, 1]; 0: no baseline.",
+        description="Weight of a batch's mean reward in the moving-average baseline, in [0, 1]; 0: no "
+        "baseline; not PPO, nor DDPG if decomposed_episodes is above 0.",
     )
 
     decomposed_episodes: int = Field(

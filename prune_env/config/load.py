@@ -1,4 +1,7 @@
-"""Reads a YAML file, overrides and environment variables into one plain mapping."""
+"""Reads a YAML file, overrides and environment variables into one plain mapping.
+
+OmegaConf and pydantic-settings would do the same, but they do not offer the nearest key for a misspelt one.
+"""
 
 import copy
 import re

@@ -189,15 +189,6 @@ class RepairSection(Section):
         "used.",
     )
 
-    @field_validator("name", mode="before")
-    @classmethod
-    def _refuse_merge(cls, value: Any) -> Any:
-        if value == "merge":
-            raise ValueError(
-                "merging was removed, since it lost quality with every criterion; give none or least_squares"
-            )
-        return value
-
 
 class SensitivitySection(Section):
     """Protection of sensitive layers: layers with many low-rank feature maps."""

@@ -43,7 +43,7 @@ def check_search(config: RunConfig) -> None:
     name = config.agent.name
     if SEARCHES.find(name).needs_probes and config.sensitivity.probe_keep is None:
         raise ConfigError(
-            f"sensitivity.probe_keep: null given, but the search {name!r} needs probes. Give a keep ratio in (0, 1), "
+            f"sensitivity.probe_keep: null given, but the search {name!r} needs probes. Give a keep ratio in (0, 1], "
             "such as 0.25, or choose another search."
         )
 

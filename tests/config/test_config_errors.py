@@ -65,7 +65,6 @@ def test_a_malformed_reference_is_refused(text: str) -> None:
         ("granularity.name=3", "granularity.name: given 3; must be text"),
         ("granularity=channel", 'granularity: given "channel"; must be a mapping of keys'),
         ("granularity.max_groups=4", "granularity.max_groups: unknown key; known: action, name"),
-        ("repair.name=merge", 'repair.name: given "merge"; merging was removed, since it lost quality'),
         ("fidelity.batch_size=64", "fidelity.batch_size: unknown key; known: epochs, images, learning_rate, plans"),
         ("env.round_to=0", "env.round_to: given 0; must be greater than or equal to 1"),
         ("env.protect=conv1", 'env.protect: given "conv1"; must be residual_streams, or a mapping of module names'),

@@ -82,3 +82,10 @@ def test_one_that_does_not_exist_is_refused_before_any_time_is_spent(given: str,
 def test_a_name_is_taken_once() -> None:
     with pytest.raises(ValueError, match="repair named 'none' is registered already"):
         register_repair("none")(lambda _: None)
+
+
+def test_merge_of_earlier_runs_is_read_and_cannot_be_made_any_more() -> None:
+    config = digits_config("repair.name=merge")
+    assert config.repair.name == "merge"
+    with pytest.raises(ConfigError, match=r"^repair\.name: there is no repair 'merge'; known: least_squares, none"):
+        check_names(config)

@@ -4,6 +4,7 @@ import json
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +113,9 @@ def test_what_is_not_there_is_refused_with_the_nearest(given: tuple[str, ...], w
 
 def test_the_command_ends_with_code_2_where_a_kind_is_not_known(refused: Callable[..., str]) -> None:
     assert "did you mean 'searches'?" in refused("list", "searchs")
+
+
+def test_no_command_hides_a_module_of_the_standard_library() -> None:
+    names = {file.stem for file in (Path(__file__).parents[2] / "scripts").glob("*.py")} - {"__init__"}
+    assert len(names) > 10
+    assert not names & sys.stdlib_module_names
