@@ -1,6 +1,6 @@
-"""The plain way to evaluate a plan, beside ours: `python -m benchmarks.torch_pruning_baseline CONFIG`.
+"""A plan evaluated with Torch-Pruning, beside our evaluation: `python -m benchmarks.torch_pruning_baseline CONFIG`.
 
-The plain way is what a script with Torch-Pruning and nothing else does. It runs in a process of its own, because how
+The baseline is a script with Torch-Pruning and nothing else. It runs in a process of its own, because how
 memory is kept (`prune_env.common.memory`) is a process-wide setting.
 """
 
@@ -37,7 +37,7 @@ BATCH = 256
 def compare_with_torch_pruning(
     config: ConfigArgument, overrides: Overrides = None, rounds: Rounds = 11, as_json: AsJson = False
 ) -> None:
-    """Times the agent's plans as the search evaluates them and the plain way, in turn; reports medians."""
+    """Times the agent's plans as the search evaluates them and with Torch-Pruning, in turn; reports medians."""
     bench = ready_bench(read_settings(config, overrides or ()), 2 * rounds)
     problem, evaluator = bench.problem, bench.problem.evaluator
     ours: list[float] = []
@@ -51,16 +51,16 @@ def compare_with_torch_pruning(
                 plain.append(baseline.seconds(removed_channels(problem.budget.units, trial.plan)))
     record = {
         **{key: bench.record()[key] for key in ("model", "units", "images", "plans", "evaluation_s")},
-        "plain_s": statistics.median(plain),
-        "plain_over_ours": statistics.median(np.divide(plain, ours).tolist()),
+        "baseline_s": statistics.median(plain),
+        "baseline_over_ours": statistics.median(np.divide(plain, ours).tolist()),
     }
     if as_json:
         print_json(record)
         return
     results.print(
         f"{record['model']}, {record['units']} free units, medians of {record['plans']} plans: an evaluation takes "
-        f"{record['evaluation_s']:.4f} s, the plain way {record['plain_s']:.4f} s; plain way over ours "
-        f"{record['plain_over_ours']:.2f}."
+        f"{record['evaluation_s']:.4f} s, the baseline {record['baseline_s']:.4f} s; baseline over ours "
+        f"{record['baseline_over_ours']:.2f}."
     )
 
 
@@ -75,7 +75,9 @@ def removed_channels(units: Sequence[Unit], plan: PruningPlan) -> dict[str, list
     return removed
 
 
-def prune_plainly(model: nn.Module, example_input: Tensor, removed: Mapping[str, Sequence[int]]) -> nn.Module:
+def prune_with_torch_pruning(
+    model: nn.Module, example_input: Tensor, removed: Mapping[str, Sequence[int]]
+) -> nn.Module:
     """A copy of a network, cut as a user of Torch-Pruning would.
 
     Args:
@@ -149,7 +151,7 @@ def _take(given: bytes, device: torch.device, threads: int) -> None:
 def _timed(removed: Mapping[str, Sequence[int]]) -> float:
     model, reward, calibration, device, task = _given
     started = time.perf_counter()
-    small = prune_plainly(model, calibration.images[:1].to(device), removed)
+    small = prune_with_torch_pruning(model, calibration.images[:1].to(device), removed)
     norms = [module for module in small.modules() if isinstance(module, BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()

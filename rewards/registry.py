@@ -150,7 +150,7 @@ def _imported(name: str, settings: Mapping[str, float]) -> Reward:
 
 
 def own_reward(name: str, reward: Reward, settings: Mapping[str, float] = {}) -> Reward:
-    """Makes a reward from a function of one's own, as `make_reward` does where it is given by name.
+    """Makes a reward from a function, as `make_reward` does from a name.
 
     Args:
         name: The reward's name, for messages.

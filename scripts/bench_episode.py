@@ -18,7 +18,7 @@ from prune_env.env.loading import load_model, load_splits
 from prune_env.runs.settings import read_settings
 from prune_env.search.registry import check_search
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, results
-from scripts.episode_bench import EpisodeBench, learner_named
+from scripts.episode_times import EpisodeBench, learner_named
 
 SETTLING = 100
 """Episodes before the memory is measured: torch caches the kernels of new shapes, up to about a thousand."""

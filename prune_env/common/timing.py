@@ -1,4 +1,4 @@
-"""What is fastest on this machine: candidates timed in turn, and the one threshold for leaving the usual way."""
+"""Times candidates in turn and chooses the fastest; one threshold says when another choice is faster."""
 
 import math
 from collections.abc import Callable, Hashable, Mapping
@@ -11,7 +11,7 @@ from prune_env.common.clock import now
 Candidate = TypeVar("Candidate", bound=Hashable)
 
 FASTER = 0.95
-"""Another choice must take at most this share of the usual one's time [our choice]."""
+"""A choice is faster than the usual choice if it takes at most this share of the time [our choice]."""
 
 
 def time_in_turn(
@@ -49,15 +49,15 @@ def time_in_turn(
 
 
 def is_faster(seconds: float, usual: float) -> bool:
-    """Whether a choice that takes so long is worth leaving the usual one for; see `FASTER`."""
+    """Whether a choice is faster than the usual choice by the threshold `FASTER`; both in seconds."""
     return seconds <= FASTER * usual
 
 
 def fastest(seconds: Mapping[Candidate, float], usual: Candidate) -> Candidate:
-    """The fastest candidate where it is clearly faster than the usual one, which is taken otherwise.
+    """Returns the fastest candidate if it is faster by the threshold, otherwise the usual candidate.
 
     Args:
-        seconds: What each candidate takes. A usual one that is missing could not run: any other is faster.
+        seconds: Seconds of each candidate. If the usual candidate is missing (it could not run), any other is faster.
         usual: The candidate to prefer.
 
     Example:

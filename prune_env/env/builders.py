@@ -119,7 +119,7 @@ def build_evaluator(
         config: The run's settings.
         splits: The data.
         walk: The network's walk.
-        repair: What `make_repair` gave; None for no repair.
+        repair: The repair of `make_repair`; None for no repair.
         execution: The execution settings; None takes them from the configuration.
     """
     execution, task = execution or usual_execution(config), make_task(config.task)

@@ -24,7 +24,7 @@ from prune_env.surgery.channels import (
 
 
 class AppliedPlan(Protocol):
-    """What applying reads of a `PruningPlan`."""
+    """The parts of a `PruningPlan` that its application reads."""
 
     @property
     def units(self) -> Sequence[PlannedUnit]:

@@ -1,4 +1,4 @@
-"""The registry of repairs, and what a repair is made of."""
+"""The registry of repairs, and the inputs from which a repair is made."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from prune_env.surgery import Repair
 
 @dataclass(frozen=True)
 class RepairContext:
-    """What a repair may look at before a search.
+    """Inputs of a repair before a search.
 
     Attributes:
         settings: The repair's section of a configuration.
@@ -37,13 +37,13 @@ REPAIRS: Registry[RepairMaker] = Registry("repair", "repair.name")
 
 
 def register_repair(name: str) -> Callable[[RepairMaker], RepairMaker]:
-    """Makes a repair known under a name.
+    """Registers a repair under a name.
 
     Args:
-        name: What ``repair.name`` calls it.
+        name: The value of ``repair.name``.
 
     Returns:
-        A decorator that stores a callable of a `RepairContext` and hands it back unchanged.
+        A decorator that returns the callable of a `RepairContext` unchanged.
 
     Raises:
         ValueError: If the name is taken.

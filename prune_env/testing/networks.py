@@ -1,4 +1,4 @@
-"""What checks run on: two small networks, images of noise, and a problem made of them."""
+"""Inputs of the checks: two small networks, images of noise, and a problem made of them."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""How a broken promise is told, and what a check compares before and after."""
+"""Errors for broken promises, and snapshots that a check compares before and after."""
 
 import random
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def global_randomness(seed: int) -> Iterator[None]:
 
 
 class Snapshot:
-    """A network as it is now, to be compared with what it is later.
+    """The state of a network, to compare with its later state.
 
     Args:
         model: The network.

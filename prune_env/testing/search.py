@@ -70,7 +70,7 @@ class _Overspent(BaseException):
 
 @dataclass(frozen=True)
 class _Run:
-    """What one run of a search came to."""
+    """The trials, episodes and result of one run of a search."""
 
     trials: Sequence[Trial]
     episodes: Sequence[Episode]

@@ -147,7 +147,7 @@ def test_what_is_not_fine_tuned_is_exported_as_recalibrated(run: RunDirectory, t
 
 
 def test_an_export_that_fails_leaves_nothing(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prune_env.runs.export.CLOSE", -1.0)
+    monkeypatch.setattr("prune_env.runs.export_formats.CLOSE", -1.0)
     with pytest.raises(ExportError, match="The file is not written"):
         export(run.root, to=Target.TORCH_EXPORT)
     assert not [path for path in run.root.iterdir() if "export" in path.name or path.suffix == ".part"]

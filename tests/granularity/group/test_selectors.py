@@ -117,7 +117,7 @@ def test_a_trained_selector_finds_the_inputs_that_each_group_needs() -> None:
 def test_an_export_goes_to_onnx_and_torch_export(tmp_path: object) -> None:
     from pathlib import Path
 
-    from prune_env.runs.export import EXPORTERS, difference
+    from prune_env.runs.export_formats import EXPORTERS, difference
 
     made = layer()
     made.freeze([images(16)])

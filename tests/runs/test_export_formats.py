@@ -15,7 +15,7 @@ from zoo import small_images
 from prune_env import LayerWalk
 from prune_env.common.errors import ExportError
 from prune_env.models import build_model
-from prune_env.runs.export import EXPORTERS, difference, export_onnx, export_program
+from prune_env.runs.export_formats import EXPORTERS, difference, export_onnx, export_program
 
 IMAGES = image_set(5).images
 every_form = pytest.mark.parametrize("form", EXPORTERS)
