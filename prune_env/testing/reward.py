@@ -38,8 +38,11 @@ def check_reward(reward: str | Reward, settings: Mapping[str, float] | None = No
         AssertionError: reward '<lambda>' fails for Outcome(quality=0.0, ...: ZeroDivisionError: float division by zero
     """
     name = reward if isinstance(reward, str) else getattr(reward, "__qualname__", repr(reward))
-    made = make_reward(reward, settings or {}) if isinstance(reward, str) else own_reward(name, reward, settings or {})
-    _Check(f"reward {name!r}", made).run()
+    if isinstance(reward, str):
+        reward = make_reward(reward, settings or {})
+    elif settings:
+        reward = own_reward(name, reward, settings)
+    _Check(f"reward {name!r}", reward).run()
 
 
 @dataclass(frozen=True)

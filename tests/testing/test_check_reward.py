@@ -15,6 +15,14 @@ class TestReward:
     def test_that_keeps_them_passes(self) -> None:
         check_reward(lambda outcome, dense: outcome.quality - 0.1 * outcome.macs / dense.macs)
 
+    def test_that_takes_settings_is_given_them(self) -> None:
+        def priced(outcome: Outcome, dense: Outcome, price: float) -> float:
+            return outcome.quality - price * outcome.macs / dense.macs
+
+        check_reward(priced, {"price": 0.5})  # type: ignore[arg-type]
+        with pytest.raises(AssertionError, match="missing 1 required positional argument: 'price'"):
+            check_reward(priced)  # type: ignore[arg-type]
+
     def test_that_does_not_exist_or_lacks_a_setting_is_refused(self) -> None:
         with pytest.raises(RewardError, match="did you mean 'error'"):
             check_reward("Error")

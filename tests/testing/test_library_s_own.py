@@ -71,6 +71,7 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The modules that the guide shows, as a user would write them."""
     modules = dict(re.findall(r"`(\w+)\.py`:\n\n```python\n(.*?)```", GUIDE.read_text(), flags=re.DOTALL))
     for name, text in modules.items():
+        sys.modules.pop(name, None)
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     yield
