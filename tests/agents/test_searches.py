@@ -1,4 +1,4 @@
-"""Every search by the same measure: its trials, its budget, its seed, how it is taken up, and what it leaves behind."""
+"""Every search by the same measure: its trials, its budget, its seed, how it is resumed, and what it leaves behind."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -73,7 +73,7 @@ def uninterrupted(name: str, seed: int = 0) -> tuple[Trial, ...]:
     return tuple(search_trials(problem_of(), config_of(name, seed)))
 
 
-def journal_of(trials: Sequence[Trial]) -> Records:
+def records_of(trials: Sequence[Trial]) -> Records:
     """What a run's ``evaluations.jsonl`` would give back."""
     return [json.loads(json.dumps(trial.as_record())) for trial in trials]
 
@@ -153,12 +153,12 @@ def stopped_after(name: str) -> list[int]:
     return sorted({min(stop, count) for stop in (1, PROBES, PROBES + 3, EVALUATIONS - 5, EVALUATIONS)})
 
 
-class TestTakingUp:
+class TestResuming:
     @pytest.mark.parametrize(("name", "stop"), [(name, stop) for name in SEARCHES for stop in stopped_after(name)])
     def test_goes_on_as_if_nothing_had_happened_and_measures_nothing_again(self, name: str, stop: int) -> None:
         whole = uninterrupted(name)
         problem = problem_of()
-        problem.recorded_trials = journal_of(whole[:stop])
+        problem.recorded_trials = records_of(whole[:stop])
         ran = measured(problem)
         trials = search_trials(problem, config_of(name))
         assert trials == list(whole)
@@ -177,13 +177,13 @@ class TestTakingUp:
 
         whole = raced([])
         assert not all(trial.outcome.complete for trial in whole)
-        assert raced(journal_of(whole[:14])) == whole
+        assert raced(records_of(whole[:14])) == whole
 
     @pytest.mark.parametrize("name", SEARCHES.names())
     def test_is_refused_where_another_plan_is_recorded(self, name: str) -> None:
         whole = uninterrupted(name)
         for place in {0, len(whole) - 1}:
-            records = journal_of(whole)
+            records = records_of(whole)
             records[place]["widths"]["mid"] += 1
             problem = problem_of()
             problem.recorded_trials = records
@@ -195,14 +195,14 @@ class TestTakingUp:
 
     def test_is_refused_where_another_search_s_plan_is_recorded(self) -> None:
         problem = problem_of()
-        problem.recorded_trials = journal_of(uninterrupted("random"))
+        problem.recorded_trials = records_of(uninterrupted("random"))
         with pytest.raises(RunError, match=r"^evaluation 0 of the run was 'random' .* proposes 'uniform'"):
             train_agent(problem, config_of("uniform"))
 
     @pytest.mark.parametrize("name", RANDOM)
     def test_is_refused_with_another_seed(self, name: str) -> None:
         problem = problem_of()
-        problem.recorded_trials = journal_of(uninterrupted(name))
+        problem.recorded_trials = records_of(uninterrupted(name))
         with pytest.raises(RunError, match=r"^evaluation \d+ of the run was"):
             train_agent(problem, config_of(name, seed=1))
 

@@ -42,26 +42,28 @@ def test_every_cut_equals_the_network_that_the_plan_makes(name, folded, layout):
     pairs = find_fold_pairs(model, images)
     assert bool(pairs) == any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     model, images = model.to(memory_format=layout), images.contiguous(memory_format=layout)
-    skeleton = ReshapableNetwork(model, walk.units, pairs=pairs, folded=folded)
+    reshapable = ReshapableNetwork(model, walk.units, pairs=pairs, folded=folded)
     for seed in range(3):
         plan = _random_plan(walk, seed)
         expected = plan.apply(model)(images)
-        torch.testing.assert_close(skeleton.cut(plan.kept)(images), expected)
-        skeleton.settle()
-        torch.testing.assert_close(skeleton.model(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
-    torch.testing.assert_close(skeleton.cut({})(images), model(images), rtol=0, atol=0)
+        torch.testing.assert_close(reshapable.cut(plan.kept)(images), expected)
+        reshapable.settle()
+        torch.testing.assert_close(
+            reshapable.model(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+        )
+    torch.testing.assert_close(reshapable.cut({})(images), model(images), rtol=0, atol=0)
 
 
 @torch.no_grad()
 def test_statistics_measured_in_one_shape_do_not_reach_the_next():
     model, images, walk = _network("cifar_resnet20")
-    skeleton = ReshapableNetwork(model, walk.units, pairs=find_fold_pairs(model, images))
+    reshapable = ReshapableNetwork(model, walk.units, pairs=find_fold_pairs(model, images))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    skeleton.cut({}).train()(images + 3.0)
-    skeleton.model.eval()
-    skeleton.settle()
+    reshapable.cut({}).train()(images + 3.0)
+    reshapable.model.eval()
+    reshapable.settle()
     plan = _random_plan(walk, 0)
-    torch.testing.assert_close(skeleton.cut(plan.kept)(images), plan.apply(model)(images), rtol=0, atol=0)
+    torch.testing.assert_close(reshapable.cut(plan.kept)(images), plan.apply(model)(images), rtol=0, atol=0)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
 
@@ -69,12 +71,12 @@ def test_statistics_measured_in_one_shape_do_not_reach_the_next():
 @torch.no_grad()
 def test_nothing_grows_with_the_number_of_cuts():
     model, images, walk = _network("regnet_y_400mf")
-    skeleton = ReshapableNetwork(model, walk.units, pairs=find_fold_pairs(model, images))
+    reshapable = ReshapableNetwork(model, walk.units, pairs=find_fold_pairs(model, images))
 
     def cut(times):
         for seed in range(times):
-            skeleton.cut(_random_plan(walk, seed).kept)
-            skeleton.settle()
+            reshapable.cut(_random_plan(walk, seed).kept)
+            reshapable.settle()
         gc.collect()
         return len(gc.get_objects())
 
@@ -100,13 +102,13 @@ def test_a_convolution_that_two_modules_read_is_not_folded(mean):
 
 
 @torch.no_grad()
-def test_a_skeleton_can_compute_in_bfloat16():
+def test_a_reshapable_network_can_compute_in_bfloat16():
     model, images, walk = _network("cifar_resnet20")
-    skeleton = ReshapableNetwork(model, walk.units, torch.bfloat16, find_fold_pairs(model, images))
+    reshapable = ReshapableNetwork(model, walk.units, torch.bfloat16, find_fold_pairs(model, images))
     plan = _random_plan(walk, 1)
-    skeleton.cut(plan.kept)
-    skeleton.settle()
-    found, expected = skeleton.model(images.bfloat16()).float(), plan.apply(model)(images)
+    reshapable.cut(plan.kept)
+    reshapable.settle()
+    found, expected = reshapable.model(images.bfloat16()).float(), plan.apply(model)(images)
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()
     assert (found - expected).abs().max() > 0

@@ -1,4 +1,4 @@
-"""The commands where convolutions may fall into groups: what is shown, searched, kept, taken up and replayed."""
+"""The commands where convolutions may fall into groups: what is shown, searched, kept, resumed and replayed."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A budget of seconds through the command line: what it leaves behind, and that a run is taken up with it."""
+"""A budget of seconds through the command line: what it leaves behind, and that a run is resumed with it."""
 
 import json
 import shutil

@@ -36,10 +36,10 @@ def at_budget(proportions: Numbers, others: Sequence[float], budget: Budget, bui
     boundless = budget.with_keep(1.0)
 
     def share(factor: float) -> float:
-        draft = builder(boundless)
+        plan_builder = builder(boundless)
         for keep in proportions:
-            draft.decide((min(1.0, factor * float(keep)), *others))
-        return draft.share
+            plan_builder.decide((min(1.0, factor * float(keep)), *others))
+        return plan_builder.share
 
     low, high = 0.0, 1.0 / float(proportions.min())
     for _ in range(HALVINGS):

@@ -1,4 +1,4 @@
-"""Drafts: whatever is decided, the plan meets the budget, costs what it says and is the masked network."""
+"""Plan builders: whatever is decided, the plan meets the budget, costs what it says and is the masked network."""
 
 import copy
 from collections.abc import Iterator

@@ -376,26 +376,26 @@ def test_a_network_with_cut_and_reordered_units_is_the_masked_one_and_costs_what
 @pytest.mark.parametrize("repaired", [False, True], ids=["plain", "repaired"])
 @pytest.mark.parametrize("folded", [False, True], ids=["kept", "folded"])
 @torch.no_grad()
-def test_a_skeleton_gives_what_the_plan_s_network_gives(repaired: bool, folded: bool) -> None:
+def test_a_reshapable_network_gives_what_the_plan_s_network_gives(repaired: bool, folded: bool) -> None:
     model, images = toy_resnet(), image_set(16, 3).images
     walk = toy_walk(model)
     plan = toy_plan(walk)
     repair = repair_of(walk, images) if repaired else None
-    skeleton = ReshapableNetwork(
+    reshapable = ReshapableNetwork(
         model, walk.units, pairs=find_fold_pairs(model, images[:2]), folded=folded, repair=repair
     )
     expected = apply_plan(plan, model, repair)(images)
     if repaired:
         assert (expected - plan.apply(model)(images)).abs().max() > 1e-2 * expected.abs().max()
     for _ in range(2):
-        torch.testing.assert_close(skeleton.cut(plan.kept, plan.by_layer)(images), expected, rtol=1e-4, atol=1e-5)
-        skeleton.settle()
-        torch.testing.assert_close(skeleton.model(images), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(reshapable.cut(plan.kept, plan.by_layer)(images), expected, rtol=1e-4, atol=1e-5)
+        reshapable.settle()
+        torch.testing.assert_close(reshapable.model(images), expected, rtol=1e-4, atol=1e-4)
         # Nothing of the groups is left in the next plan's network.
         ungrouped = plan.model_copy(update={"edits": {"group": {}}})
         whole = apply_plan(ungrouped, model, repair)(images)
-        torch.testing.assert_close(skeleton.cut(plan.kept)(images), whole, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(skeleton.cut({})(images), model(images), rtol=0, atol=0)
+        torch.testing.assert_close(reshapable.cut(plan.kept)(images), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(reshapable.cut({})(images), model(images), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("ridge", [1e-5, 1e-3, 1.0])
