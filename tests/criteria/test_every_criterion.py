@@ -1,7 +1,7 @@
 """What holds for every criterion: scores for all channels, clear refusals, and a caller left as it was."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,11 @@ LOOKING = [name for name in EVERY if CRITERIA.find(name).needs != "weights"]
 QUICK = ["bn_scale", "geometric_median", "activation_mean", "feature_rank", "taylor", "lobs_block"]
 
 
+def marked(names: Iterable[str]) -> list[Any]:
+    """The names; the exact Hessians, which take many seconds, only in `make test-all`."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in SMALL_ONLY else ()) for name in names]
+
+
 @cache
 def scored(name: str) -> Mapping[str, np.ndarray]:
     """Of the small network and images that the callers below have."""
@@ -32,7 +37,7 @@ def small_walk(reason: str = "it has no batch norm") -> LayerWalk:
     return toy_walk(protect={"mid": reason})
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if name not in SMALL_ONLY])
+@pytest.mark.parametrize("name", marked([name for name in EVERY if name not in SMALL_ONLY]))
 def test_a_residual_network_with_shortcuts_is_scored_by_every_criterion(name: str) -> None:
     walk = traced("cifar_resnet20").walk
     scores = score_channels(name, ScoringContext(walk, image_set(2, colours=3, side=32, classes=10)))
@@ -46,14 +51,14 @@ def test_exact_curvature_of_a_large_network_is_refused(name: str) -> None:
         score_channels(name, ScoringContext(walk, image_set(2, colours=3, side=32, classes=10)))
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA.find(name).needs == "targets"])
+@pytest.mark.parametrize("name", marked([name for name in EVERY if CRITERIA.find(name).needs == "targets"]))
 def test_one_that_needs_targets_refuses_images_without_them(name: str) -> None:
     data = ImageSet(image_set(4).images, torch.empty(0, dtype=torch.int64))
     with pytest.raises(ConfigError, match=f"'{name}' needs images with targets, but 4 images with 0 targets"):
         score_channels(name, ScoringContext(small_walk(), data))
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA.find(name).needs == "images"])
+@pytest.mark.parametrize("name", marked([name for name in EVERY if CRITERIA.find(name).needs == "images"]))
 def test_one_that_needs_images_alone_takes_them_without_targets(name: str) -> None:
     data = ImageSet(image_set(6).images, torch.empty(0, dtype=torch.int64))
     found = score_channels(name, ScoringContext(small_walk(), data))
@@ -78,14 +83,14 @@ def test_every_channel_of_every_unit_has_a_finite_score(name: str, model: str) -
             assert len(np.unique(scores[unit.name])) > unit.channels // 4, unit.name
 
 
-@pytest.mark.parametrize("name", LOOKING)
+@pytest.mark.parametrize("name", marked(LOOKING))
 @pytest.mark.parametrize("data", [None, image_set(0)])
 def test_one_that_needs_images_refuses_without_them(name: str, data: ImageSet | None) -> None:
     with pytest.raises(ConfigError, match=f"'{name}' needs images( with targets)?, but 0 images.*bn_scale.*l1"):
         score_channels(name, ScoringContext(toy_walk(), data))
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if name not in ("random", "bn_scale")])
+@pytest.mark.parametrize("name", marked([name for name in EVERY if name not in ("random", "bn_scale")]))
 @pytest.mark.parametrize(("layer", "unit"), [("out", "up"), ("mid", "mid")])
 def test_weights_that_are_not_finite_are_refused_with_their_unit(name: str, layer: str, unit: str) -> None:
     walk = toy_walk()
@@ -95,7 +100,7 @@ def test_weights_that_are_not_finite_are_refused_with_their_unit(name: str, laye
         score_channels(name, ScoringContext(walk, image_set(4)))
 
 
-@pytest.mark.parametrize("name", [name for name in LOOKING if not name.startswith("clusters")])
+@pytest.mark.parametrize("name", marked([name for name in LOOKING if not name.startswith("clusters")]))
 def test_images_that_are_not_finite_are_refused(name: str) -> None:
     data = image_set(4)
     data.images[2, 0, 3, 3] = math.inf
@@ -104,7 +109,7 @@ def test_images_that_are_not_finite_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", marked(EVERY))
 def test_the_callers_autocast_and_gradient_mode_do_not_matter(name: str, mode: Callable[[], Any]) -> None:
     walk, data = small_walk(), image_set(6)
     with mode(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -113,7 +118,7 @@ def test_the_callers_autocast_and_gradient_mode_do_not_matter(name: str, mode: C
         assert found[unit].tolist() == scores.tolist()
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", marked(EVERY))
 def test_the_network_is_left_as_it_was(name: str) -> None:
     walk = small_walk()
     walk.model.train()

@@ -24,8 +24,8 @@ SETTINGS: dict[str, list[dict[str, float]]] = {
     "budget_penalty": [{"keep": 0.5}, {"keep": 0.25, "weight": 3.0}],
     "latency_penalty": [{"keep": 0.5}, {"keep": 0.25, "weight": 3.0}],
 }
-SLOW = ("clusters",)
-"""They train an encoder for each unit."""
+SLOW = ("clusters", "ddpg", "td3", "sac", "ppo", "cma", "cma_from_rules", "tpe")
+"""They learn: an encoder for each unit, or for seconds in each of several runs."""
 
 EXAMPLES = {"classification": (ToyResNet(4), Batch(torch.randn(5, COLOURS, SIDE, SIDE), torch.arange(5) % CLASSES))}
 """A network and a batch for each task."""
@@ -42,7 +42,7 @@ def test_criteria(name: str) -> None:
     check_criterion(name)
 
 
-@pytest.mark.parametrize("name", SEARCHES.names())
+@pytest.mark.parametrize("name", marked(SEARCHES.names()))
 def test_searches(name: str) -> None:
     check_search(name)
 
