@@ -3,7 +3,8 @@
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rewards.errors import RewardError, suggest
@@ -77,6 +78,17 @@ def register(
         return factory
 
     return add
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """Forgets at the end what was registered within, for tests."""
+    before = dict(_REWARDS)
+    try:
+        yield
+    finally:
+        _REWARDS.clear()
+        _REWARDS.update(before)
 
 
 def reward_names() -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Latency as a formula of the widths: what it is fitted to, what it says, and that a budget of it is met."""
 
 import json
-from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,25 +22,35 @@ BATCH = image_set(4).images
 with_made_up_times = pytest.mark.usefixtures("made_up")
 
 
-def true_seconds(model: nn.Module, by_layer: dict[str, float]) -> float:
-    """A machine on which a layer takes what its shape says, and each number that it puts out a little more."""
-    total = 1e-3
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            reads, writes = module.in_channels, module.out_channels
-            by_layer[name] = 1e-4 + 2e-6 * reads + 3e-6 * writes + 5e-7 * reads * writes
-        elif isinstance(module, nn.Linear):
-            by_layer[name] = 1e-5 + 1e-8 * module.in_features * module.out_features
-    return total + sum(by_layer.values())
+def seconds_of(module: nn.Module) -> float:
+    """The seconds that the made-up machine needs for one module, without the modules in it."""
+    if isinstance(module, nn.Conv2d):
+        reads, writes = module.in_channels, module.out_channels
+        return 1e-4 + 2e-6 * reads + 3e-6 * writes + 5e-7 * reads * writes
+    if isinstance(module, nn.Linear):
+        return 1e-5 + 1e-8 * module.in_features * module.out_features
+    return 3e-4 if isinstance(module, nn.BatchNorm2d) else 0.0
 
 
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency_model, "_timed_pass", lambda model, _images, by_layer: true_seconds(model, by_layer))
+    """A machine whose clock stands still but for the seconds that modules take."""
+    clock = [0.0]
+
+    def ticking(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def timed(module: nn.Module, images: Tensor) -> Tensor:
+            clock[0] += seconds_of(module)
+            return forward(module, images)
+
+        return timed
+
+    for kind in (nn.Conv2d, nn.Linear, nn.BatchNorm2d):
+        monkeypatch.setattr(kind, "forward", ticking(kind.forward))
+    monkeypatch.setattr(latency_model, "now", lambda _device: clock[0])
 
 
 def total_of(model: nn.Module) -> float:
-    return true_seconds(model, defaultdict(float))
+    return sum(seconds_of(module) for module in model.modules())
 
 
 @with_made_up_times
@@ -79,14 +89,15 @@ def test_a_depthwise_layer_goes_by_its_one_width() -> None:
     assert found.layers[layer.name].outputs > 0.0
 
 
-def test_real_passes_are_timed_layer_by_layer() -> None:
+def test_on_a_real_clock_every_layer_takes_time_and_together_less_than_the_whole_pass() -> None:
     walk = toy_walk()
-    by_layer: dict[str, float] = defaultdict(float)
-    total = latency_model._timed_pass(walk.model, BATCH, by_layer)
-    assert set(by_layer) == {layer.name for layer in walk.cost_model.layers}
-    assert all(seconds > 0.0 for seconds in by_layer.values())
-    assert sum(by_layer.values()) < total
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in walk.model.modules())
+    found = fit_latency(walk, BATCH, 0.1, 0)
+    widths = [unit.channels for unit in walk.units]
+    layers = walk.cost_model.layers
+    assert set(found.layers) == {layer.name for layer in layers}
+    seconds = [found.layers[one.name].seconds(one.inputs.at(widths), one.outputs.at(widths)) for one in layers]
+    assert all(each > 0.0 for each in seconds)
+    assert sum(seconds) < found.seconds(walk, widths)
 
 
 @with_made_up_times

@@ -16,6 +16,7 @@ from toy import image_set, toy_problem, toy_walk
 from prune_env import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.report.board import BoardListener
+from prune_env.report.figures import quality_against_macs
 from prune_env.search.episode import Episode
 from prune_env.search.loop import train_agent
 
@@ -156,26 +157,39 @@ def test_hyperparameters_stand_in_the_log_itself_with_what_they_gave(searched, l
     assert curve(log, "hparam/best_accuracy") == pytest.approx({25: best.outcome.accuracy})
 
 
-def test_probes_are_heard_and_the_task_is_left_alone_afterwards(searched, tmp_path):
+@pytest.fixture
+def scattered(monkeypatch):
+    """Who proposed each point of the scatter plots, one list per plot."""
+    plots = []
+
+    def noted(points, *others):
+        plots.append([point.proposed_by for point in points])
+        return quality_against_macs(points, *others)
+
+    monkeypatch.setattr("prune_env.report.board.quality_against_macs", noted)
+    return plots
+
+
+def test_probes_are_plotted_and_the_problem_is_left_alone_afterwards(searched, scattered, tmp_path):
     _, problem, _ = searched
     assert problem.listeners == []
     board = BoardListener(tmp_path, problem, CONFIG)
     problem.attempt(problem.budget.uniform(), "uniform")
     for number in range(2):
         board(heard(problem, 1, start=number)[0], None)
-    assert [one.proposed_by for one in board._tried] == ["dense", "uniform", "ddpg", "ddpg"]
     board.close()
     board.close()
+    assert scattered == [["dense", "uniform", "ddpg", "ddpg"]]
     assert problem.listeners == []
 
 
-def test_an_episode_of_another_task_counts_as_tried_too(tmp_path):
+def test_an_episode_whose_trial_was_not_heard_is_plotted_too(scattered, tmp_path):
     problem = toy_problem()
     episodes = heard(problem, 2)
     with BoardListener(tmp_path, problem, CONFIG) as board:
         for episode in episodes:
             board(episode, None)
-        assert len(board._tried) == 3
+    assert scattered == [["dense", "ddpg", "ddpg"]]
 
 
 def test_a_search_that_failed_leaves_a_readable_log(tmp_path):

@@ -22,7 +22,7 @@ from rewards import (
     reward_names,
     reward_summaries,
 )
-from rewards.registry import _REWARDS
+from rewards.registry import restored
 
 DENSE = Outcome(quality=0.95, loss=0.2, macs=1_000_000, params=10_000, latency=0.1)
 
@@ -66,11 +66,9 @@ def own_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     )
     (tmp_path / "broken_rewards_of_a_test.py").write_text("def (:\n")
     monkeypatch.syspath_prepend(tmp_path)
-    before = dict(_REWARDS)
-    yield "own_rewards_of_a_test"
+    with restored():
+        yield "own_rewards_of_a_test"
     sys.modules.pop("own_rewards_of_a_test", None)
-    _REWARDS.clear()
-    _REWARDS.update(before)
 
 
 @pytest.mark.parametrize(("name", "settings"), EVERY_REWARD)
@@ -226,13 +224,25 @@ def test_a_reward_that_is_registered_is_found_by_name_and_only_once() -> None:
     def half(share: float = 0.5) -> Reward:
         return lambda outcome, dense: share * outcome.accuracy / dense.accuracy
 
-    try:
+    with restored():
         register("half", share=Setting(0, 1, "a share"))(half)
         assert make_reward("half")(outcome(0.5), DENSE) == 0.25 / DENSE.accuracy
         with pytest.raises(ValueError, match="'half' is registered already"):
             register("half")(half)
-    finally:
-        _REWARDS.pop("half", None)
+
+
+def test_what_is_registered_within_restored_is_forgotten_also_after_an_error() -> None:
+    before = reward_names()
+
+    def fail() -> None:
+        with restored():
+            register("passing")(lambda: make_reward("error"))
+            assert "passing" in reward_names()
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        fail()
+    assert reward_names() == before
 
 
 def test_an_own_factory_that_was_registered_is_made_as_its_registration_says(own_reward: str) -> None:

@@ -4,13 +4,14 @@ import json
 
 import pytest
 import torch
+from stable_baselines3 import SAC
 from test_cli import cli, digits, in_one_line  # noqa: F401  (cli is a fixture)
-from toy import image_set, toy_problem, toy_resnet, toy_walk
+from toy import digits_config, image_set, toy_problem, toy_resnet, toy_walk
 
-from agents import DdpgSearch, SacSearch, Td3Search
+from agents.ddpg import PruningDDPG, PruningTD3
 from prune_env.data import ImageSet
 from prune_env.evaluation.execution import ExecutionSettings
-from prune_env.search.registry import SEARCHES
+from scripts.bench_episode import ready_bench
 from scripts.bench_rewards import OnePass
 
 GIVEN = ["execution.layout=channels_last", "execution.dtype=float32", "execution.folded=true", "execution.batch=64"]
@@ -41,20 +42,10 @@ def test_an_episode_is_more_than_its_evaluation_and_that_more_than_its_forward_p
     )
 
 
-@pytest.mark.parametrize("name", ["ddpg", "td3", "sac"])
-def test_the_episodes_are_those_of_the_configured_agent(cli, monkeypatch, name):  # noqa: F811
-    made = []
-
-    def noted(make):
-        return lambda learner, *given: made.append(type(learner)) or make(learner, *given)
-
-    for search in (DdpgSearch, Td3Search, SacSearch):
-        monkeypatch.setattr(search, "_make", noted(search._make))
-    given = digits(*GIVEN, f"agent.name={name}")
-    code, out, err = cli("bench", "episode", *given, "--rounds", 1, "--episodes", 0, "--json")
-    assert code == 0, err
-    assert json.loads(out)["agent"] == name
-    assert made == [SEARCHES.find(name)]
+@pytest.mark.parametrize(("name", "algorithm"), [("ddpg", PruningDDPG), ("td3", PruningTD3), ("sac", SAC)])
+def test_the_episodes_are_those_of_the_configured_agent(name, algorithm):
+    bench = ready_bench(digits_config(*GIVEN, f"agent.name={name}"), episodes=0)
+    assert type(bench.agent) is algorithm
 
 
 @pytest.mark.parametrize("name", ["uniform", "cma", "ppo"])

@@ -7,7 +7,6 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from toy import digits_file
 
 from prune_env import RunConfig
 from prune_env.common.errors import RunError
-from prune_env.criteria import CRITERIA
 from prune_env.env.loading import load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.report.board import watch_on_board
@@ -220,11 +218,10 @@ def test_a_run_is_taken_up_from_its_first_evaluation_to_its_last(
 def test_scores_that_the_run_holds_are_not_found_again(
     finished: RunDirectory, interrupted: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: object) -> None:
+    def refuse(*_: object) -> None:
         raise AssertionError("scored again")
 
-    known = CRITERIA.find("consumer_error")
-    monkeypatch.setitem(CRITERIA._values, "consumer_error", replace(known, score=refuse))
+    monkeypatch.setattr("prune_env.env.builders.score_channels", refuse)
     train(resume=interrupted.root)
     assert interrupted.plan.read_bytes() == finished.plan.read_bytes()
 

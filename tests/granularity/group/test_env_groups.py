@@ -16,6 +16,7 @@ from toy import CLASSES, DIGITS, digits_config, image_set, toy_problem, toy_resn
 from prune_env import LayerWalk, PruningEnv
 from prune_env.common.errors import BudgetError, ConfigError, UserError
 from prune_env.env.loading import check_names
+from prune_env.env.observation import FEATURES
 from prune_env.env.problem import PruningProblem
 from prune_env.granularity.group import Group, groups_of
 from prune_env.granularity.group.settings import GroupSettings
@@ -201,8 +202,8 @@ class TestAnActionAskedFor:
         env = PruningEnv(problem=problem, action="pruning_rate")
         env.reset()
         for _ in STEPS:
-            env.step(env.action_for((share,)))
-        assert env._builder.previous == pytest.approx(share, abs=1e-6)
+            observation, *_ = env.step(env.action_for((share,)))
+            assert observation[FEATURES.index("previous_keep")] == pytest.approx(share, abs=1e-6)
 
     @pytest.mark.parametrize("action", KINDS)
     def test_what_is_out_of_range_is_the_nearest_in_it(self, action: str) -> None:

@@ -232,7 +232,8 @@ def test_a_lower_budget_gives_other_groups_and_they_differ_by_layer() -> None:
         builder = group_draft(walk, keep, rates=True)
         while not builder.finished:
             builder.decide((builder.even,))
-        found.append({name: spec.groups for name, spec in builder._specs.items()})
+        units = range(len(builder.budget.units))
+        found.append({name: count for unit in units for name, count in builder.decided(unit)["groups"].items()})
     assert found[0] != found[1]
     assert len(set(found[1].values())) > 1
 
