@@ -35,7 +35,7 @@ class NoiseSchedule:
 def truncated_normal(mean: FloatArray, sigma: float, generator: np.random.Generator) -> FloatArray:
     """Draws from normal distributions truncated to [-1, 1], by inverting the distribution function.
 
-    `scipy.stats.truncnorm` does the same in 17 times the time (122 against 7 microseconds an action, once a step).
+    `scipy.stats.truncnorm` draws from the same distributions, but much more slowly, and every step draws an action.
 
     Args:
         mean: Means in [-1, 1], any shape.

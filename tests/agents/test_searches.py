@@ -168,7 +168,7 @@ class TestResuming:
         assert ran == [trial.plan for trial in whole[stop:] if not trial.cached]
 
     @pytest.mark.parametrize("name", ["random", "cma", "ddpg"])
-    def test_goes_on_with_what_racing_gave_up(self, name: str) -> None:
+    def test_goes_on_after_racing_stopped_a_plan_early(self, name: str) -> None:
         def raced(recorded_trials: Records) -> list[Trial]:
             problem = problem_of(batch_size=1)
             problem.race = Race.on(problem.evaluator, problem.reward)

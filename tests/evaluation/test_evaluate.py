@@ -154,7 +154,7 @@ class TestACutNetwork:
             assert abs(evaluator.evaluate(plan).accuracy - 0.1) < 5 * math.sqrt(0.1 * 0.9 / 1000)
 
 
-class TestAPlanGivenUp:
+class TestAPlanStoppedEarly:
     def test_is_marked_as_incomplete_and_its_images_left_are_counted(self) -> None:
         walk = toy_walk()
         evaluator = evaluator_of(walk)
@@ -198,7 +198,7 @@ class TestMeasuring:
         assert loss == pytest.approx(float(F.cross_entropy(logits, images.targets)), rel=1e-5)
         assert count == 24
 
-    def test_stops_after_the_batch_at_which_it_is_told_to_give_up(self) -> None:
+    def test_stops_after_the_batch_at_which_it_is_told_to_stop_early(self) -> None:
         images = image_set(24)
         batches = list(images.batches(8))
         asked: list[tuple[int, int]] = []

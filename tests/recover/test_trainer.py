@@ -113,7 +113,7 @@ def test_without_an_average_the_network_itself_is_kept() -> None:
 
 @pytest.mark.parametrize("given", [{}, {"layout": "channels_last"}, {"average": 0.3}, {"dtype": "bfloat16"}])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_a_training_taken_up_ends_as_one_that_was_not_interrupted(given: dict[str, str], dropout: float) -> None:
+def test_a_resumed_training_ends_as_one_that_was_not_interrupted(given: dict[str, str], dropout: float) -> None:
     settings = settings_of(epochs=4, augment="crop_flip", **given)
     whole = trainer_of(settings, network(dropout=dropout))
     expected = [whole.run_epoch().loss for _ in range(4)]

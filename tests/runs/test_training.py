@@ -130,7 +130,7 @@ def interrupt_after(count: int) -> Validate:
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 @pytest.mark.parametrize("average", [0.0, 0.1])
-def test_a_training_taken_up_ends_as_one_that_was_not_interrupted(
+def test_a_resumed_training_ends_as_one_that_was_not_interrupted(
     folder: TrainingFolder, splits: Splits, tmp_path: Path, after: int, average: float
 ) -> None:
     whole = start_training(tmp_path / "whole", digits_config(), splits, network(), WORKERS)

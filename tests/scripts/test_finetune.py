@@ -303,7 +303,7 @@ def test_every_epoch_is_in_tensorboard_once_after_a_resume(
         assert curves[name] == expected[name]
 
 
-def test_a_fine_tuning_is_taken_up_with_its_own_settings(
+def test_a_fine_tuning_is_resumed_with_its_own_settings(
     run: RunDirectory, interrupted: TrainingFolder, refused: Refused
 ) -> None:
     before = contents(interrupted)
@@ -319,7 +319,7 @@ def test_a_finished_one_is_said_to_be_finished(run: RunDirectory, finished: Trai
     assert contents(finished) == before
 
 
-def test_what_was_never_started_cannot_be_taken_up(run: RunDirectory, refused: Refused) -> None:
+def test_a_fine_tuning_that_was_never_started_cannot_be_resumed(run: RunDirectory, refused: Refused) -> None:
     assert "nowhere' does not exist" in refused(run.root, "--resume", "--name", "nowhere")
 
 

@@ -310,7 +310,7 @@ def test_a_search_that_was_killed_ends_as_one_that_was_not(
     assert run.policy.read_bytes() == finished.policy.read_bytes()
 
 
-def test_a_run_that_is_taken_up_goes_by_the_times_that_it_has_measured(
+def test_a_resumed_run_uses_the_times_that_it_has_measured(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:

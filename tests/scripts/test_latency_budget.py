@@ -51,7 +51,7 @@ def test_what_was_measured_is_in_the_run_s_settings(finished: RunDirectory) -> N
     assert isinstance(RunConfig.load(finished.config).env.round_to, int)
 
 
-def test_a_run_is_taken_up_with_the_formula_that_it_was_started_with(
+def test_a_run_is_resumed_with_the_formula_that_it_was_started_with(
     finished: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "again"

@@ -110,7 +110,7 @@ def test_no_epochs_are_refused_and_leave_nothing(config: Path, tmp_path: Path, r
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_needs_a_config_or_a_training_to_take_up(config: Path, finished: TrainingFolder, refused: Refused) -> None:
+def test_it_needs_a_config_or_a_training_to_resume(config: Path, finished: TrainingFolder, refused: Refused) -> None:
     assert "neither was given" in refused()
     assert "both were given" in refused(config, "--resume", finished.root)
 

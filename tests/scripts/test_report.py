@@ -311,7 +311,7 @@ def test_the_report_reads_what_the_run_left(finished, problem):
     assert record.history[-1] == pytest.approx([widths[unit.name] / unit.channels for unit in problem.budget.units])
 
 
-def test_a_plan_that_was_given_up_keeps_its_reward_but_has_no_accuracy(run):
+def test_a_plan_that_was_stopped_early_keeps_its_reward_but_has_no_accuracy(run):
     *lines, last = run.evaluations_file.read_text().splitlines()
     raced = {**json.loads(last), "images": 12}
     run.evaluations_file.write_text("\n".join([*lines, json.dumps(raced)]) + "\n")

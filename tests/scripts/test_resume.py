@@ -103,7 +103,7 @@ def result_of(run: RunDirectory) -> dict[str, Any]:
 
 
 def started(config: Path, run: RunDirectory) -> BaseProcess:
-    """The run in a process of its own: taken up if there is one to take up, begun otherwise."""
+    """The run in a process of its own: resumed if its folder exists, otherwise started."""
     arguments: dict[str, Any] = {"config": config, "overrides": [f"run.directory={run.root}"]}
     if run.root.exists():
         arguments = {"resume": run.root}
@@ -203,7 +203,7 @@ def test_a_resumed_run_counts_the_seconds_that_it_took_before(interrupted: RunDi
 
 
 @pytest.mark.parametrize("lines", [0, 1, EVALUATIONS, EVALUATIONS + 1], ids=["none", "uniform", "all but one", "all"])
-def test_a_run_is_taken_up_from_its_first_evaluation_to_its_last(
+def test_a_run_can_be_resumed_after_any_number_of_evaluations(
     finished: RunDirectory, interrupted: RunDirectory, lines: int
 ) -> None:
     interrupted.evaluations_file.write_bytes(b"".join(lines_of(finished)[:lines]))
@@ -261,7 +261,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, refused: Callable[..., str]) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_config_and_a_run_to_take_up_exclude_each_other(
+def test_a_config_and_a_run_to_resume_exclude_each_other(
     config: Path, interrupted: RunDirectory, refused: Callable[..., str]
 ) -> None:
     recorded = lines_of(interrupted)
@@ -270,7 +270,7 @@ def test_a_config_and_a_run_to_take_up_exclude_each_other(
     assert lines_of(interrupted) == recorded
 
 
-def test_a_run_needs_a_config_or_a_run_to_take_up(refused: Callable[..., str]) -> None:
+def test_a_run_needs_a_config_or_a_run_to_resume(refused: Callable[..., str]) -> None:
     assert "give a file of settings to start a run, or --resume RUN" in refused("train")
     assert "neither was given" in refused("train")
 
@@ -346,27 +346,27 @@ def problem(config: Path) -> PruningProblem:
 
 
 @pytest.mark.parametrize("name", SEARCHES.names())
-def test_every_search_is_taken_up_where_it_was(
+def test_every_search_is_resumed_where_it_stopped(
     name: str, config: Path, problem: PruningProblem, tmp_path: Path
 ) -> None:
     settings = RunConfig.load(config, [f"agent.name={name}"])
     whole = searched(RunDirectory.create(tmp_path / "whole"), problem.again(), settings)
-    taken_up = searched(half_of(whole, tmp_path / "half"), problem.again(), settings)
+    resumed = searched(half_of(whole, tmp_path / "half"), problem.again(), settings)
     assert len(whole.evaluations()) > 1
-    assert evaluations_of(taken_up, "cached") == evaluations_of(whole, "cached")
-    assert taken_up.plan.read_bytes() == whole.plan.read_bytes()
-    assert taken_up.policy.is_file() == whole.policy.is_file()
-    assert not whole.policy.is_file() or taken_up.policy.read_bytes() == whole.policy.read_bytes()
+    assert evaluations_of(resumed, "cached") == evaluations_of(whole, "cached")
+    assert resumed.plan.read_bytes() == whole.plan.read_bytes()
+    assert resumed.policy.is_file() == whole.policy.is_file()
+    assert not whole.policy.is_file() or resumed.policy.read_bytes() == whole.policy.read_bytes()
 
 
-def test_a_search_whose_plans_race_is_taken_up_where_it_was(config: Path, tmp_path: Path) -> None:
+def test_a_search_whose_plans_race_is_resumed_where_it_stopped(config: Path, tmp_path: Path) -> None:
     settings = RunConfig.load(config, ["search.racing=true", "execution.batch=8"])
     whole = searched(RunDirectory.create(tmp_path / "whole"), load_problem(settings)[1], settings)
-    given_up = [row["images"] is not None for row in whole.evaluations()]
-    middle = len(given_up) // 2
-    assert any(given_up[:middle])
-    assert any(given_up[middle:])
-    taken_up = searched(half_of(whole, tmp_path / "half"), load_problem(settings)[1], settings)
-    assert evaluations_of(taken_up) == evaluations_of(whole)
-    assert taken_up.plan.read_bytes() == whole.plan.read_bytes()
-    assert taken_up.policy.read_bytes() == whole.policy.read_bytes()
+    stopped_early = [row["images"] is not None for row in whole.evaluations()]
+    middle = len(stopped_early) // 2
+    assert any(stopped_early[:middle])
+    assert any(stopped_early[middle:])
+    resumed = searched(half_of(whole, tmp_path / "half"), load_problem(settings)[1], settings)
+    assert evaluations_of(resumed) == evaluations_of(whole)
+    assert resumed.plan.read_bytes() == whole.plan.read_bytes()
+    assert resumed.policy.read_bytes() == whole.policy.read_bytes()

@@ -148,7 +148,7 @@ def test_frozen_selectors_learn_no_more_while_the_kernels_do() -> None:
     ],
     ids=str,
 )
-def test_a_training_taken_up_ends_as_one_that_was_not_interrupted(given: dict[str, str], done: int) -> None:
+def test_a_resumed_training_ends_as_one_that_was_not_interrupted(given: dict[str, str], done: int) -> None:
     settings = settings_of(epochs=4, augment="crop_flip", **given)
     whole = trainer_of(settings, selecting())
     expected = [whole.run_epoch().loss for _ in range(4)]
@@ -170,7 +170,7 @@ def test_a_training_taken_up_ends_as_one_that_was_not_interrupted(given: dict[st
 
 
 @pytest.mark.parametrize("epochs", [3, 5])
-def test_it_is_taken_up_as_frozen_as_it_was_whatever_the_number_of_epochs(epochs: int) -> None:
+def test_a_resumed_selection_is_as_frozen_as_it_was_whatever_the_number_of_epochs(epochs: int) -> None:
     settings = settings_of(epochs=epochs)
     trainer = trainer_of(settings, selecting())
     for done in range(1, epochs):
