@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-BESIDE = Path(__file__).resolve().parents[2] / "shared"
-
 
 @pytest.fixture(autouse=True, scope="session")
 def one_torch_thread() -> None:
@@ -38,7 +36,7 @@ def same_global_state() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``cifar10.npz``, unpacked once where there is none; use it in tests marked ``shared``."""
-    folder = _folder("PRUNE_ENV_DATA", BESIDE / "data", "CIFAR-10 images")
+    folder = _folder("PRUNE_ENV_DATA", "CIFAR-10 images")
     if (folder / "cifar10.npz").is_file():
         return folder
     script = folder / "unpack.py"
@@ -52,11 +50,13 @@ def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shared_weights() -> Path:
     """The folder that holds ``cifar10-resnet*.safetensors``; use it in tests marked ``shared``."""
-    return _folder("PRUNE_ENV_WEIGHTS", BESIDE / "weights", "CIFAR-10 ResNet weights")
+    return _folder("PRUNE_ENV_WEIGHTS", "CIFAR-10 ResNet weights")
 
 
-def _folder(variable: str, fallback: Path, content: str) -> Path:
-    folder = Path(os.environ.get(variable) or fallback)
-    if not folder.is_dir():
-        pytest.skip(f"no {content} in {folder}; name their folder with the environment variable {variable}")
-    return folder
+def _folder(variable: str, content: str) -> Path:
+    named = os.environ.get(variable)
+    if not named:
+        pytest.skip(f"{variable} is not set; name the folder of the {content} with it")
+    if not Path(named).is_dir():
+        pytest.skip(f"{variable} names {named}, which is no folder; name the folder of the {content}")
+    return Path(named)
