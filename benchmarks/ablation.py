@@ -100,11 +100,11 @@ PATCHES: dict[str, tuple[type, str, Callable[..., Any]]] = {
     ),
     "rewards as they are": (PruningDDPG, "_episodes", scored_by(lambda rewards: rewards)),
 }
-"""What no setting leaves out."""
+"""Parts of the agent that no setting switches off."""
 
 
 def share_closed(overrides: list[str], seed: int, coupled: bool) -> list[float]:
-    """How much of the way from the uniform plan's loss to the least one a search goes, after each of `EVALUATIONS`."""
+    """The share of the way from the uniform plan's loss to the least loss, after each of `EVALUATIONS`."""
     settings: dict[str, Any] = {"seed": seed, "model": {"name": "chain"}, "data": {"name": "none"}}
     config = RunConfig.from_mapping(settings, [*overrides, f"search.evaluations={EVALUATIONS[-1]}"])
     problem = synthetic_problem(seed, coupled)
@@ -121,7 +121,7 @@ def share_closed(overrides: list[str], seed: int, coupled: bool) -> list[float]:
 
 
 def main(names: list[str]) -> None:
-    """Prints the table of the variants, or of those whose names hold one of the words given."""
+    """Prints the table of all variants, or of the variants whose names contain a given word."""
     torch.set_num_threads(1)
     title = f"share of the way from uniform to the optimum, {len(SEEDS)} seeds, mean and 95 % bootstrap interval, in %"
     table = Table(box=SIMPLE, title=title, title_justify="left")

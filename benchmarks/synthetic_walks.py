@@ -28,7 +28,7 @@ KEEP = 0.5
 DENSE_LOSS = 0.1
 MEDIAN_SHARE = 0.02
 EXPONENTS = (0.5, 3.0)
-"""Between these a unit's loss steepens; probes show a unit's scale and its exponent only as one number."""
+"""Range of the exponents. A probe shows scale and exponent of a unit only as one number."""
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -65,7 +65,7 @@ class Landscape:
 
     @classmethod
     def drawn(cls, seed: int, units: int, coupled: bool) -> "Landscape":
-        """A landscape at random, without couplings where the units are not coupled."""
+        """A random landscape; without coupling, all couplings are 0."""
         generator = np.random.default_rng(seed)
         scales = MEDIAN_SHARE * np.exp(generator.standard_normal(units))
         exponents = generator.uniform(*EXPONENTS, units)
@@ -107,8 +107,8 @@ def synthetic_problem(seed: int, coupled: bool) -> PruningProblem:
     """A problem of 20 free units at half the MACs.
 
     Args:
-        seed: Of the landscape.
-        coupled: Whether what a unit's cut does depends on its neighbours' too; costs always do.
+        seed: Seed of the landscape.
+        coupled: Whether the loss of a unit's cut depends on its neighbours' cuts; the cost always does.
     """
     walk = chain_walk()
     landscape = Landscape.drawn(seed, len(walk.free), coupled)

@@ -1,7 +1,7 @@
 """A plan evaluated with Torch-Pruning, beside our evaluation: `python -m benchmarks.torch_pruning_baseline CONFIG`.
 
-The baseline is a script with Torch-Pruning and nothing else. It runs in a process of its own, because how
-memory is kept (`prune_env.common.memory`) is a process-wide setting.
+The baseline is a script with Torch-Pruning and nothing else. It runs in a process of its own, because the
+handling of freed memory (`prune_env.common.memory`) is a setting of the whole process.
 """
 
 import copy
@@ -65,7 +65,7 @@ def compare_with_torch_pruning(
 
 
 def removed_channels(units: Sequence[Unit], plan: PruningPlan) -> dict[str, list[int]]:
-    """The output channels that a plan cuts, by the layer that a unit is named after."""
+    """The output channels that a plan cuts, by the layer that gives the unit its name."""
     removed: dict[str, list[int]] = {}
     for unit in units:
         gone = np.setdiff1d(np.arange(unit.channels), plan.kept[unit.name])
@@ -108,12 +108,12 @@ class TorchPruningBaseline:
     def __init__(
         self, model: nn.Module, reward: ImageSet, calibration: ImageSet, device: torch.device, task: Task
     ) -> None:
-        # Bytes go through a pipe; tensors would go through shared memory, of which a container has little.
+        # Send bytes, which go through a pipe: tensors would need shared memory, and a container has little of it.
         given = pickle.dumps((model, reward, calibration, task))
         self._pool = ProcessPoolExecutor(1, get_context("spawn"), _take, (given, device, torch.get_num_threads()))
 
     def seconds(self, removed: Mapping[str, Sequence[int]]) -> float:
-        """How long one plan takes.
+        """Times one plan, in seconds.
 
         Args:
             removed: Output channels to cut, by the name of a convolution or linear layer.
@@ -144,7 +144,7 @@ _given: tuple[nn.Module, ImageSet, ImageSet, torch.device, Task]
 def _take(given: bytes, device: torch.device, threads: int) -> None:
     global _given
     torch.set_num_threads(threads)
-    model, reward, calibration, task = pickle.loads(given)  # made by the process above, and nobody else
+    model, reward, calibration, task = pickle.loads(given)  # the process above made these bytes
     _given = model.to(device), reward, calibration, device, task
 
 

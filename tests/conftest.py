@@ -13,13 +13,13 @@ import torch
 
 @pytest.fixture(autouse=True, scope="session")
 def one_torch_thread() -> None:
-    """Tests run beside each other; threads of one would slow the others down."""
+    """Tests run in several processes; more threads in one process would slow down the others."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests, and the commands that they start, never touch what the user's own runs remember."""
+    """Tests and the commands that they start never touch the user's own cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -27,7 +27,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def same_global_state() -> Iterator[None]:
-    """The global generators are left as they were."""
+    """The test must leave the states of the global random generators unchanged."""
     before = (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     yield
     assert (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before

@@ -25,7 +25,7 @@ from prune_env.walk import LayerWalk, Scores
 
 @register_edit
 class MiddleEdit(Edit):
-    """Of every kernel the middle alone stays."""
+    """An edit that keeps only the middle of every kernel."""
 
     kind = "middle"
 
@@ -70,7 +70,7 @@ class MiddleSettings(GranularitySettings):
 
 
 class MiddlePlanBuilder(ChannelPlanBuilder):
-    """Widths, and for each unit whether the convolution that it is named after keeps its middle alone."""
+    """Decides widths, and for each unit whether the convolution of its name keeps only the middles of its kernels."""
 
     def __init__(self, budget: Budget, scores: Scores, walk: LayerWalk, most: int) -> None:
         super().__init__(budget, scores)
@@ -104,7 +104,7 @@ class MiddlePlanBuilder(ChannelPlanBuilder):
 
 
 class Middle(Granularity):
-    """Channels, and convolutions that keep the middle of their kernels alone."""
+    """Prunes channels, and kernels of some convolutions to their middles."""
 
     name = "middle"
     Settings = MiddleSettings

@@ -25,13 +25,13 @@ def noise_source(count: int, augment: str = "none") -> ArraySource:
 
 
 def settings_of(**given: Any) -> FinetuneSection:
-    """Few and small batches, nothing measured, nothing averaged, no warm-up, unless given."""
+    """Settings of a short training: small batches, no measured execution, no average, no warm-up, unless given."""
     usual = {"epochs": 2, "batch_size": 8, "learning_rate": 0.05, "average": 0.0, "layout": "contiguous"}
     return FinetuneSection(**{**usual, "dtype": "float32", **given})
 
 
 def part_of(rank: int, processes: int) -> Workers:
-    """One of several processes, of which the others are not there."""
+    """One of several processes; the others do not run."""
     workers = Workers(CPU)
     workers.rank, workers.processes = rank, processes
     return workers
@@ -52,6 +52,6 @@ def network(seed: int = 0, dropout: float = 0.0) -> ToyResNet:
 def trainer_of(
     settings: FinetuneSection, model: nn.Module | None = None, teacher: nn.Module | None = None, count: int = 40
 ) -> Trainer:
-    """A trainer by itself, of a new network where none is given; the images are those of `image_set`'s size."""
+    """A trainer without a folder, of a new network by default; its images have the size of `image_set`'s."""
     execution = ExecutionSettings.for_training(settings.layout or "contiguous", settings.dtype or "float32")
     return Trainer(model or network(), batches_of(settings, count), settings, 0, Workers(CPU), execution, teacher)

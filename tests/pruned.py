@@ -1,4 +1,4 @@
-"""A finished search on the digits without the search: half of every unit stays."""
+"""The folder of a finished run on the digits, made without a search: half of every unit stays."""
 
 from pathlib import Path
 

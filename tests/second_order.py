@@ -1,4 +1,4 @@
-"""What the tests of the second-order criteria share: flat Hessians by torch's own functional, and small subjects."""
+"""Shared by the tests of second-order criteria: Hessians from torch's own functional API, and small networks."""
 
 from collections.abc import Callable, Iterable
 
@@ -14,7 +14,7 @@ from prune_env.data import Batch, ImageSet
 
 
 class Quadratic(nn.Module):
-    """A "network" whose output is the loss 1/2 w^T A w of its one weight [channels, weights], whatever it is shown."""
+    """A "network" whose output is the loss 1/2 w^T A w of its one weight [channels, weights], for any input."""
 
     def __init__(self, matrix: Tensor, shape: tuple[int, int]) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def smooth_subject(count: int = 12, seed: int = 0, batch_size: int = 64) -> Scor
 
 
 def one_layer(layer: nn.Module, images: Tensor, tail: nn.Module) -> ScoringContext:
-    """A subject of one layer of interest, named "0", that reads the images themselves."""
+    """A network with one layer under test, named "0", that reads the images."""
     model = nn.Sequential(layer, nn.ReLU(), tail)
     return ScoringContext(
         LayerWalk.trace(model, images[:1]), ImageSet(images, torch.zeros(len(images), dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""Small networks, images and problems for the tests of what a search is made of."""
+"""Small networks, images and problems for the tests."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -120,7 +120,7 @@ def toy_problem(
 
 
 class Tally(list[Any]):
-    """A list that a deep copy of its owner goes on sharing, so that copies of a network can be watched."""
+    """A list that deep copies of its owner share, so that copies of a network can be watched."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
@@ -141,8 +141,8 @@ class Watched(ToyResNet):
 def planted_net() -> Net:
     """A network that classifies `planted_images` by one unit, while another has no effect at all.
 
-    Unit ``essential`` passes each colour on in a channel of its own; what ``useless`` (8 channels) writes, ``read``
-    multiplies by zero.
+    Unit ``essential`` passes each colour on in its own channel. ``read`` multiplies the 8 channels of ``useless`` by
+    zero.
     """
 
     def forward(net: Net, images: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ def digits_splits() -> Splits:
 
 @cache
 def trained_digits() -> nn.Module:
-    """The small network of the embedded default after two epochs; not to be changed."""
+    """The small network for the digits after two epochs of training; not to be changed."""
     config = digits_config("pretrain.epochs=2")
     return load_model(config, load_splits(config))
 

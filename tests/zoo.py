@@ -1,4 +1,4 @@
-"""Networks that the tests cut, and what a test needs to judge the cut: counts and masks of our own making."""
+"""Networks that the tests cut, and independent masks and comparisons that judge a cut."""
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +76,7 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 
 @dataclass(frozen=True)
 class Traced:
-    """A traced network of the list, and what it was before tracing."""
+    """A traced network of the list, and its state before tracing."""
 
     model: nn.Module
     walk: LayerWalk
@@ -85,7 +85,7 @@ class Traced:
 
 @dataclass(frozen=True)
 class Imprint:
-    """What may not change in a user's network: every tensor, every mode, every requires_grad."""
+    """The parts of a user's network that must not change: every tensor, mode and requires_grad."""
 
     tensors: Mapping[str, int]
     training: Mapping[str, bool]
@@ -182,7 +182,7 @@ def relative_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> 
 
 
 def mask_difference(walk: LayerWalk, plan: PruningPlan, images: Tensor) -> float:
-    """How far the network cut to the plan is from the dense one with the cut channels zeroed; relative."""
+    """The relative difference between the plan's network and the dense network with the cut channels zeroed."""
     small = plan.apply(walk.model)
     with channels_zeroed(walk.model, walk.units, plan.kept):
         expected = outputs(walk.model, images)
@@ -190,7 +190,7 @@ def mask_difference(walk: LayerWalk, plan: PruningPlan, images: Tensor) -> float
 
 
 class Net(nn.Module):
-    """A network from named modules and a function of them, for the odd shapes that tests need."""
+    """A network made of named modules and a forward function."""
 
     def __init__(self, forward: Callable[..., Any], **parts: nn.Module | nn.Parameter) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ def conv(inputs: int, outputs: int, size: int = 3, **settings: Any) -> nn.Conv2d
 def body(
     middle: Callable[[Net, Tensor], Tensor], channels: int = 8, first: int = 8, **parts: nn.Module | nn.Parameter
 ) -> Net:
-    """Conv ``a`` of ``first`` channels, batch norm, ReLU, a middle that a test is about, conv ``z``, linear ``fc``.
+    """Conv ``a`` of ``first`` channels, batch norm, ReLU, the middle under test, conv ``z``, linear ``fc``.
 
     The middle maps images [N, first, 8, 8] to [N, channels, any, any].
     """

@@ -13,19 +13,19 @@ from prune_env.walk import Scores
 
 @register_criterion("clusters_shared", needs="images", random=True)
 def clusters_shared(context: ScoringContext) -> Scores:
-    """By kernel features that all units share."""
+    """Clusters by kernel features that all units share."""
     return nested_scores(context, shared)
 
 
 @register_criterion("clusters_pca", needs="images", random=True)
 def clusters_pca(context: ScoringContext) -> Scores:
-    """By principal components."""
+    """Clusters by principal components."""
     return nested_scores(context, pca)
 
 
 @register_criterion("clusters_raw", needs="images", random=True)
 def clusters_raw(context: ScoringContext) -> Scores:
-    """By the weights themselves."""
+    """Clusters by the weights themselves."""
     return nested_scores(context, raw)
 
 
@@ -36,7 +36,9 @@ def shared(units: Mapping[str, Filters], seed: int) -> dict[str, FloatArray]:
 
 def pca(units: Mapping[str, Filters], seed: int) -> dict[str, FloatArray]:
     """As many principal components as `learned_features` has latents."""
-    from sklearn.decomposition import PCA  # A second to import, which only these criteria need.
+    from sklearn.decomposition import (
+        PCA,
+    )  # Import scikit-learn here: the import takes a second, and only these criteria need it.
 
     found = {}
     for name, filters in units.items():
@@ -47,5 +49,5 @@ def pca(units: Mapping[str, Filters], seed: int) -> dict[str, FloatArray]:
 
 
 def raw(units: Mapping[str, Filters], seed: int) -> dict[str, FloatArray]:  # noqa: ARG001
-    """The weights themselves, which the paper sets itself off from."""
+    """The weights themselves, which the paper compares its features with."""
     return {name: compact(filters.rows) for name, filters in units.items()}

@@ -31,10 +31,10 @@ def exact_diagonal(loss: Loss, batches: Iterable[Batch], weights: Weights) -> di
     Args:
         loss: The network's mean loss over a batch.
         batches: Images and targets; the Hessian is that of the mean loss over all of them.
-        weights: Whose diagonal is asked for.
+        weights: The weights of the diagonal, by name.
 
     Returns:
-        By name, float64 and shaped as the weights; can be negative.
+        The diagonal by name, float64, shaped as the weights; entries can be negative.
 
     Raises:
         ConfigError: If there are more than `MOST_WEIGHTS` weights.
@@ -74,8 +74,8 @@ def hessian(context: ScoringContext) -> Scores:
 def hessian_block(context: ScoringContext) -> Scores:
     """S_c = 1/2 |w_c^T H w_c| over all weights that write a unit's channel, the members of a coupled unit together.
 
-    What couples the members counts [our choice]. It costs a Hessian-vector product, some five forward passes over all
-    images, for every channel of every unit: a check for small networks and few images.
+    The second derivatives between the members count, too [our choice]. For every channel of every unit, the score costs
+    a Hessian-vector product, some five forward passes over all images: a check for small networks and few images.
 
     Raises:
         ConfigError: If there are more than `MOST_CHANNELS` channels.

@@ -19,12 +19,12 @@ LARGEST_LATENT = 16
 def encode_kernels(units: Mapping[str, Filters], seed: int) -> dict[str, Tensor]:
     """Features of filters of any number of inputs, by encoders that all layers share, one for each kernel size.
 
-    The kernels of a filter are a set: which input each reads is not seen. That is what lets layers share an encoder,
-    and what it loses; of 1 x 1 kernels no more than their distribution is left.
+    The kernels of a filter are a set: the encoder does not see which input a kernel reads. Therefore layers can share
+    an encoder, but the features lose this information. Of 1 x 1 kernels, only the distribution of weights is left.
 
     Args:
         units: Filters by unit.
-        seed: Of the encoders.
+        seed: Seed of the encoders.
 
     Returns:
         For each unit, float32 [live, 2 * latent * layers]: mean and standard deviation over the kernels' features.
@@ -48,7 +48,7 @@ def pooled(encoder: FilterAutoencoder, layer: Tensor) -> Tensor:
     """Mean and standard deviation of the features of each filter's kernels.
 
     Args:
-        encoder: Of kernels.
+        encoder: An encoder of kernels.
         layer: float32 [filters, kernels, taps].
 
     Returns:

@@ -18,7 +18,7 @@ def empirical_fisher(context: ScoringContext) -> Scores:
 
 @register_criterion("lobs_diagonal", needs="images")
 def lobs_diagonal(context: ScoringContext) -> Scores:
-    """S_c = 1/2 sum_q H_qq w_cq^2: `lobs` with H taken as diagonal, as the paper's proof of the sum has it."""
+    """S_c = 1/2 sum_q H_qq w_cq^2: `lobs` with a diagonal H, which the paper's proof of the sum assumes."""
     squares: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
 

@@ -104,7 +104,7 @@ def _duplicated_net(order: tuple[str, str]) -> Net:
 
 
 def _images(count: int, seed: int) -> ImageSet:
-    """Images whose class is the one bright colour; as many of each class."""
+    """Images whose class is the one bright colour; all classes are equally frequent."""
     labels = torch.arange(count) % CLASSES
     images = 0.02 * torch.randn(count, CLASSES, 4, 4, generator=torch.Generator().manual_seed(seed))
     images[torch.arange(count), labels] += 1.0

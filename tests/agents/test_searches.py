@@ -1,4 +1,4 @@
-"""Every search by the same measure: its trials, its budget, its seed, how it is resumed, and what it leaves behind."""
+"""The same tests for every search: its trials, its budget, its seed, its resuming and its policy."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from rewards import Outcome
 PROBES = 4
 EVALUATIONS = 26
 FINITE = {"uniform": 1, "eigenvalue": 1, "greedy": PROBES + len(POWERS), "power": PROBES + len(EXPONENTS)}
-"""Searches that have nothing left to try before the evaluations are used up, and how many trials they make."""
+"""Searches that end before the evaluations are used up, and their numbers of trials."""
 DETERMINISTIC = tuple(FINITE)
 RANDOM = tuple(name for name in SEARCHES if name not in DETERMINISTIC)
 LEARNERS = {
@@ -39,7 +39,7 @@ LEARNERS = {
     "sac": (nn.Tanh, "actor.mu"),
     "ppo": (nn.Hardtanh, "action_net"),
 }
-"""What bounds the action of each learner's policy, and the layer of the agent's that is bounded."""
+"""The function that bounds the action of each learner's policy, and the bounded layer of the agent."""
 
 Records = list[dict[str, Any]]
 
@@ -61,7 +61,7 @@ def config_of(name: str, seed: int = 0, evaluations: int = EVALUATIONS, **sectio
 
 
 def search_trials(problem: PruningProblem, config: RunConfig) -> list[Trial]:
-    """All trials of a search, probes too."""
+    """All trials of a search, probes included."""
     trials: list[Trial] = []
     problem.listeners.append(trials.append)
     train_agent(problem, config)
@@ -74,7 +74,7 @@ def uninterrupted(name: str, seed: int = 0) -> tuple[Trial, ...]:
 
 
 def records_of(trials: Sequence[Trial]) -> Records:
-    """What a run's ``evaluations.jsonl`` would give back."""
+    """The records that a run's ``evaluations.jsonl`` would hold."""
     return [json.loads(json.dumps(trial.as_record())) for trial in trials]
 
 
@@ -148,7 +148,7 @@ class TestTrials:
 
 
 def stopped_after(name: str) -> list[int]:
-    """After how many trials a search is interrupted: among its probes, at their end, in its midst, and at its end."""
+    """Numbers of trials before an interruption: during the probes, after them, in the middle, and at the end."""
     count = FINITE.get(name, EVALUATIONS)
     return sorted({min(stop, count) for stop in (1, PROBES, PROBES + 3, EVALUATIONS - 5, EVALUATIONS)})
 
@@ -286,7 +286,7 @@ def policy_file(folder: Path, **about: Any) -> Path:
 
 
 def with_rises(problem: PruningProblem, rises: Sequence[float]) -> PruningProblem:
-    """The problem as if its probes had shown these rises of the loss, in the units' order."""
+    """The problem, with the given rises of the loss in place of its probes' results, in the units' order."""
     problem.loss_rises = dict(zip((unit.name for unit in problem.budget.units), rises, strict=True))
     return problem
 

@@ -70,7 +70,7 @@ class TestTheStatistics:
         assert_as_by_torch(chain(nn.BatchNorm2d(channels)), batches)
 
     def test_are_torchs_own_where_channels_lie_far_from_zero(self) -> None:
-        """A variance computed from a sum of squares would be lost to rounding."""
+        """Rounding would spoil a variance that is computed from a sum of squares."""
         (maps,) = noise((16, 6, 8, 8), mean=100.0)
         assert_as_by_torch(chain(nn.BatchNorm2d(6)), [maps.contiguous(memory_format=torch.channels_last)], (), 1e-4)
 

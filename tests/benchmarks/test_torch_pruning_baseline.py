@@ -1,4 +1,4 @@
-"""Torch-Pruning must cut what a plan cuts, or timing it beside ours would say nothing."""
+"""Torch-Pruning must cut the channels that a plan cuts; otherwise the comparison of times would be meaningless."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ STREAMS = dict.fromkeys(("conv1", "layer2.0.conv2", "layer3.0.conv2"), "kept")
 
 
 @pytest.mark.parametrize(("name", "protect"), [("cifar_resnet20", STREAMS), ("mobilenet_v2", {}), ("resnet18", {})])
-def test_cuts_the_network_that_the_plan_makes(name, protect):
+def test_the_baseline_cuts_the_network_that_the_plan_makes(name, protect):
     torch.manual_seed(0)
     model, images = build_model(name, 10).eval(), torch.randn(2, 3, 64, 64)
     walk = LayerWalk.trace(model, images, protect)
@@ -37,7 +37,9 @@ def test_cuts_the_network_that_the_plan_makes(name, protect):
 GIVEN = ["execution.layout=channels_last", "execution.dtype=float32", "execution.folded=true", "execution.batch=64"]
 
 
-def test_prints_the_seconds_of_both_and_their_ratio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_seconds_of_both_and_their_ratio(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "digits.yaml").write_text(digits_config("pretrain.epochs=0", *GIVEN).dump_yaml())
     compare_with_torch_pruning(tmp_path / "digits.yaml", rounds=2, as_json=True)
     found = json.loads(capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""Budget: every finished plan meets it, and no allowed width is refused that would."""
+"""Budget: every finished plan meets the budget, and every width from which the budget can be met is allowed."""
 
 import re
 from collections.abc import Mapping
@@ -120,7 +120,7 @@ def cases(draw: st.DrawFn, names: tuple[str, ...] = tuple(WALKS)) -> Case:
 
 
 def wishes(count: int) -> st.SearchStrategy[list[float]]:
-    """Keep ratios that an agent may ask for; also such that it must not get."""
+    """Keep ratios that an agent may ask for, including ratios that the budget forbids."""
     return st.lists(st.one_of(st.floats(0.0, 1.0), st.floats(0.0, 3.0)), min_size=count, max_size=count)
 
 
@@ -178,7 +178,7 @@ class TestEveryFinishedPlan:
     def test_of_one_who_asks_for_everything_spends_nearly_all(self) -> None:
         case = Case("residual blocks", "macs", 0.5, 0.1, 1)
         widths = play(case.budget, [1.0] * 4)
-        # Only the last unit's rounding is lost: one channel more of it does not fit.
+        # Only rounding in the last unit leaves a rest: one more channel of this unit does not fit.
         wider = case.budget.names(widths + np.array([0, 0, 0, 1]))
         assert case.fits(case.budget.names(widths))
         assert not case.fits(wider)
@@ -341,7 +341,7 @@ class TestUniform:
         found = case.budget.names(case.budget.uniform())
         fitting = [plan for plan in uniform_plans(case) if case.fits(plan)]
         assert case.fits(found)
-        # At a ratio where several units turn at once, halves may be rounded either way.
+        # Where several units change their width at the same ratio, halves may be rounded up or down.
         assert all(found[name] >= width for name, width in fitting[-1].items())
 
     @settings(deadline=None, max_examples=200)
@@ -367,7 +367,7 @@ class TestABudgetOutOfReach:
         assert case.metric in text
         (said,) = re.findall(r"Reachable are ([\d.]+) to 1\.", text)
         assert float(said) == pytest.approx(low, abs=1.01e-4)
-        # What the message offers is taken, and hardly less is not.
+        # The least share in the message is accepted, and slightly less is refused.
         Budget(case.walk, case.metric, float(said), case.min_keep, case.round_to)
         with pytest.raises(BudgetError):
             Budget(case.walk, case.metric, float(said) - 1.1e-4, case.min_keep, case.round_to)

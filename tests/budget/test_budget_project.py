@@ -22,7 +22,7 @@ def plans_in_proportion(case: Case, wanted: list[float]) -> list[IntArray]:
     turns = sorted(
         {(one + other) / 2 / share for one, share in zip(options, wanted, strict=True) for one, other in pairwise(one)}
     )
-    # At a factor where two units turn at once up to rounding, they turn together.
+    # Two units whose widths change at the same factor, up to rounding, change together.
     turns = [0.0, *(one for one, other in pairwise([*turns, np.inf]) if other - one > 1e-9 * one)]
     factors = [(one + other) / 2 for one, other in pairwise(turns)] + [2 * turns[-1] + 1]
     return [

@@ -1,4 +1,4 @@
-"""Latency as a formula of the widths: what it is fitted to, what it says, and that a budget of it is met."""
+"""Latency as a formula of the widths: the fit, its predictions, and latency budgets."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def seconds_of(module: nn.Module) -> float:
 
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine whose clock stands still but for the seconds that modules take."""
+    """A machine whose clock moves only while modules run."""
     clock = [0.0]
 
     def ticking(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -80,7 +80,7 @@ def test_the_form_of_the_budget_is_the_formula_in_femtoseconds() -> None:
 
 
 @with_made_up_times
-def test_a_depthwise_layer_goes_by_its_one_width() -> None:
+def test_the_latency_of_a_depthwise_layer_depends_on_its_one_width() -> None:
     layers = conv(3, 8), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1)
     walk = LayerWalk.trace(nn.Sequential(*layers).eval(), small_images())
     found = fit_latency(walk, small_images(), 0.1, 0)
@@ -120,7 +120,7 @@ def test_a_budget_of_latency_is_met_by_whatever_is_proposed() -> None:
 
 
 @with_made_up_times
-def test_it_is_the_same_from_a_file() -> None:
+def test_the_formula_is_the_same_from_a_file() -> None:
     found = fit_latency(toy_walk(), BATCH, 0.1, 0)
     assert LatencyModel.from_record(json.loads(json.dumps(found.as_record()))) == found
     for spoiled in ({}, [], {**found.as_record(), "layers": {"conv": 1}}, {**found.as_record(), "more": 1}):
@@ -144,7 +144,7 @@ def test_every_outcome_has_the_latency_that_a_reward_may_ask_for() -> None:
 class TestTheFastestMultiple:
     @staticmethod
     def chosen(monkeypatch: pytest.MonkeyPatch, penalty: float) -> int:
-        """What is chosen where a layer whose width is no multiple of 4 takes so much longer."""
+        """The chosen multiple if each layer whose width is no multiple of 4 adds the penalty."""
 
         def timed(models: dict[str, nn.Module], _images: Tensor) -> dict[str, Latency]:
             odd = {

@@ -34,7 +34,7 @@ def test_networks_are_taken_in_turn(rounds: int, warmup: int) -> None:
     assert list(found) == ["dense", "uniform", "agent"]
 
 
-def test_is_in_seconds_and_its_quartiles_are_in_order() -> None:
+def test_latency_is_in_seconds_and_its_quartiles_are_in_order() -> None:
     quartiles = []
     for _ in range(TRIES):
         one = Recorder("one", [], seconds=0.02)

@@ -1,4 +1,4 @@
-"""Registries are alike: one name once, the nearest name where there is none, and the user's own by its module."""
+"""All registries behave alike: names are unique, unknown names get the nearest name, modules name own values."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is fastest: candidates run in turn, those that fail are left out, and only a clear gain counts."""
+"""The fastest candidate: candidates run in turn, failing ones are left out, and only a clear gain counts."""
 
 import time
 

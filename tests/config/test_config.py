@@ -98,7 +98,7 @@ def test_settings_do_not_change_once_they_are_read() -> None:
     )
 )
 def test_overrides_survive_the_way_through_the_dumped_yaml(values: dict[str, Any]) -> None:
-    # "${" in a value is text here, and is written "$${" so that no variable is looked up.
+    # The value contains "${" as text; "$${" prevents the look-up of a variable.
     overrides = [f"{key}={_as_override(value)}" for key, value in values.items()]
     read = config(*overrides)
     again = RunConfig.from_mapping(yaml.safe_load(read.dump_yaml()))

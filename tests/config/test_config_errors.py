@@ -1,4 +1,4 @@
-"""RunConfig: how a mistake in a config file or an override is told."""
+"""RunConfig: messages about mistakes in config files and overrides."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Activation mean: the size of what the next layers read of a channel."""
+"""Activation mean: the mean magnitude of the values that the next layers read from a channel."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def by_channel(maps: torch.Tensor) -> torch.Tensor:
     return maps.detach().double().abs().transpose(0, 1).flatten(1).mean(1)
 
 
-def test_of_plain_units_is_what_the_next_layer_reads() -> None:
+def test_the_score_of_a_plain_unit_is_the_mean_that_the_next_layer_reads() -> None:
     model = chain().eval()
     scores = score_channels("activation_mean", ScoringContext(LayerWalk.trace(model, small_images()), DATA))
     assert scores["0"] == pytest.approx(by_channel(model[:3](DATA.images)).numpy(), rel=1e-4)
@@ -26,7 +26,7 @@ def test_of_plain_units_is_what_the_next_layer_reads() -> None:
     assert scores["7"].tolist() == [0.0] * 5
 
 
-def test_of_a_coupled_unit_is_the_mean_over_all_that_reads_it() -> None:
+def test_the_score_of_a_coupled_unit_is_the_mean_over_all_its_readers() -> None:
     walk, data = toy_walk(), image_set(6)
     read: dict[str, torch.Tensor] = {}
     handles = [
@@ -41,7 +41,7 @@ def test_of_a_coupled_unit_is_the_mean_over_all_that_reads_it() -> None:
     assert scores["stem"] == pytest.approx(by_channel(read["project"]).numpy(), rel=1e-4)
 
 
-def test_of_grouped_slots_is_the_mean_over_all_groups() -> None:
+def test_the_score_of_a_slot_is_the_mean_over_all_groups() -> None:
     net = body(lambda net, x: net.g(x), 12, g=conv(8, 12, groups=4)).eval()
     scores = score_channels("activation_mean", ScoringContext(LayerWalk.trace(net, small_images()), DATA))
     inner = torch.relu(net.bn(net.a(DATA.images)))
@@ -49,7 +49,7 @@ def test_of_grouped_slots_is_the_mean_over_all_groups() -> None:
     assert scores["g"] == pytest.approx(by_channel(net.g(inner)).reshape(4, 3).mean(0).numpy(), rel=1e-4)
 
 
-def test_with_a_depthwise_layer_counts_what_it_reads_and_what_reads_it() -> None:
+def test_a_depthwise_layer_counts_with_its_input_and_its_output() -> None:
     net = body(lambda net, x: net.p(net.d(x)), 10, d=conv(8, 8, groups=8), p=conv(8, 10, 1)).eval()
     scores = score_channels("activation_mean", ScoringContext(LayerWalk.trace(net, small_images()), DATA))
     inner = torch.relu(net.bn(net.a(DATA.images)))

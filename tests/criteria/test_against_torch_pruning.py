@@ -1,4 +1,4 @@
-"""Torch-Pruning as a second opinion where its definitions agree with the papers', and proof of where they do not."""
+"""Comparison with Torch-Pruning where its definitions agree with the papers', and tests of the differences."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_batch_norm_scales_agree() -> None:
 
 
 def test_geometric_medians_agree_on_weights_of_one_sign_alone() -> None:
-    """Torch-Pruning takes distances of |w|^p, so that a filter and its negative are the same to it."""
+    """Torch-Pruning uses distances between |w|^p, so a filter and its negative have distance 0."""
     model = net()
     importance = tp.importance.FPGMImportance(p=1, group_reduction="first", normalizer=None)
     assert ours("geometric_median", model) != pytest.approx(theirs(importance, model), rel=0.05)
@@ -57,14 +57,14 @@ def test_geometric_medians_agree_on_weights_of_one_sign_alone() -> None:
 
 
 def test_taylor_agrees_on_one_image_without_batch_norm() -> None:
-    """Without a bias, the sum over weights of w dL/dw is the sum over positions of z dL/dz; theirs is not squared."""
+    """Without a bias, sum w dL/dw over weights equals sum z dL/dz over positions; Torch-Pruning does not square it."""
     model = net()
     model.bn = torch.nn.Identity()
     expected = ours_on_plain(model)
     F.cross_entropy(model(DATA.images), DATA.targets).backward()
     importance = tp.importance.TaylorImportance(group_reduction="first", normalizer=None, multivariable=True)
     assert expected == pytest.approx(theirs(importance, model) ** 2, rel=1e-3)
-    # Its default sums |w dL/dw| over single weights, which is not the paper's score of a filter.
+    # Torch-Pruning's default sums |w dL/dw| over single weights, which is not the paper's score of a filter.
     default = tp.importance.TaylorImportance(group_reduction="first", normalizer=None)
     assert np.argsort(expected).tolist() != np.argsort(theirs(default, model)).tolist()
 

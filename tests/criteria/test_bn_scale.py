@@ -1,4 +1,4 @@
-"""BN scale: |gamma| over all batch norms of a unit, and no guess where there is none."""
+"""BN scale: |gamma| over all batch norms of a unit; a free unit without batch norms is refused."""
 
 import math
 from collections.abc import Iterable

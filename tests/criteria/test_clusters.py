@@ -1,4 +1,4 @@
-"""Filter clusters: planted groups are found by what is learned of the filters, and one filter of each stays."""
+"""Filter clusters: learned features reveal planted groups, and one filter of each group stays."""
 
 from dataclasses import replace
 from functools import partialmethod
@@ -77,7 +77,7 @@ def test_of_eight_prototypes_in_noisy_copies_one_filter_each_stays(features: Fea
     assert adjusted_rand_score(labels, kmeans(points, 8, 0).labels) > 0.95
     kept = context.walk.plan({"0": 8}, score_widths(context, {"0": 8}, features)).kept["0"]
     assert sorted(labels[list(kept)]) == list(range(8))
-    # On the way down the ladder too, through 56 narrower and narrower widths.
+    # The same holds after a descent of the ladder through 56 ever narrower widths.
     assert sorted(labels[nested_order(points, 0)[-8:]]) == list(range(8))
 
 
@@ -90,7 +90,7 @@ def test_what_stays_is_the_original_filter_bit_for_bit() -> None:
 
 @torch.no_grad()
 def restoring_loss(learner: FilterAutoencoder, rows: torch.Tensor) -> float:
-    """The mean squared difference of filters and what is restored of them."""
+    """The mean squared difference between filters and their reconstructions."""
     return float((learner.decoder(learner.encoder(rows)) - rows).square().mean())
 
 
@@ -184,7 +184,7 @@ class TestNestedOrder:
         assert rungs(1) == []
 
     def test_keeps_about_what_clustering_at_each_width_alone_keeps(self) -> None:
-        # Sixteen prototypes in four loose copies each: no width is easy but 16.
+        # Sixteen prototypes with four noisy copies each: only width 16 is easy.
         points = planted(16, 4, noise=0.5)[1].flatten(1).double().numpy()
         order = nested_order(points, 0)
         shuffled = np.random.default_rng(0).permutation(64)
@@ -198,7 +198,7 @@ class TestNestedOrder:
             nested, chance = order[-width:], shuffled[-width:]
             agreed.append(np.isin(nested, free).mean())
             by_chance.append(np.isin(chance, free).mean())
-            # A radius of 8 prototypes is loose either way; no width is more than a tenth worse.
+            # With 8 prototypes both radii are loose; at every width the ladder is at most a tenth worse.
             assert distortion(nested) < 1.1 * distortion(free)
             assert distortion(chance) > 1.1 * distortion(free)
         assert np.mean(agreed) > np.mean(by_chance) + 0.1

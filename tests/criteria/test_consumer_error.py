@@ -1,4 +1,4 @@
-"""Consumer error: channels go in the order in which the layers that read them miss them least."""
+"""Consumer error: the channels whose loss changes the reading layers least go first."""
 
 import numpy as np
 import pytest
@@ -83,7 +83,7 @@ def test_scaling_a_consumer_changes_nothing() -> None:
     with torch.no_grad():
         model[3].weight[1] *= 50.0
         model[3].bias[1] *= 50.0
-        # What follows sees the same, so that only the one consumer's scale differs.
+        # The following layers read the same values, so only the scale of the one consumer differs.
         model[5].weight[:, 1] /= 50.0
     assert scores_of(model)["0"].tolist() == before.tolist()
 

@@ -1,4 +1,4 @@
-"""Criteria: one score per channel of every unit, by the formula that each is named after."""
+"""Criteria: one score per channel of every unit, by the formula in the criterion's name."""
 
 import math
 import sys
@@ -56,7 +56,7 @@ class TestNorms:
         by_slot = rows(net.g).reshape(4, 3, -1).transpose(1, 0, 2).reshape(3, -1)
         scores = score_channels(name, ScoringContext(walk))
         assert scores["g"] == pytest.approx(FORMULAS[name](by_slot), rel=1e-6)
-        # What feeds the groups is cut by slots too: two channels in each of four groups.
+        # The unit that feeds the groups is cut by slots, too: two channels in each of four groups.
         feeding = rows(net.a).reshape(4, 2, -1).transpose(1, 0, 2).reshape(2, -1)
         assert scores["a"] == pytest.approx(FORMULAS[name](feeding), rel=1e-6)
 
@@ -159,7 +159,7 @@ short.needs = column.needs = partly.needs = words.needs = single.needs = "weight
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a module of the user's, with criteria good and bad."""
+    """The name of a user's module with valid and invalid criteria."""
     (tmp_path / "own_criteria_of_a_test.py").write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     with CRITERIA.restored():
@@ -178,17 +178,17 @@ def test_a_criterion_of_ones_own_is_named_by_its_module(own: str) -> None:
 @pytest.mark.parametrize(
     ("name", "needs", "random"), [("last", "weights", False), ("silent", "targets", True), ("first", "images", False)]
 )
-def test_what_it_looks_at_is_what_it_says_or_everything(own: str, name: str, needs: str, random: bool) -> None:
+def test_a_criterion_reads_what_it_declares_or_else_everything(own: str, name: str, needs: str, random: bool) -> None:
     found = criterion_named(f"{own}:{name}")
     assert (found.needs, found.random) == (needs, random)
 
 
-def test_what_it_looks_at_must_exist(own: str) -> None:
+def test_what_a_criterion_declares_to_read_must_exist(own: str) -> None:
     with pytest.raises(ConfigError, match="attribute needs is 'labels'; allowed are 'weights', 'images', 'targets'"):
         criterion_named(f"{own}:wrong_needs")
 
 
-def test_one_that_says_nothing_is_refused_without_images_and_told_how_to_say_less(own: str) -> None:
+def test_a_criterion_that_declares_nothing_is_refused_without_images_and_told_how_to_declare_less(own: str) -> None:
     with pytest.raises(ConfigError, match=r"own can declare that it needs less: needs = 'weights'\."):
         score_channels(f"{own}:silent", ScoringContext(toy_walk()))
 

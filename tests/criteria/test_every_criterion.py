@@ -29,7 +29,7 @@ def marked(names: Iterable[str]) -> list[Any]:
 
 @cache
 def scored(name: str) -> Mapping[str, np.ndarray]:
-    """Of the small network and images that the callers below have."""
+    """The context of the small network and images that the tests below use."""
     return score_channels(name, ScoringContext(small_walk(), image_set(6)))
 
 
@@ -52,14 +52,14 @@ def test_exact_curvature_of_a_large_network_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", marked([name for name in EVERY if CRITERIA.find(name).needs == "targets"]))
-def test_one_that_needs_targets_refuses_images_without_them(name: str) -> None:
+def test_a_criterion_that_needs_targets_refuses_images_without_targets(name: str) -> None:
     data = ImageSet(image_set(4).images, torch.empty(0, dtype=torch.int64))
     with pytest.raises(ConfigError, match=f"'{name}' needs images with targets, but 4 images with 0 targets"):
         score_channels(name, ScoringContext(small_walk(), data))
 
 
 @pytest.mark.parametrize("name", marked([name for name in EVERY if CRITERIA.find(name).needs == "images"]))
-def test_one_that_needs_images_alone_takes_them_without_targets(name: str) -> None:
+def test_a_criterion_that_needs_images_alone_takes_images_without_targets(name: str) -> None:
     data = ImageSet(image_set(6).images, torch.empty(0, dtype=torch.int64))
     found = score_channels(name, ScoringContext(small_walk(), data))
     assert {unit: values.tolist() for unit, values in found.items()} == {
@@ -85,7 +85,7 @@ def test_every_channel_of_every_unit_has_a_finite_score(name: str, model: str) -
 
 @pytest.mark.parametrize("name", marked(LOOKING))
 @pytest.mark.parametrize("data", [None, image_set(0)])
-def test_one_that_needs_images_refuses_without_them(name: str, data: ImageSet | None) -> None:
+def test_a_criterion_that_needs_images_refuses_to_score_without_images(name: str, data: ImageSet | None) -> None:
     with pytest.raises(ConfigError, match=f"'{name}' needs images( with targets)?, but 0 images.*bn_scale.*l1"):
         score_channels(name, ScoringContext(toy_walk(), data))
 

@@ -1,4 +1,4 @@
-"""Feature-map rank: channels of low rank go first, the small ones among equals."""
+"""Feature-map rank: channels of low rank go first; among equal ranks, channels of small magnitude go first."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SIDE = 8
 
 
 def colours_net(channels: int, classes: int = 4) -> nn.Sequential:
-    """A 1x1 convolution of two colours that a 3x3 convolution reads as it is, and a classifier."""
+    """A 1x1 convolution of two colours, a 3x3 convolution that reads its output directly, and a classifier."""
     torch.manual_seed(0)
     return nn.Sequential(
         conv(2, channels, 1, bias=False),
@@ -41,7 +41,7 @@ def score(net: nn.Module, data: ImageSet, name: str = "feature_rank") -> dict[st
 
 
 def check_ranks(scores: np.ndarray, ranks: np.ndarray) -> None:
-    """Scores are ranks, raised by at most half of the least difference, for the sake of those that are equal."""
+    """A score is a rank plus at most half of the least difference; this part orders channels of equal rank."""
     gaps = np.diff(np.unique(ranks.round(9)))
     assert (scores >= ranks - 1e-9).all()
     assert (scores <= ranks + 0.5 * gaps.min() + 1e-9).all()
@@ -114,7 +114,7 @@ def test_slots_are_scored_by_the_maps_of_all_groups() -> None:
     with torch.no_grad():
         read = torch.relu(net.eval().bn(net.a(data.images)))
         ranks = torch.linalg.matrix_rank(read).double().mean(0).numpy() / SIDE
-    # What feeds the groups is cut by slots: channels i, i + 2, i + 4 and i + 6.
+    # The unit that feeds the groups is cut by slots: channels i, i + 2, i + 4 and i + 6.
     check_ranks(scores["a"], ranks.reshape(4, 2).sum(axis=0))
 
 

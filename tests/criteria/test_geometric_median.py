@@ -23,14 +23,14 @@ def scores_of(net: nn.Module) -> dict[str, np.ndarray]:
     return dict(score_channels("geometric_median", ScoringContext(LayerWalk.trace(net, small_images()))))
 
 
-def test_of_plain_units_is_that_of_their_one_layer_as_it_is() -> None:
+def test_the_score_of_a_plain_unit_is_that_of_its_one_layer_as_it_is() -> None:
     model = chain()
     scores = scores_of(model)
     for layer in ("0", "3", "7"):
         assert scores[layer] == pytest.approx(distances(rows(model[int(layer)])), rel=1e-6)
 
 
-def test_of_a_coupled_unit_is_that_of_all_filters_laid_end_to_end() -> None:
+def test_the_score_of_a_coupled_unit_is_that_of_all_filters_laid_end_to_end() -> None:
     walk = toy_walk()
     filters = np.concatenate([rows(getattr(walk.model, part)) for part in ("up", "project", "out")], axis=1)
     # With images, batch norms could be folded into the weights, which FPGM does not do.
@@ -38,7 +38,7 @@ def test_of_a_coupled_unit_is_that_of_all_filters_laid_end_to_end() -> None:
         assert score_channels("geometric_median", context)["up"] == pytest.approx(distances(filters), rel=1e-6)
 
 
-def test_of_grouped_slots_runs_over_the_slots_of_all_groups() -> None:
+def test_the_score_of_a_slot_runs_over_the_slots_of_all_groups() -> None:
     net = body(lambda net, x: net.g(x), 12, g=conv(8, 12, groups=4))
     scores = scores_of(net)
     assert scores["g"] == pytest.approx(
@@ -49,7 +49,7 @@ def test_of_grouped_slots_runs_over_the_slots_of_all_groups() -> None:
     )
 
 
-def test_with_a_depthwise_layer_runs_over_its_filters_too() -> None:
+def test_the_score_of_a_unit_with_a_depthwise_layer_runs_over_its_filters_too() -> None:
     net = body(lambda net, x: net.p(net.d(x)), 10, d=conv(8, 8, groups=8), p=conv(8, 10, 1))
     assert scores_of(net)["a"] == pytest.approx(distances(np.concatenate([rows(net.a), rows(net.d)], axis=1)), rel=1e-6)
 
@@ -57,7 +57,7 @@ def test_with_a_depthwise_layer_runs_over_its_filters_too() -> None:
 def test_the_filter_amid_the_others_goes_first_and_not_the_smallest() -> None:
     model = chain()
     with torch.no_grad():
-        # Seven filters around a point far from zero, one at it, and none there.
+        # Seven filters lie around a point far from zero, and one filter lies at this point.
         model[0].weight += 1.0
         model[0].weight[2] = model[0].weight.mean(dim=0)
         model[0].weight[5] = 0.0

@@ -8,7 +8,7 @@ from zoo import traced
 from prune_env.criteria import CRITERIA, ScoringContext, score_channels
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_decides_the_order() -> None:
     walk = toy_walk()
     first, again, other = (score_channels("random", ScoringContext(walk, seed=seed)) for seed in (1, 1, 2))
     for unit in walk.units:

@@ -1,4 +1,4 @@
-"""Scores on disk are used again for the same network, images and seed, and for nothing else."""
+"""Scores on disk are reused for the same criterion, network, images and seed, and for nothing else."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["l1", "taylor", "random"])
-def test_come_back_bit_by_bit(context: ScoringContext, place: Path, name: str) -> None:
+def test_scores_come_back_bit_by_bit(context: ScoringContext, place: Path, name: str) -> None:
     scores = score_channels(name, context)
     save_scores(name, context, scores, place)
     known = load_scores(name, ScoringContext(toy_walk(), image_set(8)), place)
@@ -33,12 +33,12 @@ def test_come_back_bit_by_bit(context: ScoringContext, place: Path, name: str) -
     }
 
 
-def test_are_not_those_of_another_criterion(context: ScoringContext, place: Path) -> None:
+def test_scores_of_another_criterion_are_not_used(context: ScoringContext, place: Path) -> None:
     save_scores("l1", context, score_channels("l1", context), place)
     assert load_scores("l2", context, place) is None
 
 
-def test_are_not_those_of_other_weights(context: ScoringContext, place: Path) -> None:
+def test_scores_of_other_weights_are_not_used(context: ScoringContext, place: Path) -> None:
     save_scores("l1", context, score_channels("l1", context), place)
     model = toy_resnet()
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_are_not_those_of_other_weights(context: ScoringContext, place: Path) ->
     assert load_scores("l1", ScoringContext(toy_walk(model)), place) is None
 
 
-def test_are_not_those_of_other_images_or_labels_where_these_count(context: ScoringContext, place: Path) -> None:
+def test_scores_of_other_images_or_labels_are_not_used_where_these_count(context: ScoringContext, place: Path) -> None:
     save_scores("taylor", context, score_channels("taylor", context), place)
     assert load_scores("taylor", replace(context, data=image_set(8, seed=1)), place) is None
     other = image_set(8)
@@ -54,19 +54,19 @@ def test_are_not_those_of_other_images_or_labels_where_these_count(context: Scor
     assert load_scores("taylor", replace(context, data=other), place) is None
 
 
-def test_are_those_of_any_images_where_none_is_looked_at(context: ScoringContext, place: Path) -> None:
+def test_scores_that_do_not_depend_on_images_are_used_with_any_images(context: ScoringContext, place: Path) -> None:
     save_scores("l1", context, score_channels("l1", context), place)
     assert load_scores("l1", replace(context, data=None), place) is not None
 
 
-def test_are_not_those_of_another_seed_where_it_counts(context: ScoringContext, place: Path) -> None:
+def test_scores_of_another_seed_are_not_used_where_the_seed_counts(context: ScoringContext, place: Path) -> None:
     for name, same in (("random", False), ("l1", True)):
         save_scores(name, context, score_channels(name, context), place)
         assert (load_scores(name, replace(context, seed=1), place) is not None) == same
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "torn", "text"])
-def test_are_found_anew_where_the_file_is_of_no_use(context: ScoringContext, place: Path, damage: str) -> None:
+def test_a_damaged_file_of_scores_is_not_used(context: ScoringContext, place: Path, damage: str) -> None:
     save_scores("l1", context, score_channels("l1", context), place)
     whole = place.read_bytes()
     place.write_bytes({"missing": b"", "empty": b"", "torn": whole[:-7], "text": b"hello"}[damage])
@@ -75,13 +75,13 @@ def test_are_found_anew_where_the_file_is_of_no_use(context: ScoringContext, pla
     assert load_scores("l1", context, place) is None
 
 
-def test_that_are_not_finite_are_not_used(context: ScoringContext, place: Path) -> None:
+def test_scores_that_are_not_finite_are_not_used(context: ScoringContext, place: Path) -> None:
     scores = dict(score_channels("l1", context))
     scores["stem"] = np.full_like(scores["stem"], np.nan)
     save_scores("l1", context, scores, place)
     assert load_scores("l1", context, place) is None
 
 
-def test_that_cannot_be_written_are_an_error_in_words(context: ScoringContext, tmp_path: Path) -> None:
+def test_scores_that_cannot_be_written_are_an_error_in_words(context: ScoringContext, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot write"):
         save_scores("l1", context, score_channels("l1", context), tmp_path / "missing" / "scores.safetensors")

@@ -39,7 +39,7 @@ def symmetric(size: int = 12) -> Tensor:
 
 
 def small(name: str) -> nn.Module:
-    """A small network, the smallest where each weight takes a product."""
+    """A small network; the smallest one for the criteria that need a product for each weight."""
     return toy_resnet(1 if name == "hessian" else 2)
 
 
@@ -65,7 +65,7 @@ class TestAQuadraticLoss:
         predicted = channel_quadratics(model.weight, diagonal)
         by_hand = 0.5 * (matrix.diagonal().view(3, 4) * model.weight.detach() ** 2).sum(1)
         assert predicted == pytest.approx(by_hand.numpy(), rel=1e-12)
-        # From the minimum, where w = 0: a displacement by minus the channel's weights costs as much.
+        # The minimum is at w = 0, where a displacement by minus the channel's weights costs as much.
         for channel in range(3):
             cut = Quadratic(matrix, (3, 4))
             with torch.no_grad():
@@ -145,7 +145,7 @@ class TestTheHessian:
         context = ScoringContext(LayerWalk.trace(model, data.images[:1]), data)
         weights = {"0": context.weights["0"]}
         full = full_hessian(context, "0").double()
-        # The variance of v_q (H v)_q is the sum of the squares of row q beside the diagonal.
+        # The variance of v_q (H v)_q is the sum of the squares of row q without the diagonal.
         spread = float((full - full.diagonal().diag()).norm() / full.diagonal().norm())
         errors = {}
         for probes in (30, 300, 1200):

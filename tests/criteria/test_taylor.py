@@ -1,4 +1,4 @@
-"""Taylor: the squared change of an image's loss if a channel were gone, to first order."""
+"""Taylor: the first-order estimate of the squared change of an image's loss without a channel."""
 
 from collections.abc import Iterable
 
@@ -108,7 +108,7 @@ def test_channels_that_nothing_listens_to_get_exactly_zero_however_large_they_ar
     scores = taylor(walk, SMALL)["a"]
     assert scores[[1, 4]].tolist() == [0.0, 0.0]
     assert (np.delete(scores, [1, 4]) > 0).all()
-    # The size of the weights says the opposite.
+    # The magnitudes of the weights give the opposite order.
     assert set(np.argsort(score_channels("l1", ScoringContext(walk))["a"])[-2:]) == {1, 4}
 
 

@@ -24,7 +24,7 @@ def class_counts(source: ArraySource, indices: np.ndarray) -> np.ndarray:
 
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[ArraySource, int, int, int]:
-    """A data set and sizes that can always be drawn from it in balance."""
+    """A data set, and sizes for which balanced sets can always be drawn."""
     counts = draw(st.lists(st.integers(6, 20), min_size=2, max_size=6))
     reward = draw(st.integers(1, 3 * len(counts)))
     calibration = draw(st.integers(0, 2 * len(counts)))
@@ -83,7 +83,7 @@ def test_sets_hold_the_images_of_their_indices(digits_splits: Splits) -> None:
 
 
 def test_images_stand_in_random_order(digits_splits: Splits) -> None:
-    """BN statistics are taken batch by batch, so a batch must not be of one class."""
+    """Batch-norm statistics are measured batch by batch, so a batch must not contain one class only."""
     assert len(set(digits_splits.calibration().targets[:20].tolist())) > 4
 
 

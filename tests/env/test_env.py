@@ -38,7 +38,7 @@ FULL = {"stem": 8, "down": 12, "up": 16, "mid": 24, "fc": CLASSES}
 
 
 def episode(env: gymnasium.Env[Any, Any], actions: Sequence[float]) -> list[tuple[Any, ...]]:
-    """Resets, and steps through the actions; what each step returned."""
+    """Resets the environment and steps through the actions; gives the result of each step."""
     env.reset(seed=0)
     return [env.step(np.array([action], dtype=np.float32)) for action in actions]
 
@@ -102,9 +102,9 @@ class TestTheCheckers:
     @pytest.mark.parametrize("action", ["share", "ratio"])
     @pytest.mark.parametrize("make", [toy_walk, single_unit], ids=["four units", "one unit"])
     def test_have_nothing_to_say_about_a_task_of_ones_own(self, make: Any, action: str) -> None:
-        """With one unit the first step is the last one, so that the finished plan's info is checked too."""
+        """With one unit the first step is the last step, so the info of the finished plan is checked, too."""
         problem = toy_problem(make(), keep=0.8, probe_keep=0.5)
-        # Render modes are tried through a spec, which only `gymnasium.make` gives; those envs are checked above.
+        # The render check needs a spec, which only `gymnasium.make` gives; the tests above check such environments.
         gymnasium_check(PruningEnv(problem=problem, action=action), skip_render_check=True)
         sb3_check(PruningEnv(problem=problem, action=action))
 
@@ -229,7 +229,7 @@ class TestActions:
         problem = toy_problem(toy_walk(toy_resnet(16)), keep=keep)
         found = widths_after(problem, [0.0] * 4)
         for unit, width in zip(problem.budget.units, problem.budget.uniform(), strict=True):
-            # What rounding leaves over is spent by the later units.
+            # Later units spend the rest that rounding leaves.
             assert abs(found[unit.name] - width) <= max(1, 0.05 * unit.channels)
         assert problem.walk.macs(found) >= 0.97 * problem.budget.limit
 
@@ -269,7 +269,7 @@ class TestActions:
 
 class TestRepeating:
     def test_the_same_seed_and_actions_gives_the_same_plan_and_reward(self) -> None:
-        """Two environments from one config share nothing, and the network is trained on the spot."""
+        """Two environments from one config share nothing, and each trains its own network."""
         config = {**DIGITS, "pretrain": {"epochs": 1, "batch_size": 256}, "seed": 3}
         results = []
         for _ in range(2):
@@ -286,7 +286,7 @@ class TestRepeating:
 
 
 def test_a_step_runs_no_network_until_the_last() -> None:
-    """A step is integer arithmetic; only the finished plan is run."""
+    """A step is integer arithmetic; only the finished plan is evaluated."""
     calls: list[int] = []
 
     def forward(net: Net, images: torch.Tensor) -> torch.Tensor:

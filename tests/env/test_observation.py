@@ -1,4 +1,4 @@
-"""Observations: those of the unit that the next action is for, bounded, and without the network's scale."""
+"""Observations: they describe the next unit, are bounded, and do not depend on the network's scale."""
 
 from collections.abc import Mapping
 from math import log2
@@ -26,7 +26,7 @@ def named(observation: FloatArray) -> dict[str, float]:
 
 
 def walked(problem: PruningProblem, actions: list[float]) -> list[tuple[str, dict[str, float]]]:
-    """An episode: for each action the unit that it decided, and the observation that it was chosen on."""
+    """An episode: for each action the decided unit, and the observation before the action."""
     env = PruningEnv(problem=problem)
     observation, _ = env.reset()
     seen = []
@@ -133,7 +133,7 @@ class TestThePreviousAndTheEvenKeep:
             undecided = (np.arange(4) >= number).astype(np.int64)
             assert found["previous_keep"] == pytest.approx(previous)
             assert found["even_keep"] == pytest.approx(problem.budget.even_ratio(widths, undecided))
-            # Far more than there is room for: what is seen next is the width granted, not the one asked for.
+            # Ask for more than the budget allows: the next observation shows the granted width, not the requested one.
             observation, *_, info = env.step(np.array([1.0], dtype=np.float32))
             widths[number] = info["width"]
             previous = info["width"] / int(problem.budget.channels[number])
@@ -179,7 +179,7 @@ TASKS = [
 
 
 class TestTheNetworksScale:
-    """The same architecture at twice the channels, so that a policy can be carried over."""
+    """The same architecture with twice the channels, to which a policy must be transferable."""
 
     def test_does_not_change_what_is_not_a_number_of_channels(self) -> None:
         small, large = (statics(toy_walk(toy_resnet(c)), min_keep=0.25) for c in (16, 32))

@@ -1,4 +1,4 @@
-"""PruningProblem: every search tries its widths here, and everything that is measured counts as a trial."""
+"""PruningProblem: every search tries its widths here, and every measurement counts as a trial."""
 
 import math
 import sys

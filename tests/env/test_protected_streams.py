@@ -8,14 +8,14 @@ from prune_env.env.builders import build_problem, trace
 NAMED = "{conv1: why, layer2.0.conv2: why, layer3.0.conv2: why}"
 
 
-def test_protects_the_streams_with_the_reason_in_words() -> None:
+def test_residual_streams_are_protected_with_the_reason_in_words() -> None:
     walk = trace(digits_config("env.protect=residual_streams"), digits_splits(), trained_digits())
     reasons = {unit.name: unit.protected for unit in walk.units if not unit.free and unit.name != "linear"}
     words = "residual stream, written by 4 layers"
     assert reasons == {"conv1": words, "layer2.0.conv2": words, "layer3.0.conv2": words}
 
 
-def test_a_module_that_is_named_too_keeps_its_own_reason() -> None:
+def test_a_module_that_is_also_protected_by_name_keeps_its_own_reason() -> None:
     config = digits_config("env.protect=residual_streams", "env.protect.conv1=mine", "env.protect.layer1.1.conv1=mine")
     walk = trace(config, digits_splits(), trained_digits())
     reasons = {unit.name: unit.protected for unit in walk.units}
@@ -24,7 +24,7 @@ def test_a_module_that_is_named_too_keeps_its_own_reason() -> None:
 
 
 @pytest.mark.parametrize("granularity", ["channel", "group"])
-def test_gives_the_plans_of_the_mapping(granularity: str) -> None:
+def test_the_word_gives_the_same_plans_as_the_mapping(granularity: str) -> None:
     splits, model = digits_splits(), trained_digits()
     problems = [
         build_problem(digits_config(f"granularity.name={granularity}", f"env.protect={given}"), splits, model)

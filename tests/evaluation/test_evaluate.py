@@ -1,4 +1,4 @@
-"""Evaluator: what is measured is the cut network itself, once for each plan, after its statistics are made anew."""
+"""Evaluator: measures the cut network itself, once for each plan, with recalibrated batch norms."""
 
 import gc
 import math
@@ -124,7 +124,7 @@ class TestACutNetwork:
         evaluator.evaluate(walk.plan(HALF))
         evaluator.evaluate(walk.plan({"stem": 1}))
         assert imprint(walk.model) == before
-        # Nor is the evaluator's own copy touched: measured anew, the dense network is what it was.
+        # The evaluator's own copy is unchanged, too: a second measurement of the dense network gives the same result.
         again = measure(evaluator.pruned(walk.plan({})), evaluator.reward, evaluator.task)
         assert again == Measurement(dense.accuracy, dense.loss, 24)
 

@@ -72,7 +72,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> Timed:
-    """Replaces the clock; gives the list of candidates that will be timed."""
+    """Replaces the clock; gives the list to which each timed candidate is added."""
 
     def use(clock: Clock) -> list[ExecutionSettings]:
         seen: list[ExecutionSettings] = []
@@ -199,7 +199,7 @@ class TestTheFastest:
 
     @pytest.mark.usefixtures("folder")
     def test_is_found_for_a_network_that_cannot_run_in_the_usual_layout(self) -> None:
-        """A view of maps as vectors is possible in one layout only."""
+        """A network that runs in one layout only, because it views maps as vectors."""
         model = Net(
             lambda net, x: net.fc(torch.relu(net.conv(x)).view(len(x), -1)),
             conv=nn.Conv2d(2, 8, 3),

@@ -1,4 +1,4 @@
-"""Race: a plan is left as soon as it has lost, and a winner hardly ever."""
+"""Race: a plan's evaluation stops as soon as the plan has lost; a winner's evaluation hardly ever stops."""
 
 import math
 from dataclasses import replace
@@ -35,7 +35,7 @@ def race(images: int, looks: int = 3, reward: str = "error") -> Race:
 
 
 def costing(macs: int, params: int) -> Outcome:
-    """An outcome that costs so much; its quality is not read."""
+    """An outcome with the given cost; its quality is not read."""
     return replace(DENSE, macs=macs, params=params, quality=math.nan)
 
 
@@ -78,12 +78,12 @@ class TestAPlan:
             assert not any(race(30).is_lost(needed, seen, seen) for needed in range(seen + 1))
 
     def test_far_behind_is_left_long_before_it_has_lost_for_sure(self) -> None:
-        """800 of 1000 are needed, and 750 images are to come."""
+        """The plan needs 800 of 1000 images, and 750 images remain."""
         assert race(1000).is_lost(800, 170, 250)
         assert not race(1000).is_lost(800, 190, 250)
 
     def test_is_left_as_the_network_of_its_cost_must_be(self) -> None:
-        """At the best one's accuracy, a cheaper plan wins and a dearer one does not."""
+        """At the accuracy of the best plan, a cheaper plan wins and a more expensive plan loses."""
         tight = race(100, reward="error_log_macs")
         best = make_reward("error_log_macs")(Outcome(0.8, 0.3, 500, 50), DENSE)
         tight.best["agent"] = best
@@ -95,7 +95,7 @@ class TestAPlan:
 
 
 def wrongly_left(runs: int = 6000, images: int = 1000, batch: int = 250) -> float:
-    """How often a plan is left that gets just as many images right as it needs."""
+    """The share of races in which a plan that gets exactly the needed number of images right is stopped."""
     generator = np.random.default_rng(0)
     contest = race(images, looks=images // batch - 1)
     shares = []
@@ -162,7 +162,7 @@ class TestARacedSearch:
 class TestATaskThatRaces:
     @staticmethod
     def perfect(batch_size: int = 8) -> PruningProblem:
-        """One whose dense network is right everywhere, so that no other can beat it."""
+        """A problem whose dense network classifies every image correctly, so no other plan can beat it."""
         images = image_set(48).images
         with torch.no_grad():
             labels = toy_resnet()(images).argmax(1)

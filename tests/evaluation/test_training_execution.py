@@ -1,4 +1,4 @@
-"""The fastest training steps: measured only where they are left open, and nothing else changes."""
+"""The fastest execution of training steps: only open settings are measured, and nothing else changes."""
 
 import time
 from typing import Any
@@ -26,7 +26,7 @@ def fastest(given: dict[str, Any], model: nn.Module | None = None) -> ExecutionS
 
 @pytest.fixture
 def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[ExecutionSettings, float]:
-    """What each candidate is said to take; asking for another is an error."""
+    """The made-up time of each candidate; any other candidate is an error."""
     told: dict[ExecutionSettings, float] = {}
     monkeypatch.setattr(
         training_execution, "time_in_turn", lambda runs, *_: {candidate: [2.0, told[candidate]] for candidate in runs}

@@ -1,4 +1,4 @@
-"""A granularity of a user's own goes all the way: nothing else in the library needs to know of it."""
+"""A user's own granularity works in all commands, and nothing else in the library needs to know of it."""
 
 import json
 from pathlib import Path

@@ -21,7 +21,7 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(("name", "channels", "size", "params", "macs"), GOLDEN)
-def test_parameters_and_macs_are_the_known_ones(name: str, channels: int, size: int, params: int, macs: int) -> None:
+def test_parameters_and_macs_are_the_known_numbers(name: str, channels: int, size: int, params: int, macs: int) -> None:
     model = build_model(name, 10, in_channels=channels).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         logits = model(torch.zeros(1, channels, size, size))

@@ -1,4 +1,4 @@
-"""PruningPlan: made from a walk, saved, loaded, compared, and refused where it does not fit."""
+"""PruningPlan: plans are made from a walk, saved, loaded and compared; a plan that does not fit is refused."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Sensitive layers: what the ranks of feature maps say, and that layers rich in low-rank maps are protected."""
+"""Sensitive layers: ranks of feature maps, and the protection of layers with many low-rank maps."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def looks_only_at(layer: nn.Conv2d, channels: range, colour: int) -> None:
 
 
 def reader(first: nn.Module, channels: int = CHANNELS) -> nn.Module:
-    """A network whose first layer's maps are read, after batch norm and ReLU, by a second."""
+    """A network whose second layer reads the first layer's maps after batch norm and ReLU."""
     torch.manual_seed(0)
     return randomise(
         nn.Sequential(
@@ -163,7 +163,7 @@ class TestTheLowRankShare:
 
 
 def two_layers(rank_one: str) -> Net:
-    """Convolutions ``p`` and ``q`` side by side; the one that is named reads stripes only, the other noise only."""
+    """Convolutions ``p`` and ``q`` side by side; the named one reads only stripes, and the other reads only noise."""
 
     def forward(net: Net, images: Tensor) -> Tensor:
         maps = [torch.relu(layer(images)) for layer in (net.p, net.q)]
@@ -241,7 +241,7 @@ class TestTheConclusion:
 
     @pytest.mark.parametrize(("share", "count"), [(0.07, 7), (0.29, 29), (0.57, 57)])
     def test_does_not_round_a_whole_share_of_the_layers_up(self, share: float, count: int) -> None:
-        """0.07 * 100 is 7.000000000000001."""
+        """In floating point 0.07 * 100 is 7.000000000000001, which must not be rounded up to 8."""
         ranks = ranks_of(**{f"layer{number}": (f"layer{number}", [0.1]) for number in range(100)})
         assert len(find_sensitive_layers(ranks, top_share=share).sensitive) == count
 
@@ -296,7 +296,7 @@ class TestTheRankPass:
     def test_leaves_modes_hooks_and_statistics_as_they_were(self, training: bool, fails: bool) -> None:
         walk = toy_walk()
         walk.model.train(training)
-        # A frozen batch norm in a network that trains otherwise.
+        # Freeze one batch norm; the rest of the network is in training mode.
         walk.model.down_bn.eval()
         before = imprint(walk.model)
         if fails:
@@ -311,7 +311,7 @@ class TestTheRankPass:
         images = image_set(4, side=16).images
         ranks = feature_map_ranks(LayerWalk.trace(toy_resnet(), images[:1]), images)
         units = {layer: found.unit for layer, found in ranks.items()}
-        # project is read after the addition, so its map is the stream's; up's is the same one.
+        # The readers see project's maps after the addition, as maps of the stream; the same holds for up.
         assert units == {"stem": "stem", "down": "down", "project": "up", "mid": "mid"}
         assert list(units) == ["stem", "down", "project", "mid"]
         assert {layer: (found.height, len(found.ranks)) for layer, found in ranks.items()} == {
@@ -361,7 +361,7 @@ class TestTheConfig:
     def test_sets_the_number_of_images(self) -> None:
         counts: list[int] = []
         model = trained_digits()
-        # Given execution settings, since those that are left open are timed on parts of the images.
+        # Give the execution settings, because open settings would be timed on parts of the images.
         execution = "execution={layout: channels_last, dtype: float32, folded: true, batch: 64, threads: 1}"
         config = digits_config("sensitivity.images=10", execution)
         splits = load_splits(config)

@@ -1,4 +1,4 @@
-"""Batches of training images: each once, in an order that follows from the seed and the epoch's number alone."""
+"""Batches of training images: an epoch shows each image once, in an order set by the seed and the epoch's number."""
 
 import time
 from typing import Any
@@ -25,7 +25,7 @@ def same(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -
 
 
 def numbers(batches: list[tuple[Tensor, Tensor]]) -> list[int]:
-    """Which images these are: their first values say so."""
+    """The images' numbers, read from their first values."""
     return [int(number) for images, _ in batches for number in images[:, 0, 0, 0]]
 
 
@@ -128,5 +128,5 @@ def seconds_waited(source: Any, computing: float) -> float:
 def test_the_time_that_images_are_waited_for_is_counted() -> None:
     idle = seconds_waited(SlowSource(noise_source(40)), 0.0)
     assert idle > 0.1
-    # Read while the network computes, all but the first are there when they are asked for.
+    # The thread reads images while the network computes, so only the first batch is waited for.
     assert seconds_waited(SlowSource(noise_source(40)), 0.08) < 0.7 * idle

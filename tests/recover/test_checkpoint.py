@@ -1,4 +1,4 @@
-"""A checkpoint gives back what went into it, and is refused in words where it cannot."""
+"""A checkpoint gives back what went in; a damaged or foreign checkpoint is refused in words."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def path(tmp_path: Path, written: bytes) -> Path:
     return tmp_path / "checkpoint.safetensors"
 
 
-def test_it_gives_back_what_went_in(tmp_path: Path) -> None:
+def test_a_checkpoint_gives_back_what_went_in(tmp_path: Path) -> None:
     trainer = trainer_of(settings_of(average=0.3, layout="channels_last", dtype="bfloat16"))
     trainer.run_epoch()
     path = tmp_path / "checkpoint.safetensors"
@@ -70,7 +70,9 @@ def test_how_the_steps_ran_is_read_from_a_checkpoint_of_an_earlier_release(path:
         ({"more": 1}, "more"),
     ],
 )
-def test_another_training_s_is_refused_by_what_differs(path: Path, change: dict[str, Any], named: str) -> None:
+def test_a_checkpoint_of_another_training_is_refused_by_what_differs(
+    path: Path, change: dict[str, Any], named: str
+) -> None:
     with pytest.raises(RunError, match=rf"'{path}' belongs to a training with other {named}\. Resume with"):
         read_checkpoint(path, FACTS | change, TASK)
 

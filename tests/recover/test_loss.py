@@ -34,14 +34,16 @@ def soft_by_hand(logits: Tensor, teacher: Tensor, warm: float) -> Tensor:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
-def test_without_a_teacher_it_is_the_cross_entropy_of_smoothed_labels(smoothing: float) -> None:
+def test_without_a_teacher_the_loss_is_the_cross_entropy_of_smoothed_labels(smoothing: float) -> None:
     loss = loss_of(scores(0), TrainingSection(label_smoothing=smoothing))
     torch.testing.assert_close(loss, hard_by_hand(scores(0), smoothing))
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("warm", [1.0, 4.0])
-def test_with_a_teacher_it_is_both_by_their_weights(weight: float, warm: float) -> None:
+def test_with_a_teacher_the_loss_is_the_weighted_sum_of_cross_entropy_and_distillation(
+    weight: float, warm: float
+) -> None:
     settings = settings_of(distillation=weight, temperature=warm, label_smoothing=0.1)
     expected = (1.0 - weight) * hard_by_hand(scores(0), 0.1) + weight * soft_by_hand(scores(0), scores(1), warm)
     torch.testing.assert_close(loss_of(scores(0), settings, scores(1)), expected)

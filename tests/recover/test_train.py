@@ -1,4 +1,4 @@
-"""Training on the spot: it learns, from its own images only, the same way for the same seed."""
+"""Training without a folder: the network learns from the training images only, and the seed decides the result."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_a_training_that_diverges_is_stopped_with_the_setting_to_lower(splits: S
         train_network(network(), splits, settings, 0, CPU, TASK)
 
 
-def test_without_images_to_train_on_it_is_refused_with_the_settings_to_change(splits: Splits) -> None:
+def test_a_training_without_images_is_refused_with_the_settings_to_change(splits: Splits) -> None:
     empty = Splits(
         splits.source, splits.reward_indices, splits.calibration_indices, splits.train_indices[:0], splits.test_indices
     )

@@ -1,4 +1,4 @@
-"""The trainer: its steps are those of the formulas, and an epoch follows from the state before it."""
+"""The trainer: its steps follow the formulas, and the state before an epoch decides the epoch."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 @pytest.fixture
 def no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Losses that do not depend on the network, so that a step is nothing but weight decay."""
+    """Losses that do not depend on the network, so a step is weight decay alone."""
     monkeypatch.setattr("prune_env.recover.trainer.training_loss", lambda logits, *_: 0.0 * logits.sum())
 
 
@@ -220,7 +220,7 @@ def test_low_precision_changes_the_loss() -> None:
 
 
 @pytest.mark.parametrize("average", [0.0, 0.3])
-def test_what_is_kept_can_be_measured_without_changing_it(average: float) -> None:
+def test_measuring_the_kept_weights_does_not_change_them(average: float) -> None:
     trainer = trainer_of(settings_of(average=average), network(dropout=0.5))
     trainer.run_epoch()
     before = weights_of(trainer.result)
@@ -241,5 +241,5 @@ def test_what_groups_read_is_not_averaged(average: float) -> None:
         trainer.run_epoch()
     assert trainer.result is not model
     assert torch.equal(trainer.result.out.index, index)
-    # A plan says what is read, and a file of weights does not.
+    # A plan records which inputs are read; a file of weights does not.
     assert not [name for name in trainer.result.state_dict() if name.endswith("index")]

@@ -1,4 +1,4 @@
-"""Several processes train as one does with their batches together."""
+"""Several processes train as one process does with all of their batches together."""
 
 import json
 import multiprocessing
@@ -92,7 +92,7 @@ def passes_of(norm: nn.Module, images: Tensor, share: slice) -> dict[str, Tensor
 
 
 def one_process(rank: int, folder: str, kinds: list[tuple[float | None, bool]]) -> None:
-    """What one process's batch norms give for its share, into a file."""
+    """Writes the results of one process's batch norms for its share into a file."""
     dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=PROCESSES)
     for number, kind in enumerate(kinds):
         net = nn.Sequential(some_norm(*kind))
@@ -116,7 +116,7 @@ def test_batch_norms_take_their_statistics_over_all_processes(tmp_path: Path) ->
         shares = [torch.load(tmp_path / f"{number}.{rank}") for rank in range(PROCESSES)]
         for name, expected in whole.items():
             for rank, share in enumerate(shares):
-                if name.endswith(".grad"):  # of one's own share: the wrapper adds them up
+                if name.endswith(".grad"):  # of the process's own share: the wrapper adds up all processes
                     continue
                 rows = slice(rank, None, PROCESSES) if expected.dim() == 4 else slice(None)
                 wanted = expected[rows] if expected.dim() else expected

@@ -26,7 +26,7 @@ def repair(model: nn.Module, images: Tensor, ridge: float = TINY, normed: tuple[
 
 
 def read_by(model: nn.Module, name: str, images: Tensor) -> Tensor:
-    """What a layer is called with."""
+    """The inputs of each call of a layer."""
     seen: list[Tensor] = []
     handle = model.get_submodule(name).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_fitted_weights_are_those_of_a_regression_on_the_samples(bias: bool) -> 
 
 def test_a_channel_that_is_a_sum_of_others_is_not_missed() -> None:
     torch.manual_seed(0)
-    # No activation, so that a sum stays a sum, and no padded border, which reads zeros where a constant is due.
+    # No activation, so that a sum stays a sum; no padding, because its zeros would interrupt a constant.
     model = nn.Sequential(conv(3, 8), nn.Conv2d(8, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 1)).eval()
     with torch.no_grad():
         model[0].weight[3] = model[0].weight[0] - 2.0 * model[0].weight[5]

@@ -50,7 +50,7 @@ def test_the_library_s_own_are_none_and_least_squares() -> None:
     assert repair.ridge == 0.25
 
 
-def test_one_of_ones_own_is_named_by_its_module_and_repairs_every_evaluation(own: str) -> None:
+def test_an_own_repair_is_named_by_its_module_and_repairs_every_evaluation(own: str) -> None:
     config = digits_config(f"repair.name={own}", "repair.images=7", "sensitivity.enabled=false")
     problem = build_problem(config, digits_splits(), trained_digits())
     plan = problem.plan(problem.budget.uniform())
@@ -63,7 +63,7 @@ def test_one_of_ones_own_is_named_by_its_module_and_repairs_every_evaluation(own
     torch.testing.assert_close(repaired, 2.0 * plain)
 
 
-def test_images_are_read_for_a_repair_that_looks_at_them_alone() -> None:
+def test_images_are_read_only_for_a_repair_that_needs_images() -> None:
     def refuse() -> None:
         raise AssertionError("images were read")
 
@@ -74,12 +74,12 @@ def test_images_are_read_for_a_repair_that_looks_at_them_alone() -> None:
 
 
 @pytest.mark.parametrize(("given", "meant"), [("leastsquares", "least_squares"), ("NONE", "none")])
-def test_one_that_does_not_exist_is_refused_before_any_time_is_spent(given: str, meant: str) -> None:
+def test_a_repair_that_does_not_exist_is_refused_before_any_time_is_spent(given: str, meant: str) -> None:
     with pytest.raises(ConfigError, match=rf"^repair\.name: there is no repair '{given}'; did you mean '{meant}'\?"):
         check_names(digits_config(f"repair.name={given}"))
 
 
-def test_a_name_is_taken_once() -> None:
+def test_a_name_of_a_repair_is_registered_once() -> None:
     with pytest.raises(ValueError, match="repair named 'none' is registered already"):
         register_repair("none")(lambda _: None)
 

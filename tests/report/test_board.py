@@ -57,7 +57,7 @@ def heard(problem: PruningProblem, count: int, start: int = 0, **scalars: float)
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    """A real small search of 26 episodes after 4 probes: its episodes, its problem and its log."""
+    """A small search of 26 episodes after 4 probes: its episodes, its problem and the folder of its log."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("search") / "tensorboard"
     problem = toy_problem(probe_keep=0.25)

@@ -1,4 +1,4 @@
-"""The pictures: valid, readable at any size of network, and different when the data are."""
+"""The pictures: valid, readable for networks of any size, and different for different data."""
 
 import warnings
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def made_search(count: int, seed: int = 0) -> list[Tried]:
 
 
 def texts(figure: Figure) -> list[str]:
-    """What is written anywhere on a figure."""
+    """All texts of a figure."""
     axes = figure.axes
     legends = [legend for one in axes if (legend := one.get_legend()) is not None]
     return [

@@ -49,7 +49,7 @@ def outcome(accuracy: float, macs: int = 500_000, params: int = 5_000) -> Outcom
 
 @pytest.fixture
 def own_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a module of the user's, with rewards good and bad."""
+    """The name of a user's module with valid and invalid rewards."""
     (tmp_path / "own_rewards_of_a_test.py").write_text(
         "def good(outcome, baseline, scale=1.0):\n    return scale * outcome.accuracy\n"
         "def text(outcome, baseline):\n    return 'much'\n"

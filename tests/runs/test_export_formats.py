@@ -1,4 +1,4 @@
-"""ONNX and torch.export: what is written gives what the network gives, at any batch size, or is refused."""
+"""ONNX and torch.export: the exported file computes the network's outputs at any batch size, or is refused."""
 
 import builtins
 import subprocess

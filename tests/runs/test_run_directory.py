@@ -80,7 +80,7 @@ class TestAFreeFolder:
     def test_in_a_folder_that_cannot_be_written_is_refused_as_create_does(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # Not by its mode: the superuser may write everywhere.
+        # Do not use the folder's mode: the superuser may write everywhere.
         monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != tmp_path)
         for call in (RunDirectory.create, RunDirectory.check_free):
             with pytest.raises(RunError, match=r"cannot be made: Permission denied \('.*'\); choose another"):

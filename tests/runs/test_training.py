@@ -1,4 +1,4 @@
-"""A training into a folder: which weights are kept, what a resume goes on with, and what is refused."""
+"""A training into a folder: the kept weights, resuming, and refusals."""
 
 import errno
 import os
@@ -53,7 +53,7 @@ def folder(tmp_path: Path, splits: Splits) -> TrainingFolder:
 
 
 def run(folder: TrainingFolder, splits: Splits, validate: Validate, **given: Any) -> tuple[nn.Module, list[Epoch]]:
-    """Starts or goes on with a training; gives the network and its epochs."""
+    """Starts or resumes a training; gives the network and its epochs."""
     settings = SETTINGS.model_copy(update=given)
     model = network()
     images = training_images(splits, settings, 0, WORKERS, TASK)
@@ -62,7 +62,7 @@ def run(folder: TrainingFolder, splits: Splits, validate: Validate, **given: Any
 
 
 class Told:
-    """Says of each epoch what it is told to, and notes the weights that were asked about."""
+    """Gives the next of the given accuracies for each epoch, and notes the measured weights."""
 
     def __init__(self, *accuracies: float) -> None:
         self._accuracies: Iterator[float] = iter(accuracies)
@@ -117,7 +117,7 @@ def test_all_but_the_reward_and_the_test_set_is_learned_from(
 
 
 def interrupt_after(count: int) -> Validate:
-    """Is stopped by the user in the epoch after so many."""
+    """Stops, as if interrupted by the user, in the epoch after the given number."""
     numbers = iter(range(count))
 
     def validate(_: nn.Module) -> float:
@@ -197,7 +197,7 @@ def test_every_epoch_is_in_tensorboard_once_whenever_the_process_ends(
         patch.setattr(TrainingFolder, "write_bytes", kill_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             run(folder, splits, validate)
-    # TensorBoard orders logs by the second in their names; the earlier one is made to look earlier.
+    # TensorBoard orders logs by the second in their names, so give the earlier log an earlier second.
     for log in folder.tensorboard.iterdir():
         parts = log.name.split(".")
         log.rename(log.with_name(".".join([*parts[:3], str(int(parts[3]) - 10), *parts[4:]])))
@@ -206,7 +206,7 @@ def test_every_epoch_is_in_tensorboard_once_whenever_the_process_ends(
 
 
 def fill_the_disk(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
-    """Lets the writing of a file fail when it is written for the so-many-th time."""
+    """Makes the writing of a file fail at the given number of writes."""
     really = os.fsync
     written: list[None] = []
 
@@ -238,7 +238,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(
 
 
 def not_finite_from(step: int) -> Callable[..., Tensor]:
-    """The training loss, which is not a number from a step on."""
+    """A training loss that is NaN from the given step on."""
     steps = iter(range(1, 10_000))
     return lambda *given: training_loss(*given) * (float("nan") if next(steps) >= step else 1.0)
 
@@ -265,7 +265,7 @@ def test_a_training_that_diverges_at_once_leaves_nothing(folder: TrainingFolder,
 def test_weights_that_the_last_step_of_an_epoch_has_ruined_are_not_kept(
     folder: TrainingFolder, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A loss that is finite, and gradients that no weight can be moved by.
+    # The loss is finite, but the gradients are not.
     monkeypatch.setattr(trainer_module, "training_loss", lambda *given: 1e37 * training_loss(*given))
     with pytest.raises(EvaluationError, match="Lower learning_rate"):
         run(folder, splits, Told(0.1), learning_rate=1e6, warmup=0.0, epochs=1, batch_size=64)

@@ -48,7 +48,7 @@ class TestBands:
         assert high == pytest.approx([0.6, 0.9])
 
     def test_leave_out_what_fewer_than_one_resample_in_40_shows(self) -> None:
-        # Of three seeds 1/27 of the resamples have the mean 3; of four, 1/256 have the mean 4, and 13/256 at least 3.
+        # Of the resamples of three seeds, 1/27 have the mean 3. Of those of four, 1/256 have 4, and 13/256 at least 3.
         assert [float(end[0]) for end in bands(np.array([[0.0], [0.0], [3.0]]))] == [0.0, 3.0]
         assert [float(end[0]) for end in bands(np.array([[0.0], [0.0], [0.0], [4.0]]))] == [0.0, 3.0]
 
@@ -82,7 +82,7 @@ class TestAnInterval:
 
 
 def run_of(folder: Path, *trials: tuple[str, float, float]) -> RunDirectory:
-    """A run whose evaluations are these: kind, reward and accuracy."""
+    """A run with the given evaluations: kind, reward and accuracy."""
     run = RunDirectory.create(folder / "run")
     for number, (kind, reward, accuracy) in enumerate(trials):
         run.append_evaluation({"number": number, "kind": kind, "reward": reward, "accuracy": accuracy})
@@ -239,12 +239,12 @@ def runs_in(folder: Path) -> dict[str, RunDirectory]:
 
 
 def written_in(run: RunDirectory) -> dict[str, int]:
-    """When each file of a run was written."""
+    """The time at which each file of a run was written."""
     return {path.relative_to(run.root).as_posix(): path.stat().st_mtime_ns for path in run.root.rglob("*")}
 
 
 def evaluations_of(run: RunDirectory) -> list[dict[str, Any]]:
-    """What was tried, but for the time that it took and whether another search had tried it before."""
+    """The records of a run's evaluations, without the seconds and without the mark of cached plans."""
     return [{key: row[key] for key in row if key not in ("seconds", "cached")} for row in run.evaluations()]
 
 

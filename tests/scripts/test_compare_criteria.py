@@ -33,7 +33,7 @@ def measured(config: Path, *overrides: str, names: str = ",".join(NAMES), seeds:
 
 @pytest.fixture(scope="module")
 def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """The folder, and what was printed."""
+    """The folder and the printed record."""
     folder = tmp_path_factory.mktemp("work") / "criteria"
     return folder, measured(config, f"run.directory={folder}")
 
@@ -62,7 +62,7 @@ def test_criteria_and_seeds_give_different_numbers(finished: tuple[Path, Any]) -
     assert len(set(rows)) == len(rows)
 
 
-def test_what_is_there_is_not_done_again(config: Path, finished: tuple[Path, Any]) -> None:
+def test_a_criterion_that_was_measured_is_not_measured_again(config: Path, finished: tuple[Path, Any]) -> None:
     folder, before = finished
     files = {path: path.read_bytes() for path in folder.rglob("*.jsonl")}
     again = measured(config, f"run.directory={folder}")
@@ -106,7 +106,7 @@ def test_the_table_has_every_criterion_and_measure(
         assert words in shown
 
 
-def test_names_are_checked() -> None:
+def test_names_are_read_and_unknown_ones_are_refused() -> None:
     assert criteria_of("l1, l2,l1") == ["l1", "l2"]
     assert criteria_of("all") == known_criteria()
     with pytest.raises(ConfigError, match="did you mean 'taylor'"):

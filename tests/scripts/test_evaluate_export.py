@@ -37,14 +37,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 @pytest.fixture
 def run(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
-    """The same, to be changed."""
+    """A copy of the run, which a test may change."""
     shutil.copytree(finished.root, tmp_path / "run")
     return RunDirectory.open(tmp_path / "run")
 
 
 @pytest.fixture
 def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], Any]:
-    """What was printed as JSON since the last time."""
+    """The JSON that was printed since the last call."""
     capsys.readouterr()
     return lambda: json.loads(capsys.readouterr().out)
 

@@ -1,4 +1,4 @@
-"""`prune-env compare --fidelity`: what the reward says of plans, and what fine-tuning makes of them."""
+"""`prune-env compare --fidelity`: rewards of plans against their accuracies after fine-tuning."""
 
 import io
 import json
@@ -76,7 +76,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measured(config: Path, *overrides: str) -> Any:
-    """What ``prune-env compare --fidelity --json`` prints; in the folder that it takes by itself."""
+    """The output of ``prune-env compare --fidelity --json`` in its default folder."""
     out = io.StringIO()
     with redirect_stdout(out):
         compare(config, list(overrides), fidelity=True, as_json=True)
@@ -85,7 +85,7 @@ def measured(config: Path, *overrides: str) -> Any:
 
 @pytest.fixture(scope="module")
 def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """The folder that it was run in, and what was printed; not to be changed."""
+    """The working folder of a finished command and its output; not to be changed."""
     folder = tmp_path_factory.mktemp("work")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -94,7 +94,7 @@ def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 @pytest.fixture
 def folder(finished: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The plans' folder, to change; the one above it is where commands are run."""
+    """A copy of the plans' folder, which a test may change; commands run in its parent folder."""
     shutil.copytree(finished[0], tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work" / "runs" / "digits-fidelity"

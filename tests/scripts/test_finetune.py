@@ -1,4 +1,4 @@
-"""`prune-env finetune`: the pruned network learns again what the cut took, and a kill costs an epoch at most."""
+"""`prune-env finetune`: the pruned network regains accuracy, and a kill costs at most one epoch."""
 
 import contextlib
 import io
@@ -34,7 +34,7 @@ from prune_env.runs.training_folder import TrainingFolder
 from scripts.finetune import finetune
 
 CHILDREN = multiprocessing.get_context("forkserver")
-"""Children that have torch already, so that they start in milliseconds."""
+"""Child processes that are forked after torch is imported, so that they start in milliseconds."""
 CHILDREN.set_forkserver_preload(
     ["scripts.train", "scripts.finetune", "accelerate", "sklearn.datasets", "matplotlib.backends.backend_agg"]
 )
@@ -50,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 @pytest.fixture(scope="module")
 def printed(run: RunDirectory) -> dict[str, Any]:
-    """What a fine-tuning that nothing interrupted has printed with --json."""
+    """The JSON output of a fine-tuning that nothing interrupted."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         finetune(run.root, as_json=True)
@@ -60,7 +60,7 @@ def printed(run: RunDirectory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(run: RunDirectory, printed: dict[str, Any]) -> TrainingFolder:  # noqa: ARG001
-    """The folder that it has left; not to be changed."""
+    """The folder of the finished fine-tuning; not to be changed."""
     return TrainingFolder.open(run.root / "finetune")
 
 
@@ -83,13 +83,13 @@ def stopped(run: RunDirectory) -> TrainingFolder:
 
 @pytest.fixture
 def interrupted(stopped: TrainingFolder, tmp_path: Path) -> TrainingFolder:
-    """A copy of it, in the same run."""
+    """A copy of the interrupted fine-tuning, in the same run."""
     return TrainingFolder(Path(shutil.copytree(stopped.root, stopped.root.with_name(tmp_path.name))))
 
 
 @pytest.fixture
 def refused(refused: Refused) -> Refused:
-    """What `prune-env finetune` says when it ends with code 2."""
+    """The message of `prune-env finetune` when it ends with code 2."""
     return partial(refused, "finetune")
 
 
@@ -122,7 +122,7 @@ def same_result(one: TrainingFolder, other: TrainingFolder) -> bool:
     return same and one.weights.read_bytes() == other.weights.read_bytes()
 
 
-def test_it_prints_one_object_that_the_folder_keeps(printed: dict[str, Any], finished: TrainingFolder) -> None:
+def test_finetune_prints_one_object_that_the_folder_keeps(printed: dict[str, Any], finished: TrainingFolder) -> None:
     assert printed == finished.read_json(finished.summary)
     assert [epoch["number"] for epoch in printed["epochs"]] == [1, 2, 3]
     assert printed["epochs"][-1]["loss"] < printed["epochs"][0]["loss"]
@@ -153,7 +153,7 @@ def test_the_weights_are_those_of_the_best_epoch_of_the_second_half(
     [
         ([0.5], 1, 1),
         ([0.9], 4, 1),
-        # The first epochs still know the images by heart.
+        # In the first epochs the network still remembers the reward set.
         ([0.9, 0.8], 4, 2),
         ([0.9, 0.8, 0.6], 4, 3),
         ([0.9, 0.8, 0.6, 0.5], 4, 3),
@@ -245,7 +245,7 @@ def test_no_image_of_the_reward_or_the_test_set_is_trained_on(
         return replace(whole, source=source)
 
     def noted(function: Callable[..., Any]) -> Callable[..., Any]:
-        """Notes what is loaded meanwhile; before and after it, plans are measured on other images."""
+        """Notes the images that are loaded during the training; other images are loaded before and after it."""
 
         def call(*given: Any, **named: Any) -> Any:
             source.loaded = {"train": [], "test": []}
@@ -312,7 +312,9 @@ def test_a_fine_tuning_is_resumed_with_its_own_settings(
     assert contents(interrupted) == before
 
 
-def test_a_finished_one_is_said_to_be_finished(run: RunDirectory, finished: TrainingFolder, refused: Refused) -> None:
+def test_a_finished_fine_tuning_is_said_to_be_finished(
+    run: RunDirectory, finished: TrainingFolder, refused: Refused
+) -> None:
     before = contents(finished)
     said = refused(run.root, "--resume")
     assert "is finished: its weights are" in said

@@ -1,4 +1,4 @@
-"""`prune-env finetune finetune.selectors=true`: groups choose anew what they read, and a kill changes nothing."""
+"""`prune-env finetune` with selectors: groups choose new inputs, and a kill changes nothing."""
 
 import contextlib
 import io
@@ -47,7 +47,7 @@ Told = Callable[[], Any]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """A finished search whose plan has groups that read what chance has chosen; selectors can only do better."""
+    """A finished search whose plan has groups with random inputs, so selectors can only improve the plan."""
     run = pruned_run(tmp_path_factory.mktemp("runs") / "run")
     config = pruned_config("granularity.name=group", "env.round_to=4")
     run.write_config(config)
@@ -74,7 +74,7 @@ def searched(run: RunDirectory) -> PruningPlan:
 
 @pytest.fixture(scope="module")
 def printed(run: RunDirectory) -> dict[str, Any]:
-    """What a fine-tuning that nothing interrupted has printed with --json."""
+    """The JSON output of a fine-tuning that nothing interrupted."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         finetune(run.root, [*SELECT], as_json=True)
@@ -84,7 +84,7 @@ def printed(run: RunDirectory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(run: RunDirectory, printed: dict[str, Any]) -> TrainingFolder:  # noqa: ARG001
-    """The folder that it has left; not to be changed."""
+    """The folder of the finished fine-tuning; not to be changed."""
     return TrainingFolder.open(run.root / "finetune")
 
 
@@ -96,19 +96,19 @@ def tuned(finished: TrainingFolder) -> PruningPlan:
 
 @pytest.fixture
 def told(capsys: pytest.CaptureFixture[str]) -> Told:
-    """What was printed as JSON since the last time."""
+    """The JSON that was printed since the last call."""
     capsys.readouterr()
     return lambda: json.loads(capsys.readouterr().out)
 
 
 def copy_of(folder: TrainingFolder, name: str, *without: str) -> TrainingFolder:
-    """The folder in the same run as a kill leaves it that comes before some of its files are written."""
+    """A copy of the folder in the same run, without the files that a kill would prevent."""
     ignored = shutil.ignore_patterns(*without)
     return TrainingFolder(Path(shutil.copytree(folder.root, folder.root.with_name(name), ignore=ignored)))
 
 
 def results_of(folder: TrainingFolder) -> dict[str, Any]:
-    """All that a summary says but for what is told by a clock."""
+    """A summary without the values that depend on the clock."""
     summary = folder.read_json(folder.summary)
     return {
         "best_epoch": summary["best_epoch"],
@@ -118,7 +118,7 @@ def results_of(folder: TrainingFolder) -> dict[str, Any]:
 
 
 def network_of(plan: PruningPlan, folder: TrainingFolder) -> nn.Module:
-    """What anybody makes of the plan and the weights."""
+    """The network that the plan and the weights make."""
     network = plan.apply(build_model("digits_resnet", 10, 1))
     load_weights(network, folder.weights)
     return network.eval()
@@ -195,7 +195,7 @@ def test_the_epoch_that_is_kept_ends_after_the_choice_however_few_there_are(plan
     worse = [Epoch(number, 1.0, 0.1, 1.0, 0.0, 1.0 / number) for number in range(1, planned + 1)]
     kept = epoch_to_keep(worse, planned).number
     assert kept >= RAMP[1] * planned
-    # Of those the first is the best here, so no epoch is left out that could have been kept.
+    # The first of these epochs is the best here, so no epoch that could have been kept was left out.
     assert kept - 1 <= RAMP[1] * planned
 
 

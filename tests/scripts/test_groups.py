@@ -1,4 +1,4 @@
-"""The commands where convolutions may fall into groups: what is shown, searched, kept, resumed and replayed."""
+"""The commands with groups: output, searches, files, resuming and replay."""
 
 import json
 import re
@@ -47,7 +47,7 @@ Refused = Callable[..., str]
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Settings of a search of channels of a second or two; nothing is trained or probed.
 
-    Most actions are random, or a plan in many groups would be a matter of luck.
+    Most actions are random; otherwise only luck would lead to a plan with many groups.
     """
     folder = tmp_path_factory.mktemp("settings")
     return digits_file(
@@ -71,7 +71,7 @@ def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str,
 
 @pytest.fixture(scope="module")
 def problem(runs: Mapping[str, RunDirectory]) -> PruningProblem:
-    """What the runs have searched; an action's meaning is not the problem's."""
+    """The problem of the runs; it does not depend on the meaning of an action."""
     run = runs["share"]
     return load_problem(settings_of(run), run)[1]
 
@@ -86,13 +86,13 @@ def channels(config: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirec
 
 @pytest.fixture(params=ACTIONS)
 def finished(request: pytest.FixtureRequest, runs: Mapping[str, RunDirectory]) -> RunDirectory:
-    """Each of them."""
+    """Each of the finished runs."""
     return runs[request.param]
 
 
 @pytest.fixture
 def told(capsys: pytest.CaptureFixture[str]) -> Callable[[], Any]:
-    """What was printed as JSON since the last time."""
+    """The JSON that was printed since the last call."""
     capsys.readouterr()
     return lambda: json.loads(capsys.readouterr().out)
 
@@ -106,7 +106,7 @@ def interrupted(run: RunDirectory, root: Path, lines: int) -> RunDirectory:
 
 
 def search_on(run: RunDirectory, problem: PruningProblem, settings: RunConfig) -> RunDirectory:
-    """Begins or goes on with a search; neither report nor latency, which take most of a small run's time."""
+    """Starts or resumes a search, without report and latency, which take most of a small run's time."""
     search_into(SearchRun(run, settings, load_splits(settings), problem.again()), watch_on_board)
     return run
 
@@ -120,7 +120,7 @@ def untimed(run: RunDirectory) -> list[dict[str, Any]]:
 
 
 def times_of(grouping: Grouping, _: object) -> dict[str, dict[int, float]]:
-    """A machine on which 4 groups are faster than a whole convolution, 8 hardly so, and 2 slower."""
+    """A machine on which 4 groups are faster than a whole convolution, 8 are hardly faster, and 2 are slower."""
     seconds = {1: 1e-3, 2: 2e-3, 4: 0.5e-3, 8: 0.96e-3}
     return {
         found.name: {one: seconds[one] for one in seconds if one in found.counts} for found in grouping.convolutions
@@ -160,7 +160,7 @@ def test_the_table_has_a_time_for_every_count_and_a_reason_for_what_stays_whole(
     inspect_walk(config, [GROUPED, "granularity.only_faster=true"])
     lines = capsys.readouterr().out.partition("by group count")[2].splitlines()
     rows = {cells[0]: cells[1:] for line in lines if len(cells := [cell.strip() for cell in line.split("│")[1:-1]]) > 1}
-    # In brackets: what is not allowed.
+    # Counts in brackets are not allowed.
     assert rows["layer1.0.conv1"] == ["layer1.0.conv1", "1.00", "(2.00)", "0.50", "(0.96)"]
     assert rows["conv1"] == ["it reads no unit's channels", "", "", "", ""]
     assert rows["linear"] == ["it is a Linear and no nn.Conv2d", "", "", "", ""]
@@ -355,7 +355,7 @@ def test_evaluations_with_other_groups_are_refused_by_their_number(
     with pytest.raises(RunError, match=rf"evaluation {number} of the run was .* cannot be resumed here") as refusal:
         search_on(run, problem, settings_of(finished))
     assert lines_of(run) == recorded
-    # What is said of the two plans must differ, or nobody could see why they are not the same.
+    # The message must describe the two plans differently; otherwise nobody could see the difference.
     there, _, here = str(refusal.value).partition(", but the resumed search proposes ")
     said = [
         re.sub(r"\b(the widths|and the edits|with|and) ", "", text) for text in (there, here.partition(". The run")[0])
@@ -372,7 +372,7 @@ def test_damaged_times_are_refused_by_their_file(runs: Mapping[str, RunDirectory
 
 
 def test_replay_applies_a_plan_with_groups(finished: RunDirectory, config: Path, told: Callable[[], Any]) -> None:
-    # The plan says all: the settings need not allow groups.
+    # The plan holds everything, so the settings need not allow groups.
     replay(finished.root, config, as_json=True)
     rows = {row["name"]: row for row in told()["rows"]}
     expected = finished.read_json(finished.summary)["rows"][2]
@@ -383,7 +383,7 @@ def test_replay_applies_a_plan_with_groups(finished: RunDirectory, config: Path,
 def test_a_plan_with_groups_is_repaired_alike_whatever_the_settings_allow(
     config: Path, problem: PruningProblem, tmp_path: Path, told: Callable[[], Any]
 ) -> None:
-    # What reads a unit that stays whole in groups must make up for what it no longer reads.
+    # A convolution that reads a whole unit in groups must make up for the inputs that it no longer reads.
     granularity = problem.granularity
     assert isinstance(granularity, Group)
     walk = problem.walk.protecting({"conv1": "mine"})
@@ -406,7 +406,7 @@ def test_replay_walks_a_policy_of_groups(
     runs: Mapping[str, RunDirectory], config: Path, told: Callable[[], Any]
 ) -> None:
     for action in ACTIONS:
-        # What an action means stands in the policy.
+        # The policy records the meaning of an action.
         replay(runs[action].policy, config, [GROUPED], as_json=True)
         rows = {row["name"]: row for row in told()["rows"]}
         assert rows["replayed"]["macs"] <= 0.4 * rows["dense"]["macs"]
@@ -520,7 +520,7 @@ def test_what_cannot_be_is_refused_before_a_run_is_made(
 def test_a_budget_that_rates_cannot_meet_is_refused_before_a_run_is_made(
     config: Path, tmp_path: Path, refused: Refused, command: str
 ) -> None:
-    # Channels alone would meet it.
+    # Channels alone would meet the budget.
     settings = [*RATES, "budget.keep=0.1", "env.min_keep=0.2"]
     said = refused(command, config, f"run.directory={tmp_path / 'run'}", *settings)
     assert "at its highest pruning rate, 0.800," in said

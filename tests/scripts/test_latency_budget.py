@@ -1,4 +1,4 @@
-"""A budget of seconds through the command line: what it leaves behind, and that a run is resumed with it."""
+"""A latency budget through the command line: the files of the run, and resuming with the same formula."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`prune-env list`: every name of a kind, those that match a pattern, and what is refused."""
+"""`prune-env list`: all names of a kind, the names that match a pattern, and refusals."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`prune-env pretrain`: a network from scratch, whose weights the other commands then take."""
+"""`prune-env pretrain`: trains a network from scratch, and the other commands accept its weights."""
 
 import json
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Training
 
 @pytest.fixture
 def refused(refused: Refused) -> Refused:
-    """What `prune-env pretrain` says when it ends with code 2."""
+    """The message of `prune-env pretrain` when it ends with code 2."""
     return partial(refused, "pretrain")
 
 
@@ -110,7 +110,9 @@ def test_no_epochs_are_refused_and_leave_nothing(config: Path, tmp_path: Path, r
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_needs_a_config_or_a_training_to_resume(config: Path, finished: TrainingFolder, refused: Refused) -> None:
+def test_pretrain_needs_a_config_or_a_training_to_resume(
+    config: Path, finished: TrainingFolder, refused: Refused
+) -> None:
     assert "neither was given" in refused()
     assert "both were given" in refused(config, "--resume", finished.root)
 

@@ -1,4 +1,4 @@
-"""The report: everything in it, nothing that runs, and honest about what beats ddpg."""
+"""The report: it is complete, contains no scripts, and says which searches beat ddpg."""
 
 import copy
 import json

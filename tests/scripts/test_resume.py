@@ -32,7 +32,7 @@ SEARCHING_KILLS = 11
 KILLS = 20
 
 CHILDREN = multiprocessing.get_context("forkserver")
-"""Children that have torch already, so that they start in milliseconds."""
+"""Child processes that are forked after torch is imported, so that they start in milliseconds."""
 CHILDREN.set_forkserver_preload(["scripts.train", "sklearn.datasets", "matplotlib.backends.backend_agg"])
 
 
@@ -89,7 +89,7 @@ def curves_of(run: RunDirectory) -> dict[str, list[tuple[int, float]]]:
 
 
 def result_of(run: RunDirectory) -> dict[str, Any]:
-    """All that a run leaves but for what is told by a clock."""
+    """Everything that a run leaves, without the values that depend on the clock."""
     summary = run.read_json(run.summary)
     told = ("evaluations", "episodes", "cache_hits", "images_left", "best_reward", "search", "budget")
     return {

@@ -48,7 +48,7 @@ def config_of(name: str, **sections: object) -> RunConfig:
     return RunConfig.from_mapping({**document, "search": {"evaluations": 3}, **sections})
 
 
-def test_runs_as_the_library_s_own_do(own: str) -> None:
+def test_an_own_search_runs_as_the_library_s_searches_do(own: str) -> None:
     problem = toy_problem()
     trials: list[Trial] = []
     problem.listeners.append(trials.append)
@@ -58,12 +58,12 @@ def test_runs_as_the_library_s_own_do(own: str) -> None:
     assert trials[1].plan.widths["stem"] == (trials[0].plan.widths["stem"] + 1) // 2
 
 
-def test_is_checked_as_the_library_s_own_are(own: str) -> None:
+def test_an_own_search_is_checked_as_the_library_s_searches_are(own: str) -> None:
     with pytest.raises(ConfigError, match=rf"probe_keep: null given, but the search '{own}:Probing' needs probes\."):
         check_search(config_of(f"{own}:Probing", sensitivity={"probe_keep": None}))
 
 
 @pytest.mark.parametrize("name", ["NoSearch", "function"])
-def test_is_a_class_of_searches_or_is_refused(own: str, name: str) -> None:
+def test_an_own_search_that_is_no_class_of_searches_is_refused(own: str, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^agent\.name: search '{own}:{name}' must be a class .*Search"):
         check_search(config_of(f"{own}:{name}"))

@@ -1,4 +1,4 @@
-"""Random changes of images: what the draws say and nothing else, image by image."""
+"""Random changes of images: each image changes as its draws say, and in no other way."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def shifted_and_mirrored(image: Tensor, draws: list[float]) -> Tensor:
 
 def test_images_are_shifted_and_mirrored_as_the_draws_say() -> None:
     images, draws = some_images(), some_draws()
-    # The ends of what may be drawn, too.
+    # Include the least and the largest possible draw.
     draws[0, :3] = 0.0
     draws[1, :3] = 1.0 - 2.0**-24
     expected = [shifted_and_mirrored(image, row.tolist()) for image, row in zip(images, draws, strict=True)]
@@ -64,7 +64,7 @@ def test_a_cut_shows_a_part_at_the_image_s_size() -> None:
     draws = some_draws(400)
     spans = resized_crop_flip(ramp, draws)[:, 0, 0].diff(dim=1).sum(1)
     assert torch.equal(spans < 0, draws[:, 4] < 0.5)
-    # Sides of a cut of 0.35 to 1 of the area, at most 4/3 as long as each other.
+    # A crop covers 0.35 to 1 of the area, and its sides differ by a factor of at most 4/3.
     assert 0.5 < spans.abs().min() < 0.57
     assert spans.abs().max() > 0.97
     assert bool(((ramp.min() <= resized_crop_flip(ramp, draws)) & (resized_crop_flip(ramp, draws) <= ramp.max())).all())

@@ -139,7 +139,7 @@ def test_a_network_has_one_output_for_each_class_of_the_data() -> None:
 
 
 def classifier(output: Callable[[Tensor], object]) -> nn.Module:
-    """A network for images [N, 3, 8, 8] that makes its output of ten scores."""
+    """A network for images [N, 3, 8, 8] whose output is the given function of ten scores."""
     return Net(lambda net, x: output(net.fc(x.flatten(1))), fc=nn.Linear(3 * 64, 10))
 
 

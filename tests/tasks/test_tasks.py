@@ -1,4 +1,4 @@
-"""Tasks by name, and a task of the user's own whose targets are boxes: nothing else knows what targets are."""
+"""Tasks by name, and a user's own task whose targets are boxes: only the task knows what targets are."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class BoxSource:
 
 
 class Nearness:
-    """1 over 1 plus the mean distance from the mean box: a quality that is no share of the images."""
+    """1 / (1 + mean distance from the mean box): a quality that is no share of the images."""
 
     name, title, format, counts = "nearness", "near", ".3f", False
 
@@ -106,7 +106,7 @@ class Boxes:
 
 @pytest.fixture
 def boxes() -> Iterator[None]:
-    """The task, registered for a while."""
+    """Registers the task of boxes during a test."""
     with TASKS.restored():
         register_task(Boxes)
         yield
@@ -126,7 +126,7 @@ def config_of(*overrides: str, **task: str) -> RunConfig:
 
 
 def box_context() -> ScoringContext:
-    """What criteria see of a network for boxes."""
+    """The scoring context of a network for boxes."""
     config = config_of("criterion.images=3", name="boxes")
     splits = load_splits(config)
     return build_problem(config, splits, load_model(config, splits)).context

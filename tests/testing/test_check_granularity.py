@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("same_global_state")
 
 
 class Unbounded(ChannelPlanBuilder):
-    """Asks for what it wants, whatever the budget is."""
+    """A builder that keeps the requested widths, whatever the budget is."""
 
     def decide(self, numbers: Sequence[float]) -> None:
         (keep,) = numbers

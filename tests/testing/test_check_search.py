@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("same_global_state")
 
 
 class Random(Search):
-    """A search that keeps its promises; what the others below break is one thing each."""
+    """A search that keeps its promises; each class below breaks one promise."""
 
     def run(self, has_budget: HasBudget) -> None:
         while has_budget():
@@ -61,7 +61,7 @@ class Remembering(Random):
 
 
 class Clocked(Random):
-    """Goes by what a resumed run does not have: how long a trial took."""
+    """A search that depends on whether a trial was recalled, which differs in a resumed run."""
 
     def run(self, has_budget: HasBudget) -> None:
         while has_budget():

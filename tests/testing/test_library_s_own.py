@@ -1,4 +1,4 @@
-"""The library's own values keep the promises that it asks of the user's; so do the examples of docs/extending.md."""
+"""The library's own values keep the promises that users' values must keep; so do the examples of docs/extending.md."""
 
 import re
 import sys
@@ -25,7 +25,7 @@ SETTINGS: dict[str, list[dict[str, float]]] = {
     "latency_penalty": [{"keep": 0.5}, {"keep": 0.25, "weight": 3.0}],
 }
 SLOW = ("clusters", "ddpg", "td3", "sac", "ppo", "cma", "cma_from_rules", "tpe")
-"""They learn: an encoder for each unit, or for seconds in each of several runs."""
+"""Criteria and searches that learn, which takes seconds: an encoder for each unit, or several searches."""
 
 EXAMPLES = {"classification": (ToyResNet(4), Batch(torch.randn(5, COLOURS, SIDE, SIDE), torch.arange(5) % CLASSES))}
 """A network and a batch for each task."""
@@ -38,31 +38,31 @@ def marked(names: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", marked(CRITERIA))
-def test_criteria(name: str) -> None:
+def test_every_criterion_keeps_its_promises(name: str) -> None:
     check_criterion(name)
 
 
 @pytest.mark.parametrize("name", marked(SEARCHES.names()))
-def test_searches(name: str) -> None:
+def test_every_search_keeps_its_promises(name: str) -> None:
     check_search(name)
 
 
 @pytest.mark.parametrize(
     ("name", "settings"), [(name, settings) for name in reward_names() for settings in SETTINGS.get(name, [{}])]
 )
-def test_rewards(name: str, settings: dict[str, float]) -> None:
+def test_every_reward_keeps_its_promises(name: str, settings: dict[str, float]) -> None:
     check_reward(name, settings)
 
 
 @pytest.mark.parametrize("settings", [{}, {"max_groups": 4, "kernels": "norm"}], ids=["default", "other settings"])
 @pytest.mark.parametrize("name", [*GRANULARITIES, "own_granularity:Middle"])
-def test_granularities(name: str, settings: dict[str, Any]) -> None:
+def test_every_granularity_keeps_its_promises(name: str, settings: dict[str, Any]) -> None:
     known = GRANULARITIES.find(name).Settings.model_fields
     check_granularity(name, {key: value for key, value in settings.items() if key in known})
 
 
 @pytest.mark.parametrize("name", [*TASKS])
-def test_tasks(name: str) -> None:
+def test_every_task_keeps_its_promises(name: str) -> None:
     check_task(name, *EXAMPLES[name])
 
 
@@ -80,7 +80,7 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("examples")
-def test_examples_of_the_guide() -> None:
+def test_the_examples_of_the_guide_keep_their_promises() -> None:
     check_criterion("my_criterion:sharpest")
     check_search("my_search:Halves")
     check_reward("my_reward:cautious")

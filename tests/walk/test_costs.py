@@ -1,4 +1,4 @@
-"""Closed-form MACs and params equal what torch counts on the network that was really cut, to the integer."""
+"""Closed-form MACs and params equal torch's count on the cut network exactly."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every unit is proved by cutting: units that cannot be cut are protected with a reason, and wrong units are found."""
+"""Every unit is proved by a cut: units that cannot be cut are protected with a reason, and wrong units are found."""
 
 from collections.abc import Callable
 from dataclasses import replace

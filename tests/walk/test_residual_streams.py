@@ -18,7 +18,7 @@ def streams_of(net: Net) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("depth", CIFAR)
-def test_of_the_cifar_resnets_are_the_three_streams_of_the_stages(depth: int) -> None:
+def test_the_streams_of_the_cifar_resnets_are_the_three_of_the_stages(depth: int) -> None:
     model, images = build_model(f"cifar_resnet{depth}", 10).eval(), torch.randn(1, 3, 32, 32)
     blocks = (depth - 2) // 6
     found = residual_streams(model, LayerWalk.trace(model, images).units, images)
@@ -26,13 +26,13 @@ def test_of_the_cifar_resnets_are_the_three_streams_of_the_stages(depth: int) ->
     assert found == {"conv1": blocks + 1, "layer2.0.conv2": blocks, "layer3.0.conv2": blocks}
 
 
-def test_of_the_digits_network_have_projections_among_their_layers() -> None:
+def test_the_streams_of_the_digits_network_have_projections_among_their_layers() -> None:
     model, images = build_model("digits_resnet", 10, in_channels=1).eval(), torch.randn(1, 1, 8, 8)
     found = residual_streams(model, LayerWalk.trace(model, images).units, images)
     assert found == {"conv1": 4, "layer2.0.conv2": 4, "layer3.0.conv2": 4}
 
 
-def test_of_mobilenet_are_the_outputs_of_stages_of_two_or_more_blocks() -> None:
+def test_the_streams_of_mobilenet_are_the_outputs_of_stages_of_two_or_more_blocks() -> None:
     model, images = build_model("cifar_mobilenet_v2", 10).eval(), torch.randn(1, 3, 32, 32)
     found = residual_streams(model, LayerWalk.trace(model, images).units, images)
     # Stages of 1, 2, 3, 4, 3, 3 and 1 blocks: every block but a stage's first adds to the stage's stream.
@@ -41,7 +41,7 @@ def test_of_mobilenet_are_the_outputs_of_stages_of_two_or_more_blocks() -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar_vgg16_bn", "cifar_mobilenet_v1"])
-def test_a_network_without_additions_has_none(name: str) -> None:
+def test_a_network_without_additions_has_no_stream(name: str) -> None:
     model, images = build_model(name, 10).eval(), torch.randn(1, 3, 32, 32)
     assert residual_streams(model, LayerWalk.trace(model, images).units, images) == {}
 
@@ -51,7 +51,7 @@ def test_a_gate_that_is_multiplied_makes_no_stream() -> None:
     assert streams_of(net) == {}
 
 
-def test_a_gated_map_that_is_added_makes_one() -> None:
+def test_a_gated_map_that_is_added_makes_a_stream() -> None:
     net = body(lambda net, x: net.d(x) + net.b(x) * torch.sigmoid(net.c(x)), b=conv(8, 8), c=conv(8, 8), d=conv(8, 8))
     assert streams_of(net) == {"d": 3}
 

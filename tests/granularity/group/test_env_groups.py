@@ -34,7 +34,7 @@ def group_problem(walk: LayerWalk | None = None, most: int = 8, **given: Any) ->
 
 
 def episode(env: PruningEnv, actions: Sequence[Sequence[float]]) -> list[tuple[Any, ...]]:
-    """Resets, and steps through the actions; what each step returned."""
+    """Resets the environment and steps through the actions; gives the result of each step."""
     env.reset(seed=0)
     return [env.step(np.array(action, dtype=np.float32)) for action in actions]
 
@@ -151,7 +151,7 @@ def test_a_rate_runs_from_all_kernels_to_the_least_share() -> None:
     problem = group_problem(keep=1.0, min_keep=0.25)
     assert plan_after(problem, [[-1.0]] * 4, "pruning_rate").edits == {}
     most = plan_after(problem, [[1.0]] * 4, "pruning_rate")
-    # out writes 16 channels and reads 24, of which mid's groups leave all, for each is read.
+    # out writes 16 channels and reads 24; all 24 stay, because mid's groups write them and each is read.
     assert {name: most.groups.get(name, 1) for name in ("down", "project", "up", "mid")} == {
         "down": 4,
         "project": 4,
@@ -206,7 +206,7 @@ class TestAnActionAskedFor:
             assert observation[FEATURES.index("previous_keep")] == pytest.approx(share, abs=1e-6)
 
     @pytest.mark.parametrize("action", KINDS)
-    def test_what_is_out_of_range_is_the_nearest_in_it(self, action: str) -> None:
+    def test_out_of_range_is_the_nearest_action_in_the_space(self, action: str) -> None:
         env = PruningEnv(problem=group_problem(keep=0.6), action=action)
         env.reset()
         for keep in (1e-6, 1.0, 5.0):
@@ -247,7 +247,7 @@ class TestWhatIsRefused:
         ):
             digits_config("granularity.action=pruning_rate")
 
-    def test_nothing_of_what_does(self) -> None:
+    def test_no_config_that_goes_together(self) -> None:
         check_names(digits_config("granularity.name=group", "granularity.action=pruning_rate"))
         check_names(digits_config("granularity.name=group", "budget.metric=params"))
         check_names(digits_config("budget.metric=latency"))
@@ -265,7 +265,7 @@ def test_a_config_s_action_and_groups_are_what_the_environment_has() -> None:
     assert plan.costs.macs <= 0.4 * plan.costs.dense_macs
     assert plan.groups
     assert set(plan.groups.values()) <= {1, 2, 4}
-    # Each count that may be is timed.
+    # Every allowed count is timed.
     granularity = env.granularity
     assert isinstance(granularity, Group)
     assert set(granularity.times) == {found.name for found in granularity.grouping.convolutions}

@@ -42,7 +42,7 @@ def test_groups_divide_and_do_not_prune_more_than_asked(inputs: int, outputs: in
         (7, 5, 0.9, GroupSpec(1, 1)),
     ],
 )
-def test_known_configurations(inputs: int, outputs: int, rate: float, spec: GroupSpec) -> None:
+def test_rates_give_the_known_configurations(inputs: int, outputs: int, rate: float, spec: GroupSpec) -> None:
     assert configure_groups(inputs, outputs, rate) == spec
 
 
@@ -66,7 +66,7 @@ def test_possible_groups_are_the_common_divisors() -> None:
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize(("stride", "padding", "mode"), [(1, 1, "zeros"), (2, 0, "zeros"), (1, 2, "reflect")])
 @pytest.mark.parametrize("bias", [True, False])
-def test_it_is_the_dense_convolution_with_all_other_kernels_zero(
+def test_a_gathered_convolution_is_the_dense_one_with_all_other_kernels_zero(
     kernel: int, stride: int, padding: int, mode: str, bias: bool
 ) -> None:
     torch.manual_seed(0)

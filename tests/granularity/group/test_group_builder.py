@@ -1,4 +1,4 @@
-"""Plan builders: whatever is decided, the plan meets the budget, costs what it says and is the masked network."""
+"""Plan builders: any plan meets the budget, states its exact costs and equals the masked network."""
 
 import copy
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def plan_of(builder: GroupPlanBuilder) -> PruningPlan:
 
 @contextmanager
 def kernels_zeroed(model: nn.Module, plan: PruningPlan) -> Iterator[None]:
-    """The network with every kernel zero that no group of the plan reads by."""
+    """The network, with zeros in every kernel that the plan's groups leave out."""
     with torch.no_grad():
         before = {name: model.get_submodule(name).weight.clone() for name in groups_of(plan)}
         for name, planned in groups_of(plan).items():
@@ -99,7 +99,7 @@ def test_plans_meet_the_budget_cost_what_they_say_and_are_the_masked_network(nam
     walk = traced(name).walk
     grouped = 0
     for seed in range(2):
-        # MobileNet's depthwise halves, and what is grouped already, cost what they cost whatever the rates are.
+        # Rates do not change the costs of depthwise and grouped convolutions, so the budget must be larger.
         builder = group_draft(walk, 0.6 if rates else 0.4, rates, round_to=(1, 4)[seed])
         plan = decided(builder, seed)
         check(walk, builder, plan, example(name))
@@ -108,7 +108,7 @@ def test_plans_meet_the_budget_cost_what_they_say_and_are_the_masked_network(nam
 
 
 @pytest.mark.parametrize("rates", [False, True], ids=["counts", "rates"])
-def test_many_drafts_of_a_small_network(rates: bool) -> None:
+def test_many_plans_of_a_small_network_are_the_masked_network(rates: bool) -> None:
     walk = toy_walk(randomise(toy_resnet()))
     images = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     counts = set()
@@ -120,7 +120,7 @@ def test_many_drafts_of_a_small_network(rates: bool) -> None:
     assert counts >= {1, 2, 4} if rates else counts >= {2, 4}
 
 
-def test_without_groups_a_group_draft_is_a_plain_one() -> None:
+def test_without_groups_the_builder_decides_as_the_plain_one() -> None:
     walk = toy_walk()
     for keep in (0.2, 0.5, 0.9):
         builder, plain = (
@@ -136,7 +136,7 @@ def test_without_groups_a_group_draft_is_a_plain_one() -> None:
 
 
 def in_groups(count: int, reads: int, outputs: int = 8) -> GroupEdit:
-    """Groups that all read the first inputs."""
+    """Groups of consecutive filters that all read the same first inputs."""
     size = outputs // count
     filters = [list(range(number * size, (number + 1) * size)) for number in range(count)]
     return GroupEdit(inputs=[list(range(reads))] * count, filters=filters)
@@ -189,7 +189,7 @@ def test_what_is_cut_upstream_leaves_the_groups_that_write_it_whole() -> None:
     builder.decide((0.25,))
     assert builder.grouped["b"].inputs[0] != builder.grouped["b"].inputs[1]
     assert len(builder.grouped["b"].inputs) == 4
-    # c, one group, reads 5 of 8; what b writes in 4 groups cannot become fewer.
+    # c is one group and reads 5 of 8 channels; b writes them in 4 groups, so none can be cut.
     builder.decide((5 / 8,))
     assert builder.kept["b"].tolist() == list(range(8))
     assert builder.grouped["c"].inputs == [[0, 1, 2, 3, 4]]

@@ -1,4 +1,4 @@
-"""Groups of a plan: what is no such plan is refused in words, and what is applied is the masked network."""
+"""Groups of a plan: invalid groups are refused in words, and the applied plan equals the masked network."""
 
 import copy
 import json
@@ -51,7 +51,7 @@ def plan_of_groups(walk: LayerWalk, name: str, reads: Lists, filters: Lists) -> 
 
 
 def masked(model: nn.Module, grouped: Mapping[str, GroupEdit]) -> nn.Module:
-    """The dense network with every kernel zero by which no group reads."""
+    """The dense network, with zeros in every kernel that the groups leave out."""
     found = copy.deepcopy(model)
     for name, planned in grouped.items():
         weight = found.get_submodule(name).get_parameter("weight")
@@ -63,7 +63,7 @@ def masked(model: nn.Module, grouped: Mapping[str, GroupEdit]) -> nn.Module:
 
 
 def difference(walk: LayerWalk, plan: PruningPlan, images: Tensor) -> float:
-    """How far the network that the plan makes is from the one that is only masked; relative."""
+    """The relative difference between the plan's network and the masked network."""
     expected = masked(walk.model, groups_of(plan))
     with channels_zeroed(expected, walk.units, plan.kept):
         wanted = outputs(expected, images)
@@ -143,7 +143,7 @@ class TestWhatDoesNotFit:
         assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
     def with_groups(self, name: str, inputs: Lists, filters: Lists, **kept: Sequence[int]) -> PruningPlan:
-        """A plan of the chain in which nothing of the groups is checked; channels kept by unit, as ``_0``."""
+        """A plan of the chain whose groups are not checked; kept channels by unit, as ``_0``."""
         plan = WALK.plan_keeping({unit.removeprefix("_"): channels for unit, channels in kept.items()}, {})
         return plan.model_copy(update={"edits": {"group": {name: GroupEdit(inputs=inputs, filters=filters)}}})
 
@@ -218,7 +218,7 @@ class TestFiltersInAnotherOrder:
         walk = LayerWalk.trace(model, small_images())
         grouped = {"m": GroupEdit(inputs=[[0, 3, 5], [1, 3, 6]], filters=HALVES)}
         if name == "grouped reader":
-            # Its own filters are in another order too, and of what it reads it keeps the dense numbers.
+            # The filters of this convolution are reordered, too; its inputs keep their numbers in the dense network.
             grouped["p"] = GroupEdit(inputs=[[1, 5], [0, 3], [2, 5], [6, 7]], filters=[[0, 7], [1, 6], [2, 5], [3, 4]])
         plan = walk.plan_keeping({}, grouped)
         assert difference(walk, plan, small_images(3)) < 1e-4
@@ -347,7 +347,7 @@ def repair_of(walk: LayerWalk, images: Tensor, ridge: float = 1e-3) -> LeastSqua
 
 
 def toy_plan(walk: LayerWalk) -> PruningPlan:
-    """Widths cut, groups of every convolution that may have some, two of them in an order of their own."""
+    """A plan that cuts widths and groups every convolution that may be grouped; two convolutions are reordered."""
     generator = np.random.default_rng(3)
 
     def some(channels: Sequence[int], count: int, size: int) -> Lists:
@@ -391,7 +391,7 @@ def test_a_reshapable_network_gives_what_the_plan_s_network_gives(repaired: bool
         torch.testing.assert_close(reshapable.cut(plan.kept, plan.by_layer)(images), expected, rtol=1e-4, atol=1e-5)
         reshapable.settle()
         torch.testing.assert_close(reshapable.model(images), expected, rtol=1e-4, atol=1e-4)
-        # Nothing of the groups is left in the next plan's network.
+        # The network of the next plan has no trace of the groups.
         ungrouped = plan.model_copy(update={"edits": {"group": {}}})
         whole = apply_plan(ungrouped, model, repair)(images)
         torch.testing.assert_close(reshapable.cut(plan.kept)(images), whole, rtol=1e-4, atol=1e-5)
@@ -411,7 +411,7 @@ def test_fitted_groups_are_no_farther_from_the_dense_layer_than_masked_ones(bias
     order = [channel for half in HALVES for channel in half]
     errors = {}
     for name, small in (("masked", plan.apply(model)), ("fitted", apply_plan(plan, model, fit))):
-        # By filter, for none may pay for another.
+        # Compare filter by filter, so that no filter makes up for another.
         errors[name] = (small.get_submodule("m")(read) - dense[:, order]).square().mean((0, 2, 3))
     assert (errors["fitted"] <= errors["masked"] * (1 + 1e-5)).all()
     assert errors["fitted"].sum() < 0.95 * errors["masked"].sum()
@@ -448,7 +448,7 @@ def test_filters_in_another_order_are_exact_where_a_reader_has_each_channel_twic
     model = Net(forward, **parts).eval()
     walk = LayerWalk.trace(model, small_images())
     order = [[1, 3, 5], [0, 4, 6]]
-    # Each group reads everything, so that only the order is looked at.
+    # Each group reads everything, so only the order matters.
     groups = {"b": GroupEdit(inputs=[list(range(8))] * 2, filters=order)}
     kept = {"b": sorted(order[0] + order[1])}
     if not next(unit for unit in walk.units if unit.name == "b").free:

@@ -1,4 +1,4 @@
-"""Agents that decide how many groups, too: each learner's actions of two numbers, what it is shown, and its policy."""
+"""Agents that also decide group counts: actions of two numbers, demonstrations, and policies."""
 
 import warnings
 from dataclasses import replace
@@ -60,7 +60,7 @@ def config_of(name: str, action: str = "share", evaluations: int = EPISODES) -> 
 
 @cache
 def searched(name: str, action: str) -> tuple[SearchResult, tuple[Trial, ...]]:
-    """What a search came to, and its trials."""
+    """A finished search and its trials."""
     problem = group_problem(action=action)
     trials: list[Trial] = []
     problem.listeners.append(trials.append)
@@ -131,7 +131,7 @@ def test_a_policy_is_refused_where_its_actions_would_mean_something_else(action:
     ((setting, known),) = LIMITS[action].items()
     with pytest.raises(ConfigError, match=rf"{setting}: .* given, .* Give {setting}={known}\."):
         policy.propose(PruningEnv(problem=others[action], action=action))
-    # Nothing is known of a policy whose file does not say.
+    # An older file does not say what actions mean.
     replace(policy, limits={}).propose(PruningEnv(problem=others[action], action=action))
 
 
@@ -171,7 +171,7 @@ def test_the_agent_begins_with_what_it_is_shown(action: str) -> None:
     problem = group_problem(0.25, action)
     problem.listeners.append(tried.append)
     train_agent(problem, config_of("ddpg", action, problem.probes + 2 * RULE_PLANS))
-    # Probes cut units alone, whatever an action means.
+    # Probes cut single units, whatever an action means.
     assert not any(trial.plan.edits for trial in tried if trial.proposed_by == "probe")
     assert [trial.plan.kept for trial in tried if trial.proposed_by == "ddpg"][: len(shown)] == [
         one.kept for one in expected
@@ -186,7 +186,7 @@ def test_without_probes_nothing_is_shown(action: str) -> None:
 
 
 class Pair(gymnasium.Env[FloatArray, FloatArray]):
-    """One step; the reward is the negative squared distance of an action of two numbers from what is right."""
+    """One step; the reward is the negative squared distance of an action of two numbers from a target."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -227,7 +227,7 @@ def test_group_counts_are_drawn_however_few(history: list[list[int]]) -> None:
     (image,) = drawn(history, first=7).axes[0].get_images()
     assert np.array_equal(np.asarray(image.get_array()), np.array(history).T)
     assert image.get_extent() == [6.5, 6.5 + len(history), len(history[0]) - 0.5, -0.5]
-    # One group is the darkest colour whatever else there is.
+    # One group always has the darkest colour.
     assert image.get_clim() == (1.0, max(2.0, np.max(history)))
 
 

@@ -1,4 +1,4 @@
-"""Times of convolutions in groups: which counts are tried, on what, and which of them are faster."""
+"""Times of convolutions in groups: the timed counts, the timed networks, and the faster counts."""
 
 from collections.abc import Mapping
 
@@ -85,14 +85,14 @@ def test_what_is_timed_is_the_convolution_on_what_it_reads(watch: Watch) -> None
             if count != "1":
                 assert isinstance(made, GatheredConv2d)
                 assert made.convolution.groups == int(count)
-                # Their share of the inputs, from all over them.
+                # Each group reads its share of the inputs, spread over all inputs.
                 assert sorted(made.index.tolist()) == list(range(dense.in_channels))
                 if int(count) < dense.in_channels:
                     assert made.index.tolist() != list(range(dense.in_channels))
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_it_is_timed_in_the_layout_of_the_images(watch: Watch, layout: torch.memory_format) -> None:
+def test_a_convolution_is_timed_in_the_layout_of_the_images(watch: Watch, layout: torch.memory_format) -> None:
     time_groups(Grouping(toy_walk(), 2), image_set(2).images.contiguous(memory_format=layout))
     for models, read in watch.calls:
         assert read.is_contiguous(memory_format=layout)
@@ -101,7 +101,7 @@ def test_it_is_timed_in_the_layout_of_the_images(watch: Watch, layout: torch.mem
             assert weight.is_contiguous(memory_format=layout)
 
 
-def test_of_convolutions_that_are_alike_one_is_timed(watch: Watch) -> None:
+def test_only_one_of_several_equal_convolutions_is_timed(watch: Watch) -> None:
     walk = LayerWalk.trace(row(), small_images())
     times = time_groups(Grouping(walk, 8), small_images(2))
     assert len(watch.calls) == 3
@@ -138,7 +138,7 @@ def test_the_hooks_are_gone_also_where_the_network_fails() -> None:
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_the_median_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_a_count_is_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
     def fewer_rounds(models: Mapping[str, nn.Module], images: Tensor) -> dict[str, Latency]:
         found = measure_latency(models, images, rounds=1, warmup=0)
         return {name: Latency(0.5, 0.1 * one.median, 9.0) for name, one in found.items()}

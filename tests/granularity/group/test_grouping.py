@@ -74,7 +74,7 @@ def test_filters_that_read_alike_come_into_one_group() -> None:
     for one in range(6):
         scores[one, :3] = one % 2 == 0
         scores[one, 3:] = one % 2 == 1
-    # Two even filters first, so that the first blocks are not alike already.
+    # The order starts with two even filters, so that blocks of consecutive filters do not read alike.
     scores = scores[[0, 2, 1, 4, 3, 5]]
     filters, chosen = share_out(scores, 2, 3, reorders=True)
     assert [own.tolist() for own in filters] == [[0, 1, 3], [2, 4, 5]]

@@ -1,4 +1,4 @@
-"""Kernel scores: what a kernel weighs, and how much of its output's variance it alone makes."""
+"""Kernel scores: a kernel's norm, and the variance that the kernel alone adds to its output."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Selectors on a plan's groups: what they train is the cut network, and what they leave is the plan's."""
+"""Selectors on a plan's groups: they train the cut network, and a plan and its weights remain."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ def reads_of(plan: PruningPlan) -> dict[str, int]:
 
 
 def plan_of(walk: LayerWalk, reordered: bool) -> PruningPlan:
-    """Widths cut, and four convolutions in groups; ``down`` and ``mid`` in an order of their own where wanted."""
+    """A plan that cuts widths and groups four convolutions; optionally ``down`` and ``mid`` are reordered."""
     generator = np.random.default_rng(1)
     kept = {
         "stem": [0, 1, 3, 4, 6, 7],
@@ -184,7 +184,7 @@ def test_the_plan_that_is_left_reads_other_inputs_and_has_no_channel_that_nothin
     exported, chosen = without_selectors(network, plan, walk)
     assert (chosen.groups, reads_of(chosen)) == (plan.groups, reads_of(plan)) == (GROUPS, READS)
     assert all(planned.inputs != groups_of(plan)[name].inputs for name, planned in groups_of(chosen).items())
-    # All that reads the 16 channels of mid is out, in 2 groups of 6; mid itself is in 3 groups of 4.
+    # Only out reads the 16 channels of mid, in 2 groups of 6; mid itself has 3 groups of 4.
     read = {channel for inputs in groups_of(chosen)["out"].inputs for channel in inputs}
     spare = [len(set(own) - read) for own in groups_of(plan)["mid"].filters]
     assert min(spare) > 0

@@ -54,7 +54,7 @@ def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Byte for byte, also where a number is not one or a zero has a sign."""
+    """Whether two states are equal byte for byte, including NaNs and signed zeros."""
     return one.keys() == other.keys() and all(
         one[name].contiguous().numpy().tobytes() == other[name].contiguous().numpy().tobytes() for name in one
     )
@@ -108,7 +108,7 @@ def test_the_choice_is_made_at_the_end_of_the_ramp_and_stays(average: float) -> 
 
 
 @pytest.mark.parametrize("average", [0.0, 0.3])
-def test_what_is_kept_goes_without_its_selectors(average: float) -> None:
+def test_the_kept_network_has_no_selectors(average: float) -> None:
     walk, plan = planned()
     trainer = trainer_of(settings_of(epochs=4, average=average), selecting())
     for _ in range(4):
@@ -124,7 +124,7 @@ def test_frozen_selectors_learn_no_more_while_the_kernels_do() -> None:
     trainer = trainer_of(settings_of(epochs=4, weight_decay=0.0, learning_rate=0.05), model, penalty=1.0)
     for _ in range(3):
         trainer.run_epoch()
-    # The momentum that they had is left to them.
+    # The selectors keep the momentum that they had.
     before = copied(dict(model.named_parameters()))
     means = [layer.means.clone() for layer in selectors_of(model)]
     for layer in selectors_of(model):
@@ -189,7 +189,7 @@ def test_the_penalty_lowers_the_gates() -> None:
         trainer = trainer_of(settings_of(epochs=8, weight_decay=0.0), model, penalty)
         for _ in range(3):
             trainer.run_epoch()
-        # Those of the last images.
+        # The choices for the last images.
         gates.append(float(torch.stack([layer.penalty() for layer in selectors_of(model)]).mean().detach()))
     assert gates[1] < 0.9 * gates[0]
 
@@ -213,7 +213,7 @@ def chosen_of_needed(seed: int) -> int:
     model = Net(lambda net, x: net.fc(torch.relu(net.r(x)).mean((2, 3))), r=conv(COLOURS, 8), fc=nn.Linear(8, CLASSES))
     walk = LayerWalk.trace(model.eval(), torch.zeros(1, COLOURS, 8, 8))
     blocks = [[0, 1], [2, 3], [4, 5], [6, 7]]
-    # The plan's own choice is the worst one.
+    # The plan starts from the worst choice.
     plan = walk.plan_keeping({}, {"r": GroupEdit(inputs=[[8, 9, 10, 11]] * 4, filters=blocks)})
     network = apply_with_selectors(plan, walk.model)
     settings = settings_of(epochs=20, batch_size=16, learning_rate=0.1)

@@ -1,4 +1,4 @@
-"""Selectors: they learn which inputs each group needs, and what is frozen is exact."""
+"""Selectors learn which inputs each group needs, and frozen selectors are exact."""
 
 import copy
 
@@ -76,7 +76,7 @@ def test_the_choice_is_passed_straight_through_backwards() -> None:
     assert gates.grad.tolist() == [[[1.0, 5.0, 7.0]]]
 
 
-def test_it_is_itself_again_after_a_copy_and_from_its_state() -> None:
+def test_a_selector_stays_the_same_through_a_copy_and_through_its_state() -> None:
     made, other = layer(), layer(seed=1)
     made.freeze([images(16)])
     other.freeze([images(16)])

@@ -1,4 +1,4 @@
-"""Channels that no group reads go, as many as leave every group whole, and the outputs stay as they are."""
+"""Channels that no group reads are cut, as far as all groups stay equal, and the outputs do not change."""
 
 from collections.abc import Sequence
 
@@ -77,7 +77,7 @@ def test_widths_are_cut_to_multiples(multiple: int, width: int) -> None:
 )
 def test_what_is_written_in_groups_loses_as_many_filters_of_each(filters: Lists, left: Lists) -> None:
     walk = LayerWalk.trace(row(), small_images())
-    # Nothing reads 0 and 7, one filter of each group.
+    # Nothing reads channels 0 and 7, which are one filter of each group.
     reads = [[1, 2, 3], [4, 5, 6]]
     grouped = {"3": groups([[0, 1, 2], [3, 4, 7]], filters), "6": groups(reads, [[0, 1], [2, 3]])}
     plan = walk.plan_keeping({}, grouped)
@@ -85,13 +85,13 @@ def test_what_is_written_in_groups_loses_as_many_filters_of_each(filters: Lists,
     assert groups_of(narrow)["3"] == groups(grouped["3"].inputs, left)
     assert groups_of(narrow)["6"] == grouped["6"]
     assert narrow.widths["3"] == 6
-    # 5 and 6 of the first unit feed no group of the second.
+    # Channels 5 and 6 of the first unit feed no group of the second unit.
     assert narrow.kept["0"] == (0, 1, 2, 3, 4, 7)
     assert same_outputs(walk, plan, narrow)
     assert counted_macs(narrow.apply(walk.model), small_images()) == narrow.costs.macs
 
 
-def test_a_group_that_can_spare_none_keeps_the_others_filters() -> None:
+def test_no_group_loses_a_filter_where_one_group_can_spare_none() -> None:
     walk = LayerWalk.trace(row(), small_images())
     grouped = {"3": groups([[0, 1, 2], [3, 4, 7]], HALVES), "6": groups([[0, 1, 2, 3]] * 2, [[0, 1], [2, 3]])}
     plan = walk.plan_keeping({"0": [0, 1, 2, 3, 4, 7]}, grouped)
@@ -133,7 +133,7 @@ def test_a_protected_unit_stays() -> None:
     assert without_unread(plan, walk) == plan
 
 
-def test_of_a_unit_that_nothing_reads_one_channel_stays() -> None:
+def test_one_channel_stays_of_a_unit_that_nothing_reads() -> None:
     def middle(net: Net, images: Tensor) -> Tensor:
         return torch.cat([images, torch.relu(net.b(images))], 1)
 
