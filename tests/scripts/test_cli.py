@@ -1,4 +1,4 @@
-"""The commands as a user runs them, on the embedded default made tiny."""
+"""The commands as a user runs them, on the shipped digits configuration with tiny sizes."""
 
 import json
 import pickle
@@ -10,35 +10,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from toy import DIGITS
 
 from prune_env import PruningPlan
 from prune_env.models import build_model, save_weights
-from scripts.cli import main
 
 ROOT = Path(__file__).parents[2]
 TINY = [
-    "data.reward_images=60",
-    "data.calibration_images=40",
-    "data.test_images=50",
+    *(f"data.{name}={value}" for name, value in DIGITS["data"].items()),
     "pretrain.epochs=2",
     "search.evaluations=20",
 ]
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
-    """Runs `prune-env` in a fresh folder; gives exit code, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["prune-env", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def in_one_line(text):
@@ -47,6 +29,7 @@ def in_one_line(text):
 
 
 def digits(*overrides):
+    """The shipped configuration, with few images and a short training."""
     return [ROOT / "configs" / "digits.yaml", *TINY, *overrides]
 
 
@@ -104,7 +87,7 @@ def test_the_exported_plan_is_the_best_trial_of_the_agent(finished_run):
 
 def test_the_sets_of_images_are_disjoint_and_recorded(finished_run):
     splits = json.loads((finished_run[0] / "splits.json").read_text())
-    assert (len(splits["reward"]), len(splits["calibration"]), len(splits["test"])) == (60, 40, 50)
+    assert (len(splits["reward"]), len(splits["calibration"]), len(splits["test"])) == (40, 40, 20)
     assert not set(splits["reward"]) & set(splits["calibration"])
 
 
