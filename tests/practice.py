@@ -43,10 +43,12 @@ def batches_of(settings: FinetuneSection, count: int = 40, seed: int = 0, **give
     return Batches(indices=np.arange(count), settings=settings, seed=seed, **given)
 
 
-def network(seed: int = 0, dropout: float = 0.0) -> ToyResNet:
-    """An untrained network."""
+def network(seed: int = 0, dropout: float = 0.0, colours: int = COLOURS) -> ToyResNet:
+    """An untrained network that torch can train in every layout: its strided projection is no 1x1 convolution."""
     torch.manual_seed(seed)
-    return ToyResNet(4, dropout=dropout)
+    model = ToyResNet(4, colours=colours, dropout=dropout)
+    model.project = nn.Conv2d(4, 8, 2, 2)
+    return model
 
 
 def trainer_of(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prune_env.common.errors import ConfigError
 from prune_env.common.timing import fastest, time_in_turn
 from prune_env.config.training import TrainingSection
 from prune_env.data import Batch
@@ -17,6 +18,9 @@ from prune_env.tasks import Task
 
 ROUNDS = 3
 """Timed steps of each candidate, after one warm-up step; the fastest counts."""
+
+CHANNEL_BLOCK = 16
+"""The channels that oneDNN's 1x1 convolutions compute at once, at most, in float32."""
 
 
 def fastest_training(
@@ -34,6 +38,10 @@ def fastest_training(
         task: The network's task.
         loss: Returns the loss of the network's outputs for the batch.
         settings: The training settings; a layout or number type of None is left open.
+
+    Raises:
+        ConfigError: If the settings ask for channels_last in float32 on a CPU, and torch cannot train a convolution of
+            the network so.
     """
     layouts: list[Layout] = [settings.layout] if settings.layout else ["contiguous", "channels_last"]
     dtypes: list[NumberType] = [settings.dtype] if settings.dtype else ["float32", "bfloat16"]
@@ -41,6 +49,15 @@ def fastest_training(
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
         dtypes = [settings.dtype or "float32"]
     candidates = [ExecutionSettings.for_training(layout, dtype) for layout, dtype in product(layouts, dtypes)]
+    unsafe = unsafe_in_channels_last(model)
+    if unsafe and device.type == "cpu":
+        candidates = [given for given in candidates if (given.layout, given.dtype) != ("channels_last", "float32")]
+    if not candidates:
+        raise ConfigError(
+            f"layout: channels_last given, but in float32 torch's training step of {unsafe!r}, a strided 1x1 convolution "
+            f"of fewer than {CHANNEL_BLOCK} channels, corrupts memory in this layout. Use layout=contiguous, or leave "
+            "the layout open."
+        )
     usual = candidates[0]
     if len(candidates) == 1:
         return usual
@@ -50,6 +67,24 @@ def fastest_training(
     }
     seconds = time_in_turn(steps, device, ROUNDS)
     return fastest({candidate: min(times) for candidate, times in seconds.items()}, usual)
+
+
+def unsafe_in_channels_last(model: nn.Module) -> str | None:
+    """Returns the first strided 1x1 convolution that reads fewer channels than a block; None if there is none.
+
+    oneDNN's backward pass of such a layer writes past its workspace in this layout (github.com/uxlfoundation/oneDNN,
+    issue 6035, in torch 2.15). The result is a crash, a hang or wrong gradients. The blocks have 8 channels with AVX2
+    and 16 with AVX-512; the larger block counts everywhere, so that a training resumes on any machine [our choice].
+    """
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+            and max(module.kernel_size) == 1
+            and max(module.stride) > 1
+            and module.in_channels // module.groups < CHANNEL_BLOCK
+        ):
+            return name
+    return None
 
 
 def _laid_out(model: nn.Module, batch: Batch, execution: ExecutionSettings) -> tuple[nn.Module, Batch]:

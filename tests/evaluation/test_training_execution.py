@@ -7,11 +7,12 @@ import pytest
 import torch
 from practice import network, settings_of
 from torch import Tensor, nn
-from toy import TASK, image_set
+from toy import TASK, ToyResNet, image_set
 
+from prune_env.common.errors import ConfigError
 from prune_env.evaluation import training_execution
 from prune_env.evaluation.execution import ExecutionSettings, Layout, NumberType
-from prune_env.evaluation.training_execution import fastest_training
+from prune_env.evaluation.training_execution import fastest_training, unsafe_in_channels_last
 
 CONTIGUOUS: Layout = "contiguous"
 LAST: Layout = "channels_last"
@@ -61,6 +62,23 @@ def test_only_what_is_left_open_is_measured(seconds: dict[ExecutionSettings, flo
     seconds.clear()
     seconds |= {settings_in(CONTIGUOUS, "bfloat16"): 1.0, settings_in(LAST, "bfloat16"): 0.5}
     assert fastest({"dtype": "bfloat16"}) == settings_in(LAST, "bfloat16")
+
+
+class TestANarrowStridedProjection:
+    """A strided 1x1 convolution of few channels: oneDNN corrupts memory when it trains one in channels_last."""
+
+    def test_is_trained_in_contiguous_layout(self) -> None:
+        assert fastest({"dtype": "float32"}, ToyResNet(4)) == settings_in(CONTIGUOUS, "float32")
+
+    def test_leaves_only_bfloat16_in_channels_last(self) -> None:
+        assert fastest({"layout": LAST}, ToyResNet(4)) == settings_in(LAST, "bfloat16")
+
+    def test_is_refused_in_channels_last_and_float32(self) -> None:
+        with pytest.raises(ConfigError, match="'project', a strided 1x1 convolution of fewer than 16 channels"):
+            fastest({"layout": LAST, "dtype": "float32"}, ToyResNet(4))
+
+    def test_of_a_whole_block_of_channels_is_allowed(self) -> None:
+        assert unsafe_in_channels_last(ToyResNet(16)) is None
 
 
 class Slow(nn.Module):

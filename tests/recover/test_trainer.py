@@ -196,8 +196,7 @@ def bright_images(count: int) -> ArraySource:
 def test_training_learns_in_every_execution(layout: Layout, dtype: NumberType) -> None:
     settings = settings_of(epochs=4, batch_size=16, layout=layout, dtype=dtype)
     source = bright_images(96)
-    torch.manual_seed(0)
-    model = ToyResNet(4, colours=4)
+    model = network(colours=4)
     trainer = Trainer(
         model,
         Batches(source, np.arange(96), settings, 0, Workers(CPU), TASK),

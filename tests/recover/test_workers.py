@@ -28,7 +28,7 @@ CHILDREN.set_forkserver_preload(
     ["scripts.train", "scripts.finetune", "accelerate", "sklearn.datasets", "matplotlib.backends.backend_agg"]
 )
 PROCESSES = 2
-GENTLE = ["finetune.learning_rate=0.005", "finetune.epochs=2"]
+GENTLE = ["finetune.learning_rate=0.002", "finetune.epochs=2"]
 """At higher rates, rounding grows from step to step until the losses differ."""
 
 

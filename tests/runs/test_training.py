@@ -159,7 +159,7 @@ def test_the_execution_settings_are_measured_once_and_kept(
 
     def fastest(*_: object) -> ExecutionSettings:
         measured.append(None)
-        return ExecutionSettings.for_training("channels_last", "float32")
+        return ExecutionSettings.for_training("contiguous", "bfloat16")
 
     monkeypatch.setattr("prune_env.runs.training.fastest_training", fastest)
     with pytest.raises(KeyboardInterrupt):

@@ -33,6 +33,12 @@ NAMES: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lists are the same whether or not timm is installed."""
+    monkeypatch.setitem(sys.modules, "timm", None)  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def listed(capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
     """The lines that a call prints."""
