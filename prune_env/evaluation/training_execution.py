@@ -54,9 +54,9 @@ def fastest_training(
         candidates = [given for given in candidates if (given.layout, given.dtype) != ("channels_last", "float32")]
     if not candidates:
         raise ConfigError(
-            f"layout: channels_last given, but in float32 torch's training step of {unsafe!r}, a strided 1x1 convolution "
-            f"of fewer than {CHANNEL_BLOCK} channels, corrupts memory in this layout. Use layout=contiguous, or leave "
-            "the layout open."
+            f"layout: channels_last given, but in float32 torch's training step of {unsafe!r}, a strided 1x1 "
+            f"convolution of fewer than {CHANNEL_BLOCK} channels, corrupts memory in this layout. "
+            "Use layout=contiguous, or leave the layout open."
         )
     usual = candidates[0]
     if len(candidates) == 1:

@@ -153,6 +153,7 @@ def stopped_after(name: str) -> list[int]:
     return sorted({min(stop, count) for stop in (1, PROBES, PROBES + 3, EVALUATIONS - 5, EVALUATIONS)})
 
 
+@pytest.mark.slow
 class TestResuming:
     @pytest.mark.parametrize(("name", "stop"), [(name, stop) for name in SEARCHES for stop in stopped_after(name)])
     def test_goes_on_as_if_nothing_had_happened_and_measures_nothing_again(self, name: str, stop: int) -> None:

@@ -37,6 +37,7 @@ def test_the_baseline_cuts_the_network_that_the_plan_makes(name, protect):
 GIVEN = ["execution.layout=channels_last", "execution.dtype=float32", "execution.folded=true", "execution.batch=64"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_seconds_of_both_and_their_ratio(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,6 +50,7 @@ def test_the_command_prints_the_seconds_of_both_and_their_ratio(
     assert found["baseline_over_ours"] > 0
 
 
+@pytest.mark.slow
 def test_a_network_that_torch_pruning_cannot_cut_is_told() -> None:
     images = image_set(4)
     with (

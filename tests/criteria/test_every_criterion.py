@@ -37,6 +37,7 @@ def small_walk(reason: str = "it has no batch norm") -> LayerWalk:
     return toy_walk(protect={"mid": reason})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", marked([name for name in EVERY if name not in SMALL_ONLY]))
 def test_a_residual_network_with_shortcuts_is_scored_by_every_criterion(name: str) -> None:
     walk = traced("cifar_resnet20").walk
@@ -58,6 +59,7 @@ def test_a_criterion_that_needs_targets_refuses_images_without_targets(name: str
         score_channels(name, ScoringContext(small_walk(), data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", marked([name for name in EVERY if CRITERIA.find(name).needs == "images"]))
 def test_a_criterion_that_needs_images_alone_takes_images_without_targets(name: str) -> None:
     data = ImageSet(image_set(6).images, torch.empty(0, dtype=torch.int64))
@@ -100,6 +102,7 @@ def test_weights_that_are_not_finite_are_refused_with_their_unit(name: str, laye
         score_channels(name, ScoringContext(walk, image_set(4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", marked([name for name in LOOKING if not name.startswith("clusters")]))
 def test_images_that_are_not_finite_are_refused(name: str) -> None:
     data = image_set(4)
@@ -108,6 +111,7 @@ def test_images_that_are_not_finite_are_refused(name: str) -> None:
         score_channels(name, ScoringContext(toy_walk(), data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("name", marked(EVERY))
 def test_the_callers_autocast_and_gradient_mode_do_not_matter(name: str, mode: Callable[[], Any]) -> None:
@@ -118,6 +122,7 @@ def test_the_callers_autocast_and_gradient_mode_do_not_matter(name: str, mode: C
         assert found[unit].tolist() == scores.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", marked(EVERY))
 def test_the_network_is_left_as_it_was(name: str) -> None:
     walk = small_walk()

@@ -63,6 +63,7 @@ def accuracy(name: str) -> float:
     return float(np.mean(shares))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lobs", "fisher"])
 @pytest.mark.parametrize("control", ["l1", "random"])
 def test_the_least_sensitive_channels_are_missed_less_than_those_of_a_control(name: str, control: str) -> None:

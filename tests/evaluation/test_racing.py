@@ -138,6 +138,7 @@ def searched(
 class TestARacedSearch:
     @pytest.mark.parametrize("reward", ["error", "error_log_macs"])
     @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.slow
     def test_finds_the_same_best_trial_and_looks_at_fewer_images(self, seed: int, reward: str) -> None:
         (plain, everything), (raced, some) = (searched(way, seed, reward) for way in (False, True))
         best = max(everything, key=lambda trial: trial.reward)

@@ -33,6 +33,7 @@ def _random_plan(walk, seed):
     return walk.plan({unit.name: draw.randint(1, unit.channels) for unit in walk.free})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels last", "contiguous"])
 @pytest.mark.parametrize("folded", [True, False], ids=["folded", "kept"])
 @pytest.mark.parametrize("name", NETWORKS)

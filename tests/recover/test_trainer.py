@@ -5,7 +5,7 @@ import pytest
 import torch
 from practice import CPU, batches_of, network, settings_of, trainer_of
 from torch import Tensor, nn
-from toy import TASK, ToyResNet, image_set, planted_images
+from toy import TASK, image_set, planted_images
 
 from prune_env.common.errors import EvaluationError
 from prune_env.data import ArraySource, LabelledArrays

@@ -38,6 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     return pruned_run(tmp_path_factory.mktemp("runs") / "run")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(run: RunDirectory) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
     command = [*launch, "-m", "scripts.finetune", str(run.root), *GENTLE, "--name", "two", "--json"]
@@ -102,6 +103,7 @@ def one_process(rank: int, folder: str, kinds: list[tuple[float | None, bool]]) 
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_batch_norms_take_their_statistics_over_all_processes(tmp_path: Path) -> None:
     kinds: list[tuple[float | None, bool]] = [(0.1, True), (None, True), (0.3, False)]
     arguments: list[tuple[Any, ...]] = [(rank, str(tmp_path), kinds) for rank in range(PROCESSES)]

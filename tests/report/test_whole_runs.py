@@ -52,6 +52,7 @@ def test_a_search_leaves_a_whole_run_and_is_silent(
     assert list(run.tensorboard.iterdir())
 
 
+@pytest.mark.slow
 def test_a_search_that_was_left_ends_as_one_that_was_not(settings: RunConfig, tmp_path: Path) -> None:
     whole = run_search(settings, tmp_path / "whole")
     started = start_search(settings, tmp_path / "left")

@@ -38,6 +38,7 @@ def test_what_is_written_gives_what_the_network_gives(form: str, tmp_path: Path)
         torch.testing.assert_close(exported(many), model(many), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @every_form
 def test_a_cifar_resnet_whose_shortcuts_pad_with_zeros_can_be_written(form: str, tmp_path: Path) -> None:
     name, exporter = EXPORTERS[form]
@@ -47,6 +48,7 @@ def test_a_cifar_resnet_whose_shortcuts_pad_with_zeros_can_be_written(form: str,
     assert difference(model, exporter(model, images, tmp_path / name), images) < 1e-4
 
 
+@pytest.mark.slow
 def test_plain_torch_runs_what_torch_export_has_written(tmp_path: Path) -> None:
     model = pruned()
     export_program(model, IMAGES, tmp_path / "model.pt2")

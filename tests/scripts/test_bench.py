@@ -13,6 +13,8 @@ from prune_env.evaluation.execution import ExecutionSettings
 from scripts.bench_episode import ready_bench
 from scripts.bench_rewards import OnePass
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def config(tmp_path):

@@ -99,6 +99,7 @@ def test_tensorboard_shows_every_episode(finished_run):
         assert len(log.Scalars(tag)) == episodes
 
 
+@pytest.mark.slow
 def test_the_same_seed_finds_the_same_plan(finished_run, cli):
     folder, _ = finished_run
     code, out, err = cli("train", *digits("run.directory=again"))
@@ -254,6 +255,7 @@ def test_a_hostile_file_is_refused_and_never_run(cli, name):
     assert not Path("exploded").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plan.json", "policy.safetensors", "weights.safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_truncated_file_is_refused_by_its_name(finished_run, cli, name, share):
@@ -312,6 +314,7 @@ def test_weights_that_are_not_finite_stop_the_run_in_words(cli):
     assert "linear.bias" in err
 
 
+@pytest.mark.slow
 def test_a_reward_that_is_not_finite_stops_the_search_and_keeps_what_was_found(cli):
     Path("my_reward.py").write_text(
         "import math\n"
@@ -328,6 +331,7 @@ def test_a_reward_that_is_not_finite_stops_the_search_and_keeps_what_was_found(c
     assert Path("run/evaluations.jsonl").read_text().count("\n") == 17
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["inspect_walk", "train", "replay", "evaluate", "report"])
 def test_each_command_also_runs_as_a_file(name):
     command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), "--help"]

@@ -27,6 +27,8 @@ from prune_env.runs.seed_results import SeedResult, as_record, best_so_far, wins
 from scripts.compare import compare
 from scripts.report import report
 
+pytestmark = pytest.mark.slow
+
 SEARCHES = ["uniform", "random", "power", "cma", "tpe", "ddpg"]
 EVALUATIONS = 20
 MILESTONE = 7

@@ -22,6 +22,8 @@ from scripts.export import Target, export
 from scripts.finetune import finetune
 from scripts.train import train
 
+pytestmark = pytest.mark.slow
+
 README = Path(__file__).parents[2] / "README.md"
 
 

@@ -16,6 +16,8 @@ from prune_env.common.files import read_records
 from prune_env.runs.fidelity import summarise
 from scripts.compare import compare
 
+pytestmark = pytest.mark.slow
+
 PLANS = 4
 
 

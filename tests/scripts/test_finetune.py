@@ -270,6 +270,7 @@ def test_no_image_of_the_reward_or_the_test_set_is_trained_on(
     assert not set(during["train"]) & set(whole.reward_indices.tolist())
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_that_is_killed_ends_as_one_that_was_not(
     run: RunDirectory, finished: TrainingFolder, tmp_path: Path
 ) -> None:

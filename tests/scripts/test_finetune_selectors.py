@@ -37,6 +37,8 @@ from scripts.evaluate import evaluate
 from scripts.export import Target, export
 from scripts.finetune import finetune
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 4
 SELECT = ("granularity.selectors=true", f"finetune.epochs={EPOCHS}")
 COUNTS = (1.0, 2.0, 4.0)

@@ -35,6 +35,8 @@ from scripts.inspect_walk import inspect_walk
 from scripts.replay import replay
 from scripts.train import train
 
+pytestmark = pytest.mark.slow
+
 EVALUATIONS = 14
 GROUPED = "granularity.name=group"
 RATES = (GROUPED, "granularity.action=pruning_rate")

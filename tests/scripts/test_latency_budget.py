@@ -14,6 +14,8 @@ from scripts.compare import compare
 from scripts.inspect_walk import inspect_walk
 from scripts.train import train
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ("budget.metric=latency", "budget.keep=0.9", "env.round_to=null", "search.evaluations=30", "run.device=cpu")
 
 

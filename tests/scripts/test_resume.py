@@ -26,6 +26,8 @@ from prune_env.runs.starting import load_problem
 from prune_env.search.registry import SEARCHES
 from scripts.train import train
 
+pytestmark = pytest.mark.slow
+
 EVALUATIONS = 48
 STARTING_KILLS = 6
 SEARCHING_KILLS = 11

@@ -53,6 +53,7 @@ def test_every_unit_can_be_cut_to_a_single_channel(name: str) -> None:
     assert mask_difference(walk, plan, example(name, batch=2, seed=1)) <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_apply_leaves_the_users_network_and_its_modes_as_they_are(name: str) -> None:
     model, walk, before = (traced(name).model, traced(name).walk, traced(name).before)
@@ -63,6 +64,7 @@ def test_apply_leaves_the_users_network_and_its_modes_as_they_are(name: str) -> 
     assert small.requires_grad == before.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_module_of_a_cut_network_says_the_sizes_that_its_tensors_have(name: str) -> None:
     walk = traced(name).walk

@@ -37,11 +37,13 @@ def marked(names: Any) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", marked(CRITERIA))
 def test_every_criterion_keeps_its_promises(name: str) -> None:
     check_criterion(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", marked(SEARCHES.names()))
 def test_every_search_keeps_its_promises(name: str) -> None:
     check_search(name)

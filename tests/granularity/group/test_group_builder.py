@@ -91,6 +91,7 @@ def check(walk: LayerWalk, builder: GroupPlanBuilder, plan: PruningPlan, images:
     assert relative_difference(outputs(small, images), expected) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [False, True], ids=["counts", "rates"])
 @pytest.mark.parametrize(
     "name", ["cifar_resnet20", "resnet18", "vgg16_bn", "mobilenet_v2", "resnext50_32x4d", "densenet121", "googlenet"]

@@ -67,6 +67,7 @@ def searched(name: str, action: str) -> tuple[SearchResult, tuple[Trial, ...]]:
     return train_agent(problem, config_of(name, action)), tuple(trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("action", "numbers"), [("share", 2), ("ratio", 2), ("pruning_rate", 1)])
 @pytest.mark.parametrize("name", LEARNERS)
 def test_every_learner_searches_groups_within_the_budget(name: str, action: str, numbers: int) -> None:
