@@ -32,6 +32,7 @@ def _tell(problem: PruningProblem, record: dict[str, Any], min_keep: float, eval
     results.print(
         f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set "
         f"{problem.quality_name} {problem.baseline.quality:.2%}\n"
+        f"{fixed_macs_in_words(record)}params that the cost formula takes as fixed: {record['fixed_params']:,}\n"
         f"free units reach {record['reach']['macs']:.1%} of the MACs, {record['reach']['params']:.1%} of the params\n"
         f"budget: keep {budget.keep:.1%} of the {budget.metric}; reachable: {low:.1%} to {high:.0%} "
         f"with env.min_keep {min_keep}\n"
@@ -43,6 +44,16 @@ def _tell(problem: PruningProblem, record: dict[str, Any], min_keep: float, eval
             f"latency by the formula: {1e3 * dense_seconds:.1f} ms a batch of {latency.batch} for the dense network, "
             f"{latency.threads} threads; error {latency.error:.1%} on networks outside the fit"
         )
+
+
+def fixed_macs_in_words(record: dict[str, Any], most: int = 3) -> str:
+    """The multiply-adds of operations that no unit changes, the largest ones by name; empty if there are none."""
+    fixed = sorted(record["fixed_macs"].items(), key=lambda item: -item[1])
+    if not fixed:
+        return ""
+    names = ", ".join(f"{name} {macs:,}" for name, macs in fixed[:most])
+    more = f" and {len(fixed) - most} more" if len(fixed) > most else ""
+    return f"of these MACs no unit changes {sum(macs for _, macs in fixed):,}: {names}{more}\n"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Folds batch norms into the convolutions before them: the same function with fewer passes over memory."""
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_weights
 
 from prune_env.batch_norm.fast_norm import PLAIN, BatchNorm
+from prune_env.common.copying import copied
 from prune_env.common.hooks import watching
 from prune_env.common.layers import Convolution
 
@@ -36,7 +36,7 @@ def find_fold_pairs(model: nn.Module, example_input: Tensor) -> tuple[FoldPair, 
     Returns:
         The pairs, in forward order.
     """
-    probe = copy.deepcopy(model).eval().float()
+    probe = copied(model).eval().float()
     pairs = _candidates(probe, example_input)
     _shift_statistics(probe)
     with torch.no_grad():

@@ -79,12 +79,13 @@ def cost_form(walk: LayerWalk, metric: Metric) -> CostForm:
     count = len(walk.free)
     model = walk.cost_model
     macs = metric == "macs"
-    constant, linear = 0 if macs else model.fixed_params, np.zeros(count, dtype=np.int64)
+    constant = sum(model.fixed_macs.values()) if macs else model.fixed_params
+    linear = np.zeros(count, dtype=np.int64)
     rows: list[tuple[int, IntArray, int, IntArray]] = []
     names, scales = [], []
 
     for layer in model.layers:
-        scale = layer.kernel * (layer.positions if macs else 1)
+        scale = layer.kernel * (layer.positions if macs else 0 if layer.shared else 1)
         fixed_out, outputs = over_free_units(walk, layer.outputs)
         if layer.depthwise:
             constant, linear = constant + scale * fixed_out, linear + scale * outputs
@@ -96,9 +97,10 @@ def cost_form(walk: LayerWalk, metric: Metric) -> CostForm:
             scales.append(scale)
         if layer.bias and not macs:
             constant, linear = constant + fixed_out, linear + outputs
-    for vector in () if macs else model.vectors:
+    for vector in model.vectors:
         fixed, places = over_free_units(walk, vector.extent)
-        constant, linear = constant + vector.per_channel * fixed, linear + vector.per_channel * places
+        each = vector.macs if macs else vector.params
+        constant, linear = constant + each * fixed, linear + each * places
     fixed_ins, inputs_rows, fixed_outs, outputs_rows = zip(*rows, strict=True)
     return CostForm(
         constant,

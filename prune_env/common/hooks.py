@@ -8,7 +8,9 @@ from typing import Any
 from torch import nn
 
 Before = Callable[[str, nn.Module, tuple[Any, ...]], Any]
-"""Called with a module's name, the module and its inputs; a return value other than None replaces the inputs."""
+"""Called with a module's name, the module and its inputs; a return value other than None replaces the inputs.
+
+Inputs given by keyword follow those given by position."""
 
 After = Callable[[str, nn.Module, tuple[Any, ...], Any], Any]
 """Called with a module's name, the module, its inputs and output; a result other than None replaces the output."""
@@ -39,7 +41,22 @@ def watching(
             module = model.get_submodule(name)
             # A handle is a context manager that removes its hook.
             if before is not None:
-                hooks.enter_context(module.register_forward_pre_hook(partial(before, name)))
+                hook = partial(_call_before, before, name)
+                hooks.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
             if after is not None:
-                hooks.enter_context(module.register_forward_hook(partial(after, name)))
+                hooks.enter_context(module.register_forward_hook(partial(_call_after, after, name), with_kwargs=True))
         yield
+
+
+def _call_before(before: Before, name: str, module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    replaced = before(name, module, (*args, *keywords.values()))
+    if replaced is None:
+        return None
+    replaced = replaced if isinstance(replaced, tuple) else (replaced,)
+    return replaced[: len(args)], dict(zip(keywords, replaced[len(args) :], strict=True))
+
+
+def _call_after(
+    after: After, name: str, module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], output: Any
+) -> Any:
+    return after(name, module, (*args, *keywords.values()), output)

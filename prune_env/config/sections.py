@@ -136,6 +136,17 @@ class EnvSection(Section):
         description="Widths are multiples of this number of channels, 1 or more; null: the multiple with the fastest "
         "networks at the budget on this machine, measured.",
     )
+    trace_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Time limit of the walk of the network in seconds, above 0; a walk that takes longer says where.",
+    )
+    approximate: bool = Field(
+        default=False,
+        description="Whether units may be cut although this changes what stays, such as those of a layer norm or of "
+        "attention over channels. inspect shows how much.",
+    )
     protect: dict[str, str] = Field(
         default_factory=dict,
         description="Modules that must not be cut: a mapping of dotted names to reasons in words. residual_streams, "

@@ -1,6 +1,5 @@
 """The input of a criterion: the walk, images if given, and the network with folded batch norms."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from prune_env.batch_norm.folding import FoldPair, find_fold_pairs, fold
 from prune_env.common.arrays import Side
+from prune_env.common.copying import copied
 from prune_env.common.errors import ConfigError
 from prune_env.common.layers import Convolution
 from prune_env.data import Batch, ImageSet, moved
@@ -84,7 +84,7 @@ class ScoringContext:
         A batch norm undoes the scale of the convolution before it, so only folded weights have a meaningful scale. Only
         the weights of convolutions and linear layers require gradients.
         """
-        model = copy.deepcopy(self.walk.model).eval().float()
+        model = copied(self.walk.model).eval().float()
         fold(model, self.fold_pairs)
         model.requires_grad_(False)
         for module in model.modules():

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from prune_env.common.errors import ConfigError, UserError
+from prune_env.common.layers import Transposed
 from prune_env.common.registry import Registry
 from prune_env.criteria.context import ScoringContext
 from prune_env.walk import LayerWalk, Scores
@@ -106,7 +107,8 @@ def score_channels(name: str, context: ScoringContext) -> Scores:
         context: The network, and images if the criterion needs images.
 
     Returns:
-        For each unit of the walk, float64 [channels].
+        For each unit of the walk, float64 [channels]. A unit that a transposed convolution reads or writes has L1
+        norms, whatever the criterion [our choice].
 
     Raises:
         ConfigError: If there is no such criterion, or if the images or targets that it needs are missing.
@@ -128,7 +130,11 @@ def run_criterion(name: str, criterion: Registered, context: ScoringContext) -> 
         torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
     ):
         result = criterion.score(context)
-    scores = _of_every_channel(name, result, context.walk)
+    scores = dict(_of_every_channel(name, result, context.walk))
+    for unit in context.walk.units:
+        if any(isinstance(context.walk.model.get_submodule(member.module), Transposed) for member in unit.members):
+            # The criteria read weights with the outputs first; a transposed convolution has them second.
+            scores[unit.name] = context.walk.magnitudes(unit)
     _refuse_unfinite(name, scores)
     return scores
 

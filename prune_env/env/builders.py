@@ -57,11 +57,18 @@ class Remembered:
 
 NOTHING_REMEMBERED = Remembered()
 
+ERROR_IMAGES = 64
+"""Calibration images on which the errors of inexact units are measured."""
+
 
 def trace(config: RunConfig, splits: Splits, model: nn.Module) -> LayerWalk:
     """Traces a network on one image of the data set and protects the modules that the user named."""
     named = {name: reason for name, reason in config.env.protect.items() if name != RESIDUAL_STREAMS}
-    walk = LayerWalk.trace(model, _one_image(splits), named)
+    walk = LayerWalk.trace(
+        model, _one_image(splits), named, seconds=config.env.trace_seconds, approximate=config.env.approximate
+    )
+    if any(unit.inexact for unit in walk.free):
+        walk = walk.measured_on(splits.calibration().first(ERROR_IMAGES).images)
     return walk.protecting(_streams(config, splits, walk))
 
 

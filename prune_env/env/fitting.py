@@ -78,11 +78,14 @@ def rival_plans(evaluator: Evaluator, splits: Splits, settings: RunConfig, plan:
 
 
 def _check_units(plan: PruningPlan, walk: LayerWalk) -> None:
-    planned = {unit.name: unit for unit in plan.units}
-    if planned.keys() != {unit.name for unit in walk.units}:
-        odd = sorted(planned.keys() ^ {unit.name for unit in walk.units})[0]
-        raise PlanError(f"The plan's units are not this network's: {odd!r} is in only one of them. Make a new plan.")
+    # A release may find units that another one protects or does not know; only the units that the plan cuts must agree.
+    planned = {unit.name: unit for unit in plan.units if len(unit.kept) < unit.channels}
+    unknown = sorted(planned.keys() - {unit.name for unit in walk.units})
+    if unknown:
+        raise PlanError(f"The plan cuts {unknown[0]!r}, which is no unit of this network. Make a new plan.")
     for unit in walk.units:
+        if unit.name not in planned:
+            continue
         traced = {(member.module, member.side): member.index for member in unit.members}
         recorded = {(m.module, m.side): m.channels(planned[unit.name].channels) for m in planned[unit.name].members}
         same = traced.keys() == recorded.keys() and all(np.array_equal(traced[key], recorded[key]) for key in traced)

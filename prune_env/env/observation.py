@@ -10,10 +10,9 @@ from math import log2
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
 from prune_env.budget import Budget
-from prune_env.common.layers import Convolution, channels_of
+from prune_env.common.layers import Convolution, Transposed, channels_of, is_layer
 from prune_env.protection.sensitivity import LayerEvidence
 from prune_env.walk import LayerWalk
 from prune_env.walk.unit import Unit
@@ -106,10 +105,10 @@ def _removable(budget: Budget, number: int) -> int:
 
 def _shape(walk: LayerWalk, unit: Unit, input_size: tuple[int, int]) -> tuple[float, ...]:
     """Output and input channels, height, width, stride and kernel of the unit's first layer, each in [0, 1]."""
-    module = walk.model.get_submodule(unit.name)
-    shape = walk.shapes[unit.name]
+    module = walk.model.get_submodule(unit.layer)
+    shape = walk.shapes[unit.layer]
     stride = kernel = 1
-    if isinstance(module, Convolution):
+    if isinstance(module, (*Convolution, *Transposed)):
         stride, kernel = max(module.stride), max(module.kernel_size)
     return (
         _log_scale(channels_of(module, "out"), 12),
@@ -128,7 +127,7 @@ def _log_scale(number: int, doublings: int) -> float:
 
 def _producers(walk: LayerWalk, unit: Unit) -> int:
     modules = (walk.model.get_submodule(member.module) for member in unit.members if member.side == "out")
-    return sum(isinstance(module, (*Convolution, nn.Linear)) for module in modules)
+    return sum(map(is_layer, modules))
 
 
 def _ranks(evidence: LayerEvidence | None) -> tuple[float, float]:

@@ -1,6 +1,5 @@
 """The evaluator: measures a plan's quality on the reward set, after recalibrating the batch norms."""
 
-import copy
 import hashlib
 import math
 import time
@@ -13,6 +12,7 @@ from torch import nn
 
 from prune_env.batch_norm.folding import find_fold_pairs
 from prune_env.batch_norm.recalibration import recalibrate
+from prune_env.common.copying import copied
 from prune_env.common.errors import EvaluationError
 from prune_env.data import Batch, ImageSet, moved
 from prune_env.evaluation.execution import ExecutionSettings
@@ -65,7 +65,7 @@ class Evaluator:
         self.images_left = 0
         self.seconds: dict[str, float] = {}
         self._sets = reward, calibration
-        self.model = copy.deepcopy(walk.model).to(self.device).to(memory_format=self.execution.memory_format).eval()
+        self.model = copied(walk.model).to(self.device).to(memory_format=self.execution.memory_format).eval()
         # Recalibration may overwrite an input that only the batch norm reads, whether or not it is folded later.
         pairs = find_fold_pairs(walk.model, calibration.images[:2])
         self._sole_readers = [pair.norm for pair in pairs]

@@ -4,7 +4,6 @@
 no copy of the module tree, and no memory that grows.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +14,9 @@ from torch import nn
 from prune_env.batch_norm.fast_norm import BatchNorm, Overwriting, is_plain
 from prune_env.batch_norm.folding import FoldPair, fold_into
 from prune_env.common.arrays import IntArray
-from prune_env.common.layers import Convolution, channels_of, cuts_itself
-from prune_env.surgery.channels import NO_MASKS, Mask, Masks, Repair, cut_tensors, set_sizes
+from prune_env.common.copying import copied
+from prune_env.common.layers import channels_of, cuts_itself, held_at, is_layer
+from prune_env.surgery.channels import NO_MASKS, Mask, Masks, Repair, cut_tensors, set_sizes, size_attributes
 from prune_env.walk.unit import Unit
 
 
@@ -100,11 +100,15 @@ class ReshapableNetwork:
         repair: Repair | None = None,
     ) -> None:
         self._repair = repair
-        self._dense = copy.deepcopy(model).eval().requires_grad_(False)
+        self._dense = copied(model).eval().requires_grad_(False)
         for module in self._dense.modules():
-            if isinstance(module, (*Convolution, nn.Linear)):
+            if is_layer(module):
                 module.to(dtype)
-        self.model = copy.deepcopy(self._dense)
+        for module, side in {(self._dense.get_submodule(m.module), m.side) for unit in units for m in unit.members}:
+            held = held_at(module, side)
+            if isinstance(held, torch.Tensor) and held.is_floating_point():
+                held.data = held.data.to(dtype)
+        self.model = copied(self._dense)
         self._originals = dict(self._dense.named_modules())
         self._channels = {unit.name: unit.channels for unit in units}
         members: dict[tuple[str, str], list[tuple[str, IntArray]]] = {}
@@ -115,6 +119,10 @@ class ReshapableNetwork:
             _Place(name, side, channels_of(self._originals[name], side), tuple(parts))
             for (name, side), parts in members.items()
         )
+        self._sizes: dict[str, set[str]] = {}
+        for place in self._places:
+            if isinstance(held_at(self._originals[place.module], place.side), int):
+                self._sizes.setdefault(place.module, set()).add(place.side.partition(".")[0])
         # Also reset modules outside the units at each cut: folding and recalibration change their tensors.
         holders = (name for name, module in self._originals.items() if module._parameters or module._buffers)
         self._touched = dict.fromkeys((*(place.module for place in self._places), *holders))
@@ -156,7 +164,7 @@ class ReshapableNetwork:
     def _reshape(self, name: str, sides: Mapping[str, IntArray], mask: Mask | None) -> None:
         dense = self._originals[name]
         if cuts_itself(dense):
-            self._replace(name, copy.deepcopy(dense))
+            self._replace(name, copied(dense))
         module = self._modules[name]
         sliced = cut_tensors(name, dense, sides, self._repair, mask)
         for key, parameter in dense._parameters.items():
@@ -165,9 +173,8 @@ class ReshapableNetwork:
         for key, buffer in dense._buffers.items():
             # Clone, because recalibration writes statistics in place and must not change the dense network's.
             module._buffers[key] = None if buffer is None else sliced.get(key, buffer).clone()
-        for attribute in ("in_channels", "out_channels", "in_features", "out_features", "num_features", "groups"):
-            if hasattr(dense, attribute):
-                setattr(module, attribute, getattr(dense, attribute))
+        for attribute in size_attributes(dense) | self._sizes.get(name, set()):
+            setattr(module, attribute, getattr(dense, attribute))
         set_sizes(module, sides)
 
     def _replace(self, name: str, module: nn.Module) -> None:

@@ -1,6 +1,5 @@
 """Measures in which layout and number type training steps are fastest on this machine."""
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prune_env.common.copying import copied
 from prune_env.common.errors import ConfigError
 from prune_env.common.timing import fastest, time_in_turn
 from prune_env.config.training import TrainingSection
@@ -83,13 +83,13 @@ def unsafe_in_channels_last(model: nn.Module) -> str | None:
             and max(module.stride) > 1
             and module.in_channels // module.groups < CHANNEL_BLOCK
         ):
-            return name
+            return str(name)
     return None
 
 
 def _laid_out(model: nn.Module, batch: Batch, execution: ExecutionSettings) -> tuple[nn.Module, Batch]:
     """Returns a copy of the network in training mode, and the batch, both in a candidate's layout."""
-    network = copy.deepcopy(model).to(memory_format=execution.memory_format).train()
+    network = copied(model).to(memory_format=execution.memory_format).train()
     return network, Batch(batch.images.contiguous(memory_format=execution.memory_format), batch.targets)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import PlanError, PlanMismatchError
 from prune_env.common.fingerprint import fingerprint, first_difference, shorten
-from prune_env.common.layers import channels_of
+from prune_env.common.layers import channels_of, unwrapped
 from prune_env.plan.edits import Edits
 from prune_env.plan.records import PlannedMember, PlannedUnit
 from prune_env.surgery.channels import (
@@ -44,6 +44,7 @@ class AppliedPlan(Protocol):
 
 def apply_plan(plan: AppliedPlan, model: nn.Module, repair: Repair | None = None) -> nn.Module:
     """Returns a physically smaller copy of ``model``; ``repair`` replaces sliced weights. See `PruningPlan.apply`."""
+    model = unwrapped(model)
     kept = staying(plan, model)
     small = slice_network(model, kept, repair, plan.by_layer)
     return edited(small, model, plan.by_layer, kept)

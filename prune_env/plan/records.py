@@ -16,14 +16,14 @@ class Frozen(BaseModel):
 
 
 class PlannedMember(Frozen):
-    """One side of one module that a unit runs through.
+    """One side of one module that a unit runs through: ``in``, ``out``, or a tensor or size attribute by name.
 
     Unit channel i occupies the module's channels ``start + i * step + j * stride`` for j below ``repeat``. If the
     channels follow no such rule, ``index[i]`` lists them.
     """
 
     module: str
-    side: Literal["in", "out"]
+    side: str = Field(pattern=r"^[A-Za-z_]\w*(\.\d+)?$")
     start: int = Field(0, ge=0)
     step: int = Field(1, ge=1)
     repeat: int = Field(1, ge=1)
@@ -31,7 +31,7 @@ class PlannedMember(Frozen):
     index: list[list[int]] | None = None
 
     @classmethod
-    def from_index(cls, module: str, side: Literal["in", "out"], index: IntArray) -> Self:
+    def from_index(cls, module: str, side: str, index: IntArray) -> Self:
         """Builds the shortest record of an index map [channels, r]: a rule if one fits, else the map."""
         start = int(index[0, 0])
         step = int(index[1, 0] - start) if len(index) > 1 else 1

@@ -6,13 +6,13 @@ every width is solved from them in closed form [our choice]. The fit ignores tha
 stay.
 """
 
-import copy
 from collections.abc import Collection, Iterable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prune_env.common.copying import copied
 from prune_env.common.layers import Convolution, is_depthwise
 from prune_env.common.modes import in_eval_mode
 from prune_env.criteria.patch_covariance import patch_moments, too_large
@@ -107,5 +107,5 @@ def least_squares(context: RepairContext) -> LeastSquares:
     """Weights are fitted so that a layer's outputs stay near the dense network's."""
     scoring = context.scoring
     normed = {pair.conv for pair in scoring.fold_pairs}
-    model = copy.deepcopy(scoring.walk.model).float().to(scoring.device)
+    model = copied(scoring.walk.model).float().to(scoring.device)
     return LeastSquares(model, context.readers, scoring.batches(), normed, context.settings.ridge)

@@ -40,6 +40,8 @@ def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
             "removable_share": removable(unit),
             "low_rank_share": evidence[unit.name].low_rank_share if unit.name in evidence else None,
             "protected": unit.protected,
+            "inexact": unit.inexact,
+            "error": unit.error,
         }
         for unit in walk.units
     ]
@@ -56,6 +58,8 @@ def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
         "latency": None if problem.latency is None else problem.latency.as_record(),
         "granularity": {"name": problem.granularity.settings.name, "measured": problem.granularity.measurements()},
         "idle": list(walk.idle),
+        "fixed_macs": dict(walk.cost_model.fixed_macs),
+        "fixed_params": walk.cost_model.fixed_params,
         "seconds_per_episode": seconds,
     }
 
@@ -85,7 +89,7 @@ def _units_table(problem: PruningProblem, record: dict[str, Any]) -> Table:
     table.add_column("coupled with -> read by")
     table.add_column(f"removable {problem.budget.metric}", justify="right")
     table.add_column("low-rank maps", justify="right")
-    table.add_column("protected")
+    table.add_column("protected, or not exact")
     for unit, row in zip(problem.walk.units, record["units"], strict=True):
         share = row["low_rank_share"]
         table.add_row(
@@ -94,7 +98,7 @@ def _units_table(problem: PruningProblem, record: dict[str, Any]) -> Table:
             _coupling(unit),
             f"{row['removable_share']:.1%}" if unit.free else "-",
             "-" if share is None else f"{share:.0%}",
-            unit.protected or "",
+            unit.protected or ("" if unit.error is None else f"inexact by {unit.error:.1%}: {unit.inexact}"),
         )
     return table
 

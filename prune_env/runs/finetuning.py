@@ -1,6 +1,5 @@
 """Fine-tunes a run's pruned network, with the dense network as its teacher."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from prune_env.common.copying import copied
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.data import Splits
@@ -147,7 +147,7 @@ def _prepared(
         listener.on_progress("building the network and tracing it")
     model = load_model(settings, splits, accept=plan.apply)
     evaluator, plan = fit_plan(plan, _on(workers, settings), splits, model)
-    dense = copy.deepcopy(evaluator.walk.model).eval()
+    dense = copied(evaluator.walk.model).eval()
     trainable = make_granularity(settings.granularity).trainable(plan)
     network = _network(plan, evaluator, settings, trainable, resume=given is None)
     if given is not None:
@@ -221,7 +221,7 @@ def _network(
 def _recalibrated(tuning: Finetuning) -> nn.Module:
     """The pruned network before the training, cut by the search's plan, which a `Trainable` may change."""
     if tuning.trainable is None:
-        return copy.deepcopy(tuning.network)
+        return copied(tuning.network)
     return tuning.evaluator.pruned(PruningPlan.load(tuning.searched.plan))
 
 

@@ -1,6 +1,5 @@
 """Cuts channels out of a network: copies the module tree with sliced tensors and leaves the dense network untouched."""
 
-import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -11,11 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
+from prune_env.common.copying import copied
 from prune_env.common.errors import PlanError
-from prune_env.common.layers import Convolution, channels_of, cuts_itself, is_depthwise
+from prune_env.common.layers import (
+    Convolution,
+    Transposed,
+    channels_of,
+    cuts_itself,
+    held_at,
+    is_depthwise,
+    is_layer,
+    is_standard,
+    tensor_axis,
+)
 
 Sides = Mapping[str, IntArray]
-"""The channels of one module that stay, by cut side ("in", "out")."""
+"""The channels of one module that stay, by cut side."""
 
 Kept = Mapping[tuple[str, str], IntArray]
 """Channels of modules, by (module, side)."""
@@ -66,15 +76,19 @@ def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntA
     kept = {}
     for (name, side), gone in removed.items():
         total = channels_of(modules[name], side) if name in modules else 0
-        if gone.min() < 0 or gone.max() >= total or len(np.unique(gone)) != len(gone):
+        stays = np.ones(total, dtype=np.bool_)
+        inside = gone.min() >= 0 and gone.max() < total
+        if inside:
+            stays[gone] = False
+        if not inside or stays.sum() != total - len(gone):
             raise PlanError(
                 f"The plan cuts a channel of {name!r} ({side}) twice, or a channel outside its {total} channels. "
                 "Make a new plan."
             )
         if len(gone) == total:
             raise PlanError(f"The plan cuts all {total} channels of {name!r} ({side}); at least one must stay.")
-        kept[name, side] = np.setdiff1d(np.arange(total), gone)
-        groups = getattr(modules[name], "groups", 1)
+        kept[name, side] = np.flatnonzero(stays)
+        groups = modules[name].groups if isinstance(modules[name], (*Convolution, *Transposed)) else 1
         if groups > 1 and not is_depthwise(modules[name]):
             left = np.bincount(kept[name, side] // (total // groups), minlength=groups)
             if left.min() != left.max():
@@ -107,7 +121,7 @@ def slice_network(model: nn.Module, kept: Kept, repair: Repair | None = None, ma
         own = {**modules[name]._parameters, **modules[name]._buffers}
         for key, values in cut_tensors(name, modules[name], sides, repair, masks.get(name)).items():
             sliced[id(own[key])] = _like(own[key], values)
-    small = copy.deepcopy(model, dict(sliced))
+    small = copied(model, sliced)
     modules = dict(small.named_modules())
     for name, sides in cuts.items():
         set_sizes(modules[name], sides)
@@ -135,42 +149,66 @@ def sliced_tensors(module: nn.Module, sides: Sides) -> dict[str, Tensor]:
         module: The dense module.
         sides: The channels that stay, by cut side.
     """
-    rows = _as_index(sides.get("out"), module)
-    if isinstance(module, (*Convolution, nn.Linear)):
-        weight = module.weight.detach()
-        if rows is not None:
-            weight = weight.index_select(0, rows)
-        if "in" in sides and not is_depthwise(module):
-            weight = _slice_inputs(module, weight, sides)
-        if module.bias is None or rows is None:
-            return {"weight": weight}
-        return {"weight": weight, "bias": module.bias.detach().index_select(0, rows)}
-    if rows is None or cuts_itself(module):
+    if cuts_itself(module):
         return {}
+    sliced = {side: _on_axis_of_channels(module, side, sides[side]) for side in sides if _is_tensor(module, side)}
+    rows = _as_index(sides.get("out"), module)
+    if is_layer(module):
+        sliced["weight"] = _layer_weight(module, sides)
+        if module.bias is not None and rows is not None:
+            sliced["bias"] = module.bias.detach().index_select(0, rows)  # type: ignore[operator]
+        return sliced
+    if rows is None:
+        return sliced
     channels = channels_of(module, "out")
     own = {**module._parameters, **module._buffers}
-    return {
+    return sliced | {
         key: tensor.detach().index_select(0, rows)
         for key, tensor in own.items()
         if tensor is not None and tensor.ndim == 1 and len(tensor) == channels
     }
 
 
-def _slice_inputs(module: nn.Module, weight: Tensor, sides: Sides) -> Tensor:
-    """Slices the weight's input dimension; in a grouped convolution each group keeps its own slots."""
-    groups = 1 if isinstance(module, nn.Linear) else int(module.groups)  # type: ignore[arg-type]
-    if groups == 1:
-        return weight.index_select(1, torch.as_tensor(sides["in"], device=weight.device))
-    slots = channels_of(module, "in") // groups
-    by_group = sides["in"].reshape(groups, -1) - np.arange(groups)[:, None] * slots
-    blocks = weight.chunk(groups, dim=0)
-    device = weight.device
-    return torch.cat(
-        [
-            block.index_select(1, torch.as_tensor(own, device=device))
-            for block, own in zip(blocks, by_group, strict=True)
-        ]
-    )
+def _is_tensor(module: nn.Module, side: str) -> bool:
+    return side not in ("in", "out") and isinstance(held_at(module, side), Tensor)
+
+
+def _on_axis_of_channels(module: nn.Module, side: str, kept: IntArray) -> Tensor:
+    tensor = held_at(module, side)
+    assert isinstance(tensor, Tensor)
+    axis = tensor_axis(tensor)
+    return tensor.detach().index_select(axis or 0, torch.as_tensor(kept, device=tensor.device))
+
+
+def _layer_weight(module: nn.Module, sides: Sides) -> Tensor:
+    """Slices a layer's weight; in a grouped convolution each group keeps its own slots."""
+    weight: Tensor = module.weight.detach()  # type: ignore[operator]
+    transposed = isinstance(module, Transposed)
+    groups = int(getattr(module, "groups", 1))
+    if is_depthwise(module):
+        if transposed:
+            return _depthwise_transposed(weight, module, sides)
+        return weight if "out" not in sides else weight.index_select(0, _indices(sides["out"], weight))
+    # Seen by group: [groups, the axis that has all channels, the axis that has one group's channels, ...].
+    whole, part = ("in", "out") if transposed else ("out", "in")
+    blocks = weight.reshape(groups, -1, *weight.shape[1:])
+    if whole in sides:
+        weight = weight.index_select(0, _indices(sides[whole], weight))
+        blocks = weight.reshape(groups, -1, *weight.shape[1:])
+    if part in sides:
+        slots = channels_of(module, part) // groups
+        by_group = sides[part].reshape(groups, -1) - np.arange(groups)[:, None] * slots
+        blocks = torch.stack(
+            [block.index_select(1, _indices(own, weight)) for block, own in zip(blocks, by_group, strict=True)]
+        )
+    return blocks.flatten(0, 1)
+
+
+def _depthwise_transposed(weight: Tensor, module: nn.Module, sides: Sides) -> Tensor:
+    """Slices the weight [in, multiplier, ...] of a depthwise transposed convolution: inputs go with their outputs."""
+    multiplier = channels_of(module, "out") // channels_of(module, "in")
+    kept = sides.get("in", sides["out"][::multiplier] // multiplier if "out" in sides else None)
+    return weight if kept is None else weight.index_select(0, _indices(kept, weight))
 
 
 def set_sizes(module: nn.Module, sides: Sides) -> None:
@@ -182,23 +220,54 @@ def set_sizes(module: nn.Module, sides: Sides) -> None:
             module.keep_outputs(sides["out"])  # type: ignore[operator]
         return
     depthwise = is_depthwise(module)
+    if isinstance(module, nn.GroupNorm) and "out" in sides:
+        _set_norm_groups(module, sides["out"])
     for side, channels in sides.items():
-        for attribute in _SIZES[side]:
+        for attribute in _SIZES.get(side, ()):
             if hasattr(module, attribute):
                 setattr(module, attribute, len(channels))
+        if side not in _SIZES and not _is_tensor(module, side):
+            _set_size(module, side, len(channels))
+    if isinstance(module, nn.LayerNorm) and "out" in sides:
+        module.normalized_shape = (*module.normalized_shape[:-1], len(sides["out"]))
     if depthwise:
-        module.groups = module.in_channels = module.out_channels
+        module.groups = module.in_channels
+
+
+def size_attributes(module: nn.Module) -> set[str]:
+    """Returns the attributes that `set_sizes` changes with the sides ``in`` and ``out`` of a module."""
+    own = {"groups", "num_groups", "normalized_shape", *_SIZES["in"], *_SIZES["out"]}
+    return {name for name in own if hasattr(module, name)} if is_standard(module) else set()
+
+
+def _set_norm_groups(module: nn.GroupNorm, kept: IntArray) -> None:
+    """Follows a cut of whole groups; a cut of the same slots of every group leaves the group count."""
+    size = module.num_channels // module.num_groups
+    groups = len(np.unique(kept // size))
+    if groups * size == len(kept):
+        module.num_groups = groups
+
+
+def _set_size(module: nn.Module, name: str, size: int) -> None:
+    name, _, entry = name.partition(".")
+    held = getattr(module, name)
+    if entry:
+        sizes = [*held[: int(entry)], size, *held[int(entry) + 1 :]]
+        setattr(module, name, type(held)(sizes))
+    else:
+        setattr(module, name, size)
 
 
 _SIZES = {
     "in": ("in_channels", "in_features"),
-    "out": ("out_channels", "out_features", "num_features", "num_parameters"),
+    "out": ("out_channels", "out_features", "num_features", "num_parameters", "num_channels"),
 }
 
 
 def takes_any_order(module: nn.Module) -> bool:
     """Whether a module can take the channels of a unit in any order."""
-    own_slots = getattr(module, "groups", 1) > 1 and not is_depthwise(module)
+    grouped = isinstance(module, (*Convolution, *Transposed)) and module.groups > 1
+    own_slots = (grouped and not is_depthwise(module)) or isinstance(module, nn.GroupNorm)
     return not cuts_itself(module) and not own_slots
 
 
@@ -222,6 +291,10 @@ def replaced(network: nn.Module, name: str, module: nn.Module) -> nn.Module:
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, module)
     return network
+
+
+def _indices(channels: IntArray, tensor: Tensor) -> Tensor:
+    return torch.as_tensor(channels, device=tensor.device)
 
 
 def _as_index(channels: IntArray | None, module: nn.Module) -> Tensor | None:

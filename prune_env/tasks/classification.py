@@ -13,7 +13,7 @@ from prune_env.data import Batch, ImageSource, Targets, load_source
 from prune_env.models import build_model
 from prune_env.tasks.augmentation import AUGMENTATIONS, DRAWS
 from prune_env.tasks.base import Metric, Reduction, register_task
-from prune_env.walk.tracing import does_not_run
+from prune_env.walk.example import Example
 
 
 class Accuracy:
@@ -132,7 +132,7 @@ def check_output(model: nn.Module, image: Tensor, classes: int) -> None:
         try:
             output = model(image)
         except Exception as error:  # a user's own network may raise anything
-            raise does_not_run(error, image) from error
+            raise Example.given(image).does_not_run(error) from error
     check_logits(output, len(image), classes)
 
 

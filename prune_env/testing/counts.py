@@ -1,21 +1,21 @@
 """Costs counted on a real network, to compare with costs in closed form."""
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from prune_env.common.modes import in_eval_mode
-
-COUNTED = (torch.ops.aten.convolution, torch.ops.aten.addmm, torch.ops.aten.mm)
-"""What convolutions and linear layers compute with."""
+from prune_env.walk.example import Example
 
 
-def counted_macs(model: nn.Module, images: Tensor) -> int:
-    """Multiply-adds of convolutions and linear layers, counted by torch while the network runs on the first image."""
+def counted_macs(model: nn.Module, example: Any) -> int:
+    """Multiply-adds of all operations, counted by torch in one pass; ``example`` is as for `LayerWalk.trace`."""
+    given = example if isinstance(example, Example) else Example.given(example)
     with in_eval_mode(model), FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(images[:1])
-    counts = counter.get_flop_counts()["Global"]
-    return int(sum(count for operation, count in counts.items() if operation in COUNTED)) // 2
+        given.run(model)
+    return int(counter.get_total_flops()) // 2
 
 
 def counted_params(model: nn.Module) -> int:

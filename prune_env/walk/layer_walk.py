@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +11,25 @@ from torch import Tensor, nn
 
 from prune_env.common.errors import UserError, suggest
 from prune_env.common.fingerprint import fingerprint
-from prune_env.common.layers import Convolution
+from prune_env.common.layers import is_layer, rows_of, unwrapped
 from prune_env.plan import Edit, Edits, PlannedBudget, PlannedCosts, PruningPlan
 from prune_env.plan.edits import NO_EDITS
+from prune_env.walk.approximation import with_errors
 from prune_env.walk.costs import CostModel, Metric, build_cost_model
-from prune_env.walk.coupling import find_units
+from prune_env.walk.example import Example
 from prune_env.walk.planned import planned_unit
 from prune_env.walk.proof import failing_units
-from prune_env.walk.tracing import LayerShape, copied, observe, protect_named, refuse_unusable_weights
+from prune_env.walk.shapes import LayerShape
+from prune_env.walk.tracing import (
+    Deadline,
+    followed,
+    is_deterministic,
+    probe_of,
+    protect_named,
+    refuse_unusable_weights,
+)
 from prune_env.walk.unit import Unit
+from prune_env.walk.units import costs_without_layer, units_from
 
 Scores = Mapping[str, npt.NDArray[np.float64]]
 
@@ -38,7 +48,7 @@ class LayerWalk:
 
     Example:
         >>> import torch
-        >>> from torch import nn
+        >>> from torch import Tensor, nn
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
         >>> walk = LayerWalk.trace(model, torch.zeros(1, 3, 8, 8))
         >>> [(unit.name, unit.channels, unit.protected) for unit in walk.units]
@@ -55,53 +65,78 @@ class LayerWalk:
     idle: tuple[str, ...] = ()
 
     @classmethod
-    def trace(cls, model: nn.Module, example_input: Tensor, protect: Mapping[str, str] | None = None) -> Self:
+    def trace(
+        cls,
+        model: nn.Module,
+        example_input: Any,
+        protect: Mapping[str, str] | None = None,
+        *,
+        keywords: Mapping[str, Any] | None = None,
+        seconds: float = 120.0,
+        approximate: bool = False,
+    ) -> Self:
         """Finds the units of a network and proves each by cutting it.
 
         Args:
-            model: The network; it is copied for tracing and left untouched.
-            example_input: A batch of inputs [N, C, H, W] of the size that the network will see. Only the first image is
-                run, and costs are for one image of this size.
-            protect: Reasons by module name. The unit of that module's output channels is protected; with ``:in`` after
-                the name, the units that the module reads.
+            model: The network; it is copied for tracing and left untouched. A compiled network is unwrapped.
+            example_input: What the network is called with: a tensor [N, C, H, W], a list of images, a mapping, or a
+                tuple of all arguments. Where all tensors are a batch of the same N, only the first input is run, and
+                costs are for one input; otherwise costs are for the example as it is.
+            protect: Reasons by unit name or module name. A module's name protects the units of its output channels;
+                with ``:in`` after the name, the units that the module reads.
+            keywords: Arguments that the network is called with by keyword.
+            seconds: The time limit of the walk.
+            approximate: Whether units may be cut although this changes what stays (layer norm, attention over
+                channels).
 
         Returns:
             The walk. Units that cannot be cut safely are protected, with the reason.
 
         Raises:
-            ModelError: If the network does not run on the input, calls no convolution or linear layer, has weights
-                that are missing or not finite, or computes a weight from other tensors; or if a name in ``protect`` is
-                unknown or has no channels of its own.
+            ModelError: If the network does not run on the example, calls no convolution or linear layer, or has weights
+                that are missing or not finite; if a name in ``protect`` is unknown or has no channels of its own; or
+                if the walk takes too long.
         """
-        # Tracing reads the autograd graph, so it needs gradients even if the caller has switched them off.
-        with torch.inference_mode(mode=False), torch.enable_grad():
-            return cls._trace(model, example_input[:1].clone(), protect or {})
+        with torch.inference_mode(mode=False), torch.no_grad():
+            return cls._trace(
+                unwrapped(model), Example.given(example_input, keywords), protect or {}, Deadline(seconds), approximate
+            )
 
     @classmethod
-    def _trace(cls, model: nn.Module, example_input: Tensor, protect: Mapping[str, str]) -> Self:
+    def _trace(
+        cls, model: nn.Module, example: Example, protect: Mapping[str, str], tick: Deadline, approximate: bool
+    ) -> Self:
         refuse_unusable_weights(model)
-        probe = copied(model).eval()
-        for parameter in probe.parameters():
-            parameter.requires_grad_(True)
-        shapes = observe(probe, example_input)
-        units = find_units(probe, example_input, list(shapes))
-        units = protect_named(units, protect, probe)
-        failures = failing_units(probe, example_input, [unit for unit in units if unit.free])
+        probe, example = probe_of(model, example)
+        follower = followed(probe, example, tick, approximate)
+        classes = follower.labels.classes()
+        units = protect_named(units_from(follower, classes), protect, probe)
+        if follower.random is not None and not is_deterministic(probe, example):
+            reason = f"the network is not deterministic: {follower.random} draws random numbers"
+            units = [replace(unit, protected=unit.protected or reason) for unit in units]
+        exact = [unit for unit in units if unit.free and unit.inexact is None]
+        failures = failing_units(probe, example, exact, tick=tick, decides=follower.decides)
+        if failures and follower.random is None and not is_deterministic(probe, example):
+            reason = "the network is not deterministic: two forward passes on the same example differ"
+            failures = {unit.name: reason for unit in exact}
         units = [replace(unit, protected=failures.get(unit.name, unit.protected)) for unit in units]
+        units = with_errors(probe, example, units, tick)
+        shapes = follower.shapes
         positions = {name: shape.positions for name, shape in shapes.items()}
-        idle = [
-            name
-            for name, module in model.named_modules()
-            if isinstance(module, (*Convolution, nn.Linear)) and name not in shapes
-        ]
+        layers = [name for name, module in model.named_modules() if is_layer(module)]
         return cls(
             model,
             tuple(units),
             shapes,
-            build_cost_model(model, units, positions),
+            build_cost_model(model, units, positions, follower.macs, costs_without_layer(follower, classes, units)),
             fingerprint(model),
-            tuple(idle),
+            tuple(name for name in layers if name not in shapes),
         )
+
+    def measured_on(self, images: Tensor) -> Self:
+        """Returns the walk with the errors of its inexact units measured on other images [N, C, H, W]."""
+        model, example = probe_of(self.model, Example((images,)))
+        return replace(self, units=tuple(with_errors(model, example, self.units, lambda _place: None)))
 
     @property
     def free(self) -> tuple[Unit, ...]:
@@ -254,8 +289,8 @@ class LayerWalk:
         total = np.zeros(unit.channels)
         for member in unit.members:
             module = modules[member.module]
-            if member.side == "out" and isinstance(module, (*Convolution, nn.Linear)):
-                norms = module.weight.detach().abs().pow(power).flatten(1).sum(dim=1).double().cpu().numpy()
+            if member.side == "out" and is_layer(module):
+                norms = rows_of(module).abs().pow(power).flatten(1).sum(dim=1).double().cpu().numpy()
                 total += norms[member.index].sum(axis=1)
         return total
 

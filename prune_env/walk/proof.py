@@ -5,9 +5,10 @@ comparison covers the output of every convolution and linear layer, not only the
 a small contribution cannot hide an error [our choice].
 """
 
-import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
-from prune_env.common.errors import UserError
+from prune_env.common.copying import copied
 from prune_env.common.hooks import watching
-from prune_env.common.layers import Convolution
-from prune_env.surgery.channels import kept_channels, slice_network
+from prune_env.common.layers import is_layer
+from prune_env.surgery.channels import Kept, kept_channels, slice_network
+from prune_env.walk.decisions import Decisions, Recording, Repeating
+from prune_env.walk.example import Example
+from prune_env.walk.nested import tensors_of
 from prune_env.walk.unit import Unit
 
 TOLERANCE = 1e-4
@@ -28,32 +32,70 @@ ROUNDS = 3
 """The number of cuts that every unit must pass. Three cuts distinguish any two channels of a unit with up to eight
 channels. A single cut would let every third wrong map of four channels pass [our choice]."""
 
+UNEVEN = 2
+"""The number of further rounds, right after the first, in which units of one size lose different numbers of channels.
+Units that must stay of one size, because they are stacked, would pass every cut that takes as many from each. The two
+rounds together also remove the channel that no other round removes [our choice]."""
+
 Removed = dict[tuple[str, str], IntArray]
 
 
-def failing_units(model: nn.Module, example_input: Tensor, units: Sequence[Unit], seed: int = 0) -> dict[str, str]:
+def failing_units(
+    model: nn.Module,
+    example: Any,
+    units: Sequence[Unit],
+    seed: int = 0,
+    tick: Callable[[str], None] = lambda _place: None,
+    decides: bool = False,
+) -> dict[str, str]:
     """Cuts channels of the units and compares with the dense network in which these channels are zeroed.
+
+    The networks run on noise of the example's mean and deviation, on this noise times 0.1 and 10, and on the example
+    itself where it is not constant. Zeros would let any map pass.
 
     Args:
         model: The dense network in eval mode.
-        example_input: A batch of inputs. Noise replaces floating-point values, because zeros would let any map pass.
+        example: What the network is called with, as for `LayerWalk.trace`.
         units: The units to prove.
         seed: The seed for the noise and for the choice of the channels that are cut.
+        tick: Called before each comparison with what it is about; may raise to stop.
+        decides: Whether the network sorts, selects or compares values, as detectors do. The cut network then takes the
+            dense network's decisions, because rounding alone may change them.
 
     Returns:
         The reason in words for each unit that fails, by unit name.
     """
+    example = example if isinstance(example, Example) else Example.given(example)
     probe = _without_silent_channels(model, seed)
-    noise = _noise_like(example_input, seed)
+    inputs = [example.noise(seed, scale) for scale in (1.0, 0.1, 10.0)]
+    inputs += [] if example.constant else [example]
+    proof = partial(_failing, probe, list(units), seed, tick, decides)
+    if example.batched:
+        with suppress(_DenseDoesNotRun):  # the user's own code may take a single input only
+            return proof([(inputs[0].joined(inputs[1:]), len(inputs))], [(inputs[0], 1)])
+    return proof([(one, 1) for one in inputs], [(inputs[0], 1)])
+
+
+def _failing(
+    probe: nn.Module,
+    remaining: list[Unit],
+    seed: int,
+    tick: Callable[[str], None],
+    decides: bool,
+    inputs: Sequence[tuple[Example, int]],
+    noise: Sequence[tuple[Example, int]],
+) -> dict[str, str]:
     generator = np.random.default_rng(seed)
-    order = {unit.name: generator.permutation(unit.channels) for unit in units}
+    order = {unit.name: generator.permutation(unit.channels) for unit in remaining}
     accepted: list[Unit] = []
     failures: dict[str, str] = {}
     cuts: dict[str, IntArray] = {}
 
     def examine(candidates: Sequence[Unit]) -> None:
-        removed = _removed([*accepted, *candidates], cuts)
-        reason = _difference(probe, noise, removed) if candidates else None
+        if candidates:
+            tick(f"the proof of {candidates[0].name!r} and {len(candidates) - 1} other units")
+        removed = removed_places([*accepted, *candidates], cuts)
+        reason = _difference(probe, chosen, removed, decides) if candidates else None
         if reason is None:
             accepted.extend(candidates)
         elif len(candidates) == 1:
@@ -63,13 +105,31 @@ def failing_units(model: nn.Module, example_input: Tensor, units: Sequence[Unit]
             examine(candidates[:middle])
             examine(candidates[middle:])
 
-    remaining = list(units)
-    for number in range(ROUNDS):
-        cuts.update((unit.name, _cut(order[unit.name], number)) for unit in remaining)
+    for number in range(ROUNDS + UNEVEN):
+        cuts.update(_cuts(remaining, order, number))
         accepted.clear()
+        # Two cuts of half of the channels run on all inputs; the other cuts run on the noise alone.
+        chosen = inputs if number in (0, UNEVEN + 1) else noise
         examine(remaining)
         remaining = list(accepted)
     return failures
+
+
+class _DenseDoesNotRun(Exception):  # noqa: N818
+    """Raised where the dense network does not run on several inputs at once."""
+
+
+def _cuts(units: Sequence[Unit], order: Mapping[str, IntArray], number: int) -> dict[str, IntArray]:
+    """Selects the channels that each unit loses in one round."""
+    if not 1 <= number <= UNEVEN:
+        return {unit.name: _cut(order[unit.name], max(0, number - UNEVEN)) for unit in units}
+    seen: Counter[int] = Counter()
+    cuts = {}
+    for unit in units:
+        few = seen[unit.channels] % unit.channels
+        cuts[unit.name] = np.flatnonzero(order[unit.name] < (few if number == 1 else unit.channels - 1 - few))
+        seen[unit.channels] += 1
+    return cuts
 
 
 def _cut(order: IntArray, number: int) -> IntArray:
@@ -78,24 +138,18 @@ def _cut(order: IntArray, number: int) -> IntArray:
     return np.flatnonzero(order >> bit & 1)
 
 
-def _noise_like(example_input: Tensor, seed: int) -> Tensor:
-    if not example_input.is_floating_point():
-        return example_input
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(example_input.shape, generator=generator).to(example_input)
-
-
-def _removed(units: Sequence[Unit], cuts: dict[str, IntArray]) -> Removed:
+def removed_places(units: Sequence[Unit], cuts: Mapping[str, IntArray]) -> Removed:
+    """Returns what the cut of some channels of each unit removes, by (module, side)."""
     places: dict[tuple[str, str], list[IntArray]] = {}
     for unit in units:
-        for member in unit.members:
+        for member in unit.members if len(cuts[unit.name]) else ():
             places.setdefault((member.module, member.side), []).append(member.index[cuts[unit.name]].ravel())
     return {place: np.concatenate(parts) for place, parts in places.items()}
 
 
 def _without_silent_channels(model: nn.Module, seed: int) -> nn.Module:
     """Returns a copy whose batch norms have no zero scale or shift, because zeros would hide a wrong map."""
-    probe = copy.deepcopy(model).eval()
+    probe = copied(model).eval()
     generator = torch.Generator().manual_seed(seed)
     for module in probe.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
@@ -106,41 +160,90 @@ def _without_silent_channels(model: nn.Module, seed: int) -> nn.Module:
     return probe
 
 
-def _difference(dense: nn.Module, example_input: Tensor, removed: Removed) -> str | None:
-    """Returns why the cut network differs from the dense network with zeroed channels; None if they agree."""
+def _difference(dense: nn.Module, inputs: Sequence[tuple[Example, int]], removed: Removed, decides: bool) -> str | None:
     try:
         kept = kept_channels(dense, removed)
         small = slice_network(dense, kept)
-        with _recorded(small) as actual, torch.no_grad():
-            result = small(example_input)
-    except UserError as error:
+    except Exception as error:  # modules of a user's own may hold anything under the names of sizes
         return f"it cannot be cut: {error}"
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        return f"the cut network does not run: {str(error).splitlines()[0][:160]}"
-    with _zeroed(dense, removed), _recorded(dense) as expected, torch.no_grad():
-        reference = dense(example_input)
-    for name, tensor in expected.items():
-        rows = kept.get((name, "out"))
-        dimension = 1 if isinstance(dense.get_submodule(name), Convolution) else tensor.ndim - 1
-        if rows is not None:
-            tensor = tensor.index_select(dimension, torch.as_tensor(rows, device=tensor.device))
-        if not _agree(tensor, actual.get(name)):
-            return f"cutting it changes the output of {name!r}, so its channels are coupled in a way not understood"
-    for tensor, other in zip(_tensors(reference), _tensors(result), strict=True):
-        if not _agree(tensor, other):
+    return difference(dense, small, kept, inputs, removed, decides)
+
+
+def difference(
+    dense: nn.Module,
+    small: nn.Module,
+    kept: Kept,
+    inputs: Sequence[tuple[Example, int]],
+    removed: Removed,
+    decides: bool = False,
+) -> str | None:
+    """Returns why a cut network differs from the dense network with zeroed channels; None if they agree.
+
+    Args:
+        dense: The dense network in eval mode.
+        small: The cut network in eval mode.
+        kept: The channels that stay, by (module, side).
+        inputs: What to run both on, each with the number of inputs that it joins in one batch.
+        removed: The channels that are cut, by (module, side).
+        decides: Whether the cut network takes the dense network's decisions.
+    """
+    for example, count in inputs:
+        decisions = Decisions()
+        recording = Recording(decisions) if decides else nullcontext()
+        try:
+            with zeroed(dense, removed), _recorded(dense) as expected, torch.no_grad(), recording:
+                reference = example.run(dense)
+        except Exception as error:  # the user's own code may raise anything
+            raise _DenseDoesNotRun(str(error)) from error
+        try:
+            repeating = Repeating(decisions, partial(_agree, count=count)) if decides else nullcontext()
+            with _recorded(small) as actual, torch.no_grad(), repeating:
+                result = example.run(small)
+        except Exception as error:  # the user's own code may raise anything
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            return f"the cut network does not run: {first[:160]}"
+        reason = _first_difference(dense, kept, expected, actual, count)
+        if reason is not None:
+            return reason
+        ours, theirs = tensors_of(reference), tensors_of(result)
+        if len(ours) != len(theirs) or not all(map(partial(_agree, count=count), ours, theirs)):
             return "cutting it changes the network's output, so its channels are coupled in a way not understood"
     return None
 
 
-def _agree(expected: Tensor, actual: Tensor | None) -> bool:
+def _first_difference(
+    dense: nn.Module, kept: Kept, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor], count: int
+) -> str | None:
+    for name, tensor in expected.items():
+        rows = kept.get((name, "out"))
+        dimension = tensor.ndim - 1 if isinstance(dense.get_submodule(name), nn.Linear) else 1
+        if rows is not None:
+            tensor = tensor.index_select(dimension, torch.as_tensor(rows, device=tensor.device))
+        if not _agree(tensor, actual.get(name), count):
+            return f"cutting it changes the output of {name!r}, so its channels are coupled in a way not understood"
+    return None
+
+
+def _agree(expected: Tensor, actual: Tensor | None, count: int) -> bool:
+    """Whether two tensors agree, each of ``count`` inputs at its own scale."""
     if actual is None or expected.shape != actual.shape:
         return False
-    scale = expected.abs().max().clamp_min(1e-12)
-    return bool((expected - actual).abs().max() <= TOLERANCE * scale)
+    if not expected.numel() or not expected.is_floating_point():
+        return torch.equal(expected, actual)
+    parts = count if expected.ndim and len(expected) % count == 0 else 1
+    expected, actual = expected.reshape(parts, -1), actual.reshape(parts, -1)
+    scale = expected.abs().amax(dim=1)
+    if not torch.isfinite(scale).all():
+        finite = torch.isfinite(expected)
+        if not torch.equal(finite, torch.isfinite(actual)):
+            return False
+        expected, actual = torch.where(finite, expected, 0.0), torch.where(finite, actual, 0.0)
+        scale = expected.abs().amax(dim=1)
+    return bool(((expected - actual).abs().amax(dim=1) <= TOLERANCE * scale.clamp_min(1e-12)).all())
 
 
 @contextmanager
-def _zeroed(model: nn.Module, removed: Removed) -> Iterator[None]:
+def zeroed(model: nn.Module, removed: Removed) -> Iterator[None]:
     """Within the context, the removed channels are zero wherever a module reads them."""
     read = {name: places for (name, side), places in removed.items() if side == "in"}
 
@@ -162,17 +265,6 @@ def _recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     def record(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         outputs[name] = output
 
-    names = [name for name, module in model.named_modules() if isinstance(module, (*Convolution, nn.Linear))]
+    names = [name for name, module in model.named_modules() if is_layer(module)]
     with watching(model, names, after=record):
         yield outputs
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """Returns all tensors in a network's output, at any depth of nesting."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return []

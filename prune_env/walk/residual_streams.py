@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from prune_env.common.copying import copied
 from prune_env.common.hooks import watching
-from prune_env.common.layers import Convolution, is_depthwise
-from prune_env.walk.tracing import copied
+from prune_env.common.layers import is_depthwise, is_layer
 from prune_env.walk.unit import Unit
 
 ADDITIONS = (torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__)
@@ -74,7 +74,7 @@ def _observed_sums(model: nn.Module, images: Tensor) -> list[tuple[Layers, Layer
 
 def _has_weights(module: nn.Module) -> bool:
     """Whether a layer computes channels from channels, rather than passing them on."""
-    return isinstance(module, (*Convolution, nn.Linear)) and not is_depthwise(module)
+    return is_layer(module) and not is_depthwise(module)
 
 
 def _reaching(node: Any, writers: Mapping[Any, str], known: dict[Any, Layers]) -> Layers:

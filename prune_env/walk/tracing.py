@@ -1,33 +1,53 @@
-"""The first steps of tracing: check the weights, observe one forward pass, protect the units that the user names."""
+"""The first steps of tracing: check the network, copy it, protect the units that the user names."""
 
-import copy
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
-from prune_env.common.errors import ModelError, suggest
-from prune_env.common.hooks import watching
-from prune_env.common.layers import Convolution, channels_of
-from prune_env.walk.coupling import has_channels
+from prune_env.common.copying import copied
+from prune_env.common.errors import ModelError, UserError, suggest
+from prune_env.common.layers import channels_of, cuts_itself, is_standard
+from prune_env.walk.example import Example
+from prune_env.walk.labels.follow import Follower
+from prune_env.walk.nested import tensors_of
 from prune_env.walk.unit import Unit
 
 
-@dataclass(frozen=True)
-class LayerShape:
-    """The output size of one convolution or linear layer, for one image.
+@dataclass
+class Deadline:
+    """A limit in seconds for one walk.
 
     Attributes:
-        positions: Output positions over all calls (H*W for a convolution).
-        height: Output height in pixels (1 for a linear layer).
-        width: Output width in pixels.
+        seconds: The limit.
+        started: When the walk began.
     """
 
-    positions: int
-    height: int
-    width: int
+    seconds: float
+    started: float = field(default_factory=time.monotonic)
+
+    def __call__(self, place: str) -> None:
+        """Stops the walk if the time is over.
+
+        Args:
+            place: What the walk is doing, for the message.
+
+        Raises:
+            ModelError: If the time is over.
+        """
+        if time.monotonic() - self.started > self.seconds:
+            raise ModelError(
+                f"The walk of the network took longer than {self.seconds:g} s; it stopped at {place}. "
+                "Allow more seconds (env.trace_seconds), give a smaller example, or trace a part of the network."
+            )
+
+
+def has_channels(module: nn.Module | None) -> bool:
+    """Whether a module has channels of its own that a unit can run through."""
+    return module is not None and (cuts_itself(module) or (is_standard(module) and channels_of(module, "out") > 0))
 
 
 def refuse_unusable_weights(model: nn.Module) -> None:
@@ -44,6 +64,8 @@ def refuse_unusable_weights(model: nn.Module) -> None:
                 f"{name!r} has no shape yet (a lazy layer that has not seen an input). Run the network once on images, "
                 "or give the layer its channels."
             )
+        if values.is_meta:
+            raise ModelError(f"{name!r} is on the meta device and has no values. Load the network's weights first.")
         # Other buffers may hold infinities, for example attention masks.
         learned = isinstance(values, nn.Parameter) or name.endswith(("running_mean", "running_var"))
         if learned and not torch.isfinite(values.detach()).all():
@@ -53,48 +75,56 @@ def refuse_unusable_weights(model: nn.Module) -> None:
             )
 
 
-def copied(model: nn.Module) -> nn.Module:
-    """Returns a deep copy; refuses weights computed from other tensors (weight norm), which slicing cannot reach."""
-    for name, module in model.named_modules():
-        for tensor in ("weight", "bias") if has_channels(module) else ():
-            if not isinstance(getattr(module, tensor, None), nn.Parameter | None):
-                raise ModelError(
-                    f"{name!r} computes its {tensor} from other tensors (a weight norm or a parametrization). Remove "
-                    "this first: torch.nn.utils.parametrize.remove_parametrizations, or remove_weight_norm."
-                )
-    return copy.deepcopy(model)
+def probe_of(model: nn.Module, example: Example) -> tuple[nn.Module, Example]:
+    """Returns a copy of the network in eval mode and the example, both in float32 where they were shorter.
+
+    Raises:
+        ModelError: If the example holds no tensor with values.
+    """
+    if any(tensor.is_meta for tensor in example.tensors):
+        raise ModelError("The example is on the meta device and has no values. Give a tensor with values.")
+    if not example.tensors:
+        kinds = ", ".join(type(value).__name__ for value in (*example.args, *example.keywords.values()))
+        raise ModelError(
+            f"The example holds no tensor ({kinds or 'nothing'} given). Give what the network is called with: "
+            "a tensor, a list, or a tuple of all arguments."
+        )
+    probe = copied(model).eval().requires_grad_(False)
+    short = (torch.float16, torch.bfloat16)
+    if any(tensor.dtype in short for tensor in (*probe.parameters(), *probe.buffers())):
+        probe = probe.float()
+        example = example.floats(lambda tensor: tensor.float() if tensor.dtype in short else tensor)
+    return probe, example
 
 
-def observe(model: nn.Module, example_input: Tensor) -> dict[str, LayerShape]:
-    """Runs the network once and records the output size of every convolution and linear layer, in calling order."""
-    shapes: dict[str, LayerShape] = {}
+def followed(probe: nn.Module, example: Example, tick: Callable[[str], None], approximate: bool) -> Follower:
+    """Runs the network once on the example and follows its channels by labels.
 
-    def note(name: str, module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # Count the batch dimension too: the input is one image, but a network may fold positions into the batch.
-        positions = output.numel() // channels_of(module, "out")
-        if name in shapes:
-            positions += shapes[name].positions
-        spatial = output.shape[2:] if isinstance(module, Convolution) else ()
-        height, width = (*spatial[-2:], 1, 1)[:2]
-        shapes[name] = LayerShape(positions, int(height), int(width))
-
-    names = [name for name, module in model.named_modules() if isinstance(module, (*Convolution, nn.Linear))]
+    Raises:
+        ModelError: If the network does not run, or calls no convolution or linear layer.
+    """
+    follower = Follower(probe, tick, approximate)
     try:
-        with watching(model, names, after=note), torch.no_grad():
-            model(example_input)
+        with follower.watching():
+            output = example.run(probe)
+    except UserError:
+        raise
     except Exception as error:  # the user's own code may raise anything
-        raise does_not_run(error, example_input) from error
-    if not shapes:
+        raise example.does_not_run(error) from error
+    if not follower.shapes:
         raise ModelError("The network calls no convolution or linear layer, so there is nothing to prune.")
-    return shapes
+    follower.outputs(output)
+    return follower
 
 
-def does_not_run(error: Exception, images: Tensor) -> ModelError:
-    """Builds the error for the user when the network's own forward pass fails on images."""
-    return ModelError(
-        f"The network does not run on an input of shape {list(images.shape)}: {str(error) or type(error).__name__}. "
-        "Give an example input of the size that the network expects."
-    )
+def is_deterministic(probe: nn.Module, example: Example) -> bool:
+    """Whether two forward passes that draw other random numbers give the same outputs."""
+    outputs = []
+    for seed in (0, 1):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            outputs.append(tensors_of(example.run(probe)))
+    return len(outputs[0]) == len(outputs[1]) and all(map(torch.equal, *outputs))
 
 
 def protect_named(units: Iterable[Unit], reasons: Mapping[str, str], model: nn.Module) -> list[Unit]:
@@ -107,8 +137,9 @@ def protect_named(units: Iterable[Unit], reasons: Mapping[str, str], model: nn.M
             unit.name
             for unit in units
             for member in unit.members
-            if member.module == name and member.side == (side or "out")
+            if member.module == name and (member.side == side if side else member.side != "in")
         }
+        touched |= {unit.name for unit in units if unit.name == key}
         if not touched and (side not in ("", "in") or not has_channels(modules.get(name))):
             known = [unit.name for unit in units]
             raise ModelError(f"protect: there is no module {name!r} with prunable channels: {suggest(name, known)}.")

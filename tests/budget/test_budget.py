@@ -282,7 +282,7 @@ def real_cost(case: Case, ratios: Mapping[str, float]) -> float:
         biases = layer.outputs.at(widths) if layer.bias else 0.0
         total += weights * layer.positions if case.metric == "macs" else weights + biases
     if case.metric == "params":
-        total += sum(vector.per_channel * vector.extent.at(widths) for vector in model.vectors)
+        total += sum(vector.params * vector.extent.at(widths) for vector in model.vectors)
     return total
 
 

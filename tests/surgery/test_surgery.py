@@ -173,7 +173,7 @@ CUTTABLE: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
     ),
     "depthwise with multiplier 2": (
         lambda: body(lambda net, x: net.d(x), 16, d=conv(8, 16, groups=8)),
-        {"d": 2, "z": 6},
+        {"a": 8, "z": 6},
     ),
     "as many groups as half the channels": (
         lambda: body(lambda net, x: net.g(x), g=conv(8, 8, groups=4)),

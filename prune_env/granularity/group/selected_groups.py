@@ -1,10 +1,9 @@
 """Networks with selectors for a plan's groups, and the plan that results from the selectors' choice."""
 
-import copy
-
 import numpy as np
 from torch import nn
 
+from prune_env.common.copying import copied
 from prune_env.granularity.group.edit import GroupEdit, groups_of, with_groups
 from prune_env.granularity.group.gathered import GroupSpec
 from prune_env.granularity.group.selectors import GroupPrunedConv2d
@@ -49,7 +48,7 @@ def without_selectors(
         The network in the shape that the new plan's ``apply`` makes, with its trained weights; the new plan.
     """
     model = walk.model
-    network, grouped, kept = copy.deepcopy(trained), groups_of(plan), staying(plan, model)
+    network, grouped, kept = copied(trained), groups_of(plan), staying(plan, model)
     for name, planned in groups_of(plan).items():
         layer = network.get_submodule(name)
         assert isinstance(layer, GroupPrunedConv2d)

@@ -1,0 +1,1 @@
+"""Coupled channels, found by running a network once on labels."""
