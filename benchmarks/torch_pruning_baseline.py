@@ -69,9 +69,9 @@ def removed_channels(units: Sequence[Unit], plan: PruningPlan) -> dict[str, list
     removed: dict[str, list[int]] = {}
     for unit in units:
         gone = np.setdiff1d(np.arange(unit.channels), plan.kept[unit.name])
-        own = next(member for member in unit.members if (member.module, member.side) == (unit.name, "out"))
+        own = next(member for member in unit.members if (member.module, member.side) == (unit.layer, "out"))
         if len(gone):
-            removed[unit.name] = own.index[gone].ravel().tolist()
+            removed.setdefault(unit.layer, []).extend(own.index[gone].ravel().tolist())
     return removed
 
 
