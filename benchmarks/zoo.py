@@ -1,6 +1,6 @@
 """Walks many networks of torchvision and timm, and prints a row for each.
 
-    python -m benchmarks.zoo [NAME ...] [--peer] [--markdown]
+    python -m benchmarks.zoo [NAME ...] [--peer] [--json]
 
 A row: the seconds of the walk on one thread, the free units of all, the share of the multiply-adds that can go, and
 whether a random plan is exact: outputs to 1e-4 of the dense network with zeroed channels, multiply-adds and parameters

@@ -31,7 +31,7 @@ def copied(model: nn.Module, replaced: Mapping[int, Any] | None = None) -> nn.Mo
 
 
 def _copied_tree(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """Returns what `copy.deepcopy` returns, in a third of its time: most of a module's state is empty or immutable."""
+    """Returns what `copy.deepcopy` returns, but faster: most of a module's state is empty or immutable."""
     known = memo.get(id(module))
     if isinstance(known, nn.Module):
         return known

@@ -51,7 +51,8 @@ def failing_units(
     """Cuts channels of the units and compares with the dense network in which these channels are zeroed.
 
     The networks run on noise of the example's mean and deviation, on this noise times 0.1 and 10, and on the example
-    itself where it is not constant. Zeros would let any map pass.
+    itself where it is not constant. Zeros would let any map pass. Inputs that the dense network's code refuses are left
+    out.
 
     Args:
         model: The dense network in eval mode.
@@ -70,10 +71,25 @@ def failing_units(
     inputs = [example.noise(seed, scale) for scale in (1.0, 0.1, 10.0)]
     inputs += [] if example.constant else [example]
     proof = partial(_failing, probe, list(units), seed, tick, decides)
-    if example.batched:
-        with suppress(_DenseDoesNotRun):  # the user's own code may take a single input only
+    with suppress(_DenseDoesNotRun):  # the user's own code may take a single input only, or refuse noise
+        if example.batched:
             return proof([(inputs[0].joined(inputs[1:]), len(inputs))], [(inputs[0], 1)])
-    return proof([(one, 1) for one in inputs], [(inputs[0], 1)])
+        return proof([(one, 1) for one in inputs], [(inputs[0], 1)])
+    accepted = [one for one in inputs if _runs(probe, one)]
+    if not accepted:
+        reason = "the network refuses noise, and a constant example proves nothing; give an example with values"
+        return {unit.name: reason for unit in units}
+    return proof([(one, 1) for one in accepted], [(accepted[0], 1)])
+
+
+def _runs(model: nn.Module, example: Example) -> bool:
+    """Whether a network runs on an input; its code may refuse values that the example does not have."""
+    try:
+        with torch.no_grad():
+            example.run(model)
+    except Exception:  # the user's own code may raise anything
+        return False
+    return True
 
 
 def _failing(
@@ -116,7 +132,7 @@ def _failing(
 
 
 class _DenseDoesNotRun(Exception):  # noqa: N818
-    """Raised where the dense network does not run on several inputs at once."""
+    """Raised where the dense network does not run on an input of the proof."""
 
 
 def _cuts(units: Sequence[Unit], order: Mapping[str, IntArray], number: int) -> dict[str, IntArray]:

@@ -181,3 +181,21 @@ def test_noise_that_torch_does_not_draw_is_noticed() -> None:
     walk = LayerWalk.trace(net, small_images())
     assert walk.free == ()
     assert "not deterministic" in (unit_of(walk, "z").protected or "")
+
+
+def picky(net: Net, images: Tensor) -> Tensor:
+    """A network that takes one image with values in [0, 1] only."""
+    if len(images) != 1 or images.min() < 0 or images.max() > 1:
+        raise ValueError("one image in [0, 1], please")
+    return net.b(torch.relu(net.a(images)))
+
+
+def test_a_network_that_refuses_noise_is_proved_on_the_example() -> None:
+    net = Net(picky, a=conv(3, 8), b=conv(8, 4))
+    assert [unit.name for unit in LayerWalk.trace(net, torch.rand(1, 3, 8, 8)).free] == ["a"]
+
+
+def test_a_constant_example_proves_nothing_of_a_network_that_refuses_noise() -> None:
+    walk = LayerWalk.trace(Net(picky, a=conv(3, 8), b=conv(8, 4)), torch.zeros(1, 3, 8, 8))
+    assert walk.free == ()
+    assert "give an example with values" in (unit_of(walk, "a").protected or "")

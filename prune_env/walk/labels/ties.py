@@ -149,9 +149,8 @@ class Labels:
         of, missing = self._components(), True
         while missing:
             self._tick("the classes of its channels")
-            ties = [_column_ties(of, grid) for grid in self._grids] + [
-                _balancing_ties(of, pieces) for pieces in self._pieces
-            ]
+            ties = [_column_ties(of, grid) for grid in self._grids]
+            ties += [_balancing_ties(of, pieces) for pieces in self._pieces]
             missing = any(tie.size for tie in ties)
             if missing:
                 # One demand at a time: what it ties may meet the next one.
