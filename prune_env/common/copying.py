@@ -51,7 +51,10 @@ def _copied_value(key: str, value: Any, memo: dict[int, Any]) -> Any:
         return {name: None if child is None else _copied_tree(child, memo) for name, child in value.items()}
     if type(value) in (dict, OrderedDict) and not value:
         return type(value)()
-    return value if type(value) in IMMUTABLE else copy.deepcopy(value, memo)
+    if key == "_non_persistent_buffers_set":
+        return set(value)
+    flat = type(value) is tuple and all(type(item) in IMMUTABLE for item in value)
+    return value if flat or type(value) in IMMUTABLE else copy.deepcopy(value, memo)
 
 
 def _substitutes(model: nn.Module) -> dict[int, Any]:

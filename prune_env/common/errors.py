@@ -48,6 +48,11 @@ class RunError(UserError):
     """A run directory that exists already, is missing, or lacks a file."""
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message, cut after 160 characters; the error's type where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0][:160]
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Offers the nearest known name, if one is similar, and lists the known names (at most 40).
 

@@ -191,10 +191,11 @@ def _layer_weight(module: nn.Module, sides: Sides) -> Tensor:
         return weight if "out" not in sides else weight.index_select(0, _indices(sides["out"], weight))
     # Seen by group: [groups, the axis that has all channels, the axis that has one group's channels, ...].
     whole, part = ("in", "out") if transposed else ("out", "in")
-    blocks = weight.reshape(groups, -1, *weight.shape[1:])
     if whole in sides:
         weight = weight.index_select(0, _indices(sides[whole], weight))
-        blocks = weight.reshape(groups, -1, *weight.shape[1:])
+    if groups == 1:
+        return weight.index_select(1, _indices(sides[part], weight)) if part in sides else weight
+    blocks = weight.reshape(groups, -1, *weight.shape[1:])
     if part in sides:
         slots = channels_of(module, part) // groups
         by_group = sides[part].reshape(groups, -1) - np.arange(groups)[:, None] * slots

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from prune_env.common.errors import first_line
 from prune_env.surgery.channels import kept_channels, slice_network
 from prune_env.walk.example import Example
 from prune_env.walk.nested import tensors_of
-from prune_env.walk.proof import removed_places, zeroed
+from prune_env.walk.proof import NOT_RUN, removed_places, zeroed
 from prune_env.walk.unit import Unit
 
 
@@ -51,8 +52,7 @@ def _measured(model: nn.Module, example: Example, unit: Unit, cut: np.ndarray) -
             with zeroed(model, removed):
                 reference = example.run(model)
     except Exception as error:  # the user's own code may raise anything
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        return replace(unit, protected=f"the cut network does not run: {first[:160]}")
+        return replace(unit, protected=f"{NOT_RUN}: {first_line(error)}")
     change = size = 0.0
     for ours, theirs in zip(tensors_of(reference), tensors_of(result), strict=True):
         if ours.shape != theirs.shape:

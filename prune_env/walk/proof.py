@@ -8,6 +8,7 @@ a small contribution cannot hide an error [our choice].
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.copying import copied
+from prune_env.common.errors import first_line
 from prune_env.common.hooks import watching
 from prune_env.common.layers import is_layer
 from prune_env.surgery.channels import Kept, kept_channels, slice_network
@@ -29,20 +31,22 @@ TOLERANCE = 1e-4
 """The largest allowed difference, relative to the largest value of the compared tensor, in float32."""
 
 ROUNDS = 3
-"""The number of cuts that every unit must pass. Three cuts distinguish any two channels of a unit with up to eight
-channels. A single cut would let every third wrong map of four channels pass [our choice]."""
+"""The number of cuts of half of the channels that every unit must pass. Three of them distinguish any two channels of a
+unit with up to eight channels. A single cut would let every third wrong map of four channels pass [our choice]."""
 
 UNEVEN = 2
 """The number of further rounds, right after the first, in which units of one size lose different numbers of channels.
 Units that must stay of one size, because they are stacked, would pass every cut that takes as many from each. The two
 rounds together also remove the channel that no other round removes [our choice]."""
 
+NOT_RUN = "the cut network does not run"
+
 Removed = dict[tuple[str, str], IntArray]
 
 
 def failing_units(
     model: nn.Module,
-    example: Any,
+    example: Example,
     units: Sequence[Unit],
     seed: int = 0,
     tick: Callable[[str], None] = lambda _place: None,
@@ -52,11 +56,11 @@ def failing_units(
 
     The networks run on noise of the example's mean and deviation, on this noise times 0.1 and 10, and on the example
     itself where it is not constant. Zeros would let any map pass. Inputs that the dense network's code refuses are left
-    out.
+    out. Numbers are float32; from the first difference on they are float64, because some networks amplify rounding.
 
     Args:
         model: The dense network in eval mode.
-        example: What the network is called with, as for `LayerWalk.trace`.
+        example: What the network is called with.
         units: The units to prove.
         seed: The seed for the noise and for the choice of the channels that are cut.
         tick: Called before each comparison with what it is about; may raise to stop.
@@ -66,20 +70,17 @@ def failing_units(
     Returns:
         The reason in words for each unit that fails, by unit name.
     """
-    example = example if isinstance(example, Example) else Example.given(example)
+    inputs = [example.noise(seed), example, example.noise(seed, 0.1), example.noise(seed, 10.0)]
+    if example.constant:
+        del inputs[1]
     probe = _without_silent_channels(model, seed)
-    inputs = [example.noise(seed, scale) for scale in (1.0, 0.1, 10.0)]
-    inputs += [] if example.constant else [example]
-    proof = partial(_failing, probe, list(units), seed, tick, decides)
     with suppress(_DenseDoesNotRun):  # the user's own code may take a single input only, or refuse noise
-        if example.batched:
-            return proof([(inputs[0].joined(inputs[1:]), len(inputs))], [(inputs[0], 1)])
-        return proof([(one, 1) for one in inputs], [(inputs[0], 1)])
-    accepted = [one for one in inputs if _runs(probe, one)]
-    if not accepted:
+        return _Proof(probe, inputs, tick, decides).failures(units, seed)
+    inputs = [replace(one, batched=False) for one in inputs if _runs(probe, one)]
+    if not inputs:
         reason = "the network refuses noise, and a constant example proves nothing; give an example with values"
         return {unit.name: reason for unit in units}
-    return proof([(one, 1) for one in accepted], [(accepted[0], 1)])
+    return _Proof(probe, inputs, tick, decides).failures(units, seed)
 
 
 def _runs(model: nn.Module, example: Example) -> bool:
@@ -92,43 +93,86 @@ def _runs(model: nn.Module, example: Example) -> bool:
     return True
 
 
-def _failing(
-    probe: nn.Module,
-    remaining: list[Unit],
-    seed: int,
-    tick: Callable[[str], None],
-    decides: bool,
-    inputs: Sequence[tuple[Example, int]],
-    noise: Sequence[tuple[Example, int]],
-) -> dict[str, str]:
-    generator = np.random.default_rng(seed)
-    order = {unit.name: generator.permutation(unit.channels) for unit in remaining}
-    accepted: list[Unit] = []
-    failures: dict[str, str] = {}
-    cuts: dict[str, IntArray] = {}
+@dataclass
+class _Proof:
+    """Cuts units and halves the set of those that fail.
 
-    def examine(candidates: Sequence[Unit]) -> None:
-        if candidates:
-            tick(f"the proof of {candidates[0].name!r} and {len(candidates) - 1} other units")
-        removed = removed_places([*accepted, *candidates], cuts)
-        reason = _difference(probe, chosen, removed, decides) if candidates else None
+    Attributes:
+        probe: The dense network.
+        inputs: The inputs; a batch of all of them where they are batched.
+        tick: Called before each comparison.
+        decides: Whether the cut network takes the dense network's decisions.
+        single: Whether numbers are still float32.
+    """
+
+    probe: nn.Module
+    inputs: list[Example]
+    tick: Callable[[str], None]
+    decides: bool
+    single: bool = True
+
+    def failures(self, units: Sequence[Unit], seed: int) -> dict[str, str]:
+        """Returns the reason for each unit that fails one of the cuts."""
+        generator = np.random.default_rng(seed)
+        order = {unit.name: generator.permutation(unit.channels) for unit in units}
+        failures: dict[str, str] = {}
+        for number in range(ROUNDS + UNEVEN):
+            remaining = [unit for unit in units if unit.name not in failures]
+            self._examine(remaining, [], _cuts(remaining, order, number), number, failures)
+        return failures
+
+    def _examine(
+        self,
+        candidates: Sequence[Unit],
+        accepted: list[Unit],
+        cuts: Mapping[str, IntArray],
+        number: int,
+        failures: dict[str, str],
+    ) -> None:
+        """Adds each candidate to the accepted units or, with its reason, to the failures."""
+        if not candidates:
+            return
+        self.tick(f"the proof of {candidates[0].name!r} and {len(candidates) - 1} other units")
+        reason = self._reason(removed_places([*accepted, *candidates], cuts), number)
         if reason is None:
             accepted.extend(candidates)
         elif len(candidates) == 1:
             failures[candidates[0].name] = reason
         else:
             middle = len(candidates) // 2
-            examine(candidates[:middle])
-            examine(candidates[middle:])
+            self._examine(candidates[:middle], accepted, cuts, number, failures)
+            self._examine(candidates[middle:], accepted, cuts, number, failures)
 
-    for number in range(ROUNDS + UNEVEN):
-        cuts.update(_cuts(remaining, order, number))
-        accepted.clear()
-        # Two cuts of half of the channels run on all inputs; the other cuts run on the noise alone.
-        chosen = inputs if number in (0, UNEVEN + 1) else noise
-        examine(remaining)
-        remaining = list(accepted)
-    return failures
+    def _reason(self, removed: Removed, number: int) -> str | None:
+        """Returns why the cut network differs; the first difference is judged again in float64."""
+        try:
+            kept = kept_channels(self.probe, removed)
+            small = slice_network(self.probe, kept)
+        except Exception as error:  # modules of a user's own may hold anything under the names of sizes
+            return f"it cannot be cut: {error}"
+        reason = difference(self.probe, small, kept, self._inputs_of(number), removed, self.decides)
+        if reason is None or not self.single or NOT_RUN in reason:
+            return reason
+        self.single = False
+        single = self.probe, self.inputs
+        self.probe, self.inputs = copied(self.probe).double(), [one.floats(Tensor.double) for one in self.inputs]
+        try:
+            return self._reason(removed, number)
+        except _DenseDoesNotRun:  # the user's own code may make float32 tensors
+            self.probe, self.inputs = single
+            return reason
+
+    def _inputs_of(self, number: int) -> list[tuple[Example, int]]:
+        """Returns the inputs of one round, each with the number of inputs that it joins in one batch.
+
+        The first cut runs on all inputs. Each later cut runs on one of them, in turn, so that every input meets at
+        least two cuts.
+        """
+        if number:
+            return [(self.inputs[(number - 1) % len(self.inputs)], 1)]
+        if self.inputs[0].batched:
+            return [(self.inputs[0].joined(self.inputs[1:]), len(self.inputs))]
+        return [(one, 1) for one in self.inputs]
 
 
 class _DenseDoesNotRun(Exception):  # noqa: N818
@@ -165,24 +209,16 @@ def removed_places(units: Sequence[Unit], cuts: Mapping[str, IntArray]) -> Remov
 
 def _without_silent_channels(model: nn.Module, seed: int) -> nn.Module:
     """Returns a copy whose batch norms have no zero scale or shift, because zeros would hide a wrong map."""
-    probe = copied(model).eval()
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     generator = torch.Generator().manual_seed(seed)
-    for module in probe.modules():
+    for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
-            noise = torch.rand(module.num_features, generator=generator).to(module.weight)
-            weight, bias = module.weight.data, module.bias.data
-            module.weight.data = torch.where(weight.abs() < 1e-3, 0.5 + noise, weight * (0.75 + 0.5 * noise))
-            module.bias.data = bias + 0.1 * (noise.flip(0) - 0.5)
-    return probe
-
-
-def _difference(dense: nn.Module, inputs: Sequence[tuple[Example, int]], removed: Removed, decides: bool) -> str | None:
-    try:
-        kept = kept_channels(dense, removed)
-        small = slice_network(dense, kept)
-    except Exception as error:  # modules of a user's own may hold anything under the names of sizes
-        return f"it cannot be cut: {error}"
-    return difference(dense, small, kept, inputs, removed, decides)
+            weight, bias = module.weight.detach(), module.bias.detach()
+            noise = torch.rand(module.num_features, generator=generator).to(weight)
+            loud = torch.where(weight.abs() < 1e-3, 0.5 + noise, weight * (0.75 + 0.5 * noise))
+            shared[id(module.weight)] = nn.Parameter(loud)
+            shared[id(module.bias)] = nn.Parameter(bias + 0.1 * (noise.flip(0) - 0.5))
+    return copied(model, shared).eval()
 
 
 def difference(
@@ -216,8 +252,7 @@ def difference(
             with _recorded(small) as actual, torch.no_grad(), repeating:
                 result = example.run(small)
         except Exception as error:  # the user's own code may raise anything
-            first = (str(error) or type(error).__name__).splitlines()[0]
-            return f"the cut network does not run: {first[:160]}"
+            return f"{NOT_RUN}: {first_line(error)}"
         reason = _first_difference(dense, kept, expected, actual, count)
         if reason is not None:
             return reason

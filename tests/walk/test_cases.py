@@ -80,8 +80,8 @@ class TestNormsOverChannelsWithAnAbsoluteScale:
         images = small_images().sigmoid() * 255
         net = body(self.NORMS[norm], n=nn.LocalResponseNorm(5)).eval()
         exact = unit_of(LayerWalk.trace(body(lambda _, x: x), images), "a")
-        assert list(failing_units(net, images, [exact])) == ["a"]
-        assert failing_units(body(lambda _, x: x).eval(), images, [exact]) == {}
+        assert list(failing_units(net, Example.given(images), [exact])) == ["a"]
+        assert failing_units(body(lambda _, x: x).eval(), Example.given(images), [exact]) == {}
 
 
 class Attention(nn.Module):

@@ -12,6 +12,7 @@ from zoo import Net, body, conv, mask_difference, random_plan, small_images, uni
 from prune_env import LayerWalk
 from prune_env.models.shortcut import ZeroPadShortcut
 from prune_env.testing.counts import counted_macs, counted_params
+from prune_env.walk.example import Example
 from prune_env.walk.proof import failing_units
 from prune_env.walk.unit import Member, Unit
 
@@ -475,8 +476,8 @@ def test_units_that_must_stay_of_one_size_are_not_proved_apart(channels: int, di
                                Member("z", "in", read[:, :1]))),
         Unit("c", channels, (places["c", "out"], Member("z", "in", read[:, 1:]))),
     ]  # fmt: skip
-    assert failing_units(net.eval(), small_images(), [unit]) == {}
-    assert set(failing_units(net.eval(), small_images(), apart)) == {"a", "c"}
+    assert failing_units(net.eval(), Example.given(small_images()), [unit]) == {}
+    assert set(failing_units(net.eval(), Example.given(small_images()), apart)) == {"a", "c"}
 
 
 @pytest.mark.parametrize("gone", [0, 1])
@@ -490,4 +491,4 @@ def test_every_channel_of_a_unit_of_two_is_cut_by_the_proof(gone: int) -> None:
     whole = net.a.weight.detach().clone()
     unit = unit_of(LayerWalk.trace(body(lambda _, x: x, 2, 2), small_images()), "a")
     for seed in range(8):
-        assert list(failing_units(net, small_images(), [unit], seed)) == ["a"]
+        assert list(failing_units(net, Example.given(small_images()), [unit], seed)) == ["a"]

@@ -25,6 +25,7 @@ from zoo import (
 
 from prune_env import LayerWalk
 from prune_env.testing.counts import counted_macs, counted_params
+from prune_env.walk.example import Example
 from prune_env.walk.proof import failing_units
 from prune_env.walk.unit import Member, Unit
 
@@ -203,7 +204,7 @@ def test_a_wrong_order_of_few_channels_is_never_missed(channels: int) -> None:
     ]
     for seed in range(20):
         wrong = replace(unit, members=tuple(members))
-        assert list(failing_units(walk.model, small_images(), [wrong], seed)) == ["a"]
+        assert list(failing_units(walk.model, Example.given(small_images()), [wrong], seed)) == ["a"]
 
 
 def test_layers_of_tied_weights_are_one_unit() -> None:
@@ -271,28 +272,30 @@ class TestWrongUnits:
         walk = LayerWalk.trace(chain(), small_images())
         first, second, _ = walk.units
         model = walk.model.eval()
-        assert failing_units(model, small_images(), [first, second], seed) == {}
-        failures = failing_units(model, small_images(), [shifted(first, *place), second], seed)
+        assert failing_units(model, Example.given(small_images()), [first, second], seed) == {}
+        failures = failing_units(model, Example.given(small_images()), [shifted(first, *place), second], seed)
         assert list(failures) == ["0"]
         assert "coupled in a way not understood" in failures["0"]
 
     def test_a_shifted_flatten_is_reported(self) -> None:
         walk = LayerWalk.trace(chain(), small_images())
         first, second, _ = walk.units
-        assert list(failing_units(walk.model, small_images(), [first, shifted(second, "7", "in")])) == ["3"]
+        assert list(failing_units(walk.model, Example.given(small_images()), [first, shifted(second, "7", "in")])) == [
+            "3"
+        ]
 
     def test_one_among_many_is_found(self) -> None:
         walk = traced("cifar_resnet56").walk
         wrong = "layer2.4.conv1"
         units = [shifted(unit, "layer2.4.conv2", "in") if unit.name == wrong else unit for unit in walk.free]
         model = walk.model
-        assert list(failing_units(model, example("cifar_resnet56"), units)) == [wrong]
+        assert list(failing_units(model, Example.given(example("cifar_resnet56")), units)) == [wrong]
 
     def test_a_forgotten_reader_is_reported(self) -> None:
         walk = LayerWalk.trace(chain(), small_images())
         first, second, _ = walk.units
         short = replace(first, members=tuple(member for member in first.members if member.module != "3"))
-        failures = failing_units(walk.model, small_images(), [short, second])
+        failures = failing_units(walk.model, Example.given(small_images()), [short, second])
         assert list(failures) == ["0"]
         assert "does not run" in failures["0"]
 
@@ -301,25 +304,25 @@ class TestWrongUnits:
         nn.init.zeros_(model[1].weight)
         nn.init.zeros_(model[1].bias)
         walk = LayerWalk.trace(model, small_images())
-        assert list(failing_units(model, small_images(), [shifted(walk.units[0], "3", "in")])) == ["0"]
+        assert list(failing_units(model, Example.given(small_images()), [shifted(walk.units[0], "3", "in")])) == ["0"]
 
     def test_a_branch_that_hardly_contributes_hides_nothing(self) -> None:
         net = body(lambda net, x: x + 1e-7 * net.d(torch.relu(net.c(x))), c=conv(8, 8), d=conv(8, 8))
         walk = LayerWalk.trace(net, small_images())
         wrong = shifted(unit_of(walk, "c"), "d", "in")
-        assert list(failing_units(net, small_images(), [wrong])) == ["c"]
+        assert list(failing_units(net, Example.given(small_images()), [wrong])) == ["c"]
 
     def test_an_example_of_zeros_hides_nothing(self) -> None:
         model, zeros = chain(), torch.zeros(1, 3, 8, 8)
         walk = LayerWalk.trace(model, zeros)
         assert len(walk.free) == 2
-        assert list(failing_units(model, zeros, [shifted(walk.units[0], "3", "in")])) == ["0"]
+        assert list(failing_units(model, Example.given(zeros), [shifted(walk.units[0], "3", "in")])) == ["0"]
 
     def test_proving_leaves_the_network_as_it_is(self) -> None:
         model = chain().eval()
         walk = LayerWalk.trace(model, small_images())
         before = outputs(model, small_images(2, 1))[0]
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        failing_units(model, small_images(), [shifted(walk.units[0], "3", "in"), walk.units[1]])
+        failing_units(model, Example.given(small_images()), [shifted(walk.units[0], "3", "in"), walk.units[1]])
         assert torch.equal(outputs(model, small_images(2, 1))[0], before)
         assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())

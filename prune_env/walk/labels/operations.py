@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prune_env.walk.labels.call import Call, along
 from prune_env.walk.labels.layers import batch_norm, convolution, group_norm, layer_norm, product
@@ -46,7 +46,19 @@ def combined(call: Call) -> Tensor | None:
         if own is None:
             continue
         labels = own if labels is None else met(call, labels, own)
-    return None if labels is None else labels.expand(result.shape)
+    if labels is None:
+        return None
+    for tensor in call.tensors():
+        if isinstance(tensor, nn.Parameter) and call.label_of(tensor) is None:
+            _refuse_positions(call, tensor, core(labels))
+    return labels.expand(result.shape)
+
+
+def _refuse_positions(call: Call, parameter: nn.Parameter, labels: Tensor) -> None:
+    """Marks channels that meet a parameter with several numbers a channel, such as an embedding of positions."""
+    shape = (1,) * (labels.ndim - parameter.ndim) + tuple(parameter.shape)
+    if any(size > 1 and held > 1 for size, held in zip(labels.shape, shape[-labels.ndim :], strict=True)):
+        call.labels.mark(labels, f"{call.place} combines its channels with a parameter of shape {list(parameter.shape)}")
 
 
 def met(call: Call, left: Tensor, right: Tensor) -> Tensor:
