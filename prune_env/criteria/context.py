@@ -115,6 +115,7 @@ class ScoringContext:
             member
             for member in unit.members
             if member.side == side
+            and member.module in self.walk.shapes
             and isinstance(self.walk.model.get_submodule(member.module), (*Convolution, nn.Linear))
         ]
 

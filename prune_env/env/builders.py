@@ -283,7 +283,8 @@ def make_repair(config: RunConfig, splits: Splits, walk: LayerWalk, edits: bool 
 
     # An edit may drop inputs of a layer even where the producing unit keeps all channels.
     units = walk.units if edits else walk.free
-    readers = {member.module: None for unit in units for member in unit.members if member.side == "in"}
+    reading = {member.module for unit in units for member in unit.members if member.side == "in"}
+    readers = [name for name in walk.shapes if name in reading]
     return REPAIRS.find(config.repair.name)(RepairContext(config.repair, tuple(readers), scoring))
 
 

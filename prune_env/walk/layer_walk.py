@@ -22,11 +22,13 @@ from prune_env.walk.proof import failing_units
 from prune_env.walk.shapes import LayerShape
 from prune_env.walk.tracing import (
     Deadline,
+    called_in_training,
     followed,
     is_deterministic,
     probe_of,
     protect_named,
     refuse_unusable_weights,
+    training_code,
 )
 from prune_env.walk.unit import Unit
 from prune_env.walk.units import costs_without_layer, units_from
@@ -44,7 +46,8 @@ class LayerWalk:
         shapes: The output size of each convolution and linear layer, in calling order.
         cost_model: MACs and params at any widths.
         fingerprint: Every module's type and shape.
-        idle: Convolutions and linear layers that the forward pass never called; they stay dense.
+        idle: Convolutions and linear layers that the forward pass never called, in training mode neither; they stay
+            dense.
 
     Example:
         >>> import torch
@@ -109,6 +112,9 @@ class LayerWalk:
         refuse_unusable_weights(model)
         probe, example = probe_of(model, example)
         follower = followed(probe, example, tick, approximate)
+        layers = [name for name, module in model.named_modules() if is_layer(module)]
+        idle = [name for name in layers if name not in follower.shapes]
+        trained = called_in_training(follower, probe, example) if idle else ()
         classes = follower.labels.classes()
         units = protect_named(units_from(follower, classes), protect, probe)
         if follower.random is not None and not is_deterministic(probe, example):
@@ -116,21 +122,23 @@ class LayerWalk:
             units = [replace(unit, protected=unit.protected or reason) for unit in units]
         exact = [unit for unit in units if unit.free and unit.inexact is None]
         failures = failing_units(probe, example, exact, tick=tick, decides=follower.decides)
+        if trained:
+            with training_code(probe):
+                failures |= failing_units(probe, example, exact, tick=tick)
         if failures and follower.random is None and not is_deterministic(probe, example):
             reason = "the network is not deterministic: two forward passes on the same example differ"
             failures = {unit.name: reason for unit in exact}
         units = [replace(unit, protected=failures.get(unit.name, unit.protected)) for unit in units]
         units = with_errors(probe, example, units, tick)
         shapes = follower.shapes
-        positions = {name: shape.positions for name, shape in shapes.items()}
-        layers = [name for name, module in model.named_modules() if is_layer(module)]
+        positions = dict.fromkeys(trained, 0) | {name: shape.positions for name, shape in shapes.items()}
         return cls(
             model,
             tuple(units),
             shapes,
             build_cost_model(model, units, positions, follower.macs, costs_without_layer(follower, classes, units)),
             fingerprint(model),
-            tuple(name for name in layers if name not in shapes),
+            tuple(name for name in idle if name not in trained),
         )
 
     def measured_on(self, images: Tensor) -> Self:

@@ -218,7 +218,7 @@ def _without_silent_channels(model: nn.Module, seed: int) -> nn.Module:
             loud = torch.where(weight.abs() < 1e-3, 0.5 + noise, weight * (0.75 + 0.5 * noise))
             shared[id(module.weight)] = nn.Parameter(loud)
             shared[id(module.bias)] = nn.Parameter(bias + 0.1 * (noise.flip(0) - 0.5))
-    return copied(model, shared).eval()
+    return copied(model, shared)
 
 
 def difference(

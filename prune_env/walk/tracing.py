@@ -1,7 +1,8 @@
 """The first steps of tracing: check the network, copy it, protect the units that the user names."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -116,6 +117,41 @@ def followed(probe: nn.Module, example: Example, tick: Callable[[str], None], ap
         raise ModelError("The network calls no convolution or linear layer, so there is nothing to prune.")
     follower.outputs(output)
     return follower
+
+
+@contextmanager
+def training_code(probe: nn.Module) -> Iterator[None]:
+    """Within the context, code that runs in training mode only does run, such as a second head.
+
+    Layers of torch's own types stay in eval mode, so that nothing is drawn at random and no statistics change.
+    """
+    modules = [module for module in probe.modules() if not type(module).__module__.startswith("torch.nn.")]
+    for module in modules:
+        module.training = True
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.training = False
+
+
+def called_in_training(follower: Follower, probe: nn.Module, example: Example) -> tuple[str, ...]:
+    """Follows the code that runs in training mode only; what such layers read is then cut with its units.
+
+    Returns:
+        The layers that only this code calls; none if the network does not run so, or draws random numbers.
+    """
+    called = set(follower.shapes)
+    try:
+        with training_code(probe):
+            if is_deterministic(probe, example):
+                with follower.without_costs() as shapes, follower.watching():
+                    output = example.run(probe)
+                follower.outputs(output)
+                return tuple(name for name in shapes if name not in called)
+    except Exception:  # the user's own code may raise anything, for example without targets
+        return ()
+    return ()
 
 
 def is_deterministic(probe: nn.Module, example: Example) -> bool:

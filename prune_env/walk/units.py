@@ -133,7 +133,7 @@ def _single_channels(follower: Follower) -> Iterator[Unit]:
     """Layers of one output channel carry no labels: their channel can only be kept."""
     whole = np.zeros((1, 1), dtype=np.int64)
     for name in follower.writers:
-        if (name, "out") not in follower.places:
+        if name in follower.shapes and (name, "out") not in follower.places:
             yield Unit("", 1, (Member(name, "out", whole),), "it has a single channel that can only be kept")
 
 

@@ -23,7 +23,7 @@ def test_the_networks_are_many_and_named_once() -> None:
 def test_a_row_says_what_the_walk_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "build", lambda _name: (chain().eval(), small_images()))
     row = measure("chain")
-    assert (row["free"], row["units"], row["exact"]) == (2, 3, True)
+    assert (row["free"], row["units"], row["exact"]) == (2, 3, "yes")
     assert row["reach"] == pytest.approx(LayerWalk.trace(chain(), small_images()).reach())
     assert printed(row | {"seconds": 1.0}) == f"| chain | 1.00 | 2 of 3 | {row['reach']:.1%} | yes | 0.0% |  |"
     assert printed({"network": "chain", "error": "does not end"}) == "| chain | does not end | | | | | |"

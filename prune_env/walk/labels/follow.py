@@ -1,6 +1,6 @@
 """Follows channels through one forward pass: every tensor carries labels of its own shape beside it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,7 +57,7 @@ class Follower(TorchDispatchMode):
         self._known = WeakTensorKeyDictionary()
         self._stack: list[str] = []
         self._inside_own = 0
-        for tensor, axis, places in self.owners.vectors:
+        for tensor, axis, places in self.owners.holders:
             labels = self._labels_at(places, tensor.shape[axis])
             shape = [1] * tensor.ndim
             shape[axis] = -1
@@ -69,6 +69,16 @@ class Follower(TorchDispatchMode):
         names = [name for name, _ in self._model.named_modules()]
         with watching(self._model, names, before=self._enter, after=self._leave), torch.no_grad(), self:
             yield
+
+    @contextmanager
+    def without_costs(self) -> Iterator[Mapping[str, LayerShape]]:
+        """Within the context, operations cost nothing; gives the shapes of the layers that are called in it."""
+        before = self.shapes, self.macs, self.varying, self.random, self.decides
+        self.shapes, self.macs, self.varying = {}, {}, []
+        try:
+            yield self.shapes
+        finally:
+            self.shapes, self.macs, self.varying, self.random, self.decides = before
 
     def outputs(self, value: Any) -> None:
         """Marks the labels that reach the network's outputs."""

@@ -88,7 +88,9 @@ def batch_norm(call: Call) -> Tensor | None:
     if labels is None:
         return None
     channels = along(labels, 1)
-    call.labels.alike(lines_along(labels, [axis for axis in range(labels.ndim) if axis != 1]), _norm_reason(call))
+    call.labels.keep_together(
+        lines_along(labels, [axis for axis in range(labels.ndim) if axis != 1]), _norm_reason(call)
+    )
     for tensor in call.args[1:5]:
         if isinstance(tensor, Tensor) and tensor.numel() == len(channels):
             call.labels.tie(channels, call.of(tensor).reshape(-1))
@@ -112,7 +114,7 @@ def group_norm(call: Call) -> Tensor | None:
         call.notes.bind(call.module, "out", channels)
     lines = channels.reshape(groups, -1)
     if groups == 1 or call.notes.owners.approximate or not call.notes.owners.group_norm_of(call.module):
-        call.labels.alike(lines, _norm_reason(call), inexact=True)
+        call.labels.keep_together(lines, _norm_reason(call), inexact=True)
         call.labels.tie(lines.amax(dim=0), lines)
     else:
         call.labels.tie_lines(lines)
@@ -125,7 +127,7 @@ def layer_norm(call: Call) -> Tensor | None:
     if labels is None:
         return None
     axes = range(labels.ndim - len(call.args[1]), labels.ndim)
-    call.labels.alike(lines_along(labels, axes), _norm_reason(call), inexact=True)
+    call.labels.keep_together(lines_along(labels, axes), _norm_reason(call), inexact=True)
     for tensor in call.args[2:4]:
         if isinstance(tensor, Tensor) and len(axes) == 1:
             call.labels.tie(along(labels, -1), call.of(tensor).reshape(-1))
@@ -143,8 +145,8 @@ def _read(call: Call, labels: Tensor, axis: int) -> Tensor:
     if lines.shape[1] > 1:
         if labels.shape[axis] == 1:
             reason = f"{call.place} reads them one after the other as positions of a single channel"
-            call.labels.alike(lines, reason, inexact=True)
-            return torch.where(call.labels.united(lines), along(labels, axis), 0)
+            call.labels.keep_together(lines, reason, inexact=True)
+            return torch.where(call.labels.are_together(lines), along(labels, axis), 0)
         call.labels.tie_lines(lines)
     return along(labels, axis)
 
@@ -180,7 +182,7 @@ def _computed(call: Call, owner: Weight, images: Tensor, result: Tensor) -> Tens
     plain = "weight" in call.notes.owners.modules[name]._parameters and int(call.args[8]) == 1
     if plain:
         call.notes.bind(name, "in", inputs)
-        for tensor, _, places in call.notes.owners.vectors:
+        for tensor, _, places in call.notes.owners.holders:
             if places[0][0] == name and tensor.numel() == len(written):
                 call.labels.tie(written, call.of(tensor).reshape(-1))
     for labels in (inputs, written):

@@ -29,8 +29,21 @@ def reshaped(call: Call) -> Tensor | None:
         result = compressed(result)
     inner = core(result)
     if sum(size > 1 for size in inner.shape) > 1 and sum(size > 1 for size in core(labels).shape) < 2:
-        call.labels.keep_rectangular(inner.squeeze())
+        call.labels.keep_rectangular(inner.squeeze(), _axis_that_shrinks(call, inner))
     return result
+
+
+def _axis_that_shrinks(call: Call, labels: Tensor) -> int | None:
+    """Returns which of the axes longer than 1 gets smaller with fewer channels; None if the code does not say.
+
+    It is the axis of size -1, or the only axis whose size no attribute of the module holds.
+    """
+    axes = [axis for axis, size in enumerate(labels.shape) if size > 1]
+    open_axes = [place for place, axis in enumerate(axes) if call.args[1][axis] == -1]
+    if not open_axes:
+        held = call.notes.owners.size_attribute
+        open_axes = [place for place, axis in enumerate(axes) if held(call.module, labels.shape[axis]) is None]
+    return open_axes[0] if len(open_axes) == 1 else None
 
 
 def shuffled(call: Call) -> Tensor | None:

@@ -58,7 +58,9 @@ def _refuse_positions(call: Call, parameter: nn.Parameter, labels: Tensor) -> No
     """Marks channels that meet a parameter with several numbers a channel, such as an embedding of positions."""
     shape = (1,) * (labels.ndim - parameter.ndim) + tuple(parameter.shape)
     if any(size > 1 and held > 1 for size, held in zip(labels.shape, shape[-labels.ndim :], strict=True)):
-        call.labels.mark(labels, f"{call.place} combines its channels with a parameter of shape {list(parameter.shape)}")
+        call.labels.mark(
+            labels, f"{call.place} combines its channels with a parameter of shape {list(parameter.shape)}"
+        )
 
 
 def met(call: Call, left: Tensor, right: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Owners:
     Attributes:
         modules: The network's modules by dotted name.
         weights: The layers that own a weight. Tied layers own the same one.
-        vectors: Tensors with one number a channel: the tensor, its axis of channels, and its (module, side) places.
+        holders: Tensors with one number a channel: the tensor, its axis of channels, and its (module, side) places.
         approximate: Whether channels may be cut where this changes what stays.
     """
 
@@ -36,7 +36,7 @@ class Owners:
         self.modules = dict(model.named_modules())
         self.weights = WeakTensorKeyDictionary()
         self.approximate = approximate
-        vectors: dict[int, tuple[Tensor, int, tuple[Place, ...]]] = {}
+        holders: dict[int, tuple[Tensor, int, tuple[Place, ...]]] = {}
         for name, module in self.modules.items():
             for key, tensor in _own_tensors(module):
                 axis = tensor_axis(tensor)
@@ -46,9 +46,9 @@ class Owners:
                 elif axis is not None and tensor.is_floating_point() and key not in ("in", "out"):
                     whole = key == "bias" if is_layer(module) else is_standard(module)
                     place = (name, "out" if whole else key)
-                    others = vectors.get(id(tensor), (tensor, axis, ()))[2]
-                    vectors[id(tensor)] = (tensor, axis, (*others, place))
-        self.vectors = tuple(vectors.values())
+                    others = holders.get(id(tensor), (tensor, axis, ()))[2]
+                    holders[id(tensor)] = (tensor, axis, (*others, place))
+        self.holders = tuple(holders.values())
 
     def weight_of(self, tensor: Tensor) -> Weight | None:
         """Returns the weight that a tensor is; None if it is no layer's weight."""

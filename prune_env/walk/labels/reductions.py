@@ -15,12 +15,12 @@ def one_label(call: Call, labels: Tensor, axes: Sequence[int], verb: str, inexac
     A mixture of several classes has label 0: no channel of it can be told apart.
     """
     lines = lines_along(labels, axes)
-    call.labels.alike(lines, f"{call.place} {verb} them together", inexact)
+    call.labels.keep_together(lines, f"{call.place} {verb} them together", inexact)
     inner = core(labels)
     if not axes:
         return inner
     inner = inner.amax(dim=tuple(axes), keepdim=True)
-    return torch.where(call.labels.united(lines).reshape(inner.shape), inner, 0)
+    return torch.where(call.labels.are_together(lines).reshape(inner.shape), inner, 0)
 
 
 def pooled(call: Call) -> Tensor | None:

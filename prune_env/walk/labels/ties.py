@@ -3,6 +3,7 @@
 Label 0 stands for what no unit owns: images, constants, padding. It ties nothing.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Classes:
 
 
 @dataclass(frozen=True)
-class _Alike:
+class _Together:
     """Labels [lines, length]: the labels of one line must be cut together, or they cannot be cut."""
 
     lines: IntArray
@@ -49,7 +50,7 @@ class Labels:
         self._ties: list[IntArray] = []
         self._grids: list[IntArray] = []
         self._pieces: list[IntArray] = []
-        self._alike: list[_Alike] = []
+        self._together: list[_Together] = []
         self._marks: list[tuple[IntArray, str, bool]] = []
 
     def fresh(self, count: int) -> Tensor:
@@ -82,13 +83,18 @@ class Labels:
         first = lines.max(dim=1, keepdim=True).values
         self.tie(first, lines)
 
-    def keep_rectangular(self, labels: Tensor) -> None:
+    def keep_rectangular(self, labels: Tensor, axis: int | None = None) -> None:
         """Demands that a cut removes whole slices of a tensor, along one axis [our choice].
 
         A reshape of channels to [groups, slots] stays correct if every group loses the same slots, or if whole groups
-        are lost. Where nothing else has tied whole groups, the same slots of the longer axis are tied.
+        are lost. Nothing is tied where other ties make slices along any one axis possible.
+
+        Args:
+            labels: Labels whose axes are all longer than 1.
+            axis: The axis along which to cut; the longest where nothing says which.
         """
-        self._grids.append(labels.numpy())
+        longest = max(range(labels.ndim), key=lambda axis: (labels.shape[axis], axis))
+        self._grids.append(labels.movedim(longest if axis is None else axis, 0).numpy())
 
     def keep_balanced(self, pieces: Tensor) -> None:
         """Demands that each of some pieces [pieces, length] loses as many channels as every other [our choice].
@@ -97,7 +103,7 @@ class Labels:
         """
         self._pieces.append(pieces.numpy())
 
-    def alike(self, lines: Tensor, reason: str, inexact: bool = False) -> None:
+    def keep_together(self, lines: Tensor, reason: str, inexact: bool = False) -> None:
         """Demands that the labels of each line [lines, length] are in one class; otherwise they cannot be cut.
 
         Args:
@@ -108,16 +114,16 @@ class Labels:
         first = lines.max(dim=1, keepdim=True).values
         lines = lines[((lines != first) & (lines != 0)).any(dim=1)]
         if len(lines):
-            self._alike.append(_Alike(lines.unique(dim=0).numpy(), reason, inexact))
+            self._together.append(_Together(lines.unique(dim=0).numpy(), reason, inexact))
 
     def mark(self, labels: Tensor, reason: str, inexact: bool = False) -> None:
-        """Says that labels cannot be cut; arguments as for `alike`."""
+        """Says that labels cannot be cut; arguments as for `keep_together`."""
         found = labels.unique().numpy()
         found = found[found != 0]
         if len(found):
             self._marks.append((found, reason, inexact))
 
-    def united(self, lines: Tensor) -> Tensor:
+    def are_together(self, lines: Tensor) -> Tensor:
         """Returns which lines [lines, length] hold labels of one class, as far as ties are known by now: [lines].
 
         What mixes labels of several classes belongs to none of them.
@@ -137,7 +143,7 @@ class Labels:
         inexact: dict[int, str] = {}
         for found, reason, soft in self._marks:
             _note(inexact if soft else reasons, of[found], reason)
-        for demand in self._alike:
+        for demand in self._together:
             first = of[demand.lines.max(axis=1, keepdims=True)]
             differ = (of[demand.lines] != first) & (demand.lines != 0)
             broken = demand.lines[differ.any(axis=1)]
@@ -175,19 +181,22 @@ def _note(reasons: dict[int, str], classes: IntArray, reason: str) -> None:
 
 
 def _column_ties(of: IntArray, grid: IntArray) -> IntArray:
-    """Returns the ties that make the classes of a grid depend on one axis only; none if they do."""
+    """Returns the ties that make the classes of a grid depend on its first axis; none if they depend on one axis."""
     classes = of[grid]
     if any(_depends_on(classes, axis) for axis in range(grid.ndim)):
         return np.zeros((2, 0), dtype=np.int64)
-    longest = max(range(grid.ndim), key=lambda axis: (grid.shape[axis], axis))
-    columns = np.moveaxis(grid, longest, 0).reshape(grid.shape[longest], -1)
+    columns = grid.reshape(len(grid), -1)
     first = np.broadcast_to(columns.max(axis=1, keepdims=True), columns.shape)
     differ = (columns != 0) & (of[columns] != of[first])
     return np.stack([columns[differ], first[differ]])
 
 
 def _balancing_ties(of: IntArray, pieces: IntArray) -> IntArray:
-    """Returns ties after which every class has as many channels in each piece as in the first; none if it has."""
+    """Returns ties after which every class has as many channels in each piece as in the first; none if it has.
+
+    A class with a surplus in one piece is tied to classes with a surplus in the other, the largest surpluses and the
+    first channels first, so that few classes grow [our choice].
+    """
     ties: list[tuple[int, int]] = []
     for other in pieces[1:]:
         labels, first = np.unique(np.concatenate([pieces[0], other]), return_index=True)
@@ -195,12 +204,12 @@ def _balancing_ties(of: IntArray, pieces: IntArray) -> IntArray:
         surplus = np.zeros(len(classes), dtype=np.int64)
         for piece, sign in ((pieces[0], 1), (other, -1)):
             np.add.at(surplus, of_label[np.searchsorted(labels, piece)], sign * (piece != 0))
-        # Match the largest surpluses of both sides, the first channels first, so that few classes grow.
         place = np.full(len(classes), len(pieces[0]) * 2)
         np.minimum.at(place, of_label, first)
         some = dict(zip(of_label.tolist(), labels.tolist(), strict=True))
         here, there = (
-            sorted(np.flatnonzero(sign * surplus > 0), key=lambda c: (-abs(surplus[c]), place[c])) for sign in (1, -1)
+            deque(sorted(np.flatnonzero(sign * surplus > 0), key=lambda c: (-abs(surplus[c]), place[c])))
+            for sign in (1, -1)
         )
         left = np.abs(surplus)
         while here and there:
@@ -210,7 +219,7 @@ def _balancing_ties(of: IntArray, pieces: IntArray) -> IntArray:
             for side, number in ((here, one), (there, two)):
                 left[number] -= matched
                 if not left[number]:
-                    side.pop(0)
+                    side.popleft()
     return np.asarray(ties, dtype=np.int64).reshape(-1, 2).T
 
 
