@@ -10,8 +10,8 @@ from torch import Tensor, nn
 IMMUTABLE = (int, float, bool, str, type(None))
 """Types of attributes that a copy may share."""
 
-STATE = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
-"""Methods by which a module may say how it is copied."""
+OWN_WAYS = ("__reduce__", "__reduce_ex__")
+"""Methods, beside ``__deepcopy__``, by which a module may say how it is copied."""
 
 REFUSALS = (TypeError, RuntimeError, NotImplementedError)
 """What Python and torch raise where something cannot be copied."""
@@ -36,12 +36,13 @@ def _copied_tree(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     if isinstance(known, nn.Module):
         return known
     kind = type(module)
-    if hasattr(kind, "__deepcopy__") or any(getattr(kind, name) is not getattr(nn.Module, name) for name in STATE):
+    own = hasattr(kind, "__deepcopy__") or any(getattr(kind, name) is not getattr(nn.Module, name) for name in OWN_WAYS)
+    state = None if own else module.__getstate__()
+    if not isinstance(state, dict):
         other: nn.Module = copy.deepcopy(module, memo)
         return other
     new = kind.__new__(kind)
     memo[id(module)] = new
-    state = module.__getstate__()
     new.__setstate__({key: _copied_value(key, value, memo) for key, value in state.items()})
     return new
 
@@ -49,6 +50,8 @@ def _copied_tree(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
 def _copied_value(key: str, value: Any, memo: dict[int, Any]) -> Any:
     if key == "_modules":
         return {name: None if child is None else _copied_tree(child, memo) for name, child in value.items()}
+    if key in ("_parameters", "_buffers"):
+        return {name: None if tensor is None else copy.deepcopy(tensor, memo) for name, tensor in value.items()}
     if type(value) in (dict, OrderedDict) and not value:
         return type(value)()
     if key == "_non_persistent_buffers_set":
