@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -19,7 +20,6 @@ from prune_env.walk.unit import Unit
 TORCHVISION = {
     "resnet18": {},
     "resnet50": {},
-    "vgg16_bn": {"init_weights": False},
     "mobilenet_v2": {},
     "mobilenet_v3_small": {},
     "densenet121": {},
@@ -31,8 +31,21 @@ TORCHVISION = {
     "shufflenet_v2_x1_0": {},
     "resnext50_32x4d": {},
 }
-CIFAR = ("cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "cifar_resnet110")
-MODELS = (*TORCHVISION, *CIFAR)
+CIFAR = ("cifar_resnet20", "cifar_resnet56", "cifar_resnet110", "cifar_vgg16_bn")
+LARGE = {
+    "resnet50",
+    "densenet121",
+    "googlenet",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "resnext50_32x4d",
+    "cifar_resnet110",
+}
+MODELS = tuple(
+    pytest.param(name, marks=pytest.mark.slow) if name in LARGE else pytest.param(name)
+    for name in (*TORCHVISION, *CIFAR)
+)
+"""Every network of the list, as the parameters of a test; tests of large networks are slow."""
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
@@ -45,7 +58,7 @@ def build(name: str, seed: int = 0) -> nn.Module:
 
 def example(name: str, batch: int = 1, seed: int = 0) -> Tensor:
     """Images [batch, 3, size, size] that the network accepts."""
-    size = 32 if name in (*CIFAR, "vgg16_bn") else 64
+    size = 32 if name in CIFAR else 64
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 

@@ -84,6 +84,7 @@ def _mean_error(episodes, **settings):
     return np.abs(_plan(agent, env) - env.targets).mean()
 
 
+@pytest.mark.slow
 def test_steps_that_share_the_reward_each_find_their_target():
     assert _mean_error(100) < 0.1 < _mean_error(100, decomposed_episodes=0)
 

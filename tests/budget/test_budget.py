@@ -54,7 +54,7 @@ WALKS = {
     "half protected": LayerWalk.trace(stream(), small_images(), protect={"a": "why"}),
     "residual blocks": toy_walk(),
 }
-LARGE = ("resnet18", "mobilenet_v2", "resnext50_32x4d", "regnet_y_400mf")
+LARGE = ("resnet18", "mobilenet_v2", "regnet_y_400mf")
 """Traced for images of 64x64."""
 
 

@@ -94,6 +94,7 @@ def restoring_loss(learner: FilterAutoencoder, rows: torch.Tensor) -> float:
     return float((learner.decoder(learner.encoder(rows)) - rows).square().mean())
 
 
+@pytest.mark.slow
 class TestFilterAutoencoder:
     def test_restores_a_curved_family_of_filters_better_than_as_many_principal_components(self) -> None:
         _, rows = gabors(24, 8, noise=0.0)

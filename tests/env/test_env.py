@@ -61,6 +61,7 @@ class TestMake:
         *_, info = env.step(env.action_space.sample())
         assert info["unit"] == "conv1"
 
+    @pytest.mark.slow
     def test_from_a_file_or_a_config_gives_the_same(self, tmp_path: Path) -> None:
         path = tmp_path / "digits.yaml"
         path.write_text(yaml.safe_dump(DIGITS))
@@ -176,6 +177,7 @@ class TestAnEpisode:
         episode(other, [0.0] * 4)
         assert problem.evaluator.misses == misses
 
+    @pytest.mark.slow
     def test_never_looks_at_the_test_set(self) -> None:
         whole = digits_splits()
         source = WatchedSource(whole.source)

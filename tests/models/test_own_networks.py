@@ -56,6 +56,7 @@ def digits() -> ArraySource:
     return source
 
 
+@pytest.mark.slow
 def test_digits_network_learns(digits: ArraySource) -> None:
     torch.manual_seed(0)
     model = build_model("digits_resnet", 10, in_channels=1)

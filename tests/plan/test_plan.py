@@ -41,7 +41,7 @@ def test_a_saved_plan_loads_equal(
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "plan.json").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["googlenet", "resnext50_32x4d", "shufflenet_v2_x1_0", "densenet121"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "regnet_y_400mf", "shufflenet_v2_x1_0"])
 def test_the_plan_of_a_real_network_loads_equal(tmp_path: Path, name: str) -> None:
     plan = random_plan(traced(name).walk, seed=1)
     plan.save(tmp_path / "plan.json")
@@ -62,7 +62,7 @@ def test_every_index_map_survives_its_short_form(data: st.DataObject) -> None:
     assert np.array_equal(member.channels(rows), index)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnext50_32x4d"])
+@pytest.mark.parametrize("name", ["resnet18", "regnet_y_400mf"])
 def test_the_file_has_one_line_for_each_member_and_says_its_version(tmp_path: Path, name: str) -> None:
     plan = random_plan(traced(name).walk, seed=1)
     plan.save(tmp_path / "plan.json")
@@ -79,7 +79,7 @@ def test_the_file_has_one_line_for_each_member_and_says_its_version(tmp_path: Pa
 
 
 def test_maps_with_a_rule_are_written_without_their_index(tmp_path: Path) -> None:
-    random_plan(traced("resnet50").walk, seed=1).save(tmp_path / "plan.json")
+    random_plan(traced("resnet18").walk, seed=1).save(tmp_path / "plan.json")
     assert '"index"' not in (tmp_path / "plan.json").read_text()
 
 

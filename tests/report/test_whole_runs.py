@@ -76,6 +76,7 @@ def test_a_search_that_was_left_ends_as_one_that_was_not(settings: RunConfig, tm
         resume_search(tmp_path / "left")
 
 
+@pytest.mark.slow
 def test_a_comparison_draws_what_it_finds_and_is_silent(
     settings: RunConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

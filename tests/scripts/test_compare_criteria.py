@@ -38,6 +38,7 @@ def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return folder, measured(config, f"run.directory={folder}")
 
 
+@pytest.mark.slow
 def test_every_criterion_has_its_accuracies_and_its_seconds(finished: tuple[Path, Any]) -> None:
     _, found = finished
     assert list(found["criteria"]) == NAMES

@@ -291,6 +291,7 @@ def test_a_fine_tuning_that_is_killed_ends_as_one_that_was_not(
         assert summaries[0][key] == summaries[1][key]
 
 
+@pytest.mark.slow
 def test_every_epoch_is_in_tensorboard_once_after_a_resume(
     run: RunDirectory, finished: TrainingFolder, interrupted: TrainingFolder
 ) -> None:

@@ -69,6 +69,7 @@ def test_the_weights_are_what_model_weights_takes(finished: TrainingFolder) -> N
     assert measure(network, reward.batches(len(reward)), TASK).quality == summary["reward_accuracy"]
 
 
+@pytest.mark.slow
 def test_a_training_that_was_interrupted_ends_as_one_that_was_not(
     config: Path,
     finished: TrainingFolder,

@@ -9,7 +9,7 @@ from prune_env.models import build_model
 from prune_env.walk import LayerWalk
 from prune_env.walk.residual_streams import residual_streams
 
-CIFAR = [20, 32, 44, 56, 110]
+CIFAR = [20, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (32, 44, 56, 110))]
 
 
 def streams_of(net: Net) -> dict[str, int]:

@@ -228,6 +228,7 @@ def chosen_of_needed(seed: int) -> int:
     return sum(channel < CLASSES for inputs in groups_of(found)["r"].inputs for channel in inputs)
 
 
+@pytest.mark.slow
 def test_the_inputs_that_labels_need_are_chosen_more_often_than_by_chance() -> None:
     found = [chosen_of_needed(seed) for seed in range(2)]
     # By chance 16 / 3 each.

@@ -86,6 +86,7 @@ def test_a_selector_stays_the_same_through_a_copy_and_through_its_state() -> Non
             assert torch.equal(one(images()), made(images()))
 
 
+@pytest.mark.slow
 def test_a_trained_selector_finds_the_inputs_that_each_group_needs() -> None:
     generator = torch.Generator().manual_seed(0)
     needed = [torch.randperm(12, generator=generator)[:3] for _ in range(4)]
@@ -114,6 +115,7 @@ def test_a_trained_selector_finds_the_inputs_that_each_group_needs() -> None:
     assert found >= 0.9 * 12
 
 
+@pytest.mark.slow
 def test_an_export_goes_to_onnx_and_torch_export(tmp_path: object) -> None:
     from pathlib import Path
 
