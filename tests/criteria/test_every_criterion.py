@@ -1,7 +1,7 @@
 """What holds for every criterion: scores for all channels, clear refusals, and a caller left as it was."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -11,20 +11,16 @@ import torch
 from toy import ImageSet, image_set, toy_walk
 from zoo import example, traced
 
-import benchmarks.control_criteria  # noqa: F401  (registers the controls)
+import benchmarks.control_criteria
 from prune_env import LayerWalk
 from prune_env.common.errors import ConfigError, UserError
 from prune_env.criteria import CRITERIA, ScoringContext, known_criteria, score_channels
 
 SMALL_ONLY = ("hessian", "hessian_block")
-EVERY = known_criteria()
+EVERY = [name for name in known_criteria() if name not in benchmarks.control_criteria.__all__]
+"""The library's own criteria; the controls are registered for their own tests."""
 LOOKING = [name for name in EVERY if CRITERIA.find(name).needs != "weights"]
 QUICK = ["bn_scale", "geometric_median", "activation_mean", "feature_rank", "taylor", "lobs_block"]
-
-
-def marked(names: Iterable[str]) -> list[Any]:
-    """The names; the exact Hessians, which take many seconds, only in `make test-all`."""
-    return [pytest.param(name, marks=pytest.mark.slow if name in SMALL_ONLY else ()) for name in names]
 
 
 @cache
@@ -38,7 +34,7 @@ def small_walk(reason: str = "it has no batch norm") -> LayerWalk:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", marked([name for name in EVERY if name not in SMALL_ONLY]))
+@pytest.mark.parametrize("name", EVERY)
 def test_a_residual_network_with_shortcuts_is_scored_by_every_criterion(name: str) -> None:
     walk = traced("cifar_resnet20").walk
     scores = score_channels(name, ScoringContext(walk, image_set(2, colours=3, side=32, classes=10)))
@@ -52,7 +48,7 @@ def test_exact_curvature_of_a_large_network_is_refused(name: str) -> None:
         score_channels(name, ScoringContext(walk, image_set(2, colours=3, side=32, classes=10)))
 
 
-@pytest.mark.parametrize("name", marked([name for name in EVERY if CRITERIA.find(name).needs == "targets"]))
+@pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA.find(name).needs == "targets"])
 def test_a_criterion_that_needs_targets_refuses_images_without_targets(name: str) -> None:
     data = ImageSet(image_set(4).images, torch.empty(0, dtype=torch.int64))
     with pytest.raises(ConfigError, match=f"'{name}' needs images with targets, but 4 images with 0 targets"):
@@ -60,7 +56,7 @@ def test_a_criterion_that_needs_targets_refuses_images_without_targets(name: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", marked([name for name in EVERY if CRITERIA.find(name).needs == "images"]))
+@pytest.mark.parametrize("name", [name for name in EVERY if CRITERIA.find(name).needs == "images"])
 def test_a_criterion_that_needs_images_alone_takes_images_without_targets(name: str) -> None:
     data = ImageSet(image_set(6).images, torch.empty(0, dtype=torch.int64))
     found = score_channels(name, ScoringContext(small_walk(), data))
@@ -85,14 +81,14 @@ def test_every_channel_of_every_unit_has_a_finite_score(name: str, model: str) -
             assert len(np.unique(scores[unit.name])) > unit.channels // 4, unit.name
 
 
-@pytest.mark.parametrize("name", marked(LOOKING))
+@pytest.mark.parametrize("name", LOOKING)
 @pytest.mark.parametrize("data", [None, image_set(0)])
 def test_a_criterion_that_needs_images_refuses_to_score_without_images(name: str, data: ImageSet | None) -> None:
     with pytest.raises(ConfigError, match=f"'{name}' needs images( with targets)?, but 0 images.*bn_scale.*l1"):
         score_channels(name, ScoringContext(toy_walk(), data))
 
 
-@pytest.mark.parametrize("name", marked([name for name in EVERY if name not in ("random", "bn_scale")]))
+@pytest.mark.parametrize("name", [name for name in EVERY if name not in ("random", "bn_scale")])
 @pytest.mark.parametrize(("layer", "unit"), [("out", "up"), ("mid", "mid")])
 def test_weights_that_are_not_finite_are_refused_with_their_unit(name: str, layer: str, unit: str) -> None:
     walk = toy_walk()
@@ -103,7 +99,7 @@ def test_weights_that_are_not_finite_are_refused_with_their_unit(name: str, laye
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", marked([name for name in LOOKING if not name.startswith("clusters")]))
+@pytest.mark.parametrize("name", [name for name in LOOKING if not name.startswith("clusters")])
 def test_images_that_are_not_finite_are_refused(name: str) -> None:
     data = image_set(4)
     data.images[2, 0, 3, 3] = math.inf
@@ -113,7 +109,7 @@ def test_images_that_are_not_finite_are_refused(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("name", marked(EVERY))
+@pytest.mark.parametrize("name", EVERY)
 def test_the_callers_autocast_and_gradient_mode_do_not_matter(name: str, mode: Callable[[], Any]) -> None:
     walk, data = small_walk(), image_set(6)
     with mode(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -123,7 +119,7 @@ def test_the_callers_autocast_and_gradient_mode_do_not_matter(name: str, mode: C
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", marked(EVERY))
+@pytest.mark.parametrize("name", EVERY)
 def test_the_network_is_left_as_it_was(name: str) -> None:
     walk = small_walk()
     walk.model.train()
