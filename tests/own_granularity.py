@@ -96,10 +96,10 @@ class MiddlePlanBuilder(ChannelPlanBuilder):
     def _cheaper(self, name: str) -> Budget:
         formula = self.budget.cost_form
         row = formula.names.index(name)
-        fixed_in, inputs = formula.fixed_in.copy(), formula.inputs.copy()
-        fixed_in[row], inputs[row] = fixed_in[row] // 9, inputs[row] // 9
+        fixed_out, outputs = formula.fixed_out.copy(), formula.outputs.copy()
+        fixed_out[row], outputs[row] = fixed_out[row] // 9, outputs[row] // 9
         other = copy(self.budget)
-        other.cost_form = replace(formula, fixed_in=fixed_in, inputs=inputs)
+        other.cost_form = replace(formula, fixed_out=fixed_out, outputs=outputs)
         return other
 
 

@@ -70,7 +70,7 @@ class Budget:
         return min(channels, -(-wanted // self.round_to) * self.round_to)
 
     def reading(self, reads: Mapping[str, int]) -> Self:
-        """Returns this budget with a fixed number of inputs per output for some layers; see `CostForm.reading`."""
+        """Returns this budget with a fixed number of inputs per vector for some layers; see `CostForm.reading`."""
         other = copy.copy(self)
         other.cost_form = self.cost_form.reading(reads)
         return other
@@ -81,9 +81,9 @@ class Budget:
         other.keep, other.limit = keep, _limit(self.dense, keep)
         return other
 
-    def cost(self, widths: IntArray) -> int:
-        """Returns the cost at the given widths [units]: MACs, parameters, or femtoseconds."""
-        return self.cost_form.cost(widths)
+    def cost(self, widths: IntArray, vectors: IntArray | None = None) -> int:
+        """Returns the cost in MACs, parameters, or femtoseconds; arguments as `CostForm.cost`."""
+        return self.cost_form.cost(widths, vectors)
 
     @property
     def reachable(self) -> tuple[float, float]:

@@ -16,15 +16,18 @@ class CostForm:
 
     cost(w) = constant + linear . w + sum over layers of (fixed_in + inputs w)(fixed_out + outputs w)
 
+    The weight of a layer is a set of vectors over its input channels: one for each output channel and position of the
+    kernel. The first factor is the cost of one vector, the second the number of vectors.
+
     Attributes:
         constant: Cost that no free unit changes.
         linear: int64 [units]; depthwise layers, biases, batch norms.
         fixed_in: int64 [layers]; the layer's scale times the input channels per group that no free unit changes.
         inputs: int64 [layers, units]; the layer's scale times the input channels per group for each channel of a unit.
-        fixed_out: int64 [layers]; output channels that no free unit changes.
-        outputs: int64 [layers, units]; output channels for each channel of a unit.
+        fixed_out: int64 [layers]; vectors that no free unit changes.
+        outputs: int64 [layers, units]; vectors for each channel of a unit.
         names: The layers' names.
-        scales: int64 [layers]; the layer's cost per pair of one input and one output channel.
+        scales: int64 [layers]; the cost of one input channel of one vector.
     """
 
     constant: int
@@ -37,7 +40,7 @@ class CostForm:
     scales: IntArray
 
     def reading(self, reads: Mapping[str, int]) -> "CostForm":
-        """Returns the formula with a fixed number of inputs per output for some layers, whatever the widths.
+        """Returns the formula with a fixed number of inputs per vector for some layers, whatever the widths.
 
         Args:
             reads: Input channels per group, by layer name.
@@ -48,10 +51,17 @@ class CostForm:
             fixed_in[row], inputs[row] = self.scales[row] * count, 0
         return replace(self, fixed_in=fixed_in, inputs=inputs)
 
-    def cost(self, widths: IntArray) -> int:
-        """Returns the cost at the given widths [units]."""
-        products = (self.fixed_in + self.inputs @ widths) @ (self.fixed_out + self.outputs @ widths)
-        return int(self.constant + self.linear @ widths + products)
+    def cost(self, widths: IntArray, vectors: IntArray | None = None) -> int:
+        """Returns the cost at the given widths.
+
+        Args:
+            widths: int64 [units].
+            vectors: int64 [layers]: the number of vectors of layers that keep some of them only, -1 for other layers.
+        """
+        counts = self.fixed_out + self.outputs @ widths
+        if vectors is not None:
+            counts = np.where(vectors < 0, counts, vectors)
+        return int(self.constant + self.linear @ widths + (self.fixed_in + self.inputs @ widths) @ counts)
 
     def along(self, start: IntArray, direction: IntArray) -> tuple[int, int, int]:
         """Returns the coefficients (a, b, c) of cost(start + x * direction) = a x^2 + b x + c."""
@@ -85,14 +95,16 @@ def cost_form(walk: LayerWalk, metric: Metric) -> CostForm:
     names, scales = [], []
 
     for layer in model.layers:
-        scale = layer.kernel * (layer.positions if macs else 0 if layer.shared else 1)
+        scale = layer.positions if macs else 0 if layer.shared else 1
         fixed_out, outputs = over_free_units(walk, layer.outputs)
         if layer.depthwise:
-            constant, linear = constant + scale * fixed_out, linear + scale * outputs
+            each = scale * layer.kernel
+            constant, linear = constant + each * fixed_out, linear + each * outputs
         else:
             # Every group loses the same channels, so the inputs per group are an integer at every width.
             fixed_in, inputs = over_free_units(walk, layer.inputs)
-            rows.append((scale * fixed_in // layer.groups, scale * inputs // layer.groups, fixed_out, outputs))
+            fixed, varying = scale * fixed_in // layer.groups, scale * inputs // layer.groups
+            rows.append((fixed, varying, layer.kernel * fixed_out, layer.kernel * outputs))
             names.append(layer.name)
             scales.append(scale)
         if layer.bias and not macs:

@@ -46,12 +46,16 @@ class PlanBuilder(ABC):
     def reduced(self) -> float:
         """The share of the dense cost that the decisions so far save, with all undecided units whole, in [0, 1]."""
         widths = np.where(self._undecided == 1, self.budget.channels, self.widths)
-        return 1.0 - self.budget.cost(widths) / self.budget.dense
+        return 1.0 - self.cost(widths) / self.budget.dense
 
     @property
     def share(self) -> float:
         """The plan's share of the dense cost at the current `widths`, at most 1."""
-        return min(1.0, self.budget.cost(self.widths) / self.budget.dense)
+        return min(1.0, self.cost(self.widths) / self.budget.dense)
+
+    def cost(self, widths: IntArray) -> int:
+        """The cost at some widths, int64 [free units], with the edits decided so far."""
+        return self.budget.cost(widths)
 
     @property
     @abstractmethod
