@@ -2,11 +2,11 @@
 
     python -m benchmarks.zoo [NAME ...] [--peer] [--json]
 
-A row: the seconds of the walk on one thread, the free units of all, the share of the multiply-adds that can go, and
-whether a random plan is exact: outputs to 1e-4 of the dense network with zeroed channels (in float32, or in float64
-where the network amplifies rounding), multiply-adds and parameters to the integer. With --peer, Torch-Pruning 1.6.1
-cuts the same network in the same run: its seconds, whether it can cut it, and whether what it cuts computes what the
-dense network does with the channels of its own choice zeroed.
+A row: the processor's seconds of the walk on one thread, the free units of all, the share of the multiply-adds that can
+go, and whether a random plan is exact: outputs to 1e-4 of the dense network with zeroed channels (in float32, or in
+float64 where the network amplifies rounding), multiply-adds and parameters to the integer. With --peer, Torch-Pruning
+1.6.1 cuts the same network in the same run: its seconds, whether it can cut it, and whether what it cuts computes what
+the dense network does with the channels of its own choice zeroed.
 Weights are random. Images are 128 pixels wide where the network allows it. A network runs in a process of its own, so
 that one that does not end is stopped.
 """
@@ -80,11 +80,11 @@ def measure(name: str) -> dict[str, Any]:
     example = Example.given(given)
     with torch.no_grad():
         example.run(model)
-    start = time.perf_counter()
+    start = time.process_time()
     walk = LayerWalk.trace(model, given, seconds=LIMIT)
     return {
         "network": name,
-        "seconds": time.perf_counter() - start,
+        "seconds": time.process_time() - start,
         "free": len(walk.free),
         "units": len(walk.units),
         "reach": walk.reach(),
@@ -125,7 +125,7 @@ def cut_by_peer(name: str) -> dict[str, Any]:
     model, given = build(name)
     example = Example.given(given)
     tagged = with_places_for_weights(model)
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         pruner = torch_pruning.pruner.MagnitudePruner(
             tagged,
@@ -136,8 +136,8 @@ def cut_by_peer(name: str) -> dict[str, Any]:
         )
         pruner.step()
     except Exception as error:  # whatever Torch-Pruning raises
-        return {"peer": f"{type(error).__name__}", "peer_seconds": time.perf_counter() - start}
-    seconds = time.perf_counter() - start
+        return {"peer": f"{type(error).__name__}", "peer_seconds": time.process_time() - start}
+    seconds = time.process_time() - start
     try:
         small, removed = with_weights(tagged, model)
         if not removed:

@@ -12,6 +12,7 @@ from rewards.registry import (
     register,
     reward_names,
     reward_summaries,
+    rises_with_quality,
 )
 from rewards.settings import Setting
 
@@ -27,4 +28,5 @@ __all__ = [
     "register",
     "reward_names",
     "reward_summaries",
+    "rises_with_quality",
 ]

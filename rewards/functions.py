@@ -21,7 +21,7 @@ _ROUNDING = 1e-9
 _DEFAULT_DROP = 0.01
 
 
-@register("error", ranks_as_quality=True)
+@register("error", ranks_as_quality=True, rises_with_quality=True)
 def error() -> Reward:
     """Negative error, ``quality - 1``, in [-1, 0].
 
@@ -30,13 +30,13 @@ def error() -> Reward:
     return _negative_error
 
 
-@register("error_log_macs")
+@register("error_log_macs", rises_with_quality=True)
 def error_log_macs() -> Reward:
     """AMC's published ``-error * ln(MACs)``, <= 0: quality first, then fewer MACs."""
     return _error_log_macs
 
 
-@register("error_log_params")
+@register("error_log_params", rises_with_quality=True)
 def error_log_params() -> Reward:
     """AMC's published ``-error * ln(params)``, <= 0: quality first, then fewer parameters."""
     return _error_log_params
@@ -44,6 +44,7 @@ def error_log_params() -> Reward:
 
 @register(
     "accuracy_guaranteed",
+    rises_with_quality=True,
     floor=Setting(0.0, 1.0, "least quality of an acceptable plan, as a share"),
     drop=Setting(0.0, 1.0, "quality that may be lost against the dense network, as a share"),
 )
@@ -74,6 +75,7 @@ def accuracy_guaranteed(floor: float | None = None, drop: float | None = None) -
 
 @register(
     "budget_penalty",
+    rises_with_quality=True,
     keep=Setting(0.0, 1.0, "share of the dense MACs that may remain", above_low=True),
     weight=Setting(0.0, math.inf, "quality lost when the excess over the budget equals the dense network's MACs"),
 )
@@ -90,6 +92,7 @@ def budget_penalty(keep: float, weight: float = 1.0) -> Reward:
 @register(
     "latency_penalty",
     needs_latency=True,
+    rises_with_quality=True,
     keep=Setting(0.0, 1.0, "share of the dense latency that may remain", above_low=True),
     weight=Setting(0.0, math.inf, "quality lost when the excess over the budget equals the dense network's latency"),
 )

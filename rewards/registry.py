@@ -24,6 +24,7 @@ class _Entry:
     settings: dict[str, Setting]
     needs_latency: bool
     ranks_as_quality: bool
+    rises_with_quality: bool
 
     @property
     def required(self) -> set[str]:
@@ -39,6 +40,7 @@ class _Checked:
     reward: Reward
     needs_latency: bool
     ranks_as_quality: bool
+    rises_with_quality: bool
 
     def __call__(self, outcome: Outcome, baseline: Outcome) -> float:
         value: object = self.reward(outcome, baseline)
@@ -54,7 +56,12 @@ _REWARDS: dict[str, _Entry] = {}
 
 
 def register(
-    name: str, *, needs_latency: bool = False, ranks_as_quality: bool = False, **settings: Setting
+    name: str,
+    *,
+    needs_latency: bool = False,
+    ranks_as_quality: bool = False,
+    rises_with_quality: bool = False,
+    **settings: Setting,
 ) -> Callable[[Factory], Factory]:
     """Registers a factory of rewards under a name.
 
@@ -62,6 +69,7 @@ def register(
         name: The name that configs use.
         needs_latency: Whether the rewards use the latency, which is measured only if a budget or reward needs it.
         ranks_as_quality: Whether the rewards order plans by quality alone, whatever their costs.
+        rises_with_quality: Whether the rewards ignore the loss and never fall when the quality rises. Racing needs it.
         **settings: The allowed values of the factory's keyword arguments. Arguments without a default are required.
 
     Returns:
@@ -74,7 +82,7 @@ def register(
     def add(factory: Factory) -> Factory:
         if name in _REWARDS:
             raise ValueError(f"a reward named {name!r} is registered already; choose another name")
-        _REWARDS[name] = _Entry(factory, settings, needs_latency, ranks_as_quality)
+        _REWARDS[name] = _Entry(factory, settings, needs_latency, ranks_as_quality, rises_with_quality)
         return factory
 
     return add
@@ -114,12 +122,21 @@ def ranks_as_quality(reward: Reward) -> bool:
     return bool(getattr(reward, "ranks_as_quality", False))
 
 
+def rises_with_quality(reward: Reward) -> bool:
+    """Whether a reward ignores the loss and never falls when the quality rises: its attribute ``rises_with_quality``.
+
+    Racing then knows the best reward that a plan can still reach.
+    """
+    return bool(getattr(reward, "rises_with_quality", False))
+
+
 def make_reward(name: str, settings: Mapping[str, float] = {}) -> Reward:
     """Makes the reward with this name.
 
     Args:
         name: A registered name, or ``package.module:callable``, where the callable is the reward itself. The callable
-            may have the attributes ``needs_latency`` and ``ranks_as_quality``, as the arguments of `register`.
+            may have the attributes ``needs_latency``, ``ranks_as_quality`` and ``rises_with_quality``, as the arguments
+            of `register`.
         settings: Numbers for the reward; a user's callable receives them as keyword arguments.
 
     Returns:
@@ -149,7 +166,9 @@ def make_reward(name: str, settings: Mapping[str, float] = {}) -> Reward:
 
 def _registered(name: str, entry: _Entry, settings: Mapping[str, float]) -> Reward:
     check_settings(name, settings, entry.settings, entry.required)
-    return _Checked(name, entry.factory(**settings), entry.needs_latency, entry.ranks_as_quality)
+    return _Checked(
+        name, entry.factory(**settings), entry.needs_latency, entry.ranks_as_quality, entry.rises_with_quality
+    )
 
 
 def _imported(name: str, settings: Mapping[str, float]) -> Reward:
@@ -172,4 +191,5 @@ def own_reward(name: str, reward: Reward, settings: Mapping[str, float] = {}) ->
     Raises:
         RewardError: If the function does not take the settings.
     """
-    return _Checked(name, with_settings(name, reward, settings), needs_latency(reward), ranks_as_quality(reward))
+    taken = with_settings(name, reward, settings)
+    return _Checked(name, taken, needs_latency(reward), ranks_as_quality(reward), rises_with_quality(reward))

@@ -13,7 +13,7 @@ from prune_env.data import Splits, load_images, make_splits
 from prune_env.recover import train_network
 from prune_env.repair import REPAIRS
 from prune_env.tasks import make_task, quality_of
-from rewards import make_reward, needs_latency
+from rewards import make_reward, needs_latency, rises_with_quality
 
 
 def load_model(
@@ -75,11 +75,6 @@ def check_names(config: RunConfig) -> None:
         RewardError: If the reward is unknown, or its settings are invalid.
         ModelError: If the device does not exist.
     """
-    if config.search.racing and ":" in config.reward.name:
-        raise ConfigError(
-            f"search.racing: true given with the reward {config.reward.name!r}; allowed only with the library's own "
-            "rewards, which ignore the loss and never fall when quality rises. Set search.racing to false."
-        )
     quality = quality_of(make_task(config.task))
     if config.search.racing and not quality.counts:
         raise ConfigError(
@@ -87,6 +82,11 @@ def check_names(config: RunConfig) -> None:
             f"of correct images, and {quality.name} is not. Set search.racing to false."
         )
     reward = make_reward(config.reward.name, config.reward.settings)
+    if config.search.racing and not rises_with_quality(reward):
+        raise ConfigError(
+            f"search.racing: true given with the reward {config.reward.name!r}, which does not say that it ignores the "
+            "loss and never falls when the quality rises (rises_with_quality = True). Set search.racing to false."
+        )
     timed = config.budget.metric == "latency" or needs_latency(reward)
     if timed and not GRANULARITIES.find(config.granularity.name).supports_latency:
         raise ConfigError(

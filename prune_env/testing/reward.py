@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 
 from prune_env.testing.promises import explained, global_randomness, require
-from rewards import Outcome, Reward, make_reward, needs_latency, own_reward, ranks_as_quality
+from rewards import (
+    Outcome,
+    Reward,
+    make_reward,
+    needs_latency,
+    own_reward,
+    ranks_as_quality,
+    rises_with_quality,
+)
 
 DENSE = Outcome(quality=0.9, loss=0.3, macs=1_000_000, params=10_000, latency=0.1)
 QUALITIES = (0.0, 0.1, 0.895, 0.9, 1.0)
@@ -19,7 +27,8 @@ def check_reward(reward: str | Reward, settings: Mapping[str, float] | None = No
     """Checks that a reward keeps its promises, on outcomes from the worst to the best; takes no time.
 
     A reward is a finite number for any outcome, and a function of the two outcomes alone. It looks at the latency only
-    where it says ``needs_latency``. Where it says ``ranks_as_quality``, it orders plans as their quality does.
+    where it says ``needs_latency``. Where it says ``ranks_as_quality``, it orders plans as their quality does. Where it
+    says ``rises_with_quality``, it ignores the loss and never falls where the quality rises at the same costs.
 
     Args:
         reward: A registered name, ``package.module:callable``, or the function itself.
@@ -66,6 +75,8 @@ class _Check:
             self._check_latency(outcomes, values)
         if ranks_as_quality(self.reward):
             self._check_order(outcomes, values)
+        if rises_with_quality(self.reward):
+            self._check_rise(outcomes, values)
 
     def _check_latency(self, outcomes: list[Outcome], values: list[float]) -> None:
         for outcome, value in zip(outcomes, values, strict=True):
@@ -83,6 +94,16 @@ class _Check:
                 alike,
                 f"{self.what} is {its} for {one}, and {others} for {other}, and says ranks_as_quality=True. It must be "
                 "greater where the quality is greater, and equal where the quality is equal.",
+            )
+
+    def _check_rise(self, outcomes: list[Outcome], values: list[float]) -> None:
+        for (one, its), (other, others) in combinations(zip(outcomes, values, strict=True), 2):
+            comparable = one.macs == other.macs
+            alike = its == others if one.quality == other.quality else (its <= others) == (one.quality < other.quality)
+            require(
+                not comparable or alike or its == others,
+                f"{self.what} is {its} for {one}, and {others} for {other}, and says rises_with_quality=True. It must "
+                "ignore the loss, and never fall where the quality rises and the costs are the same.",
             )
 
     def _value(self, outcome: Outcome, baseline: Outcome, noise: int = 0) -> float:

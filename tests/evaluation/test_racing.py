@@ -207,13 +207,13 @@ class TestATaskThatRaces:
 
 class TestTheConfig:
     def test_with_ones_own_reward_is_refused_with_the_way_out(self) -> None:
-        config = digits_config("search.racing=true", "reward.name=test_task:broken")
+        config = digits_config("search.racing=true", "reward.name=operator:sub")
         for refuse in (
             lambda: check_names(config),
             lambda: build_problem(config, digits_splits(), torch.nn.Identity()),
         ):
             with pytest.raises(
-                ConfigError, match=r"search\.racing: true .*'test_task:broken'.*Set search\.racing to f"
+                ConfigError, match=r"search\.racing: true .*'operator:sub'.*Set search\.racing to f"
             ):
                 refuse()
 

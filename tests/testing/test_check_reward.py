@@ -55,6 +55,22 @@ class TestReward:
         quick.needs_latency = True  # type: ignore[attr-defined]
         check_reward(quick)
 
+    @pytest.mark.parametrize("by", ["quality over macs", "loss", "falling"])
+    def test_rises_with_quality_where_it_says_so(self, by: str) -> None:
+        def ranking(outcome: Outcome, dense: Outcome) -> float:  # noqa: ARG001
+            values = {"quality over macs": outcome.quality / outcome.macs, "loss": -outcome.loss}
+            return values.get(by, -outcome.quality)
+
+        check_reward(ranking)
+        ranking.rises_with_quality = True  # type: ignore[attr-defined]
+        if by == "quality over macs":
+            check_reward(ranking)
+            return
+        with pytest.raises(
+            AssertionError, match=r"says rises_with_quality=True\..* never fall where the quality rises"
+        ):
+            check_reward(ranking)
+
     @pytest.mark.parametrize("by", ["quality", "loss", "macs"])
     def test_ranks_as_quality_where_it_says_so(self, by: str) -> None:
         def ranking(outcome: Outcome, dense: Outcome) -> float:  # noqa: ARG001
