@@ -10,6 +10,7 @@ from prune_env.batch_norm.fast_norm import PLAIN, BatchNorm
 from prune_env.common.copying import copied
 from prune_env.common.hooks import watching
 from prune_env.common.layers import Convolution
+from prune_env.common.nested import tensors_of
 
 TOLERANCE = 1e-3
 """Largest difference allowed between the dense network and its folded form, relative to the largest output."""
@@ -40,11 +41,14 @@ def find_fold_pairs(model: nn.Module, example_input: Tensor) -> tuple[FoldPair, 
     pairs = _candidates(probe, example_input)
     _shift_statistics(probe)
     with torch.no_grad():
-        expected = probe(example_input)
+        expected = tensors_of(probe(example_input))
         fold(probe, pairs)
-        folded = probe(example_input)
-    scale = expected.abs().max().clamp_min(1e-12)
-    return pairs if bool((expected - folded).abs().max() <= TOLERANCE * scale) else ()
+        folded = tensors_of(probe(example_input))
+    return pairs if all(map(_close, expected, folded)) else ()
+
+
+def _close(expected: Tensor, folded: Tensor) -> bool:
+    return bool((expected - folded).abs().max() <= TOLERANCE * expected.abs().max().clamp_min(1e-12))
 
 
 def _shift_statistics(model: nn.Module) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from prune_env.common.copying import copied
 from prune_env.common.errors import ConfigError
+from prune_env.common.gradients import backward
 from prune_env.common.timing import fastest, time_in_turn
 from prune_env.config.training import TrainingSection
 from prune_env.data import Batch
@@ -42,6 +43,7 @@ def fastest_training(
     Raises:
         ConfigError: If the settings ask for channels_last in float32 on a CPU, and torch cannot train a convolution of
             the network so.
+        ModelError: If the network's outputs do not fit the task, or no gradient reaches a parameter.
     """
     layouts: list[Layout] = [settings.layout] if settings.layout else ["contiguous", "channels_last"]
     dtypes: list[NumberType] = [settings.dtype] if settings.dtype else ["float32", "bfloat16"]
@@ -98,4 +100,4 @@ def _step(
 ) -> None:
     with execution.casting(batch.images.device):
         outputs = task.forward(model, batch)
-    loss(outputs).backward()
+    backward(loss(outputs))

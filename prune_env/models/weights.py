@@ -13,6 +13,9 @@ from prune_env.common.files import atomic_write
 # Files written before torch 0.4.1, and many converted files, lack this counter; no forward pass here reads it.
 _OPTIONAL = ".num_batches_tracked"
 
+_WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes that DataParallel and torch.compile add to every name."""
+
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a weights file into a network, in place; on an error the network stays unchanged.
@@ -20,14 +23,16 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Args:
         model: The network.
         path: A ``.safetensors`` file, or any other name for a file that ``torch.load(weights_only=True)``
-            reads: a state dict, bare or under the key ``state_dict``, with or without a ``module.`` prefix.
+            reads: a state dict, bare or under the key ``state_dict``. Prefixes of DataParallel (``module.``) and
+            torch.compile (``_orig_mod.``) are removed where the network's own names lack them.
 
     Raises:
         WeightsError: If the file is missing, damaged, refused, not finite or made for another network.
     """
     path = Path(path)
-    state = _without_prefix(_read(path))
-    _check_fit(path, model.state_dict(), state)
+    wanted = model.state_dict()
+    state = _unwrapped(_read(path), wanted)
+    _check_fit(path, wanted, state)
     for name, tensor in state.items():
         if not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"weights file {path}: {name!r} holds values that are not finite (nan or inf)")
@@ -88,11 +93,12 @@ def _is_plain_tensor(value: object) -> bool:
     return isinstance(value, Tensor) and value.device.type == "cpu" and value.layout == torch.strided
 
 
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    # DataParallel adds the prefix "module." to every key.
-    if all(name.startswith("module.") for name in state):
-        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    return state
+def _unwrapped(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove as many wrappers' prefixes as give the most of the network's own names, which may begin so, too."""
+    forms = [state]
+    while prefix := next((each for each in _WRAPPERS if all(name.startswith(each) for name in forms[-1])), None):
+        forms.append({name.removeprefix(prefix): tensor for name, tensor in forms[-1].items()})
+    return max(forms, key=lambda form: len(form.keys() & wanted.keys()))
 
 
 def _check_fit(path: Path, wanted: Mapping[str, Tensor], given: dict[str, Tensor]) -> None:

@@ -38,6 +38,7 @@ def train_network(
     Raises:
         DataError: If the other sets leave no image to train on.
         EvaluationError: If the loss is not finite.
+        ModelError: If no parameter of the network can be trained.
     """
     if len(splits.train_indices) == 0:
         section = "pretrain" if isinstance(settings, PretrainSection) else "fidelity"

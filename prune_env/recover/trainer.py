@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prune_env.common.errors import EvaluationError
+from prune_env.common.gradients import backward, refuse_frozen
 from prune_env.config.training import TrainingSection
 from prune_env.data import Batch
 from prune_env.evaluation.execution import ExecutionSettings
@@ -77,6 +78,9 @@ class Trainer:
     Attributes:
         done: Number of finished epochs.
         result: The network to keep: the moving average of the weights if ``settings.average`` is above 0.
+
+    Raises:
+        ModelError: If no parameter of the network can be trained.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Trainer:
         teacher: nn.Module | None = None,
         trainable: Trainable | None = None,
     ) -> None:
+        refuse_frozen(model)
         self.batches = batches
         self.task = batches.task
         self.settings = settings
@@ -131,6 +136,7 @@ class Trainer:
         Raises:
             EvaluationError: If the loss or a weight is not finite. The network is then unusable; an earlier checkpoint
                 may still be good.
+            ModelError: If the network's outputs do not fit the task, or no gradient reaches a parameter.
         """
         number = self.done + 1
         started, waited = time.perf_counter(), self.batches.seconds
@@ -170,7 +176,7 @@ class Trainer:
         if self.trainable is not None:
             loss = loss + self.trainable.penalty()
         self._optimizer.zero_grad()
-        loss.backward()
+        backward(loss)
         self._optimizer.step()
         if self._average is not None:
             self._average.update_parameters(self._model)

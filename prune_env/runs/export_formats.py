@@ -3,17 +3,19 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prune_env.common.errors import ExportError
+from prune_env.common.nested import tensors_of
 
 CLOSE = 1e-4
 """Largest allowed difference from the network's outputs, relative to its largest output, in float32."""
 
-Run = Callable[[Tensor], Tensor]
-"""An exported network: a function from images to scores."""
+Run = Callable[[Tensor], Any]
+"""An exported network: a function from images to the network's output."""
 
 
 def export_program(model: nn.Module, images: Tensor, path: Path) -> Run:
@@ -44,7 +46,7 @@ def export_program(model: nn.Module, images: Tensor, path: Path) -> Run:
 
 
 def export_onnx(model: nn.Module, images: Tensor, path: Path) -> Run:
-    """Writes a network as ONNX, with the input ``images`` and the output ``scores``.
+    """Writes a network as ONNX, with the input ``images`` and the first output ``scores``.
 
     Args:
         model: The network, in eval mode, on the CPU.
@@ -86,7 +88,12 @@ def export_onnx(model: nn.Module, images: Tensor, path: Path) -> Run:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # both packages raise their own error types
         raise ExportError(f"ONNX Runtime cannot run the network: {_first_line(error)}") from error
-    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+    def run(images: Tensor) -> Any:
+        outputs = [torch.from_numpy(values) for values in session.run(None, {"images": images.numpy()})]
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    return run
 
 
 EXPORTERS: Mapping[str, tuple[str, Callable[[nn.Module, Tensor, Path], Run]]] = MappingProxyType(
@@ -109,8 +116,8 @@ def difference(model: nn.Module, exported: Run, images: Tensor) -> float:
     differences = []
     with torch.inference_mode():
         for part in (images, images[:1], images[:-1]):
-            wanted = model(part)
-            differences.append((exported(part) - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
+            pairs = zip(*(tensors_of(network(part), others=False) for network in (exported, model)), strict=True)
+            differences += [(found - own).abs().max() / own.abs().max().clamp_min(1e-30) for found, own in pairs]
     worst = float(torch.stack(differences).max())
     if not worst <= CLOSE:  # also refuses nan
         raise ExportError(

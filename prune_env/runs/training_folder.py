@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from prune_env.common.errors import RunError
+from prune_env.common.gradients import refuse_frozen
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.granularity import Trainable
@@ -74,8 +75,10 @@ def start_training(
         trainable: The parts that are trained besides weights; None if there are none.
 
     Raises:
+        ModelError: If no parameter of the network can be trained.
         RunError: If the folder exists or cannot be made.
     """
+    refuse_frozen(model)
     if workers.first:
         with TrainingFolder.making(folder) as made:
             made.write_config(config)

@@ -1,4 +1,4 @@
-"""Classification: one class per image, the class with the highest score."""
+"""Classification: one class per image, the class with the highest score of the main head."""
 
 from typing import Any
 
@@ -6,14 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prune_env.common.errors import EvaluationError, ModelError
+from prune_env.common.errors import EvaluationError
 from prune_env.common.modes import in_eval_mode
 from prune_env.config.sections import DataSection, ModelSection
 from prune_env.data import Batch, ImageSource, Targets, load_source
 from prune_env.models import build_model
 from prune_env.tasks.augmentation import AUGMENTATIONS, DRAWS
 from prune_env.tasks.base import Metric, Reduction, register_task
+from prune_env.tasks.heads import heads_of
 from prune_env.walk.example import Example
+
+AUXILIARY_WEIGHT = 0.3
+"""Weight of each auxiliary head's loss, as for GoogLeNet in Szegedy et al. (2015)."""
 
 
 class Accuracy:
@@ -56,7 +60,11 @@ class Accuracy:
 
 @register_task
 class Classification:
-    """Targets are labels, int64 [n]; outputs are logits, float [n, classes]; the loss is the cross-entropy in nats."""
+    """Targets are labels, int64 [n]; outputs are logits, float [n, classes]; the loss is the cross-entropy in nats.
+
+    A network may have several heads (`heads_of`). The main head alone is measured, drawn from and distilled. Auxiliary
+    heads are trained, too: the loss adds their cross-entropy times `AUXILIARY_WEIGHT`.
+    """
 
     name = "classification"
     draws = DRAWS
@@ -76,24 +84,30 @@ class Classification:
         return model
 
     def forward(self, model: nn.Module, batch: Batch) -> Any:
-        """Returns the network's scores [n, classes]."""
-        return model(batch.images)
+        """Returns the main head's scores [n, classes]; in training mode, the network's own output with all heads."""
+        outputs = model(batch.images)
+        return outputs if model.training else heads_of(outputs, len(batch.images))[0]
 
     def check(self, outputs: Any, batch: Batch) -> None:
         """Refuses outputs that are not one score per image and class of the batch."""
-        check_logits(outputs, len(batch.images), int(_labels(batch.targets).max()) + 1)
+        heads_of(outputs, len(batch.images), int(_labels(batch.targets).max()) + 1)
 
     def loss(self, outputs: Any, batch: Batch, reduction: Reduction = "none", smoothing: float = 0.0) -> Tensor:
-        """Returns the cross-entropy in nats; with smoothing, against smoothed labels."""
-        return F.cross_entropy(outputs.float(), _labels(batch.targets), reduction=reduction, label_smoothing=smoothing)
+        """Returns the cross-entropy in nats, with auxiliary heads' share; with smoothing, against smoothed labels."""
+        main, *auxiliary = (
+            F.cross_entropy(scores.float(), _labels(batch.targets), reduction=reduction, label_smoothing=smoothing)
+            for scores in heads_of(outputs, len(batch.images))
+        )
+        return main + AUXILIARY_WEIGHT * torch.stack(auxiliary).sum(0) if auxiliary else main
 
     def sampled(self, outputs: Any, batch: Batch, generator: torch.Generator) -> Batch:
         """Returns the batch with labels drawn from the softmax of the scores."""
         return Batch(batch.images, sampled_labels(outputs, generator))
 
-    def distillation(self, student: Any, teacher: Any, batch: Batch, temperature: float) -> Tensor:  # noqa: ARG002
+    def distillation(self, student: Any, teacher: Any, batch: Batch, temperature: float) -> Tensor:
         """Returns T^2 times the KL divergence of the scores at temperature T (Hinton, Vinyals and Dean, 2015)."""
-        ours, theirs = (F.log_softmax(scores.float() / temperature, dim=1) for scores in (student, teacher))
+        mains = (heads_of(outputs, len(batch.images))[0] for outputs in (student, teacher))
+        ours, theirs = (F.log_softmax(scores.float() / temperature, dim=1) for scores in mains)
         return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
 
     def augment(self, batch: Batch, draws: Tensor, name: str) -> Batch:
@@ -126,29 +140,14 @@ def check_output(model: nn.Module, image: Tensor, classes: int) -> None:
         classes: Number of classes in the data.
 
     Raises:
-        ModelError: If the network does not run on the image, or its output is not [1, classes or more].
+        ModelError: If the network does not run on the image, or has no main head with scores [1, classes or more].
     """
     with in_eval_mode(model), torch.no_grad():
         try:
             output = model(image)
         except Exception as error:  # a user's own network may raise anything
             raise Example.given(image).does_not_run(error) from error
-    check_logits(output, len(image), classes)
-
-
-def check_logits(output: object, count: int, classes: int) -> None:
-    """Refuses outputs that are not one score per image and class; more scores than classes are allowed.
-
-    Raises:
-        ModelError: Names the given and the required outputs.
-    """
-    shape = list(output.shape) if isinstance(output, Tensor) else None
-    if shape is None or len(shape) != 2 or shape[0] != count or shape[1] < classes:
-        given = f"a {type(output).__name__}" if shape is None else f"of shape {shape}"
-        raise ModelError(
-            f"The network's output is {given}; a tensor of shape [{count}, {classes}] is needed for "
-            f"{count} image{'s' * (count != 1)} of {classes} classes. Give a network with one output per class."
-        )
+    heads_of(output, len(image), classes)
 
 
 def _labels(targets: Targets) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prune_env.walk.nested import mapped
+from prune_env.common.nested import mapped
 
 DECIDING = frozenset(
     [f"aten::{name}" for name in ("topk", "sort", "nonzero", "argmax", "argmin", "argsort", "_unique2", "bucketize")]

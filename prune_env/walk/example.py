@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.errors import ModelError
-from prune_env.walk.nested import mapped, tensors_of
+from prune_env.common.nested import mapped, tensors_of
 
 
 @dataclass(frozen=True)

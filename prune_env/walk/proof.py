@@ -21,10 +21,10 @@ from prune_env.common.copying import copied
 from prune_env.common.errors import first_line
 from prune_env.common.hooks import watching
 from prune_env.common.layers import is_layer
+from prune_env.common.nested import tensors_of
 from prune_env.surgery.channels import Kept, kept_channels, slice_network
 from prune_env.walk.decisions import Decisions, Recording, Repeating
 from prune_env.walk.example import Example
-from prune_env.walk.nested import tensors_of
 from prune_env.walk.unit import Unit
 
 TOLERANCE = 1e-4

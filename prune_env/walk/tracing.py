@@ -12,9 +12,9 @@ from torch.nn.parameter import is_lazy
 from prune_env.common.copying import copied
 from prune_env.common.errors import ModelError, UserError, suggest
 from prune_env.common.layers import channels_of, cuts_itself, is_standard
+from prune_env.common.nested import tensors_of
 from prune_env.walk.example import Example
 from prune_env.walk.labels.follow import Follower
-from prune_env.walk.nested import tensors_of
 from prune_env.walk.unit import Unit
 
 

@@ -71,6 +71,42 @@ def test_state_dict_may_be_wrapped_and_prefixed(tmp_path: Path, wrapped: bool, p
     assert same(network(0), other)
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
+@pytest.mark.parametrize("child", ["module", "_orig_mod", "module_list", "layer"])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_wrapper_s_prefix_is_removed_only_where_the_network_s_own_names_lack_it(
+    tmp_path: Path, prefix: str, child: str, suffix: str
+) -> None:
+    def build(seed: int) -> nn.Module:
+        model = nn.Module()
+        model.add_module(child, network(seed))
+        return model
+
+    state = {prefix + key: value for key, value in build(0).state_dict().items()}
+    path = tmp_path / f"net.{suffix}"
+    if suffix == "pth":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    other = build(1)
+    load_weights(other, path)
+    assert same(build(0), other)
+
+
+def test_a_child_named_module_within_a_child_named_module_is_told_from_a_wrapper(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        inner, model = nn.Linear(2, 2), nn.Sequential()
+        inner.add_module("module", nn.Linear(2, 2))
+        model.add_module("module", inner)
+        return model
+
+    given = build()
+    torch.save({f"module.{key}": value for key, value in given.state_dict().items()}, tmp_path / "net.pth")
+    other = build()
+    load_weights(other, tmp_path / "net.pth")
+    assert same(given, other)
+
+
 def test_file_without_batch_counters_loads(tmp_path: Path) -> None:
     state = {k: v for k, v in network(0).state_dict().items() if not k.endswith("num_batches_tracked")}
     save_file(state, tmp_path / "net.safetensors")

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import Tensor
 from toy import TASK, ToyResNet, WatchedSource, digits_splits
 
-from prune_env.common.errors import EvaluationError, UserError
+from prune_env.common.errors import EvaluationError, ModelError, UserError
 from prune_env.config.training import PretrainSection
 from prune_env.data import Splits, load_source, make_splits
 from prune_env.recover import train_network
@@ -77,3 +78,20 @@ def test_a_training_without_images_is_refused_with_the_settings_to_change(splits
     )
     with pytest.raises(UserError, match=r"pretrain\.epochs.*data\.reward_images"):
         train_network(network(), empty, PretrainSection(epochs=1), 0, CPU, TASK)
+
+
+def test_a_frozen_network_is_refused_and_stays_as_it_is(splits: Splits) -> None:
+    model, untouched = network().requires_grad_(False), network().state_dict()
+    with pytest.raises(ModelError, match=r"No parameter of the network can be trained"):
+        train_network(model, splits, PretrainSection(epochs=1), 0, CPU, TASK)
+    assert all(torch.equal(tensor, untouched[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_network_that_gives_no_gradients_is_refused(splits: Splits) -> None:
+    class Detached(ToyResNet):
+        @torch.no_grad()
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images)
+
+    with pytest.raises(ModelError, match=r"No gradient reaches a parameter"):
+        train_network(Detached(8, colours=1, classes=10), splits, PretrainSection(epochs=1), 0, CPU, TASK)

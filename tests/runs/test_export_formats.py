@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from toy import image_set, toy_walk
-from zoo import small_images
+from zoo import Net, small_images
 
 from prune_env import LayerWalk
 from prune_env.common.errors import ExportError
@@ -36,6 +36,21 @@ def test_what_is_written_gives_what_the_network_gives(form: str, tmp_path: Path)
     many = image_set(17, seed=1).images
     with torch.no_grad():
         torch.testing.assert_close(exported(many), model(many), rtol=1e-4, atol=1e-5)
+
+
+@every_form
+def test_all_outputs_of_a_network_are_written_and_compared(form: str, tmp_path: Path) -> None:
+    def heads(net: Net, images: Tensor) -> tuple[Tensor, Tensor, None]:
+        return net.fc(images.mean((2, 3))), net.second(images.mean((2, 3))), None
+
+    name, exporter = EXPORTERS[form]
+    model = Net(heads, fc=nn.Linear(2, 4), second=nn.Linear(2, 4)).eval()
+    exported = exporter(model, IMAGES, tmp_path / name)
+    assert difference(model, exported, IMAGES) < 1e-5
+    with torch.no_grad():
+        model.second.weight.add_(1.0)
+    with pytest.raises(ExportError, match="differ from the network's"):
+        difference(model, exported, IMAGES)
 
 
 @pytest.mark.slow

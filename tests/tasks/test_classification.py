@@ -16,7 +16,9 @@ from prune_env import RunConfig
 from prune_env.common.errors import DataError, EvaluationError, ModelError
 from prune_env.data import ArraySource, Batch, ImageSet, load_source
 from prune_env.evaluation.measuring import measure, measure_all
+from prune_env.tasks import Reduction
 from prune_env.tasks.classification import check_output, sampled_labels
+from prune_env.testing import check_task
 
 CLASSES = 9
 LABELS = torch.randint(CLASSES, (40,), generator=torch.Generator().manual_seed(1))
@@ -127,6 +129,39 @@ def test_a_data_set_that_does_not_exist_is_refused() -> None:
         TASK.load(RunConfig.from_mapping({"model": {"name": "x"}, "data": {"name": "digit"}}).data)
 
 
+class Heads(nn.Module):
+    """A table of scores that gives its second head in training mode, and None in its place in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main, self.second = Table(LOGITS), Table(LOGITS.flip(0))
+        self.main.dropped = self.second.dropped = nn.Identity()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.main(images), self.second(images) if self.training else None
+
+
+class TestANetworkWithTwoHeads:
+    def test_is_measured_by_its_main_head(self) -> None:
+        found, alone = (measure_all(model, ImageSet(*BATCH).batches(7), TASK) for model in (Heads(), Table(LOGITS)))
+        assert found == alone
+
+    @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+    def test_is_trained_on_both(self, reduction: Reduction) -> None:
+        outputs = TASK.forward(Heads().train(), BATCH)
+        main, second = (TASK.loss(scores, BATCH, reduction, 0.1) for scores in (LOGITS, LOGITS.flip(0)))
+        torch.testing.assert_close(TASK.loss(outputs, BATCH, reduction, 0.1), main + 0.3 * second)
+
+    def test_is_student_and_teacher_by_its_main_head(self) -> None:
+        student, teacher = TASK.forward(Heads().train(), BATCH), TASK.forward(Heads().eval(), BATCH)
+        assert TASK.distillation(student, teacher, BATCH, 2.0).item() == pytest.approx(0.0, abs=1e-6)
+        found = TASK.distillation(student, LOGITS.flip(0), BATCH, 2.0)
+        torch.testing.assert_close(found, TASK.distillation(LOGITS, LOGITS.flip(0), BATCH, 2.0))
+
+    def test_keeps_the_promises_of_a_task(self) -> None:
+        check_task("classification", Heads(), BATCH)
+
+
 def built(*overrides: str) -> nn.Module:
     config = RunConfig.from_mapping({"model": {"name": "digits_resnet"}, "data": {"name": "digits"}}, overrides)
     return TASK.build_model(config.model, TASK.load(config.data), torch.zeros(1, 1, 8, 8))
@@ -145,8 +180,8 @@ def classifier(output: Callable[[Tensor], object]) -> nn.Module:
 
 WRONG_OUTPUTS = {
     "five outputs": (lambda x: x[:, :5], r"of shape \[{n}, 5\]"),
-    "a dict": (lambda x: {"logits": x}, "a dict"),
-    "a tuple": (lambda x: (x, x), "a tuple"),
+    "a dict of two": (lambda x: {"left": x, "right": x}, r"a dict \(left: of shape .*, right: of shape .*\)"),
+    "a tuple of unlike tensors": (lambda x: (x[:, :5], x), r"a tuple \(of shape \[{n}, 5\], of shape \[{n}, 10\]\)"),
     "a map": (lambda x: x[:, :, None, None], r"of shape \[{n}, 10, 1, 1\]"),
     "no batch": (lambda x: x[0], r"of shape \[10\]"),
     "another batch": (lambda x: torch.cat([x, x]), r"of shape \[{m}, 10\]"),
@@ -160,7 +195,7 @@ class TestTheOutput:
         output, found = WRONG_OUTPUTS[wrong]
         model = classifier(output).eval()
         images = ImageSet(image_set(12, colours=3).images, torch.arange(12) % 10)
-        needed = r"The network's output is {}; a tensor of shape \[{}, 10\] is needed"
+        needed = r"The network's output is {}; a tensor of shape \[{}, (10|classes)\] is needed"
         with pytest.raises(ModelError, match=needed.format(found.format(n=1, m=2), 1)):
             check_output(model, images.images[:1], 10)
         with pytest.raises(ModelError, match=needed.format(found.format(n=12, m=24), 12)):

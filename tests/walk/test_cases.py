@@ -19,9 +19,9 @@ from zoo import Net, body, chain, channels_zeroed, conv, random_plan, relative_d
 
 from prune_env import LayerWalk
 from prune_env.common.errors import ModelError
+from prune_env.common.nested import tensors_of
 from prune_env.testing.counts import counted_params
 from prune_env.walk.example import Example
-from prune_env.walk.nested import tensors_of
 from prune_env.walk.proof import failing_units
 
 TOLERANCE = 1e-4
