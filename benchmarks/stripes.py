@@ -16,7 +16,8 @@ from prune_env.granularity.stripe import StripedConv2d
 
 BATCH = 64
 SHAPES = (
-    (16, 16, 32, 1), (32, 32, 16, 1), (64, 64, 8, 1), (16, 32, 32, 2), (256, 256, 8, 1), (512, 512, 4, 1), (512, 512, 2, 1)
+    (16, 16, 32, 1), (32, 32, 16, 1), (64, 64, 8, 1), (16, 32, 32, 2),
+    (256, 256, 8, 1), (512, 512, 4, 1), (512, 512, 2, 1),
 )  # fmt: skip
 """Input channels, output channels, image side and stride of layers of ResNet-56 and VGG-16 on CIFAR-10."""
 KEEPS = (0.5, 0.3)
@@ -24,7 +25,7 @@ KINDS = ("random", "clustered")
 
 
 def positions(filters: int, keep: float, kind: str, generator: np.random.Generator) -> list[list[int]]:
-    """The stripes that stay, out of 3 x 3: at random, or the strongest by DTC's rule for skeletons of uneven filters."""
+    """The stripes that stay, out of 3 x 3: at random, or by DTC's rule for filters of uneven strength."""
     strengths = generator.random((filters, 9))
     if kind == "clustered":
         skeleton = np.exp(0.3 * generator.standard_normal((filters, 9)) + 0.4 * generator.standard_normal(9))

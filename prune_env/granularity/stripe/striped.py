@@ -183,5 +183,7 @@ def _read(images: Tensor, axis: int, start: int, step: int, size: int) -> Tensor
 def _product(weight: Tensor, images: Tensor) -> Tensor:
     """[n, C] times [N, C, H, W] to [N, n, H, W]."""
     if images.shape[2] * images.shape[3] >= PIXELS:
-        return torch.matmul(weight, images.flatten(2)).view(images.shape[0], weight.shape[0], *images.shape[2:])
+        # torch.matmul would copy the images into one matrix, because the weight needs a gradient.
+        products = torch.bmm(weight.expand(images.shape[0], -1, -1), images.flatten(2))
+        return products.view(images.shape[0], weight.shape[0], *images.shape[2:])
     return functional.conv2d(images, weight[:, :, None, None])
