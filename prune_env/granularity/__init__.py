@@ -12,6 +12,7 @@ from prune_env.granularity.base import (
 from prune_env.granularity.builder import PlanBuilder
 from prune_env.granularity.channel import Channel
 from prune_env.granularity.group import Group
+from prune_env.granularity.stripe import StripeEdit
 
 __all__ = [
     "ActionDimension",
@@ -20,6 +21,7 @@ __all__ = [
     "GranularityContext",
     "Group",
     "PlanBuilder",
+    "StripeEdit",
     "TextTable",
     "Trainable",
     "make_granularity",
