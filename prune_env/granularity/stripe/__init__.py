@@ -1,0 +1,1 @@
+"""Stripes: for each filter of a convolution the kernel positions that stay."""
