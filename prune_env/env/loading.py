@@ -75,8 +75,8 @@ def refuse_sparse_training(config: RunConfig) -> None:
     """
     if config.sparsify.epochs:
         raise ConfigError(
-            f"sparsify.epochs: {config.sparsify.epochs} given, but only `prune-env train` trains sparsely. Run it once, "
-            "then give the weights that it leaves: model.weights=RUN/dense.safetensors sparsify.epochs=0."
+            f"sparsify.epochs: {config.sparsify.epochs} given, but only `prune-env train` trains sparsely. Run it "
+            "once, then give the weights that it leaves: model.weights=RUN/dense.safetensors sparsify.epochs=0."
         )
 
 
