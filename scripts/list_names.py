@@ -13,6 +13,7 @@ from prune_env.config.task import TASKS
 from prune_env.criteria import CRITERIA
 from prune_env.data.registry import SOURCES
 from prune_env.models import model_summaries
+from prune_env.recover.penalties import PENALTIES
 from prune_env.repair import REPAIRS
 from prune_env.search import SEARCHES
 from rewards import reward_summaries
@@ -30,6 +31,7 @@ KINDS: Mapping[str, Summaries] = {
     "granularities": GRANULARITIES.summaries,
     "tasks": TASKS.summaries,
     "repairs": REPAIRS.summaries,
+    "penalties": PENALTIES.summaries,
 }
 """What can be listed; a new registry is one line here."""
 

@@ -9,7 +9,7 @@ from prune_env.env.fitting import repair_warning
 from prune_env.plan import PruningPlan
 from prune_env.report.network_table import render
 from prune_env.runs.replaying import read_plan_or_policy, replay_on
-from prune_env.runs.settings import read_settings
+from prune_env.runs.settings import settings_to_replay_on
 from scripts.common import (
     AsJson,
     ConfigArgument,
@@ -27,7 +27,7 @@ Source = Annotated[Path, typer.Argument(help="A plan.json, a policy.safetensors,
 
 def replay(source: Source, config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Applies a plan to other weights, or a policy to another network, and compares with dense and uniform."""
-    settings = read_settings(config, overrides or ())
+    settings = settings_to_replay_on(config, overrides or ())
     learned = read_plan_or_policy(source)
     with console.status("building the network, tracing it and measuring"):
         rows = replay_on(learned, settings)

@@ -12,6 +12,7 @@ from prune_env.runs.finishing import FinishedSearch
 from prune_env.runs.searching import SearchRun, resume_search, start_search
 from prune_env.runs.settings import read_settings
 from prune_env.search.episode import Episode
+from prune_env.tasks import make_task, quality_of
 from scripts.common import (
     AsJson,
     Overrides,
@@ -95,6 +96,15 @@ def _print_result(finished: FinishedSearch) -> None:
     problem, settings, result = finished.search.problem, finished.search.settings, finished.result
     title = f"{result.episodes} episodes, {result.seconds:.0f} s"
     results.print(render(finished.rows, title, settings.budget.batch))
+    if (sparsified := finished.summary.get("sparsify")) is not None:
+        metric = quality_of(make_task(settings.task))
+        before, after = (sparsified[when][f"test_{metric.name}"] for when in ("before", "after"))
+        epochs = f"{sparsified['epochs']} epoch{'s' if sparsified['epochs'] != 1 else ''}"
+        results.print(
+            f"sparse training: {metric.name} {before:{metric.format}} before and {after:{metric.format}} after "
+            f"{epochs} with {sparsified['penalty']}, on the test set",
+            soft_wrap=True,
+        )
     for warning in warnings_of(finished.rows):
         warn(warning)
     if finished.uniform.reward >= result.best.reward:

@@ -33,7 +33,7 @@ from prune_env.config.sections import (
     SensitivitySection,
 )
 from prune_env.config.task import TASKS, TaskSection
-from prune_env.config.training import FidelitySection, FinetuneSection, PretrainSection
+from prune_env.config.training import FidelitySection, FinetuneSection, PretrainSection, SparsifySection
 
 
 class RunConfig(Section):
@@ -52,6 +52,7 @@ class RunConfig(Section):
     data: DataSection
     execution: ExecutionSection = Field(default_factory=ExecutionSection)
     pretrain: PretrainSection = Field(default_factory=PretrainSection)
+    sparsify: SparsifySection = Field(default_factory=SparsifySection)
     budget: BudgetSection = Field(default_factory=BudgetSection)
     env: EnvSection = Field(default_factory=EnvSection)
     granularity: SerializeAsAny[GranularitySettings] = Field(default_factory=GranularitySettings)

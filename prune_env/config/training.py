@@ -71,15 +71,9 @@ class FidelitySection(Section):
         return TrainingSection(epochs=self.epochs, learning_rate=self.learning_rate, batch_size=64, augment="none")
 
 
-class FinetuneSection(TrainingSection):
-    """Fine-tuning after the cut: ``prune-env finetune``."""
+class DistilledSection(TrainingSection):
+    """A training that may imitate the dense network."""
 
-    average: float = Field(
-        default=0.05,
-        ge=0,
-        lt=1,
-        description="Length of the moving average of the weights, as a share of all steps, in [0, 1); 0: no average.",
-    )
     distillation: float = Field(
         default=0.7,
         ge=0,
@@ -89,4 +83,57 @@ class FinetuneSection(TrainingSection):
     )
     temperature: float = Field(
         default=4.0, gt=0, description="Temperature that softens the outputs of network and teacher, above 0."
+    )
+
+
+class SparsifySection(DistilledSection):
+    """Sparse training before the cut: ``prune-env train`` with ``sparsify.epochs`` above 0."""
+
+    epochs: int = Field(default=0, ge=0, description="Passes over the training images, 0 (no sparse training) or more.")
+    penalty: str = Field(
+        default="group_lasso",
+        min_length=1,
+        description="The penalty that makes parts of the network small before the search: group_lasso (channels), "
+        "another name that `prune-env list penalties` prints, or your own as package.module:callable.",
+    )
+    strength: float | None = Field(
+        default=None,
+        ge=0,
+        description="Weight of the penalty in the loss, 0 or more; null: the penalty's own (group_lasso 1e-4, bn_scale "
+        "1e-4, cdp 1e-5).",
+    )
+    growth: float = Field(
+        default=15.0,
+        ge=0,
+        description="group_lasso: Growth of the strength for the least important channel of a unit over the training, "
+        "as a multiple of the strength, 0 or more.",
+    )
+    mode: Literal["paper", "released"] = Field(
+        default="paper",
+        description="cdp: What balances filters and stripes. paper: the similarity of the filters' textures; released: "
+        "nothing, as in the released code, which has twice the L1 norm.",
+    )
+    threshold: float = Field(
+        default=0.0,
+        ge=0,
+        description="cdp: Threshold of a filter of mean strength, 0 or more; stripes that fall below their filter's "
+        "threshold stay 0; 0: no threshold.",
+    )
+    distillation: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Weight w of the loss against the outputs of the network before the sparse training, in [0, 1]; "
+        "the loss against the targets has the weight 1 - w; 0: no teacher.",
+    )
+
+
+class FinetuneSection(DistilledSection):
+    """Fine-tuning after the cut: ``prune-env finetune``."""
+
+    average: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="Length of the moving average of the weights, as a share of all steps, in [0, 1); 0: no average.",
     )

@@ -11,6 +11,7 @@ from prune_env.config.granularity import GRANULARITIES
 from prune_env.criteria import criterion_named
 from prune_env.data import Splits, load_images, make_splits
 from prune_env.recover import train_network
+from prune_env.recover.penalties import PENALTIES
 from prune_env.repair import REPAIRS
 from prune_env.tasks import make_task, quality_of
 from rewards import make_reward, needs_latency, rises_with_quality
@@ -66,12 +67,25 @@ def device_of(config: RunConfig) -> torch.device:
     return device
 
 
-def check_names(config: RunConfig) -> None:
-    """Checks the names of criterion, repair, reward and device before any work starts.
+def refuse_sparse_training(config: RunConfig) -> None:
+    """Refuses settings that ask for a sparse training, where the network is used as it is loaded.
 
     Raises:
-        ConfigError: If the criterion or repair is unknown, racing does not support the reward or the task, or the
-            granularity does not support latency.
+        ConfigError: If ``sparsify.epochs`` is above 0.
+    """
+    if config.sparsify.epochs:
+        raise ConfigError(
+            f"sparsify.epochs: {config.sparsify.epochs} given, but only `prune-env train` trains sparsely. Run it "
+            "once, then give the weights that it leaves: model.weights=RUN/dense.safetensors sparsify.epochs=0."
+        )
+
+
+def check_names(config: RunConfig) -> None:
+    """Checks the names of criterion, repair, penalty, reward and device before any work starts.
+
+    Raises:
+        ConfigError: If the criterion, repair or penalty is unknown, racing does not support the reward or the task, or
+            the granularity does not support latency.
         RewardError: If the reward is unknown, or its settings are invalid.
         ModelError: If the device does not exist.
     """
@@ -96,4 +110,5 @@ def check_names(config: RunConfig) -> None:
         )
     criterion_named(config.criterion.name)
     REPAIRS.find(config.repair.name)
+    PENALTIES.find(config.sparsify.penalty)
     device_of(config)

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from prune_env.config import RunConfig
 from prune_env.env.builders import build_problem
-from prune_env.env.loading import load_model, load_splits
+from prune_env.env.loading import load_model, load_splits, refuse_sparse_training
 from prune_env.env.observation import FEATURES, FloatArray
 from prune_env.env.problem import PruningProblem
 
@@ -55,6 +55,7 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
             if config is None:
                 raise TypeError("PruningEnv needs a config (a path, a mapping or a RunConfig) or a problem.")
             settings = _read(config)
+            refuse_sparse_training(settings)
             splits = load_splits(settings)
             problem = build_problem(settings, splits, load_model(settings, splits))
         self.problem = problem

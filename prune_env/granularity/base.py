@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from prune_env.budget import Budget
 from prune_env.common.errors import UserError
+from prune_env.common.training_part import TrainingPart
 from prune_env.config.granularity import GRANULARITIES, GranularitySettings
 from prune_env.criteria import ScoringContext
 from prune_env.granularity.actions import KEEP, ActionDimension
@@ -73,31 +74,14 @@ class TextTable:
     rows: Sequence[Sequence[str]] = field(default_factory=tuple)
 
 
-class Trainable(Protocol):
+class Trainable(TrainingPart, Protocol):
     """A choice that recovery trains besides the weights, for example the inputs that each group reads.
 
-    A training calls `network`, then `attach`, then `progress` before each step and `penalty` in each step, and `finish`
-    at its end. A resumed training calls `resume` after `attach`.
+    A training calls `network` first, then the methods of `TrainingPart`, and `finish` at its end.
     """
 
     def network(self, plan: PruningPlan, model: nn.Module, repair: Repair | None) -> nn.Module:
         """The cut network, in which the trained choice is still open."""
-        ...
-
-    def attach(self, model: nn.Module, average: nn.Module | None, mean: Callable[[Tensor], Tensor]) -> None:
-        """Takes the network in training, the moving average of its weights, and a mean over processes."""
-        ...
-
-    def progress(self, share: float) -> None:
-        """Prepares the next step, given the completed share of the training, in [0, 1]."""
-        ...
-
-    def resume(self, share: float) -> None:
-        """Continues from a loaded checkpoint, given the completed share of the training, in [0, 1]."""
-        ...
-
-    def penalty(self) -> Tensor:
-        """The term to add to the loss of the last batch, a scalar."""
         ...
 
     def finish(

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prune_env.config.training import FinetuneSection, TrainingSection
+from prune_env.config.training import DistilledSection, TrainingSection
 from prune_env.data import Batch
 from prune_env.tasks import Task
 
@@ -23,7 +23,7 @@ def training_loss(
         teacher: The teacher's outputs for the batch; None for no teacher.
     """
     hard = task.loss(outputs, batch, "mean", settings.label_smoothing)
-    if teacher is None or not isinstance(settings, FinetuneSection):
+    if teacher is None or not isinstance(settings, DistilledSection):
         return hard
     soft = task.distillation(outputs, teacher, batch, settings.temperature)
     return torch.lerp(hard, soft, settings.distillation)

@@ -12,10 +12,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prune_env.common.errors import EvaluationError
 from prune_env.common.gradients import backward, refuse_frozen
+from prune_env.common.training_part import TrainingPart
 from prune_env.config.training import TrainingSection
 from prune_env.data import Batch
 from prune_env.evaluation.execution import ExecutionSettings
-from prune_env.granularity.base import Trainable
 from prune_env.recover.batches import Batches, seed_of
 from prune_env.recover.loss import training_loss
 from prune_env.recover.workers import Workers
@@ -92,7 +92,7 @@ class Trainer:
         workers: Workers,
         execution: ExecutionSettings | None = None,
         teacher: nn.Module | None = None,
-        trainable: Trainable | None = None,
+        trainable: TrainingPart | None = None,
     ) -> None:
         refuse_frozen(model)
         self.batches = batches

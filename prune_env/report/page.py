@@ -43,7 +43,7 @@ def render_page(record: RunRecord) -> str:
         title=summary.title,
         effort=f"{summary.evaluations:,} plans evaluated, {summary.episodes:,} of them proposed by {summary.search}, "
         f"in {summary.seconds:,.0f} s ({summary.seconds_per_evaluation:.2f} s an evaluation) on {summary.device} with "
-        f"{summary.threads} thread{'s' if summary.threads != 1 else ''}.",
+        f"{summary.threads} thread{'s' if summary.threads != 1 else ''}.{_sparsified(summary)}",
         result=_result_table(summary),
         verdicts=verdicts(summary),
         pictures=_pictures(record),
@@ -56,6 +56,20 @@ def render_page(record: RunRecord) -> str:
         versions=html.HtmlTable(["package", "version"], [*record.versions.items()]),
         settings=record.settings,
     )
+
+
+def _sparsified(summary: Summary) -> str:
+    """A sentence on the sparse training before the search; empty without one."""
+    done = summary.sparsify
+    if done is None:
+        return ""
+    changes = ", ".join(
+        f"{name.replace('_', ' ')} {before:.2%} before and {done.after[name]:.2%} after"
+        for name, before in done.before.items()
+        if name in done.after
+    )
+    epochs = f"{done.epochs} epoch{'s' if done.epochs != 1 else ''}"
+    return f" The dense network was trained sparsely first, {epochs} with {done.penalty}: {changes}."
 
 
 def verdicts(summary: Summary) -> list[tuple[str, bool]]:

@@ -57,6 +57,15 @@ class SummaryBudget(BaseModel):
     keep: float
 
 
+class SparsifyRecord(BaseModel):
+    """The sparse training before the search; qualities in [0, 1] by name."""
+
+    penalty: str
+    epochs: int
+    before: dict[str, float]
+    after: dict[str, float]
+
+
 class Summary(BaseModel):
     """The keys of ``summary.json`` that the report shows."""
 
@@ -72,6 +81,7 @@ class Summary(BaseModel):
     seconds: float
     seconds_per_evaluation: float
     command: str
+    sparsify: SparsifyRecord | None = None
 
     def row(self, name: str) -> RowRecord | None:
         """The row with this name, or None."""

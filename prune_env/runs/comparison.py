@@ -13,7 +13,7 @@ import numpy as np
 
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
-from prune_env.env.loading import check_names
+from prune_env.env.loading import check_names, refuse_sparse_training
 from prune_env.env.problem import PruningProblem
 from prune_env.runs.directory import RunDirectory
 from prune_env.runs.finishing import FinishedSearch, summary_of
@@ -83,6 +83,7 @@ def compare_searches(
         RunError: If the folder holds runs with other settings, or the runs of one seed were measured differently.
     """
     check_names(settings)
+    refuse_sparse_training(settings)
     for name in names:
         check_search(_with(settings, name, settings.seed))
     comparison = _Comparison(settings, folder, names, watch, on_progress, on_finished, command)

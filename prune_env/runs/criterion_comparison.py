@@ -14,7 +14,7 @@ from prune_env.config import RunConfig
 from prune_env.criteria import score_channels
 from prune_env.data import Splits
 from prune_env.env.builders import make_repair
-from prune_env.env.loading import check_names, device_of
+from prune_env.env.loading import check_names, device_of, refuse_sparse_training
 from prune_env.env.problem import PruningProblem
 from prune_env.plan import PruningPlan
 from prune_env.recover import train_network
@@ -83,6 +83,7 @@ def compare_criteria(
         RunError: If the folder holds criteria that were measured with other settings.
     """
     check_names(settings)
+    refuse_sparse_training(settings)
     quality = quality_of(make_task(settings.task)).name
     found = CriterionComparison(settings.model.name, settings.budget.metric, settings.budget.keep, quality)
     found.records = {name: [] for name in names}

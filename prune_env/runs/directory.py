@@ -12,6 +12,9 @@ from prune_env.common.versions import versions
 from prune_env.config import RunConfig
 from prune_env.runs.folder import Folder, cannot_write
 
+EARLIER_EXECUTION = "form.json"
+"""Name of `RunDirectory.execution` in earlier releases."""
+
 
 @dataclass(frozen=True)
 class RunDirectory(Folder):
@@ -98,8 +101,18 @@ class RunDirectory(Folder):
 
     @property
     def dense_weights(self) -> Path:
-        """The dense network's weights, if this run trained them."""
+        """The weights that the search starts from, if this run trained them: by pretraining or sparse training."""
         return self.root / "dense.safetensors"
+
+    @property
+    def sparsify(self) -> Path:
+        """Folder of the sparse training before the search, if there is one."""
+        return self.root / "sparsify"
+
+    @property
+    def started(self) -> bool:
+        """Whether the run holds all files of its start; false while its sparse training is not finished."""
+        return self.execution.is_file() or (self.root / EARLIER_EXECUTION).is_file()
 
     @property
     def report(self) -> Path:
@@ -112,7 +125,7 @@ class RunDirectory(Folder):
         Raises:
             RunError: The file cannot be read.
         """
-        earlier = self.root / "form.json"
+        earlier = self.root / EARLIER_EXECUTION
         if self.execution.exists() or not earlier.exists():
             return dict(self.read_json(self.execution))
         return {"execution" if key == "form" else key: value for key, value in self.read_json(earlier).items()}

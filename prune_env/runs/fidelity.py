@@ -14,7 +14,7 @@ from prune_env.common.errors import RunError
 from prune_env.common.files import append_record, read_records
 from prune_env.config import RunConfig
 from prune_env.data import Splits
-from prune_env.env.loading import check_names, device_of
+from prune_env.env.loading import check_names, device_of, refuse_sparse_training
 from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.measuring import measure
 from prune_env.recover import train_network
@@ -44,6 +44,7 @@ def measure_fidelity(settings: RunConfig, folder: Path, on_progress: OnProgress 
         RunError: If the folder holds plans that were measured with other settings.
     """
     check_names(settings)
+    refuse_sparse_training(settings)
     run = RunDirectory(folder)
     started = run.config.is_file()
     if started and differing_settings(RunConfig.load(run.config), settings):

@@ -10,6 +10,7 @@ import torch
 from prune_env.env.trial import Trial
 from prune_env.runs.networks import NetworkRow, compare_plans
 from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, Watch, search_into, unwatched
+from prune_env.runs.sparsifying import sparse_record
 from prune_env.runs.starting import quietly
 from prune_env.search.episode import SearchResult
 
@@ -57,6 +58,8 @@ def finish_search(
     plans = {"dense": problem.walk.plan({}), "uniform": uniform.plan, settings.agent.name: result.best.plan}
     rows = compare_plans(problem.evaluator, search.splits, plans, settings.budget.batch)
     summary = summary_of(search, result, rows, command)
+    if (sparsified := sparse_record(search.run)) is not None:
+        summary["sparsify"] = sparsified
     search.run.write_json(search.run.summary, summary)
     return FinishedSearch(search, uniform, result, rows, summary)
 

@@ -12,7 +12,7 @@ from prune_env.data import Splits
 from prune_env.env import PruningEnv
 from prune_env.env.builders import Remembered, build_problem, usual_execution
 from prune_env.env.fitting import fit_plan, rival_plans
-from prune_env.env.loading import check_names, load_model, load_splits
+from prune_env.env.loading import check_names, load_model, load_splits, refuse_sparse_training
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.plan import PruningPlan
 from prune_env.runs.networks import NetworkRow, compare_plans
@@ -47,6 +47,7 @@ def replay_on(learned: PruningPlan | Policy, settings: RunConfig) -> list[Networ
         ConfigError: If the policy was trained with other limits than the settings'.
     """
     check_names(settings)
+    refuse_sparse_training(settings)
     splits = load_splits(settings)
     model = load_model(settings, splits, accept=learned.apply if isinstance(learned, PruningPlan) else None)
     if isinstance(learned, PruningPlan):

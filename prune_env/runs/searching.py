@@ -12,11 +12,13 @@ import agents  # noqa: F401  (registers the searches)
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.data import Splits
+from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.runs.directory import RunDirectory
-from prune_env.runs.settings import settings_of
+from prune_env.runs.settings import settings_of, use_threads
+from prune_env.runs.sparsifying import SparseTraining, finish_sparsifying, resume_sparsifying, start_sparsifying
 from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode, Listener, SearchResult
@@ -57,6 +59,8 @@ def unwatched(_: SearchRun) -> AbstractContextManager[Listener]:
 def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
     """Prepares a search and makes its run directory; `search_into` runs the search.
 
+    With ``sparsify.epochs`` above 0, the network is trained sparsely first, in the run directory.
+
     Args:
         settings: The settings.
         folder: A folder that does not exist.
@@ -70,13 +74,27 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
     RunDirectory.check_free(folder)
     check_names(settings)
     check_search(settings)
+    if settings.sparsify.epochs:
+        use_threads(settings)
+        return _sparsified(start_sparsifying(settings, folder, on_progress), on_progress)
     splits, problem = load_problem(settings, on_progress=on_progress)
     check_evaluations(problem, settings)
     return SearchRun(start_run(folder, settings, splits, problem), settings, splits, problem)
 
 
+def _sparsified(training: SparseTraining, on_progress: OnProgress) -> SearchRun:
+    """Finishes a sparse training, and starts the search of its run from the sparse weights."""
+    model = finish_sparsifying(training, on_progress)
+    run, settings, splits = training.run, training.settings, training.splits
+    problem = build_problem(settings, splits, model, on_progress)
+    check_evaluations(problem, settings)
+    return SearchRun(start_run(run.root, settings, splits, problem, run), settings, splits, problem)
+
+
 def resume_search(folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
     """Loads an interrupted search with its own settings; `search_into` resumes it.
+
+    A sparse training that was interrupted is finished first.
 
     Args:
         folder: The run directory of the search.
@@ -92,6 +110,8 @@ def resume_search(folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
             f"{str(run.summary)!r}, and `prune-env report` writes its page; for a longer search, start a new run with "
             "more search.evaluations."
         )
+    if not run.started and run.sparsify.is_dir():
+        return _sparsified(resume_sparsifying(run), on_progress)
     settings = settings_of(run)
     splits, problem = load_problem(settings, run, on_progress)
     check_same_start(run, splits, problem)

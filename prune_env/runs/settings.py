@@ -24,6 +24,12 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return config
 
 
+def settings_to_replay_on(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads settings as `read_settings`; those of a run that trained its network sparsely name the sparse weights."""
+    settings, run = read_settings(path, overrides), RunDirectory(path.parent)
+    return settings_of(run, overrides) if settings.sparsify.epochs and path == run.config else settings
+
+
 def use_threads(config: RunConfig) -> None:
     """Sets torch's number of threads to ``execution.threads``; null changes nothing."""
     if config.execution.threads is not None:
@@ -31,12 +37,19 @@ def use_threads(config: RunConfig) -> None:
 
 
 def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
-    """Reads the settings of a started run, with the dense weights of the run; overrides replace both."""
+    """Reads the settings of a started run, with the weights that its search started from; overrides replace both.
+
+    Where the run trained these weights, the settings name them and ask for no further sparse training.
+    """
     settings = read_settings(run.config, overrides)
-    if settings.model.weights is None and run.dense_weights.is_file():
+    if not run.dense_weights.is_file():
+        return settings
+    trained = RunConfig.load(run.dense_weights.with_name(run.config.name))
+    if settings.model.weights is None or (trained.sparsify.epochs and settings.model.weights == trained.model.weights):
         model = settings.model.model_copy(update={"weights": str(run.dense_weights)})
         settings = settings.model_copy(update={"model": model})
-    return settings
+    sparsify = settings.sparsify.model_copy(update={"epochs": 0})
+    return settings.model_copy(update={"sparsify": sparsify})
 
 
 def differing_settings(started: RunConfig, wanted: RunConfig) -> list[str]:

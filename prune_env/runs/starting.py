@@ -1,9 +1,12 @@
 """Starts a run: loads its problem and makes its folder with the files that a resume needs."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from prune_env.budget.latency_model import LatencyModel
 from prune_env.common.errors import RunError
@@ -34,7 +37,7 @@ def load_problem(
     """Loads the data and the network that the settings name, and builds the problem.
 
     Args:
-        settings: The settings.
+        settings: The settings; a sparse training is left out.
         run: A run with these settings whose measurements are reused; None measures again.
         on_progress: Receives progress messages.
 
@@ -43,45 +46,73 @@ def load_problem(
     """
     use_threads(settings)
     splits = load_splits(settings)
+    model = load_network(settings, splits, on_progress)
+    remembered = remembered_by(run, settings) if run is not None else NOTHING_REMEMBERED
+    return splits, build_problem(settings, splits, model, on_progress, remembered)
+
+
+def load_network(settings: RunConfig, splits: Splits, on_progress: OnProgress = quietly) -> nn.Module:
+    """Loads the network that the settings name, and trains it if they ask for pretraining."""
     on_progress("training the dense network" if settings.model.weights is None else "loading")
-    model = load_model(
+    return load_model(
         settings,
         splits,
         lambda epoch, loss: on_progress(
             f"training the dense network: epoch {epoch} of {settings.pretrain.epochs}, loss {loss:.3f}"
         ),
     )
-    remembered = remembered_by(run, settings) if run is not None else NOTHING_REMEMBERED
-    return splits, build_problem(settings, splits, model, on_progress, remembered)
 
 
-def start_run(folder: Path, settings: RunConfig, splits: Splits, problem: PruningProblem) -> RunDirectory:
+def untrained_network(settings: RunConfig, splits: Splits) -> nn.Module:
+    """The network that the settings name, without weights and pretraining, for weights that are loaded later."""
+    untrained = {
+        "model": settings.model.model_copy(update={"weights": None}),
+        "pretrain": settings.pretrain.model_copy(update={"epochs": 0}),
+    }
+    return load_model(settings.model_copy(update=untrained), splits)
+
+
+def start_run(
+    folder: Path, settings: RunConfig, splits: Splits, problem: PruningProblem, sparsified: RunDirectory | None = None
+) -> RunDirectory:
     """Makes the directory of a new run, with the files that a resume needs.
+
+    Args:
+        folder: The run directory; must not exist.
+        settings: The settings.
+        splits: The data.
+        problem: The problem of the search.
+        sparsified: The run with a finished sparse training that gets the files; None makes a new one.
 
     Raises:
         RunError: If the folder exists or cannot be made.
     """
-    assert problem.execution_choice is not None
-    with RunDirectory.making(folder) as run:
-        # Record measured settings, so that the run's config repeats the same run.
-        env = settings.env.model_copy(update={"round_to": problem.budget.round_to})
-        execution = ExecutionSection(**asdict(problem.execution_choice.execution))
-        run.write_config(settings.model_copy(update={"execution": execution, "env": env}))
-        if problem.latency is not None:
-            run.write_json(run.latency, problem.latency.as_record())
-        measured, file = problem.granularity.measurements(), problem.granularity.measurements_file
-        if measured is not None and file is not None:
-            run.write_json(run.root / file, measured)
-        run.write_json(run.splits, splits.record())
-        run.write_json(
-            run.execution, {**problem.execution_choice.as_record(), "weights": weights_digest(problem.walk.model)}
-        )
-        save_scores(settings.criterion.name, problem.context, problem.scores, run.scores)
-        if problem.report is not None:
-            run.write_json(run.sensitivity, problem.report.as_record())
-        if settings.model.weights is None:
-            save_weights(problem.walk.model, run.dense_weights)
+    with nullcontext(sparsified) if sparsified is not None else RunDirectory.making(folder) as run:
+        _write_start(run, settings, splits, problem)
     return RunDirectory.open(folder)
+
+
+def _write_start(run: RunDirectory, settings: RunConfig, splits: Splits, problem: PruningProblem) -> None:
+    assert problem.execution_choice is not None
+    # Record measured settings, so that the run's config repeats the same run.
+    env = settings.env.model_copy(update={"round_to": problem.budget.round_to})
+    execution = ExecutionSection(**asdict(problem.execution_choice.execution))
+    run.write_config(settings.model_copy(update={"execution": execution, "env": env}))
+    if problem.latency is not None:
+        run.write_json(run.latency, problem.latency.as_record())
+    measured, file = problem.granularity.measurements(), problem.granularity.measurements_file
+    if measured is not None and file is not None:
+        run.write_json(run.root / file, measured)
+    run.write_json(run.splits, splits.record())
+    save_scores(settings.criterion.name, problem.context, problem.scores, run.scores)
+    if problem.report is not None:
+        run.write_json(run.sensitivity, problem.report.as_record())
+    if settings.model.weights is None or settings.sparsify.epochs:
+        save_weights(problem.walk.model, run.dense_weights)
+    # Last, because it marks a run with a sparse training as started.
+    run.write_json(
+        run.execution, {**problem.execution_choice.as_record(), "weights": weights_digest(problem.walk.model)}
+    )
 
 
 def remembered_by(run: RunDirectory, settings: RunConfig) -> Remembered:

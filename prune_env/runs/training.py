@@ -13,12 +13,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from prune_env.common.errors import EvaluationError, RunError
 from prune_env.common.fingerprint import weights_digest
+from prune_env.common.training_part import TrainingPart
 from prune_env.config.training import TrainingSection
 from prune_env.data import Splits
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.evaluation.execution_options import USUAL_THREADS
 from prune_env.evaluation.training_execution import fastest_training
-from prune_env.granularity import Trainable
 from prune_env.models import save_weights
 from prune_env.recover import Batches, Epoch, Trainer, Workers, training_loss
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
@@ -28,6 +28,9 @@ from prune_env.tasks import Metric, Task, quality_of
 
 Validate = Callable[[nn.Module], float]
 """Returns a network's quality on validation images, in [0, 1]."""
+
+Choose = Callable[[Sequence[Epoch], int], Epoch]
+"""Chooses the epoch to keep among the epochs so far, given the number of epochs of the whole training."""
 
 
 class Step(NamedTuple):
@@ -86,8 +89,9 @@ def train_into(
     workers: Workers,
     validate: Validate,
     teacher: nn.Module | None = None,
-    trainable: Trainable | None = None,
+    trainable: TrainingPart | None = None,
     listener: TrainingListener = NOBODY,
+    choose: Choose | None = None,
 ) -> tuple[list[Epoch], ExecutionSettings]:
     """Starts or resumes the training of a network, with a checkpoint after each epoch.
 
@@ -102,6 +106,7 @@ def train_into(
         teacher: The network to distil; None for no distillation.
         trainable: The parts that are trained besides weights; None if there are none.
         listener: Called with steps and epochs.
+        choose: Chooses the epoch whose weights are kept; None takes `epoch_to_keep`.
 
     Returns:
         The epochs, and the execution settings of the steps.
@@ -130,7 +135,7 @@ def train_into(
                 epoch = _one_more(trainer, kept, listener)
                 epoch = replace(epoch, quality=validate(trainer.result))
                 epochs.append(epoch)
-                if workers.first and epoch_to_keep(epochs, settings.epochs) is epoch:
+                if workers.first and (choose or epoch_to_keep)(epochs, settings.epochs) is epoch:
                     save_weights(trainer.result, kept)
                 # Log before the checkpoint: after a kill an epoch is logged twice rather than lost.
                 draw(epoch)

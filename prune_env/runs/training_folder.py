@@ -6,9 +6,9 @@ from torch import nn
 
 from prune_env.common.errors import RunError
 from prune_env.common.gradients import refuse_frozen
+from prune_env.common.training_part import TrainingPart
 from prune_env.config import RunConfig
 from prune_env.data import Splits
-from prune_env.granularity import Trainable
 from prune_env.models import save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Workers
@@ -35,7 +35,7 @@ class TrainingFolder(RunDirectory):
 
     @property
     def selecting_plan(self) -> Path:
-        """The initial plan of a training with a `Trainable`; `plan` is written when the `Trainable` is finished."""
+        """The initial plan of a training with a `TrainingPart`; `plan` is written at its end."""
         return self.root / "selecting.json"
 
     @property
@@ -61,7 +61,7 @@ def start_training(
     model: nn.Module,
     workers: Workers,
     plan: PruningPlan | None = None,
-    trainable: Trainable | None = None,
+    trainable: TrainingPart | None = None,
 ) -> TrainingFolder:
     """Makes the folder of a new training, with the files that a resume needs.
 

@@ -16,6 +16,7 @@ from prune_env.config.task import TASKS
 from prune_env.criteria import CRITERIA, register_criterion
 from prune_env.data.registry import SOURCES
 from prune_env.models import known_models
+from prune_env.recover.penalties import PENALTIES
 from prune_env.repair import REPAIRS
 from prune_env.search import SEARCHES
 from rewards import reward_names
@@ -30,6 +31,7 @@ NAMES: dict[str, Callable[[], Any]] = {
     "granularities": GRANULARITIES.names,
     "tasks": TASKS.names,
     "repairs": REPAIRS.names,
+    "penalties": PENALTIES.names,
 }
 
 

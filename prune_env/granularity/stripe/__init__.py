@@ -1,4 +1,4 @@
-"""Stripes: each filter keeps some positions of its kernel (PFF, Meng et al., NeurIPS 2020)."""
+"""Stripe: for each filter the positions of its kernel that stay (system C)."""
 
 from prune_env.granularity.stripe.edit import StripeEdit, why_not_striped
 from prune_env.granularity.stripe.striped import StripedConv2d

@@ -1,0 +1,222 @@
+"""Sparse training: trains a run's network with a penalty before the search, in the run's own folder."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from prune_env.budget import Budget
+from prune_env.common.copying import copied
+from prune_env.config import RunConfig
+from prune_env.data import Splits, load_images
+from prune_env.env.builders import build_walk, trace
+from prune_env.env.loading import device_of, load_splits
+from prune_env.evaluation.measuring import measure
+from prune_env.models import load_weights, save_weights
+from prune_env.recover import Batches, Workers
+from prune_env.recover.penalties import PENALTIES, Penalty, PenaltyContext
+from prune_env.runs.directory import RunDirectory
+from prune_env.runs.settings import read_settings
+from prune_env.runs.starting import OnProgress, load_network, quietly, untrained_network
+from prune_env.runs.training import TrainingListener, set_threads, train_into, training_images
+from prune_env.runs.training_folder import TrainingFolder, check_same_data, start_training
+from prune_env.tasks import make_task, quality_of
+
+BATCH = 256
+"""Images per forward pass when the network is measured."""
+
+
+@dataclass(frozen=True)
+class SparseTraining:
+    """A sparse training that was started and may have been interrupted.
+
+    Attributes:
+        run: The run, which holds only its settings and the training.
+        folder: The folder of the training.
+        settings: The settings.
+        splits: The data.
+        batches: The training images.
+        dense: The network before the training, on the CPU.
+        penalty: The penalty.
+    """
+
+    run: RunDirectory
+    folder: TrainingFolder
+    settings: RunConfig
+    splits: Splits
+    batches: Batches
+    dense: nn.Module
+    penalty: Penalty
+
+
+def start_sparsifying(settings: RunConfig, folder: Path, on_progress: OnProgress = quietly) -> SparseTraining:
+    """Prepares a sparse training and makes its run; `finish_sparsifying` trains.
+
+    Args:
+        settings: The settings of the run; ``sparsify`` sets the training.
+        folder: The run directory, which must not exist.
+        on_progress: Receives progress messages.
+
+    Raises:
+        ConfigError: If the penalty does not suit the network.
+        BudgetError: If the network's plain channels cannot meet the budget.
+        RunError: If the folder exists or cannot be made.
+    """
+    RunDirectory.check_free(folder)
+    splits = load_splits(settings)
+    dense = load_network(settings, splits, on_progress)
+    on_progress("tracing the network")
+    _check_budget(settings, splits, dense)
+    batches, penalty = _prepared(settings, splits, dense)
+    penalty.network(copied(dense))
+    with RunDirectory.making(folder) as run:
+        run.write_config(settings)
+        start_training(run.sparsify, settings, splits, dense, batches.workers)
+    run = RunDirectory.open(folder)
+    return SparseTraining(run, TrainingFolder(run.sparsify), settings, splits, batches, dense, penalty)
+
+
+def resume_sparsifying(run: RunDirectory) -> SparseTraining:
+    """Loads the sparse training of a run whose search has not started; `finish_sparsifying` resumes it.
+
+    Args:
+        run: The run.
+
+    Raises:
+        RunError: If the training was started with other data.
+    """
+    folder = TrainingFolder.open(run.sparsify)
+    settings = read_settings(run.config)
+    splits = load_splits(settings)
+    check_same_data(folder, splits)
+    dense = untrained_network(settings, splits)
+    load_weights(dense, folder.start)
+    batches, penalty = _prepared(settings, splits, dense)
+    return SparseTraining(run, folder, settings, splits, batches, dense, penalty)
+
+
+def finish_sparsifying(training: SparseTraining, on_progress: OnProgress = quietly) -> nn.Module:
+    """Trains to the end, and writes the plain network's weights and ``summary.json``; does nothing if both exist.
+
+    The last epoch is kept: the penalty works to the end, so an earlier epoch is as a rule better only because it is
+    less sparse [our choice].
+
+    Args:
+        training: The training.
+        on_progress: Receives progress messages.
+
+    Returns:
+        The network with its sparse weights, in eval mode on the CPU.
+
+    Raises:
+        EvaluationError: If the loss is not finite. The last checkpoint stays.
+    """
+    folder, sparse = training.folder, copied(training.dense).eval()
+    if not folder.summary.is_file():
+        threads = torch.get_num_threads()
+        set_threads(training.settings.sparsify)
+        try:
+            folder.write_json(folder.summary, _train(training, sparse, on_progress))
+        finally:
+            torch.set_num_threads(threads)
+    load_weights(sparse, folder.weights)
+    return sparse
+
+
+def _train(training: SparseTraining, sparse: nn.Module, on_progress: OnProgress) -> dict[str, Any]:
+    """Trains and writes the weights; returns the summary. ``sparse`` is a copy of the dense network."""
+    folder, settings, penalty = training.folder, training.settings, training.penalty
+    section, workers, task = settings.sparsify, training.batches.workers, training.batches.task
+    before = _qualities(training, training.dense)
+    reward = training.splits.reward().to(workers.device)
+
+    def validate(model: nn.Module) -> float:
+        return measure(model.eval(), reward.batches(BATCH), task).quality
+
+    network = penalty.network(copied(training.dense))
+    epochs, execution = train_into(
+        folder,
+        network,
+        training.batches,
+        section,
+        settings.seed,
+        workers,
+        validate,
+        copied(training.dense) if section.distillation else None,
+        trainable=penalty,
+        listener=_listener(on_progress, section.epochs),
+        choose=lambda epochs, _: epochs[-1],
+    )
+    load_weights(network, folder.selecting)
+    did = penalty.record(network)
+    sparse.load_state_dict(penalty.finish(network).state_dict())
+    save_weights(sparse, folder.weights)
+    return {
+        "model": settings.model.name,
+        "penalty": section.penalty,
+        "before": before,
+        "after": _qualities(training, sparse),
+        "effect": did,
+        "execution": asdict(execution),
+        "seconds": sum(epoch.seconds for epoch in epochs),
+        "epochs": [epoch.as_record(task) for epoch in epochs],
+        "weights": str(folder.weights),
+    }
+
+
+def sparse_record(run: RunDirectory) -> dict[str, Any] | None:
+    """The part of a sparse training's summary that belongs in the summary of its run; None without such a training."""
+    folder = TrainingFolder(run.sparsify)
+    if not folder.summary.is_file():
+        return None
+    summary = folder.read_json(folder.summary)
+    return {
+        **{key: summary[key] for key in ("penalty", "before", "after", "seconds", "weights")},
+        "epochs": len(summary["epochs"]),
+    }
+
+
+def _prepared(settings: RunConfig, splits: Splits, dense: nn.Module) -> tuple[Batches, Penalty]:
+    workers = Workers(device_of(settings))
+    batches = training_images(splits, settings.sparsify, settings.seed, workers, make_task(settings.task))
+    context = PenaltyContext(
+        settings.sparsify,
+        dense,
+        load_images(splits.source, "train", splits.reward_indices[:1]).images,
+        frozenset(name.removesuffix(":in") for name in settings.env.protect),
+        lambda: trace(settings, splits, dense),
+    )
+    return batches, PENALTIES.find(settings.sparsify.penalty)(context)
+
+
+def _check_budget(settings: RunConfig, splits: Splits, dense: nn.Module) -> None:
+    """Refuses a budget out of reach before the training, as far as the dense network shows it.
+
+    A latency budget needs timings, so the search checks it later. The training may change which layers are sensitive.
+    """
+    if settings.budget.metric == "latency":
+        return
+    walk, _ = build_walk(settings, splits, dense)
+    Budget(walk, settings.budget.metric, settings.budget.keep, settings.env.min_keep, settings.env.round_to or 1)
+
+
+def _qualities(training: SparseTraining, model: nn.Module) -> Mapping[str, float]:
+    """The quality on the reward and on the test set."""
+    task, device = training.batches.task, training.batches.workers.device
+    network, quality = copied(model).to(device).eval(), quality_of(task).name
+    reward = training.splits.reward().to(device).batches(BATCH)
+    test = (batch for part in training.splits.test_batches(BATCH) for batch in part.to(device).batches(BATCH))
+    return {
+        f"reward_{quality}": measure(network, reward, task).quality,
+        f"test_{quality}": measure(network, test, task).quality,
+    }
+
+
+def _listener(on_progress: OnProgress, epochs: int) -> TrainingListener:
+    def words(text: str) -> None:
+        on_progress(f"sparse training: {text}")
+
+    return TrainingListener(words, lambda step: words(f"epoch {step.epoch} of {epochs}, step {step.done} of {step.of}"))
