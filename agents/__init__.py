@@ -1,6 +1,6 @@
 """Agents: reinforcement learners and the searches that they must beat. Importing this package registers them."""
 
-from agents import baselines, optimisers
+from agents import baselines, optimisers, thresholds
 from agents.ddpg import PruningDDPG, make_ddpg
 from agents.learners import DdpgSearch, PpoSearch, SacSearch, Td3Search
 from prune_env.search.loop import train_agent
@@ -14,5 +14,6 @@ __all__ = [
     "baselines",
     "make_ddpg",
     "optimisers",
+    "thresholds",
     "train_agent",
 ]

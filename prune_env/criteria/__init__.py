@@ -14,6 +14,7 @@ from prune_env.criteria import (
     lobs,
     random_order,
     taylor,
+    texture,
 )
 from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.registry import (
@@ -55,4 +56,5 @@ __all__ = [
     "save_scores",
     "score_channels",
     "taylor",
+    "texture",
 ]

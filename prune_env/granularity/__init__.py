@@ -12,7 +12,7 @@ from prune_env.granularity.base import (
 from prune_env.granularity.builder import PlanBuilder
 from prune_env.granularity.channel import Channel
 from prune_env.granularity.group import Group
-from prune_env.granularity.stripe import StripeEdit
+from prune_env.granularity.stripe import Stripe
 
 __all__ = [
     "ActionDimension",
@@ -21,7 +21,7 @@ __all__ = [
     "GranularityContext",
     "Group",
     "PlanBuilder",
-    "StripeEdit",
+    "Stripe",
     "TextTable",
     "Trainable",
     "make_granularity",

@@ -160,6 +160,13 @@ class Granularity(ABC):
         """The settings that scale actions, by key; a policy file records them."""
         return {}
 
+    def shares_above(self, threshold: float) -> npt.NDArray[np.float64] | None:  # noqa: ARG002
+        """The share of each free unit that is stronger than a threshold, [units]; None if strength is not compared.
+
+        A threshold of 1 is about the mean strength of a layer. The decision for a unit is this share.
+        """
+        return None
+
     def reachable(self, budget: Budget) -> tuple[float, float]:
         """The smallest and the largest share of the dense cost that a plan can reach.
 

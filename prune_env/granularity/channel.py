@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
+
 from prune_env.budget import Budget
 from prune_env.granularity.base import Granularity, GranularityContext, register_granularity
 from prune_env.granularity.builder import PlanBuilder
@@ -46,8 +49,15 @@ class Channel(Granularity):
 
     def prepare(self, context: GranularityContext) -> Self:
         """Stores the scores."""
-        self._scores = context.scores
+        self._scores, self._free = context.scores, context.scoring.walk.free
         return self
+
+    def shares_above(self, threshold: float) -> npt.NDArray[np.float64] | None:
+        """The share of each free unit's channels whose score, relative to the unit's mean, is above a threshold."""
+        scores = [np.asarray(self._scores[unit.name]) for unit in self._free]
+        if any(one.min() < 0 for one in scores):
+            return None
+        return np.array([np.mean(one > threshold * max(float(one.mean()), 1e-30)) for one in scores])
 
     def builder(self, budget: Budget) -> PlanBuilder:
         """A new plan builder for a budget."""

@@ -212,9 +212,7 @@ class TestTheConfig:
             lambda: check_names(config),
             lambda: build_problem(config, digits_splits(), torch.nn.Identity()),
         ):
-            with pytest.raises(
-                ConfigError, match=r"search\.racing: true .*'operator:sub'.*Set search\.racing to f"
-            ):
+            with pytest.raises(ConfigError, match=r"search\.racing: true .*'operator:sub'.*Set search\.racing to f"):
                 refuse()
 
     @pytest.mark.parametrize("racing", ["true", "false"])

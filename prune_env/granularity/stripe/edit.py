@@ -14,7 +14,7 @@ from prune_env.common.errors import PlanError
 from prune_env.common.fingerprint import shorten
 from prune_env.common.layers import channels_of
 from prune_env.granularity.stripe.striped import StripedConv2d
-from prune_env.plan import Edit, register_edit
+from prune_env.plan import Edit, PruningPlan, register_edit
 from prune_env.surgery.channels import Sides
 
 
@@ -89,11 +89,11 @@ class StripeEdit(Edit):
         tensors = dict(cut(sides))
         weight = tensors["weight"]
         rows = self._in_order(sides.get("out", np.arange(channels_of(module, "out"))))
-        mask = torch.zeros(len(rows), prod(weight.shape[2:]))
+        mask = np.zeros((len(rows), prod(weight.shape[2:])), dtype=np.float32)
         for row, positions in zip(mask, rows, strict=True):
             row[positions] = 1.0
         shape = (len(rows), 1, *weight.shape[2:])
-        return {**tensors, "weight": weight * mask.reshape(shape).to(weight)}
+        return {**tensors, "weight": weight * torch.from_numpy(mask).reshape(shape).to(weight)}
 
     def module(self, layer: nn.Module, ins: IntArray, outs: IntArray) -> nn.Module:  # noqa: ARG002
         """A `StripedConv2d`, or the layer itself if every stripe stays."""
@@ -106,6 +106,12 @@ class StripeEdit(Edit):
         """The positions of each filter, in the given order of the filters."""
         by_filter = dict(zip(self.filters, self.positions, strict=True))
         return [by_filter[channel] for channel in filters.tolist()]
+
+
+def stripes_of(plan: PruningPlan) -> dict[str, StripeEdit]:
+    """The stripes of a plan, by convolution."""
+    edits = plan.edits.get(StripeEdit.kind, {})
+    return {name: edit for name, edit in edits.items() if isinstance(edit, StripeEdit)}
 
 
 def why_not_striped(model: nn.Module, name: str) -> str | None:

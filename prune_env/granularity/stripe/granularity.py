@@ -1,0 +1,183 @@
+"""Granularity stripe: for each filter the positions of its kernel that stay (system C; PFF, Meng et al., NeurIPS 2020).
+
+An action is the share of a unit's stripes that stays. The stripes are shared out among the unit's filters by a
+threshold for each filter (DTC; Li et al., AI Communications 2023) or equally. A filter without stripes goes whole.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from prune_env.budget import Budget
+from prune_env.common.errors import UserError
+from prune_env.granularity.base import (
+    Granularity,
+    GranularityContext,
+    Series,
+    TextTable,
+    register_granularity,
+)
+from prune_env.granularity.builder import PlanBuilder
+from prune_env.granularity.stripe.builder import StripePlanBuilder
+from prune_env.granularity.stripe.edit import stripes_of, why_not_striped
+from prune_env.granularity.stripe.ranking import FloatArray, LayerStripes, Ranking
+from prune_env.granularity.stripe.settings import StripeSettings
+from prune_env.plan import PruningPlan
+from prune_env.walk import LayerWalk
+from prune_env.walk.unit import Member, Unit
+
+
+@register_granularity
+class Stripe(Granularity):
+    """Stripes of filters: all weights of a filter at one position of its kernel.
+
+    Attributes:
+        rankings: The stripes of each free unit, strongest first; None for a unit that no convolution with stripes
+            writes.
+        whole: Why other layers keep whole filters, by layer.
+    """
+
+    name = "stripe"
+    Settings = StripeSettings
+    supports_latency = False
+    makes_edits = True
+    settings: StripeSettings
+    rankings: tuple[Ranking | None, ...]
+    whole: Mapping[str, str]
+
+    def prepare(self, context: GranularityContext) -> Self:
+        """Finds the convolutions with stripes, and ranks the stripes of each unit."""
+        walk = context.scoring.walk
+        self._walk, self._scores, self._min_keep = walk, context.scores, context.min_keep
+        self.whole = layers_without_stripes(walk, context.untouched)
+        weights = context.scoring.weights
+        rankings: list[Ranking | None] = []
+        for unit in walk.free:
+            skeletons = [
+                LayerStripes(member.module, _norms(weights[member.module]), _channels_written(member))
+                for member in context.scoring.producers(unit)
+                if member.module not in self.whole
+            ]
+            keys = [self._keys(skeleton, context.scores.get(unit.name)) for skeleton in skeletons]
+            rankings.append(Ranking(skeletons, keys, unit.channels) if skeletons else None)
+        self.rankings = tuple(rankings)
+        return self
+
+    def _keys(self, skeleton: LayerStripes, scores: FloatArray | None) -> FloatArray:
+        if self.settings.sharing == "equal":
+            return skeleton.equal_keys()
+        if self.settings.strength == "skeleton":
+            return skeleton.keys(skeleton.strength.sum(axis=1))
+        if scores is None or scores.min() < 0:
+            raise UserError(
+                "granularity.strength: criterion given, but criterion.name gives scores below 0, which are no "
+                "strengths. Give skeleton, or a criterion of norms, for example texture."
+            )
+        return skeleton.keys(scores[skeleton.channels])
+
+    def builder(self, budget: Budget) -> PlanBuilder:
+        """A new plan builder for a budget."""
+        return StripePlanBuilder(budget, self.rankings, self._scores, self._min_keep)
+
+    def limits(self) -> Mapping[str, float]:
+        """The setting that scales actions, by key."""
+        return {"env.min_keep": self._min_keep}
+
+    def shares_above(self, threshold: float) -> FloatArray:
+        """The share of each free unit's stripes above one threshold, [units]; of channels where there are no stripes.
+
+        The channels of a unit without stripes are compared by the squares of their weights' L1 norm, relative to the
+        unit's mean: a filter of one stripe is as strong as its stripe.
+        """
+        shares = []
+        for unit, ranking in zip(self._walk.free, self.rankings, strict=True):
+            if ranking is not None:
+                shares.append(ranking.above(threshold) / ranking.total)
+            else:
+                norms = self._walk.magnitudes(unit)
+                shares.append(float(np.mean((norms / max(norms.mean(), 1e-30)) ** 2 > threshold)))
+        return np.array(shares)
+
+    def record(self, plan: PruningPlan) -> dict[str, Any]:
+        """For each convolution the stripes that stay; a digest of all positions."""
+        edits = stripes_of(plan)
+        if not edits:
+            return {"stripes": None, "positions": None}
+        listed = [(name, edit.filters, edit.positions) for name, edit in sorted(edits.items())]
+        return {
+            "stripes": {name: edit.stripes for name, edit in edits.items()},
+            "positions": hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16],
+        }
+
+    def series(self, record: Mapping[str, Any]) -> Series:
+        """``stripes``: how many stripes each edited convolution keeps."""
+        return {"stripes": dict(record.get("stripes") or {})}
+
+    def tables(self, batch: int, plan: PruningPlan | None = None) -> list[TextTable]:  # noqa: ARG002
+        """The convolutions with stripes and why others have none; with a plan, the stripes that stay."""
+        return [self._inspect_table()] if plan is None else [report_table(plan)]
+
+    def _inspect_table(self) -> TextTable:
+        rows = []
+        for unit, ranking in zip(self._walk.free, self.rankings, strict=True):
+            for layer, writes in zip(ranking.layers, ranking.writes, strict=True) if ranking is not None else ():
+                height, width = _kernel(self._walk.model.get_submodule(layer))
+                rows.append([layer, unit.name, f"{height}x{width}", str(len(writes) * height * width)])
+        rows += [[name, reason, "", ""] for name, reason in self.whole.items()]
+        words = "convolutions whose filters can lose positions of their kernel; other layers lose whole channels only"
+        return TextTable("Stripes", words, ["convolution", "decided with", "kernel", "stripes"], rows)
+
+
+def report_table(plan: PruningPlan) -> TextTable:
+    """A plan's stripes by convolution."""
+    rows = []
+    for name, edit in stripes_of(plan).items():
+        empty = sum(not positions for positions in edit.positions)
+        filters = len(edit.filters)
+        rows.append([name, str(filters), str(edit.stripes), f"{edit.stripes / filters:.1f}", str(empty)])
+    words = (
+        "The stripes that stay: for each filter some positions of its kernel, each with the weights of all inputs. "
+        "A filter without stripes gives its bias alone and stays because other layers write its channel, too."
+    )
+    return TextTable("Stripes", words, ["convolution", "filters", "stripes", "a filter", "without"], rows)
+
+
+def layers_without_stripes(walk: LayerWalk, untouched: Collection[str]) -> dict[str, str]:
+    """Why layers keep whole filters, by layer."""
+    whole = {}
+    for layer in walk.cost_model.layers:
+        reason = why_not_striped(walk.model, layer.name)
+        if reason is None and layer.name in untouched:
+            reason = "it is protected"
+        if reason is None and not _writes_one_free_unit(walk.units, layer.name, walk.model.get_submodule(layer.name)):
+            reason = "its channels do not all belong to one unit that can be cut"
+        if reason is not None:
+            whole[layer.name] = reason
+    return whole
+
+
+def _writes_one_free_unit(units: Collection[Unit], name: str, layer: nn.Module) -> bool:
+    written = [(unit, one) for unit in units for one in unit.members if (one.module, one.side) == (name, "out")]
+    return len(written) == 1 and written[0][0].free and written[0][1].index.size == layer.out_channels
+
+
+def _norms(weight: Any) -> FloatArray:
+    """The L2 norm of each stripe of a weight [N, C, K, K]: float64 [N, K * K]."""
+    return np.asarray(weight.detach().double().norm(dim=1).flatten(1).cpu().numpy())
+
+
+def _channels_written(member: Member) -> npt.NDArray[np.int64]:
+    """The unit's channel that each filter of a member writes."""
+    channels = np.empty(member.index.size, dtype=np.int64)
+    channels[member.index.ravel()] = np.repeat(np.arange(len(member.index)), member.index.shape[1])
+    return channels
+
+
+def _kernel(layer: nn.Module) -> tuple[int, int]:
+    height, width = layer.kernel_size  # type: ignore[misc]
+    return int(height), int(width)

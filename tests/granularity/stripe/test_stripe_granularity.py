@@ -1,0 +1,114 @@
+"""PruningEnv with stripes: the share of a unit's stripes as the action."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env as gymnasium_check
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import image_set, toy_problem, toy_resnet, toy_walk
+
+from prune_env import LayerWalk, PruningEnv
+from prune_env.common.errors import UserError
+from prune_env.criteria import ScoringContext
+from prune_env.env.problem import PruningProblem
+from prune_env.granularity import GranularityContext
+from prune_env.granularity.stripe import Stripe, StripeEdit
+from prune_env.granularity.stripe.edit import stripes_of
+from prune_env.granularity.stripe.settings import StripeSettings
+from prune_env.plan import PruningPlan
+from prune_env.testing.counts import counted_macs, counted_params
+
+
+def stripe_problem(walk: LayerWalk | None = None, sharing: str = "threshold", **given: Any) -> PruningProblem:
+    granularity = StripeSettings(name="stripe", sharing=sharing)
+    return toy_problem(walk, **{"reward_set": image_set(4), "granularity": granularity, **given})
+
+
+def plan_after(problem: PruningProblem, actions: Sequence[float]) -> PruningPlan:
+    env = PruningEnv(problem=problem)
+    env.reset(seed=0)
+    *_, last = [env.step(np.array([action], dtype=np.float32)) for action in actions]
+    plan: PruningPlan = last[-1]["plan"]
+    return plan
+
+
+def test_the_checker_has_nothing_to_say() -> None:
+    gymnasium_check(PruningEnv(problem=stripe_problem()), skip_render_check=True)
+
+
+def test_layers_whose_kernel_has_one_position_are_named_and_stay_whole() -> None:
+    granularity = stripe_problem().granularity
+    assert isinstance(granularity, Stripe)
+    assert set(granularity.whole) == {"project", "mid", "fc"}
+    assert "1x1" in granularity.whole["mid"] or "1 x 1" in granularity.whole["mid"]
+    (table,) = granularity.tables(32)
+    assert [row[0] for row in table.rows] == ["stem", "down", "up", "out", *granularity.whole]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.floats(-1, 1), min_size=4, max_size=4),
+    st.sampled_from(["macs", "params"]),
+    st.sampled_from(["threshold", "equal"]),
+    st.floats(0.15, 0.9),
+)
+def test_the_budget_is_met_to_the_integer_whatever_the_actions(
+    actions: list[float], metric: str, sharing: str, keep: float
+) -> None:
+    problem = stripe_problem(sharing=sharing, metric=metric, keep=keep)
+    plan = plan_after(problem, actions)
+    cost = plan.costs.macs if metric == "macs" else plan.costs.params
+    assert cost <= problem.budget.limit
+    assert plan.budget is not None
+    assert plan.budget.achieved == pytest.approx(cost / problem.budget.dense, abs=1e-12)
+    small = plan.apply(problem.walk.model)
+    images = image_set(1).images
+    assert (plan.costs.macs, plan.costs.params) == (counted_macs(small, images), counted_params(small))
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.3])
+def test_the_even_action_spends_the_budget(keep: float) -> None:
+    plan = plan_after(stripe_problem(keep=keep), [0.0] * 4)
+    assert plan.budget is not None
+    assert 0.97 * keep <= plan.budget.achieved <= keep
+
+
+def test_a_filter_without_stripes_goes_as_a_channel_and_a_shared_one_stays() -> None:
+    walk = toy_walk()
+    # The weakest filter of the stem has next to no strength; in the stream, other layers write the channel, too.
+    walk.model.stem.weight.data[3] *= 1e-4
+    walk.model.up.weight.data[5] *= 1e-4
+    plan = plan_after(stripe_problem(walk, keep=0.6), [0.0] * 4)
+    assert 3 not in plan.kept["stem"]
+    edits = stripes_of(plan)
+    assert 5 in plan.kept["up"]
+    assert edits["up"].positions[edits["up"].filters.index(5)] == []
+
+
+def test_rows_of_the_record_name_the_stripes_and_tell_positions_apart() -> None:
+    problem = stripe_problem()
+    first, second = (plan_after(problem, actions) for actions in ([0.0] * 4, [0.3, -0.3, 0.2, 0.1]))
+    records = [problem.granularity.record(plan) for plan in (first, second)]
+    assert records[0]["stripes"] == {name: edit.stripes for name, edit in stripes_of(first).items()}
+    assert records[0]["positions"] != records[1]["positions"]
+    assert problem.granularity.record(problem.walk.plan({})) == {"stripes": None, "positions": None}
+    assert problem.granularity.series(records[0]) == {"stripes": records[0]["stripes"]}
+
+
+def test_strengths_by_criterion_must_not_be_negative() -> None:
+    walk = toy_walk(toy_resnet())
+    scores = {unit.name: np.linspace(-1, 1, unit.channels) for unit in walk.units}
+    context = GranularityContext(ScoringContext(walk), scores, 0.1, lambda: image_set(1).images)
+    with pytest.raises(UserError, match="below 0"):
+        Stripe(StripeSettings(name="stripe", strength="criterion")).prepare(context)
+
+
+def test_a_plan_with_stripes_is_read_as_it_was_written(tmp_path: Any) -> None:
+    plan = plan_after(stripe_problem(), [0.0] * 4)
+    plan.save(tmp_path / "plan.json")
+    read = PruningPlan.load(tmp_path / "plan.json")
+    assert read == plan
+    assert all(isinstance(edit, StripeEdit) for edit in read.by_layer.values())
