@@ -176,7 +176,8 @@ def test_every_key_is_described_once_in_words() -> None:
     keys = {"seed"} | {f"{name}.{key}" for name, part in resolved.items() if name != "seed" for key in part}
     assert keys < described.keys()
     assert described.keys() - keys == {
-        f"granularity.{key}" for key in ("max_groups", "only_faster", "kernels", "selectors", "selector_penalty")
+        f"granularity.{key}"
+        for key in ("max_groups", "only_faster", "kernels", "selectors", "selector_penalty", "sharing", "strength")
     }
     assert all(entry.description.endswith(".") for entry in described.values())
     assert described["model.name"].default == "required"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toy import image_set
 from zoo import chain, small_images
 
 from prune_env import LayerWalk
@@ -13,7 +14,9 @@ from prune_env.criteria import ScoringContext, score_channels
 
 
 def scores_of(model: nn.Module) -> np.ndarray:
-    return score_channels("texture", ScoringContext(LayerWalk.trace(model, small_images())))["3"]
+    return score_channels("texture", ScoringContext(LayerWalk.trace(model, small_images()), image_set(2, colours=3)))[
+        "3"
+    ]
 
 
 def test_the_score_is_that_of_the_formula() -> None:
@@ -40,5 +43,7 @@ def test_of_two_filters_of_one_strength_the_odd_one_scores_higher() -> None:
 def test_filters_of_one_position_are_scored_by_their_strength() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 1))
-    scores = score_channels("texture", ScoringContext(LayerWalk.trace(model, small_images())))["0"]
+    scores = score_channels("texture", ScoringContext(LayerWalk.trace(model, small_images()), image_set(2, colours=3)))[
+        "0"
+    ]
     assert scores == pytest.approx(model[0].weight.detach().flatten(1).norm(dim=1).numpy(), rel=1e-5)
