@@ -117,7 +117,7 @@ class SparsifySection(DistilledSection):
         default=0.0,
         ge=0,
         description="cdp: Threshold of a filter of mean strength, 0 or more; stripes that fall below their filter's "
-        "threshold stay 0; 0: no threshold.",
+        "threshold stay 0; 0: no threshold. In mode paper, strengths are relative to their layer's mean.",
     )
     distillation: float = Field(
         default=0.0,

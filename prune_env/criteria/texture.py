@@ -17,8 +17,8 @@ def texture(context: ScoringContext) -> Scores:
     A skeleton holds the norm of each stripe: the filter's weights at one position of the kernel, over all inputs. CDP
     measures how alike the textures of a layer's filters are by the angles of their skeletons to the mean skeleton. Here
     a filter counts for more the less it is like the mean: ``sum(s) * (1 + angle / 90 degrees)``. The form of the score
-    is our choice: the source has a penalty and no score of channels. With 1 x 1 kernels all angles are 0. Images are needed
-    to fold batch norms into the weights, and for nothing else.
+    is our choice: the source has a penalty and no score of channels. With 1 x 1 kernels all angles are 0. Images are
+    needed to fold batch norms into the weights, and for nothing else.
     """
     return context.summed(
         {name: _distinct_strength(weight.detach().double()).cpu().numpy() for name, weight in context.weights.items()}

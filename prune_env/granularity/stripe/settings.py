@@ -8,12 +8,8 @@ from prune_env.config.granularity import GranularitySettings
 
 
 class StripeSettings(GranularitySettings):
-    """Settings of the stripes: how a unit's stripes are shared out among its filters."""
+    """Settings of the stripes: how a unit's stripes are shared out among its filters. An action decides their share."""
 
-    action: Literal["share", "ratio"] = Field(
-        default="share",
-        description="As for channels, of the unit's stripes: a filter's weights at one position of the kernel.",
-    )
     sharing: Literal["threshold", "equal"] = Field(
         default="threshold",
         description="How the stripes that stay are shared out among filters. threshold: each filter has a threshold "

@@ -18,11 +18,15 @@ from prune_env.batch_norm.folding import find_fold_pairs
 class Skeleton(nn.Module):
     """A parametrization of a convolution's weight [N, C, K, L]: weight * skeleton[:, None] * mask[:, None].
 
+    In PFF all strengths start at 1, on random weights, whose stripes are about equally long. On trained weights the
+    strengths start at the stripes' norms instead, divided by their mean [our choice]. A penalty then shrinks short
+    stripes to 0 first; if all started at 1, it would shrink all alike.
+
     Args:
-        weight: The weight; its shape, device and number type count.
+        weight: The weight that the network has; its outputs do not change.
 
     Attributes:
-        skeleton: A trained strength for each stripe, [N, K, L], at first 1.
+        skeleton: A trained strength for each stripe, [N, K, L].
         mask: Whether a stripe is alive, bool [N, K, L], at first everywhere. A dead stripe computes 0 and has no
             gradient.
     """
@@ -32,7 +36,8 @@ class Skeleton(nn.Module):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         filters, _, *kernel = weight.shape
-        self.skeleton = nn.Parameter(weight.detach().new_ones(filters, *kernel))
+        norms = weight.detach().norm(dim=1)
+        self.skeleton = nn.Parameter(norms / norms.mean().clamp_min(1e-30))
         self.register_buffer("mask", torch.ones(filters, *kernel, dtype=torch.bool, device=weight.device))
 
     @property
@@ -48,6 +53,10 @@ class Skeleton(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """The weight that the convolution uses, [N, C, K, L]."""
         return weight * self.strengths[:, None]
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """The weight to train so that the convolution uses the given one, both [N, C, K, L]."""
+        return weight / torch.where(self.skeleton == 0, 1.0, self.skeleton.detach())[:, None]
 
     @torch.no_grad()
     def keep(self, staying: Tensor) -> None:
@@ -84,9 +93,13 @@ class DynamicThreshold:
 
     Attributes:
         threshold: The threshold of a filter of mean strength, 0 or more.
+        relative: Whether strengths are divided by the mean of the layer's live stripes first [our choice]. A penalty
+            shrinks all stripes of a layer alike, and batch norm undoes it, so that all stripes would pass a fixed
+            threshold at the same time.
     """
 
     threshold: float
+    relative: bool = False
 
     def of(self, strengths: Tensor) -> Tensor:
         """The threshold of each filter: threshold * mean(g) / g[n], where g[n] is the sum of its absolute strengths.
@@ -108,6 +121,8 @@ class DynamicThreshold:
             strengths: As `of`.
         """
         sizes = strengths.detach().abs()
+        if self.relative:
+            sizes = sizes * (sizes > 0).sum() / sizes.sum().clamp_min(1e-30)
         staying = sizes > self.of(strengths)[:, None, None]
         # A layer without stripes would cut the network in two.
         staying.view(-1)[sizes.argmax()] = True

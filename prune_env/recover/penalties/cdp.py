@@ -61,7 +61,7 @@ class TexturePenalty(Penalty):
         settings = context.settings
         self.strength = STRENGTH if settings.strength is None else settings.strength
         self.released = settings.mode == "released"
-        self.threshold = DynamicThreshold(settings.threshold)
+        self.threshold = DynamicThreshold(settings.threshold, relative=not self.released)
         self._context = context
         self._skeletons: dict[str, Skeleton] = {}
 

@@ -74,6 +74,13 @@ class TestDynamicThreshold:
             assert not bool((skeleton.mask & ~before).any())
             assert bool(skeleton.mask.any())
 
+    def test_relative_strengths_survive_what_a_batch_norm_undoes(self) -> None:
+        strengths = random_strengths(3).abs()
+        fixed, relative = DynamicThreshold(0.05), DynamicThreshold(0.05, relative=True)
+        assert torch.equal(relative.staying(strengths), relative.staying(1e-3 * strengths))
+        assert fixed.staying(strengths).sum() > 1
+        assert fixed.staying(1e-3 * strengths).sum() == 1
+
     def test_the_strongest_stripe_of_a_layer_stays(self) -> None:
         strengths = random_strengths(3)
         skeleton = skeleton_of(strengths)
@@ -82,6 +89,15 @@ class TestDynamicThreshold:
         skeleton.skeleton.data.zero_()
         DynamicThreshold(1000.0).cut(skeleton)
         assert int(skeleton.mask.sum()) == 1
+
+
+def test_strengths_start_at_the_stripes_norms() -> None:
+    weight = torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    weight[2, :, 1, 1] = 0.0
+    skeleton = Skeleton(weight)
+    norms = weight.norm(dim=1)
+    torch.testing.assert_close(skeleton.strengths.detach(), norms / norms.mean())
+    torch.testing.assert_close(skeleton(skeleton.right_inverse(weight)), weight)
 
 
 class TestAddSkeletons:
@@ -102,7 +118,7 @@ class TestAddSkeletons:
 
     def test_outputs_do_not_change(self) -> None:
         images = image_set(5).images
-        assert torch.equal(with_skeletons()(images), toy_resnet()(images))
+        torch.testing.assert_close(with_skeletons()(images), toy_resnet()(images))
 
     def test_a_filter_without_stripes_puts_out_nothing_behind_its_norm(self) -> None:
         model = with_skeletons()
