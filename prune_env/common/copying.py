@@ -63,13 +63,29 @@ def _copied_value(key: str, value: Any, memo: dict[int, Any]) -> Any:
 def _substitutes(model: nn.Module) -> dict[int, Any]:
     """Returns what a copy of the network holds in place of what cannot be copied, by id."""
     memo: dict[int, Any] = {}
+    seen: set[int] = set()
     for module in model.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-            elif not isinstance(value, (Tensor, nn.Module)) and name not in ("_parameters", "_buffers", "_modules"):
-                try:
-                    copy.deepcopy(value, dict(memo))
-                except REFUSALS:
-                    memo[id(value)] = value
+        for value in vars(module).values():
+            _add_substitutes(value, memo, seen)
     return memo
+
+
+def _add_substitutes(value: Any, memo: dict[int, Any], seen: set[int]) -> None:
+    """Adds what cannot be copied within a value: a lock itself, but not the dict or the object that holds it."""
+    if id(value) in seen or type(value) in IMMUTABLE or isinstance(value, nn.Module):
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        if not value.is_leaf:
+            memo[id(value)] = value.detach().clone()
+        return
+    inner = list(value.values()) if isinstance(value, Mapping) else []
+    inner += list(value) if isinstance(value, (list, tuple, set)) else []
+    inner += list(vars(value).values()) if hasattr(value, "__dict__") and not callable(value) else []
+    for item in inner:
+        _add_substitutes(item, memo, seen)
+    if not inner:
+        try:
+            copy.deepcopy(value)
+        except REFUSALS:
+            memo[id(value)] = value

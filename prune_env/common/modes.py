@@ -1,8 +1,9 @@
-"""Eval mode within a context; on exit every module gets its earlier mode back."""
+"""Modes within a context: eval mode, and attention that runs operation by operation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -17,3 +18,14 @@ def in_eval_mode(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def unfused_attention() -> Iterator[None]:
+    """Attention layers of torch run operation by operation: their fused operation hides layers and multiply-adds."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)

@@ -3,20 +3,25 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def tensors_of(value: Any, others: bool = True) -> list[Tensor]:
-    """Returns all tensors in a value, at any depth of tuples, lists, mappings and dataclasses.
+    """Returns all tensors in a value, at any depth of tuples, lists, mappings, dataclasses and attributes of objects.
 
     Args:
         value: What to look through; what is no tensor is skipped.
-        others: Whether NumPy arrays and numbers count as tensors.
+        others: Whether NumPy arrays, numbers and the attributes of other objects count.
     """
+    return _tensors(value, others, set())
+
+
+def _tensors(value: Any, others: bool, seen: set[int]) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, (np.ndarray, float)) and others:
@@ -25,9 +30,12 @@ def tensors_of(value: Any, others: bool = True) -> list[Tensor]:
         value = list(value.values())
     elif is_dataclass(value) and not isinstance(value, type):
         value = [getattr(value, field.name) for field in fields(value)]
-    if isinstance(value, (list, tuple, set)):
-        return [tensor for item in value for tensor in tensors_of(item, others)]
-    return []
+    elif others and hasattr(value, "__dict__") and not isinstance(value, (type, ModuleType, nn.Module)):
+        value = list(vars(value).values())
+    if not isinstance(value, (list, tuple, set)) or id(value) in seen:
+        return []
+    seen.add(id(value))
+    return [tensor for item in value for tensor in _tensors(item, others, seen)]
 
 
 def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

@@ -23,7 +23,7 @@ class PlannedMember(Frozen):
     """
 
     module: str
-    side: str = Field(pattern=r"^[A-Za-z_]\w*(\.\d+)?$")
+    side: str = Field(pattern=r"^[^.\s]{1,200}(\.\d+)?$")
     start: int = Field(0, ge=0)
     step: int = Field(1, ge=1)
     repeat: int = Field(1, ge=1)

@@ -51,8 +51,9 @@ class Example:
         return self.mapped(lambda _tensor: next(batches))
 
     def run(self, model: nn.Module) -> Any:
-        """Calls the network."""
-        return model(*self.args, **self.keywords)
+        """Calls the network on copies of the tensors, because its code may change them in place."""
+        given = self.mapped(torch.clone)
+        return model(*given.args, **given.keywords)
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -61,17 +62,24 @@ class Example:
 
     @property
     def constant(self) -> bool:
-        """Whether no floating-point tensor has two different values."""
-        return all(bool((t == t.reshape(-1)[:1]).all()) for t in self.tensors if t.is_floating_point() and t.numel())
+        """Whether no floating-point tensor has two different finite values."""
+        finite = [t[torch.isfinite(t)] for t in self.tensors if t.is_floating_point()]
+        return all(bool((t == t[:1]).all()) for t in finite)
 
     def noise(self, seed: int, scale: float = 1.0) -> "Example":
-        """Returns noise of the mean and deviation of each tensor, times ``scale``; of deviation 1 where it is 0."""
+        """Returns noise of the mean and deviation of each tensor, times ``scale``; of deviation 1 where it is 0.
+
+        Infinite entries, such as those of a mask, stay.
+        """
         generator = torch.Generator().manual_seed(seed)
 
         def draw(tensor: Tensor) -> Tensor:
             noise = torch.randn(tensor.shape, generator=generator).to(tensor)
-            deviation = tensor.std(correction=0) if tensor.numel() else tensor.new_tensor(0.0)
-            return scale * (tensor.mean() + noise * torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+            finite = torch.isfinite(tensor)
+            values = tensor[finite] if finite.any() else tensor.new_zeros(1)
+            deviation = values.std(correction=0)
+            drawn = scale * (values.mean() + noise * torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+            return torch.where(finite, drawn, tensor)
 
         return self.floats(draw)
 
@@ -79,7 +87,7 @@ class Example:
         """Builds the error for the user when the network's own forward pass fails."""
         shapes = ", ".join(str(list(tensor.shape)) for tensor in self.tensors) or "no tensor"
         return ModelError(
-            f"The network does not run on an input of shape {shapes}: {str(error) or type(error).__name__}. "
+            f"The network does not run on an input of shape {shapes}: {type(error).__name__}: {error}. "
             "Give an example of what the network is called with: a tensor with a batch axis, a list, or a tuple of all "
             "arguments."
         )

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from prune_env.common.errors import UserError, suggest
+from prune_env.common.errors import ModelError, UserError, suggest
 from prune_env.common.fingerprint import fingerprint
 from prune_env.common.layers import is_layer, rows_of, unwrapped
+from prune_env.common.modes import unfused_attention
 from prune_env.plan import Edit, Edits, PlannedBudget, PlannedCosts, PruningPlan
 from prune_env.plan.edits import NO_EDITS
 from prune_env.walk.approximation import with_errors
@@ -100,7 +101,11 @@ class LayerWalk:
                 that are missing or not finite; if a name in ``protect`` is unknown or has no channels of its own; or
                 if the walk takes too long.
         """
-        with torch.inference_mode(mode=False), torch.no_grad():
+        if not isinstance(protect or {}, Mapping):
+            raise ModelError(f"protect: a mapping of names to reasons is needed; {type(protect).__name__} given.")
+        if not seconds > 0:
+            raise ModelError(f"seconds: {seconds} given; the time limit must be above 0.")
+        with torch.inference_mode(mode=False), torch.no_grad(), unfused_attention():
             return cls._trace(
                 unwrapped(model), Example.given(example_input, keywords), protect or {}, Deadline(seconds), approximate
             )

@@ -20,7 +20,7 @@ from prune_env.common.arrays import IntArray
 from prune_env.common.copying import copied
 from prune_env.common.errors import first_line
 from prune_env.common.hooks import watching
-from prune_env.common.layers import is_layer
+from prune_env.common.layers import channels_of, is_layer
 from prune_env.common.nested import tensors_of
 from prune_env.surgery.channels import Kept, kept_channels, slice_network
 from prune_env.walk.decisions import Decisions, Recording, Repeating
@@ -80,7 +80,7 @@ def failing_units(
     if not inputs:
         reason = "the network refuses noise, and a constant example proves nothing; give an example with values"
         return {unit.name: reason for unit in units}
-    return _Proof(probe, inputs, tick, decides).failures(units, seed)
+    return _Proof(probe, inputs, tick, decides, patient=True).failures(units, seed)
 
 
 def _runs(model: nn.Module, example: Example) -> bool:
@@ -102,6 +102,7 @@ class _Proof:
         inputs: The inputs; a batch of all of them where they are batched.
         tick: Called before each comparison.
         decides: Whether the cut network takes the dense network's decisions.
+        patient: Whether a dense network that does not run with channels of zeros is a reason, and no error.
         single: Whether numbers are still float32.
     """
 
@@ -109,6 +110,7 @@ class _Proof:
     inputs: list[Example]
     tick: Callable[[str], None]
     decides: bool
+    patient: bool = False
     single: bool = True
 
     def failures(self, units: Sequence[Unit], seed: int) -> dict[str, str]:
@@ -150,17 +152,24 @@ class _Proof:
             small = slice_network(self.probe, kept)
         except Exception as error:  # modules of a user's own may hold anything under the names of sizes
             return f"it cannot be cut: {error}"
-        reason = difference(self.probe, small, kept, self._inputs_of(number), removed, self.decides)
+        try:
+            reason = difference(self.probe, small, kept, self._inputs_of(number), removed, self.decides)
+        except _DenseDoesNotRun as error:
+            if not self.patient:
+                raise
+            return f"the network refuses channels of zeros: {error}"
         if reason is None or not self.single or NOT_RUN in reason:
             return reason
-        self.single = False
-        single = self.probe, self.inputs
+        single = self.probe, self.inputs, self.patient
+        self.single = self.patient = False
         self.probe, self.inputs = copied(self.probe).double(), [one.floats(Tensor.double) for one in self.inputs]
         try:
-            return self._reason(removed, number)
+            again = self._reason(removed, number)
         except _DenseDoesNotRun:  # the user's own code may make float32 tensors
-            self.probe, self.inputs = single
+            self.probe, self.inputs, self.patient = single
             return reason
+        self.patient = single[2]
+        return again
 
     def _inputs_of(self, number: int) -> list[tuple[Example, int]]:
         """Returns the inputs of one round, each with the number of inputs that it joins in one batch.
@@ -246,7 +255,7 @@ def difference(
             with zeroed(dense, removed), _recorded(dense) as expected, torch.no_grad(), recording:
                 reference = example.run(dense)
         except Exception as error:  # the user's own code may raise anything
-            raise _DenseDoesNotRun(str(error)) from error
+            raise _DenseDoesNotRun(first_line(error)) from error
         try:
             repeating = Repeating(decisions, partial(_agree, count=count)) if decides else nullcontext()
             with _recorded(small) as actual, torch.no_grad(), repeating:
@@ -286,7 +295,7 @@ def _agree(expected: Tensor, actual: Tensor | None, count: int) -> bool:
     scale = expected.abs().amax(dim=1)
     if not torch.isfinite(scale).all():
         finite = torch.isfinite(expected)
-        if not torch.equal(finite, torch.isfinite(actual)):
+        if not finite.any() or not torch.equal(finite, torch.isfinite(actual)):
             return False
         expected, actual = torch.where(finite, expected, 0.0), torch.where(finite, actual, 0.0)
         scale = expected.abs().amax(dim=1)
@@ -298,14 +307,23 @@ def zeroed(model: nn.Module, removed: Removed) -> Iterator[None]:
     """Within the context, the removed channels are zero wherever a module reads them."""
     read = {name: places for (name, side), places in removed.items() if side == "in"}
 
-    def zero(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        tensor = inputs[0].clone()
-        dimension = tensor.ndim - 1 if isinstance(module, nn.Linear) else 1
-        tensor.index_fill_(dimension, torch.as_tensor(read[name], device=tensor.device), 0.0)
-        return (tensor, *inputs[1:])
+    def zero(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        place = _place_of_channels(module, inputs)
+        dimension = inputs[place].ndim - 1 if isinstance(module, nn.Linear) else 1
+        gone = torch.as_tensor(read[name], device=inputs[place].device)
+        return (*inputs[:place], inputs[place].index_fill(dimension, gone, 0.0), *inputs[place + 1 :])
 
     with watching(model, read, before=zero):
         yield
+
+
+def _place_of_channels(module: nn.Module, inputs: tuple[Any, ...]) -> int:
+    """Returns which argument of a module holds its input channels; a user's own layer may take others before it."""
+    axis, channels = -1 if isinstance(module, nn.Linear) else 1, channels_of(module, "in")
+    for place, value in enumerate(inputs):
+        if isinstance(value, Tensor) and value.ndim > 1 and value.shape[axis] == channels:
+            return place
+    return 0
 
 
 @contextmanager
@@ -313,8 +331,10 @@ def _recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Records the output of each convolution and linear layer by name; of several calls, the last."""
     outputs: dict[str, Tensor] = {}
 
-    def record(name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        outputs[name] = output
+    def record(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        tensors = tensors_of(output)
+        if tensors:
+            outputs[name] = tensors[0]
 
     names = [name for name, module in model.named_modules() if is_layer(module)]
     with watching(model, names, after=record):

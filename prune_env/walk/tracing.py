@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from prune_env.common.copying import copied
@@ -85,12 +85,18 @@ def probe_of(model: nn.Module, example: Example) -> tuple[nn.Module, Example]:
     """
     if any(tensor.is_meta for tensor in example.tensors):
         raise ModelError("The example is on the meta device and has no values. Give a tensor with values.")
+    if any(tensor.layout != torch.strided or not tensor.numel() for tensor in example.tensors):
+        raise ModelError("The example holds a sparse or an empty tensor. Give dense tensors with values.")
+    if any(bool(tensor.isnan().any()) for tensor in example.tensors if tensor.is_floating_point()):
+        raise ModelError("The example holds NaN, with which nothing can be compared. Give a tensor of numbers.")
     if not example.tensors:
         kinds = ", ".join(type(value).__name__ for value in (*example.args, *example.keywords.values()))
         raise ModelError(
             f"The example holds no tensor ({kinds or 'nothing'} given). Give what the network is called with: "
             "a tensor, a list, or a tuple of all arguments."
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError("A scripted or traced network has no code to follow. Give the network that it was made from.")
     probe = copied(model).eval().requires_grad_(False)
     short = (torch.float16, torch.bfloat16)
     if any(tensor.dtype in short for tensor in (*probe.parameters(), *probe.buffers())):
@@ -123,9 +129,11 @@ def followed(probe: nn.Module, example: Example, tick: Callable[[str], None], ap
 def training_code(probe: nn.Module) -> Iterator[None]:
     """Within the context, code that runs in training mode only does run, such as a second head.
 
-    Layers of torch's own types stay in eval mode, so that nothing is drawn at random and no statistics change.
+    Modules that run torch's or torchvision's code stay in eval mode, so that nothing is drawn at random and no
+    statistics change.
     """
-    modules = [module for module in probe.modules() if not type(module).__module__.startswith("torch.nn.")]
+    library = ("torch.", "torchvision.ops.")
+    modules = [module for module in probe.modules() if not type(module).forward.__module__.startswith(library)]
     for module in modules:
         module.training = True
     try:
@@ -161,7 +169,11 @@ def is_deterministic(probe: nn.Module, example: Example) -> bool:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
             outputs.append(tensors_of(example.run(probe)))
-    return len(outputs[0]) == len(outputs[1]) and all(map(torch.equal, *outputs))
+    return len(outputs[0]) == len(outputs[1]) and all(map(_identical, *outputs))
+
+
+def _identical(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def protect_named(units: Iterable[Unit], reasons: Mapping[str, str], model: nn.Module) -> list[Unit]:

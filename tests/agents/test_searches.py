@@ -29,7 +29,13 @@ from rewards import Outcome
 
 PROBES = 4
 EVALUATIONS = 26
-FINITE = {"uniform": 1, "eigenvalue": 1, "thresholds": 1, "greedy": PROBES + len(POWERS), "power": PROBES + len(EXPONENTS)}
+FINITE = {
+    "uniform": 1,
+    "eigenvalue": 1,
+    "thresholds": 1,
+    "greedy": PROBES + len(POWERS),
+    "power": PROBES + len(EXPONENTS),
+}
 """Searches that end before the evaluations are used up, and their numbers of trials."""
 DETERMINISTIC = tuple(FINITE)
 RANDOM = tuple(name for name in SEARCHES if name not in DETERMINISTIC)

@@ -76,7 +76,7 @@ def test_the_unspoiled_document_loads(path: Path) -> None:
         (spoiled("units", 0, "channels", value="8"), r"units\.0\.channels: .*integer"),
         (spoiled("units", 0, "members", value=[]), r"units\.0\.members: .*at least 1"),
         (
-            spoiled("units", 0, "members", 0, "side", value="out/x"),
+            spoiled("units", 0, "members", 0, "side", value="out.x"),
             r"units\.0\.members\.0\.side: .*should match pattern",
         ),
         (spoiled("units", 0, "members", 0, "start", value=-1), r"members\.0\.start: .*greater than or equal to 0"),

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from zoo import Net, body, chain, channels_zeroed, conv, random_plan, relative_d
 
 from prune_env import LayerWalk
 from prune_env.common.errors import ModelError
+from prune_env.common.modes import unfused_attention
 from prune_env.common.nested import tensors_of
 from prune_env.testing.counts import counted_params
 from prune_env.walk.example import Example
@@ -34,7 +36,7 @@ def run(model: nn.Module, example: Any) -> list[Tensor]:
 
 
 def counted(model: nn.Module, example: Any) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with unfused_attention(), FlopCounterMode(display=False) as counter:
         run(model, example)
     return int(counter.get_total_flops()) // 2
 
@@ -82,6 +84,28 @@ class TestNormsOverChannelsWithAnAbsoluteScale:
         exact = unit_of(LayerWalk.trace(body(lambda _, x: x), images), "a")
         assert list(failing_units(net, Example.given(images), [exact])) == ["a"]
         assert failing_units(body(lambda _, x: x).eval(), Example.given(images), [exact]) == {}
+
+
+class Net2(Net):
+    """A network of two inputs."""
+
+    def forward(self, images: Tensor, mask: Tensor) -> Any:  # type: ignore[override]
+        return self.run(self, images, mask)
+
+
+class Scaled(nn.Conv2d):
+    """A convolution that takes a factor before its images."""
+
+    def forward(self, factor: float, images: Tensor) -> Tensor:  # type: ignore[override]
+        return factor * super().forward(images)
+
+
+class Masking(nn.Conv2d):
+    """A convolution that returns a mask beside its map."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        result = super().forward(images)
+        return result, result > 0
 
 
 class Attention(nn.Module):
@@ -328,12 +352,102 @@ class TestNetworksThatAreCalledInTheirOwnWay:
         small = random_plan(walk, 0).apply(net).train()
         assert [one.shape[1] for one in small(small_images())] == [4, 2]
 
+    def test_one_that_normalises_its_input_in_place(self) -> None:
+        def forward(net: Net, images: Tensor) -> Tensor:
+            images -= 0.5
+            return net.d(torch.relu(net.c(images)))
+
+        images = small_images()
+        before = images.clone()
+        walk = LayerWalk.trace(Net(forward, c=conv(3, 8), d=conv(8, 4)), images)
+        assert free_of(walk) == {"c": 8}
+        assert torch.equal(images, before)
+
+    def test_one_that_returns_an_object_of_its_own(self) -> None:
+        def forward(net: Net, images: Tensor) -> Any:
+            features = torch.relu(net.c(images))
+            return SimpleNamespace(scores=net.d(features.mean((2, 3), keepdim=True)), features=features)
+
+        walk = LayerWalk.trace(Net(forward, c=conv(3, 8), d=conv(8, 4, 1)), small_images())
+        assert unit_of(walk, "c").protected == "its channels are the network's output"
+
+    def test_one_whose_layers_take_other_arguments_first(self) -> None:
+        walk = LayerWalk.trace(
+            Net(lambda net, x: net.d(torch.relu(net.c(0.5, x))), c=Scaled(3, 8, 3, padding=1), d=conv(8, 4)),
+            small_images(),
+        )
+        assert free_of(walk) == {"c": 8}
+        walk = LayerWalk.trace(
+            Net(lambda net, x: net.d(2.0, torch.relu(net.c(x))), c=conv(3, 8), d=Scaled(8, 4, 3)), small_images()
+        )
+        assert free_of(walk) == {"c": 8}
+
+    def test_one_whose_layer_returns_more_than_its_map(self) -> None:
+        walk = LayerWalk.trace(
+            Net(lambda net, x: net.d(torch.relu(net.c(x)[0])), c=Masking(3, 8, 3), d=conv(8, 4)), small_images()
+        )
+        assert free_of(walk) == {"c": 8}
+
+    def test_one_that_refuses_channels_of_zeros_is_protected_with_its_own_words(self) -> None:
+        def forward(net: Net, images: Tensor) -> Tensor:
+            inner = net.w(torch.relu(net.c(images)))
+            if (inner.detach().numpy() == 0).all(axis=(0, 2, 3)).any():
+                raise ValueError("a channel is silent")
+            return net.d(inner)
+
+        net = Net(forward, c=conv(3, 8), w=conv(8, 8, groups=8, bias=False), d=conv(8, 4))
+        reason = unit_of(LayerWalk.trace(net, small_images()), "c").protected
+        assert reason == "the network refuses channels of zeros: a channel is silent"
+
+    def test_one_with_a_list_of_parameters(self) -> None:
+        gains = nn.ParameterList([nn.Parameter(torch.rand(8, 1, 1))])
+        walk = LayerWalk.trace(
+            Net(lambda net, x: net.d(torch.relu(net.c(x)) * net.g[0]), c=conv(3, 8), d=conv(8, 4), g=gains),
+            small_images(),
+        )
+        assert free_of(walk) == {"c": 8}
+        check(walk, small_images())
+
+    def test_one_whose_number_of_classes_equals_a_width_keeps_it(self) -> None:
+        class Halves(Net):
+            num_classes = 6
+
+            def loss(self, targets: Tensor) -> Tensor:
+                return torch.nn.functional.one_hot(targets, self.num_classes)
+
+            def forward(self, images: Tensor) -> Tensor:
+                left, right = torch.relu(self.a(images)).chunk(2, 1)
+                return self.c(left * right)
+
+        net = Halves(lambda *_: None, a=conv(3, 12), c=conv(6, 4))
+        net.num_classes = 6
+        walk = LayerWalk.trace(net, small_images())
+        assert free_of(walk) == {"a": 6}
+        assert walk.plan({"a": 3}).apply(net).num_classes == 6
+
+    def test_one_whose_lock_lies_beside_a_counter(self) -> None:
+        net = chain()
+        net.state = {"lock": threading.Lock(), "seen": [0]}
+        net.register_forward_hook(lambda module, *_: module.state["seen"].__setitem__(0, module.state["seen"][0] + 1))
+        LayerWalk.trace(net, small_images())
+        assert net.state["seen"] == [0]
+
     def test_one_that_holds_a_lock(self) -> None:
         net = chain()
         net.lock = threading.Lock()
         walk = LayerWalk.trace(net, small_images())
         assert free_of(walk) == {"0": 8, "3": 6}
         check(walk, small_images())
+
+    def test_an_example_with_nan_is_refused_and_an_infinite_mask_is_kept(self) -> None:
+        images = small_images()
+        images[0, 0, 0, 0] = torch.nan
+        with pytest.raises(ModelError, match="The example holds NaN"):
+            LayerWalk.trace(chain(), images)
+        mask = torch.zeros(1, 1, 8, 8)
+        mask[..., 4:] = -torch.inf
+        net = Net2(lambda net, x, m: net.d(torch.relu(net.c(x)) * (m.exp())), c=conv(3, 8), d=conv(8, 4))
+        assert free_of(LayerWalk.trace(net, (small_images(), mask))) == {"c": 8}
 
     @pytest.mark.parametrize("model_too", [False, True])
     def test_an_example_or_weights_without_values_are_refused_with_what_to_do(self, model_too: bool) -> None:

@@ -210,7 +210,7 @@ class TestNetworksThatCannotBeTraced:
         def fail(_net: Net, _images: torch.Tensor) -> torch.Tensor:
             raise error
 
-        reason = re.escape(str(error) or type(error).__name__)
+        reason = re.escape(f"{type(error).__name__}: {error}")
         with pytest.raises(ModelError, match=rf"does not run on an input of shape \[1, 3, 12, 12\]: {reason}"):
             LayerWalk.trace(Net(fail, a=conv(3, 4)), torch.zeros(1, 3, 12, 12))
 

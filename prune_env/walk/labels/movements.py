@@ -175,7 +175,7 @@ def split(call: Call) -> list[Tensor] | None:
     pieces = list(labels.split(sizes, axis))
     if core(labels).shape[axis] == 1 or len(sizes) == 1:
         return pieces
-    listed = call.notes.owners.size_attribute(call.module, sizes)
+    listed = call.notes.owners.size_attribute(call.module, sizes, "split")
     if listed is not None:
         for number, piece in enumerate(pieces):
             call.notes.bind(call.module, f"{listed}.{number}", along(piece, axis))
@@ -183,8 +183,8 @@ def split(call: Call) -> list[Tensor] | None:
     if len(set(sizes)) > 1:
         call.labels.mark(labels, f"its channels are split into pieces of fixed sizes by {call.place}")
         return pieces
-    single = call.notes.owners.size_attribute(call.module, sizes[0])
-    whole = call.notes.owners.size_attribute(call.module, sum(sizes))
+    single = call.notes.owners.size_attribute(call.module, sizes[0], "split")
+    whole = call.notes.owners.size_attribute(call.module, sum(sizes), "split")
     if single is None and whole is not None:  # code that splits at ``self.channels // 2``
         call.notes.bind(call.module, whole, along(labels, axis))
     for piece in pieces:

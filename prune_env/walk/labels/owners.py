@@ -59,16 +59,23 @@ class Owners:
         """Whether a module is a group norm that surgery can cut in whole groups."""
         return isinstance(self.modules.get(module), nn.GroupNorm)
 
-    def size_attribute(self, module: str, value: int | list[int]) -> str | None:
+    def size_attribute(self, module: str, value: int | list[int], operation: str | None = None) -> str | None:
         """Finds the attribute of a module that its code reads and that holds this size, or this list of sizes.
 
         Code that splits channels by ``self.splits`` or slices them at ``self.in_channels`` follows a cut if the
         attribute follows it. Only attributes whose name the module's own methods mention are considered [our choice].
+
+        Args:
+            module: The module's dotted name.
+            value: The size or sizes.
+            operation: The operation that reads the attribute; its name must be mentioned, too. None for any.
         """
         owner = self.modules.get(module)
         if owner is None:
             return None
         mentioned = _names_in_code(type(owner))
+        if operation is not None and operation not in mentioned:
+            return None
         for name, held in vars(owner).items():
             sizes = type(held) is int or (type(held) in (list, tuple) and all(type(size) is int for size in held))
             same = sizes and (held == value if type(held) is int else list(held) == value)
