@@ -26,6 +26,7 @@ from prune_env.walk.tracing import (
     called_in_training,
     followed,
     is_deterministic,
+    is_short,
     probe_of,
     protect_named,
     refuse_unusable_weights,
@@ -116,7 +117,15 @@ class LayerWalk:
     ) -> Self:
         refuse_unusable_weights(model)
         probe, example = probe_of(model, example)
-        follower = followed(probe, example, tick, approximate)
+        try:
+            follower = followed(probe, example, tick, approximate)
+        except ModelError as error:
+            if not is_short(model):
+                raise
+            raise ModelError(
+                f"{error} Networks of 16 bits are walked as a float32 copy; code that names float16 or bfloat16 must take "
+                "the type of its weights instead."
+            ) from error
         layers = [name for name, module in model.named_modules() if is_layer(module)]
         idle = [name for name in layers if name not in follower.shapes]
         trained = called_in_training(follower, probe, example) if idle else ()

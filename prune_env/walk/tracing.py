@@ -17,6 +17,9 @@ from prune_env.walk.example import Example
 from prune_env.walk.labels.follow import Follower
 from prune_env.walk.unit import Unit
 
+SHORT = (torch.float16, torch.bfloat16)
+"""Number types that are too short to prove anything with."""
+
 
 @dataclass
 class Deadline:
@@ -98,11 +101,15 @@ def probe_of(model: nn.Module, example: Example) -> tuple[nn.Module, Example]:
     if isinstance(model, torch.jit.ScriptModule):
         raise ModelError("A scripted or traced network has no code to follow. Give the network that it was made from.")
     probe = copied(model).eval().requires_grad_(False)
-    short = (torch.float16, torch.bfloat16)
-    if any(tensor.dtype in short for tensor in (*probe.parameters(), *probe.buffers())):
+    if is_short(probe):
         probe = probe.float()
-        example = example.floats(lambda tensor: tensor.float() if tensor.dtype in short else tensor)
+        example = example.floats(lambda tensor: tensor.float() if tensor.dtype in SHORT else tensor)
     return probe, example
+
+
+def is_short(model: nn.Module) -> bool:
+    """Whether a network holds numbers of 16 bits."""
+    return any(tensor.dtype in SHORT for tensor in (*model.parameters(), *model.buffers()))
 
 
 def followed(probe: nn.Module, example: Example, tick: Callable[[str], None], approximate: bool) -> Follower:

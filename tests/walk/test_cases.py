@@ -439,6 +439,11 @@ class TestNetworksThatAreCalledInTheirOwnWay:
         assert free_of(walk) == {"0": 8, "3": 6}
         check(walk, small_images())
 
+    def test_a_half_network_whose_code_names_its_type_is_told_so(self) -> None:
+        net = Net(lambda net, x: net.d(torch.relu(net.c(x.half()))), c=conv(3, 8), d=conv(8, 4)).half()
+        with pytest.raises(ModelError, match="walked as a float32 copy; code that names float16"):
+            LayerWalk.trace(net, small_images().half())
+
     def test_an_example_with_nan_is_refused_and_an_infinite_mask_is_kept(self) -> None:
         images = small_images()
         images[0, 0, 0, 0] = torch.nan
