@@ -31,8 +31,8 @@ from prune_env import LayerWalk
 from prune_env.common.layers import Transposed, channels_of, held_at, is_layer, is_standard, tensor_axis
 from prune_env.surgery.channels import kept_channels
 from prune_env.testing.counts import counted_macs, counted_params
+from prune_env.walk.comparison import Removed, difference
 from prune_env.walk.example import Example
-from prune_env.walk.proof import Removed, difference
 
 ZOO = {
     kind: names.split()

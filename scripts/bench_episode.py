@@ -16,7 +16,7 @@ from prune_env.config import RunConfig
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import load_model, load_splits
 from prune_env.runs.settings import read_settings
-from prune_env.search.registry import check_search
+from prune_env.search.registry import check_named_search
 from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, results
 from scripts.episode_times import EpisodeBench, learner_named
 
@@ -70,7 +70,7 @@ def ready_bench(settings: RunConfig, episodes: int) -> EpisodeBench:
         settings: The run's settings.
         episodes: Number of episodes to run later.
     """
-    check_search(settings)
+    check_named_search(settings)
     learner_named(settings.agent.name)
     # Without racing: a stopped evaluation cannot be compared with complete forward passes.
     settings = settings.model_copy(update={"search": settings.search.model_copy(update={"racing": False})})

@@ -11,8 +11,8 @@ from prune_env.env.fitting import repair_warning
 from prune_env.env.loading import device_of
 from prune_env.plan import PruningPlan
 from prune_env.report.network_table import render, warnings_of
-from prune_env.runs.directory import RunDirectory
 from prune_env.runs.evaluating import evaluate_run
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import read_settings, settings_of
 from scripts.common import (
     AsJson,

@@ -7,8 +7,8 @@ import typer
 
 from prune_env.env.fitting import repair_warning
 from prune_env.report.network_table import render
-from prune_env.runs.directory import RunDirectory
 from prune_env.runs.finetuning import FOLDER, check_searched, finish_finetuning, resume_finetuning, start_finetuning
+from prune_env.runs.run_directory import RunDirectory
 from scripts.common import AsJson, Overrides, notice, print_json, results, run_command
 from scripts.training_bar import shown_training
 

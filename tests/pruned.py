@@ -7,7 +7,7 @@ from toy import digits_config, digits_splits, trained_digits
 from prune_env import RunConfig
 from prune_env.env.builders import trace
 from prune_env.models import save_weights
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 
 QUICK = (
     "finetune.epochs=3",

@@ -72,7 +72,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A section with a heading, a paragraph of plain text (may be empty) and a table."""
 
     title: str

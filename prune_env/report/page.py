@@ -13,7 +13,7 @@ from prune_env.report.figures import (
     series_heat_map,
 )
 from prune_env.report.run_record import RowRecord, RunRecord, SensitivityRecord, Summary, read_run
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 
 
 def write_report(run: RunDirectory) -> Path:
@@ -48,7 +48,7 @@ def render_page(record: RunRecord) -> str:
         verdicts=verdicts(summary),
         pictures=_pictures(record),
         sections=[
-            html.Section("The plan", "", _plan_table(record)),
+            html.PageSection("The plan", "", _plan_table(record)),
             *_own_sections(record),
             *([_evidence(record.sensitivity)] if record.sensitivity else []),
         ],
@@ -169,10 +169,10 @@ def _plan_table(record: RunRecord) -> html.HtmlTable:
     return html.HtmlTable(headings, rows, right=(1, 2, 3, 5))
 
 
-def _own_sections(record: RunRecord) -> list[html.Section]:
+def _own_sections(record: RunRecord) -> list[html.PageSection]:
     """The granularity's own sections."""
     return [
-        html.Section(
+        html.PageSection(
             texts.title,
             texts.words,
             html.HtmlTable(texts.headings, texts.rows, right=range(1, len(texts.headings))),
@@ -181,7 +181,7 @@ def _own_sections(record: RunRecord) -> list[html.Section]:
     ]
 
 
-def _evidence(report: SensitivityRecord) -> html.Section:
+def _evidence(report: SensitivityRecord) -> html.PageSection:
     rows: list[list[html.Cell]] = [
         [
             layer.layer,
@@ -199,4 +199,4 @@ def _evidence(report: SensitivityRecord) -> html.Section:
         "maps by that ratio, from 0 at the left to 1."
     )
     headings = ["layer", "map (pixels)", "low-rank maps", "mean rank", "ranks", "unit"]
-    return html.Section("Evidence for sensitive layers", words, html.HtmlTable(headings, rows, right=(1, 2, 3)))
+    return html.PageSection("Evidence for sensitive layers", words, html.HtmlTable(headings, rows, right=(1, 2, 3)))

@@ -17,7 +17,7 @@ from prune_env.granularity import Granularity, make_granularity
 from prune_env.granularity.base import Series
 from prune_env.plan import PruningPlan
 from prune_env.report.figures import Tried
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.starting import measurements_of
 from prune_env.tasks import make_task, quality_of
 

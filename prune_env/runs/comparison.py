@@ -15,14 +15,14 @@ from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.env.loading import check_names, refuse_sparse_training
 from prune_env.env.problem import PruningProblem
-from prune_env.runs.directory import RunDirectory
 from prune_env.runs.finishing import FinishedSearch, summary_of
 from prune_env.runs.networks import NetworkRow, compare_plans
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun, Watch, search_into, unwatched
 from prune_env.runs.seed_results import SeedResult, as_record, best_so_far
 from prune_env.runs.settings import differing_settings, settings_of
 from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
-from prune_env.search.registry import check_evaluations, check_search
+from prune_env.search.registry import check_evaluations, check_named_search
 from prune_env.tasks import make_task, quality_of
 
 OnFinished = Callable[[FinishedSearch], None]
@@ -85,7 +85,7 @@ def compare_searches(
     check_names(settings)
     refuse_sparse_training(settings)
     for name in names:
-        check_search(_with(settings, name, settings.seed))
+        check_named_search(_with(settings, name, settings.seed))
     comparison = _Comparison(settings, folder, names, watch, on_progress, on_finished, command)
     for seed in range(settings.seed, settings.seed + seeds):
         comparison.run(seed)

@@ -18,7 +18,7 @@ from prune_env.env.loading import check_names, device_of, refuse_sparse_training
 from prune_env.env.problem import PruningProblem
 from prune_env.plan import PruningPlan
 from prune_env.recover import train_network
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import differing_settings, settings_of
 from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.tasks import make_task, quality_of

@@ -12,9 +12,9 @@ from prune_env.env.loading import load_model, load_splits
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.models import load_weights
 from prune_env.plan import PruningPlan
-from prune_env.runs.directory import RunDirectory
 from prune_env.runs.finetuning import FOLDER
 from prune_env.runs.networks import NetworkRow, compare_networks
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.starting import OnProgress, quietly
 from prune_env.runs.training_folder import TrainingFolder
 

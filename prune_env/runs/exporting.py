@@ -12,10 +12,10 @@ from prune_env.config import RunConfig
 from prune_env.data.timing import batch_to_time
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
-from prune_env.runs.directory import RunDirectory
 from prune_env.runs.evaluating import load_networks
 from prune_env.runs.export_formats import EXPORTERS, difference
 from prune_env.runs.networks import LATENCY_BATCH
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of
 from prune_env.runs.starting import OnProgress, quietly
 

@@ -21,8 +21,8 @@ from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Batches, Epoch
 from prune_env.recover.workers import AcceleratedWorkers, Workers
-from prune_env.runs.directory import RunDirectory
 from prune_env.runs.networks import NetworkRow, compare_networks
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of
 from prune_env.runs.training import (
     NOBODY,

@@ -14,7 +14,7 @@ from prune_env.evaluation.measuring import measure
 from prune_env.models import load_weights
 from prune_env.recover import Batches
 from prune_env.recover.workers import AcceleratedWorkers, Workers
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import read_settings
 from prune_env.runs.training import NOBODY, TrainingListener, set_threads, train_into, training_images
 from prune_env.runs.training_folder import TrainingFolder, check_same_data, resume_training, start_training

@@ -16,7 +16,7 @@ from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of, use_threads
 from prune_env.runs.sparsifying import SparseTraining, finish_sparsifying, resume_sparsifying, start_sparsifying
 from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
@@ -24,7 +24,7 @@ from prune_env.search.base import Search
 from prune_env.search.episode import Episode, Listener, SearchResult
 from prune_env.search.loop import train_agent
 from prune_env.search.policy import save_policy
-from prune_env.search.registry import check_evaluations, check_search
+from prune_env.search.registry import check_evaluations, check_named_search
 
 OnTrial = Callable[[Trial], None]
 OnEpisode = Callable[[Episode], None]
@@ -73,7 +73,7 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
     """
     RunDirectory.check_free(folder)
     check_names(settings)
-    check_search(settings)
+    check_named_search(settings)
     if settings.sparsify.epochs:
         use_threads(settings)
         return _sparsified(start_sparsifying(settings, folder, on_progress), on_progress)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from prune_env.common.errors import RunError
-from prune_env.runs.directory import RunDirectory
 from prune_env.runs.intervals import Curve, Interval
+from prune_env.runs.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from prune_env.config import RunConfig
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 
 
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -18,7 +18,7 @@ from prune_env.evaluation.measuring import measure
 from prune_env.models import load_weights, save_weights
 from prune_env.recover import Batches, Workers
 from prune_env.recover.penalties import PENALTIES, Penalty, PenaltyContext
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import read_settings
 from prune_env.runs.starting import OnProgress, load_network, quietly, untrained_network
 from prune_env.runs.training import TrainingListener, set_threads, train_into, training_images

@@ -20,7 +20,7 @@ from prune_env.env.builders import NOTHING_REMEMBERED, Remembered, build_problem
 from prune_env.env.loading import load_model, load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.models import save_weights
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import use_threads
 
 OnProgress = Callable[[str], None]

@@ -12,7 +12,7 @@ from prune_env.data import Splits
 from prune_env.models import save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Workers
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 
 
 class TrainingFolder(RunDirectory):

@@ -8,7 +8,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode, Listener, SearchResult
-from prune_env.search.registry import SEARCHES, check_evaluations, check_search
+from prune_env.search.registry import SEARCHES, check_evaluations, check_named_search
 
 
 def train_agent(problem: PruningProblem, config: RunConfig, listeners: tuple[Listener, ...] = ()) -> SearchResult:
@@ -28,7 +28,7 @@ def train_agent(problem: PruningProblem, config: RunConfig, listeners: tuple[Lis
         ConfigError: If no search has the configured name, or if the evaluations do not suffice for it.
         RunError: If the search ends without trying a plan.
     """
-    check_search(config)
+    check_named_search(config)
     check_evaluations(problem, config)
     search = SEARCHES.find(config.agent.name)(problem, config)
     watcher = _Watcher(config, search, listeners)

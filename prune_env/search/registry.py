@@ -34,7 +34,7 @@ def register_search(name: str) -> Callable[[type[Search]], type[Search]]:
     return SEARCHES.register(name)
 
 
-def check_search(config: RunConfig) -> None:
+def check_named_search(config: RunConfig) -> None:
     """Refuses a search that does not exist or cannot work, before any time is spent.
 
     Raises:

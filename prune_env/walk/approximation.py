@@ -10,8 +10,8 @@ from torch import nn
 from prune_env.common.errors import first_line
 from prune_env.common.nested import tensors_of
 from prune_env.surgery.channels import kept_channels, slice_network
+from prune_env.walk.comparison import NOT_RUN, removed_places, zeroed
 from prune_env.walk.example import Example
-from prune_env.walk.proof import NOT_RUN, removed_places, zeroed
 from prune_env.walk.unit import Unit
 
 

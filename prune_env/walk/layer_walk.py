@@ -123,8 +123,8 @@ class LayerWalk:
             if not is_short(model):
                 raise
             raise ModelError(
-                f"{error} Networks of 16 bits are walked as a float32 copy; code that names float16 or bfloat16 must take "
-                "the type of its weights instead."
+                f"{error} Networks of 16 bits are walked as a float32 copy; code that names float16 or bfloat16 must "
+                "take the type of its weights instead."
             ) from error
         layers = [name for name, module in model.named_modules() if is_layer(module)]
         idle = [name for name in layers if name not in follower.shapes]

@@ -1,16 +1,12 @@
 """Proof by cutting: every unit is cut, run and compared with the dense network before it is used.
 
-All units are cut together. If the comparison fails, the set of units is halved until each failing unit is alone. The
-comparison covers the output of every convolution and linear layer, not only the network's output, so that a branch with
-a small contribution cannot hide an error [our choice].
+All units are cut together. If the comparison fails, the set of units is halved until each failing unit is alone.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +14,10 @@ from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.copying import copied
-from prune_env.common.errors import first_line
-from prune_env.common.hooks import watching
-from prune_env.common.layers import channels_of, is_layer
-from prune_env.common.nested import tensors_of
-from prune_env.surgery.channels import Kept, kept_channels, slice_network
-from prune_env.walk.decisions import Decisions, Recording, Repeating
+from prune_env.surgery.channels import kept_channels, slice_network
+from prune_env.walk.comparison import NOT_RUN, DenseDoesNotRun, Removed, difference, removed_places
 from prune_env.walk.example import Example
 from prune_env.walk.unit import Unit
-
-TOLERANCE = 1e-4
-"""The largest allowed difference, relative to the largest value of the compared tensor, in float32."""
 
 ROUNDS = 3
 """The number of cuts of half of the channels that every unit must pass. Three of them distinguish any two channels of a
@@ -38,10 +27,6 @@ UNEVEN = 2
 """The number of further rounds, right after the first, in which units of one size lose different numbers of channels.
 Units that must stay of one size, because they are stacked, would pass every cut that takes as many from each. The two
 rounds together also remove the channel that no other round removes [our choice]."""
-
-NOT_RUN = "the cut network does not run"
-
-Removed = dict[tuple[str, str], IntArray]
 
 
 def failing_units(
@@ -74,7 +59,7 @@ def failing_units(
     if example.constant:
         del inputs[1]
     probe = _without_silent_channels(model, seed)
-    with suppress(_DenseDoesNotRun):  # the user's own code may take a single input only, or refuse noise
+    with suppress(DenseDoesNotRun):  # the user's own code may take a single input only, or refuse noise
         return _Proof(probe, inputs, tick, decides).failures(units, seed)
     inputs = [replace(one, batched=False) for one in inputs if _runs(probe, one)]
     if not inputs:
@@ -154,7 +139,7 @@ class _Proof:
             return f"it cannot be cut: {error}"
         try:
             reason = difference(self.probe, small, kept, self._inputs_of(number), removed, self.decides)
-        except _DenseDoesNotRun as error:
+        except DenseDoesNotRun as error:
             if not self.patient:
                 raise
             return f"the network refuses channels of zeros: {error}"
@@ -165,7 +150,7 @@ class _Proof:
         self.probe, self.inputs = copied(self.probe).double(), [one.floats(Tensor.double) for one in self.inputs]
         try:
             again = self._reason(removed, number)
-        except _DenseDoesNotRun:  # the user's own code may make float32 tensors
+        except DenseDoesNotRun:  # the user's own code may make float32 tensors
             self.probe, self.inputs, self.patient = single
             return reason
         self.patient = single[2]
@@ -182,10 +167,6 @@ class _Proof:
         if self.inputs[0].batched:
             return [(self.inputs[0].joined(self.inputs[1:]), len(self.inputs))]
         return [(one, 1) for one in self.inputs]
-
-
-class _DenseDoesNotRun(Exception):  # noqa: N818
-    """Raised where the dense network does not run on an input of the proof."""
 
 
 def _cuts(units: Sequence[Unit], order: Mapping[str, IntArray], number: int) -> dict[str, IntArray]:
@@ -207,15 +188,6 @@ def _cut(order: IntArray, number: int) -> IntArray:
     return np.flatnonzero(order >> bit & 1)
 
 
-def removed_places(units: Sequence[Unit], cuts: Mapping[str, IntArray]) -> Removed:
-    """Returns what the cut of some channels of each unit removes, by (module, side)."""
-    places: dict[tuple[str, str], list[IntArray]] = {}
-    for unit in units:
-        for member in unit.members if len(cuts[unit.name]) else ():
-            places.setdefault((member.module, member.side), []).append(member.index[cuts[unit.name]].ravel())
-    return {place: np.concatenate(parts) for place, parts in places.items()}
-
-
 def _without_silent_channels(model: nn.Module, seed: int) -> nn.Module:
     """Returns a copy whose batch norms have no zero scale or shift, because zeros would hide a wrong map."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
@@ -228,114 +200,3 @@ def _without_silent_channels(model: nn.Module, seed: int) -> nn.Module:
             shared[id(module.weight)] = nn.Parameter(loud)
             shared[id(module.bias)] = nn.Parameter(bias + 0.1 * (noise.flip(0) - 0.5))
     return copied(model, shared)
-
-
-def difference(
-    dense: nn.Module,
-    small: nn.Module,
-    kept: Kept,
-    inputs: Sequence[tuple[Example, int]],
-    removed: Removed,
-    decides: bool = False,
-) -> str | None:
-    """Returns why a cut network differs from the dense network with zeroed channels; None if they agree.
-
-    Args:
-        dense: The dense network in eval mode.
-        small: The cut network in eval mode.
-        kept: The channels that stay, by (module, side).
-        inputs: What to run both on, each with the number of inputs that it joins in one batch.
-        removed: The channels that are cut, by (module, side).
-        decides: Whether the cut network takes the dense network's decisions.
-    """
-    for example, count in inputs:
-        decisions = Decisions()
-        recording = Recording(decisions) if decides else nullcontext()
-        try:
-            with zeroed(dense, removed), _recorded(dense) as expected, torch.no_grad(), recording:
-                reference = example.run(dense)
-        except Exception as error:  # the user's own code may raise anything
-            raise _DenseDoesNotRun(first_line(error)) from error
-        try:
-            repeating = Repeating(decisions, partial(_agree, count=count)) if decides else nullcontext()
-            with _recorded(small) as actual, torch.no_grad(), repeating:
-                result = example.run(small)
-        except Exception as error:  # the user's own code may raise anything
-            return f"{NOT_RUN}: {first_line(error)}"
-        reason = _first_difference(dense, kept, expected, actual, count)
-        if reason is not None:
-            return reason
-        ours, theirs = tensors_of(reference), tensors_of(result)
-        if len(ours) != len(theirs) or not all(map(partial(_agree, count=count), ours, theirs)):
-            return "cutting it changes the network's output, so its channels are coupled in a way not understood"
-    return None
-
-
-def _first_difference(
-    dense: nn.Module, kept: Kept, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor], count: int
-) -> str | None:
-    for name, tensor in expected.items():
-        rows = kept.get((name, "out"))
-        dimension = tensor.ndim - 1 if isinstance(dense.get_submodule(name), nn.Linear) else 1
-        if rows is not None:
-            tensor = tensor.index_select(dimension, torch.as_tensor(rows, device=tensor.device))
-        if not _agree(tensor, actual.get(name), count):
-            return f"cutting it changes the output of {name!r}, so its channels are coupled in a way not understood"
-    return None
-
-
-def _agree(expected: Tensor, actual: Tensor | None, count: int) -> bool:
-    """Whether two tensors agree, each of ``count`` inputs at its own scale."""
-    if actual is None or expected.shape != actual.shape:
-        return False
-    if not expected.numel() or not expected.is_floating_point():
-        return torch.equal(expected, actual)
-    parts = count if expected.ndim and len(expected) % count == 0 else 1
-    expected, actual = expected.reshape(parts, -1), actual.reshape(parts, -1)
-    scale = expected.abs().amax(dim=1)
-    if not torch.isfinite(scale).all():
-        finite = torch.isfinite(expected)
-        if not finite.any() or not torch.equal(finite, torch.isfinite(actual)):
-            return False
-        expected, actual = torch.where(finite, expected, 0.0), torch.where(finite, actual, 0.0)
-        scale = expected.abs().amax(dim=1)
-    return bool(((expected - actual).abs().amax(dim=1) <= TOLERANCE * scale.clamp_min(1e-12)).all())
-
-
-@contextmanager
-def zeroed(model: nn.Module, removed: Removed) -> Iterator[None]:
-    """Within the context, the removed channels are zero wherever a module reads them."""
-    read = {name: places for (name, side), places in removed.items() if side == "in"}
-
-    def zero(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        place = _place_of_channels(module, inputs)
-        dimension = inputs[place].ndim - 1 if isinstance(module, nn.Linear) else 1
-        gone = torch.as_tensor(read[name], device=inputs[place].device)
-        return (*inputs[:place], inputs[place].index_fill(dimension, gone, 0.0), *inputs[place + 1 :])
-
-    with watching(model, read, before=zero):
-        yield
-
-
-def _place_of_channels(module: nn.Module, inputs: tuple[Any, ...]) -> int:
-    """Returns which argument of a module holds its input channels; a user's own layer may take others before it."""
-    axis, channels = -1 if isinstance(module, nn.Linear) else 1, channels_of(module, "in")
-    for place, value in enumerate(inputs):
-        if isinstance(value, Tensor) and value.ndim > 1 and value.shape[axis] == channels:
-            return place
-    return 0
-
-
-@contextmanager
-def _recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Records the output of each convolution and linear layer by name; of several calls, the last."""
-    outputs: dict[str, Tensor] = {}
-
-    def record(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        tensors = tensors_of(output)
-        if tensors:
-            outputs[name] = tensors[0]
-
-    names = [name for name, module in model.named_modules() if is_layer(module)]
-    with watching(model, names, after=record):
-        yield outputs

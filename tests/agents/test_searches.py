@@ -24,7 +24,7 @@ from prune_env.env.trial import Trial
 from prune_env.evaluation.racing import Race
 from prune_env.search.base import Search
 from prune_env.search.policy import Policy, load_policy, policy_of, save_policy
-from prune_env.search.registry import SEARCHES, check_evaluations, check_search
+from prune_env.search.registry import SEARCHES, check_evaluations, check_named_search
 from rewards import Outcome
 
 PROBES = 4
@@ -360,18 +360,18 @@ class TestRefusals:
     @pytest.mark.parametrize(("given", "meant"), [("ddgp", "ddpg"), ("randon", "random"), ("gredy", "greedy")])
     def test_of_a_search_that_does_not_exist_offer_the_nearest(self, given: str, meant: str) -> None:
         with pytest.raises(ConfigError, match=rf"^agent\.name: .* search '{given}'; did you mean '{meant}'\?"):
-            check_search(config_of(given))
+            check_named_search(config_of(given))
 
     def test_of_a_name_like_no_other_list_all_searches(self) -> None:
         with pytest.raises(ConfigError, match="known: " + ", ".join(sorted(SEARCHES))):
-            check_search(config_of("xyzzy"))
+            check_named_search(config_of("xyzzy"))
 
     @pytest.mark.parametrize("name", SEARCHES.names())
     def test_of_searches_without_probes_hit_those_that_go_by_them(self, name: str) -> None:
         config = config_of(name, sensitivity={"probe_keep": None})
         if name in ("greedy", "power", "cma_from_rules"):
             with pytest.raises(ConfigError, match=rf"^sensitivity\.probe_keep: null given, but the search '{name}'"):
-                check_search(config)
+                check_named_search(config)
         else:
             assert len(search_trials(problem_of(probe_keep=None), config)) == FINITE.get(name, EVALUATIONS)
 

@@ -11,7 +11,7 @@ from toy import digits_file, digits_splits, trained_digits
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.common.errors import ConfigError, PlanError
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.search.policy import load_policy
 from prune_env.testing.counts import counted_macs, counted_params
 from scripts.replay import replay

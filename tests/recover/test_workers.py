@@ -19,7 +19,7 @@ from toy import ToyResNet, image_set
 
 from prune_env.recover import Workers
 from prune_env.recover.workers import SharedNorm, synchronise_norms
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from scripts.finetune import finetune
 
 ROOT = Path(__file__).parents[2]

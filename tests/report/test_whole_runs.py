@@ -9,8 +9,8 @@ from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.models import save_weights
 from prune_env.report.whole_runs import finish_with_report, run_comparison, run_search
-from prune_env.runs.directory import RunDirectory
 from prune_env.runs.finishing import FinishedSearch
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import resume_search, search_into, start_search
 
 EVALUATIONS = 18

@@ -14,7 +14,7 @@ from prune_env.common.errors import RunError
 from prune_env.common.files import atomic_write, read_records
 from prune_env.common.versions import versions
 from prune_env.config import RunConfig
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 
 CONFIG = RunConfig.from_mapping({"model": {"name": "resnet20"}, "data": {"name": "cifar10"}})
 

@@ -17,11 +17,11 @@ from prune_env.env.builders import trace
 from prune_env.env.loading import load_model, load_splits
 from prune_env.models import save_weights
 from prune_env.recover import Trainer
-from prune_env.runs.directory import RunDirectory
 from prune_env.runs.evaluating import load_networks
 from prune_env.runs.exporting import export_run
 from prune_env.runs.finetuning import finish_finetuning, resume_finetuning, start_finetuning
 from prune_env.runs.pretraining import finish_pretraining, resume_pretraining, start_pretraining
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of
 from prune_env.runs.training_folder import TrainingFolder
 

@@ -21,8 +21,8 @@ from prune_env.common.errors import ConfigError, RunError
 from prune_env.report.comparison_figure import Band, comparison_picture
 from prune_env.report.run_record import read_run
 from prune_env.report.search_comparison import render
-from prune_env.runs.directory import RunDirectory
 from prune_env.runs.intervals import Interval, bands
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.seed_results import SeedResult, as_record, best_so_far, wins
 from scripts.compare import compare
 from scripts.report import report

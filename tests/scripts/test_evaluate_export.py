@@ -16,7 +16,7 @@ from prune_env.common.errors import ExportError, RunError
 from prune_env.data import load_source
 from prune_env.models import build_model, load_weights
 from prune_env.report.network_table import warnings_of
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from scripts.evaluate import evaluate
 from scripts.export import Target, export
 from scripts.finetune import finetune

@@ -28,7 +28,7 @@ from prune_env.env.loading import load_splits
 from prune_env.evaluation.measuring import measure
 from prune_env.models import build_model, load_weights
 from prune_env.recover import Epoch, Trainer
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.training import epoch_to_keep, train_into, training_images
 from prune_env.runs.training_folder import TrainingFolder
 from scripts.finetune import finetune

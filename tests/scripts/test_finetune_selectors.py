@@ -30,7 +30,7 @@ from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.selectors import RAMP
 from prune_env.models import build_model, load_weights
 from prune_env.recover import Epoch, Trainer
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.training import epoch_to_keep
 from prune_env.runs.training_folder import TrainingFolder
 from scripts.evaluate import evaluate

@@ -26,7 +26,7 @@ from prune_env.granularity.group import Group, groups_of
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.pruning_rate import RatePlanBuilder
 from prune_env.report.board import watch_on_board
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun, search_into
 from prune_env.runs.settings import settings_of
 from prune_env.runs.starting import load_problem, start_run

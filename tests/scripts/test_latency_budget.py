@@ -9,7 +9,7 @@ from toy import digits_file
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget.latency_model import LatencyModel
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from scripts.compare import compare
 from scripts.inspect_walk import inspect_walk
 from scripts.train import train

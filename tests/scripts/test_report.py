@@ -19,7 +19,7 @@ from prune_env.common.errors import PlanError, RunError
 from prune_env.plan import PruningPlan
 from prune_env.report.page import verdicts, write_report
 from prune_env.report.run_record import Summary, read_run
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from scripts.report import report
 
 EVIL = "<script>alert('x')</script>"

@@ -20,7 +20,7 @@ from prune_env.common.errors import RunError
 from prune_env.env.loading import load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.report.board import watch_on_board
-from prune_env.runs.directory import RunDirectory
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun, search_into
 from prune_env.runs.starting import load_problem
 from prune_env.search.registry import SEARCHES

@@ -17,11 +17,11 @@ from prune_env.models import load_weights
 from prune_env.recover import Epoch, Trainer
 from prune_env.runs.comparison import compare_searches
 from prune_env.runs.criterion_comparison import compare_criteria
-from prune_env.runs.directory import RunDirectory
 from prune_env.runs.evaluating import load_networks
 from prune_env.runs.fidelity import measure_fidelity
 from prune_env.runs.finetuning import start_finetuning
 from prune_env.runs.replaying import read_plan_or_policy, replay_on
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of, settings_to_replay_on
 from prune_env.runs.sparsifying import finish_sparsifying, resume_sparsifying, start_sparsifying
 from prune_env.runs.training_folder import TrainingFolder

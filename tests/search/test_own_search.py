@@ -11,7 +11,7 @@ from prune_env import RunConfig
 from prune_env.common.errors import ConfigError
 from prune_env.env.trial import Trial
 from prune_env.search.loop import train_agent
-from prune_env.search.registry import check_search
+from prune_env.search.registry import check_named_search
 
 OWN = """
 from prune_env.search.base import Search
@@ -60,10 +60,10 @@ def test_an_own_search_runs_as_the_library_s_searches_do(own: str) -> None:
 
 def test_an_own_search_is_checked_as_the_library_s_searches_are(own: str) -> None:
     with pytest.raises(ConfigError, match=rf"probe_keep: null given, but the search '{own}:Probing' needs probes\."):
-        check_search(config_of(f"{own}:Probing", sensitivity={"probe_keep": None}))
+        check_named_search(config_of(f"{own}:Probing", sensitivity={"probe_keep": None}))
 
 
 @pytest.mark.parametrize("name", ["NoSearch", "function"])
 def test_an_own_search_that_is_no_class_of_searches_is_refused(own: str, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^agent\.name: search '{own}:{name}' must be a class .*Search"):
-        check_search(config_of(f"{own}:{name}"))
+        check_named_search(config_of(f"{own}:{name}"))
