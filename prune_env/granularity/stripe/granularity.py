@@ -14,7 +14,7 @@ import numpy.typing as npt
 from torch import nn
 
 from prune_env.budget import Budget
-from prune_env.common.errors import UserError
+from prune_env.common.errors import RunError, UserError
 from prune_env.granularity.base import (
     Granularity,
     GranularityContext,
@@ -40,15 +40,18 @@ class Stripe(Granularity):
         rankings: The stripes of each free unit, strongest first; None for a unit that no convolution with stripes
             writes.
         whole: Why other layers keep whole filters, by layer.
+        totals: How many stripes each convolution has, by layer.
     """
 
     name = "stripe"
     Settings = StripeSettings
     supports_latency = False
     makes_edits = True
+    measurements_file = "stripes.json"
     settings: StripeSettings
     rankings: tuple[Ranking | None, ...]
     whole: Mapping[str, str]
+    totals: Mapping[str, int]
 
     def prepare(self, context: GranularityContext) -> Self:
         """Finds the convolutions with stripes, and ranks the stripes of each unit."""
@@ -66,6 +69,9 @@ class Stripe(Granularity):
             keys = [self._keys(skeleton, context.scores.get(unit.name)) for skeleton in skeletons]
             rankings.append(Ranking(skeletons, keys, unit.channels) if skeletons else None)
         self.rankings = tuple(rankings)
+        self.totals = {
+            name: count for ranking in rankings if ranking is not None for name, count in ranking.totals.items()
+        }
         return self
 
     def _keys(self, skeleton: LayerStripes, scores: FloatArray | None) -> FloatArray:
@@ -104,19 +110,41 @@ class Stripe(Granularity):
         return np.array(shares)
 
     def record(self, plan: PruningPlan) -> dict[str, Any]:
-        """For each convolution the stripes that stay; a digest of all positions."""
+        """For each convolution with stripes how many stay; a digest of all positions, None if all filters are whole."""
         edits = stripes_of(plan)
+        stripes = {}
+        for unit, ranking in zip(self._walk.free, self.rankings, strict=True):
+            for name, total in (ranking.totals if ranking is not None else {}).items():
+                whole = total // unit.channels * plan.widths[unit.name]
+                stripes[name] = edits[name].stripes if name in edits else whole
         if not edits:
-            return {"stripes": None, "positions": None}
+            return {"stripes": stripes, "positions": None}
         listed = [(name, edit.filters, edit.positions) for name, edit in sorted(edits.items())]
         return {
-            "stripes": {name: edit.stripes for name, edit in edits.items()},
+            "stripes": stripes,
             "positions": hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16],
         }
 
     def series(self, record: Mapping[str, Any]) -> Series:
-        """``stripes``: how many stripes each edited convolution keeps."""
-        return {"stripes": dict(record.get("stripes") or {})}
+        """``stripes``: the share of its stripes that each convolution keeps."""
+        kept = record.get("stripes") or {}
+        return {"stripes": {name: kept.get(name, total) / total for name, total in self.totals.items()}}
+
+    def measurements(self) -> dict[str, Any]:
+        """How many stripes each convolution has, and why other layers keep whole filters."""
+        return {"stripes": dict(self.totals), "whole": dict(self.whole)}
+
+    def restore(self, measured: Mapping[str, Any]) -> Self:
+        """Takes the numbers of stripes of a run, for its report.
+
+        Raises:
+            RunError: If the record is damaged.
+        """
+        try:
+            self.totals = {name: int(count) for name, count in measured["stripes"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(f"the run's stripes.json is damaged ({error!r}). Start a new run.") from None
+        return self
 
     def tables(self, batch: int, plan: PruningPlan | None = None) -> list[TextTable]:  # noqa: ARG002
         """The convolutions with stripes and why others have none; with a plan, the stripes that stay."""

@@ -59,6 +59,7 @@ class Ranking:
     Attributes:
         layers: The convolutions' names.
         writes: For each convolution the unit's channel that each filter writes, int64 [filters].
+        totals: How many stripes each convolution has, by name.
         alive: How many channels the strongest stripes write, by the number of stripes, int64 [stripes + 1].
         keys: All keys in descending order, float64 [stripes].
         total: How many stripes there are.
@@ -68,6 +69,7 @@ class Ranking:
         self.layers = tuple(skeleton.layer for skeleton in skeletons)
         self.writes = tuple(skeleton.channels for skeleton in skeletons)
         self._shapes = [one.shape for one in keys]
+        self.totals = {skeleton.layer: one.size for skeleton, one in zip(skeletons, keys, strict=True)}
         flat = np.concatenate([one.ravel() for one in keys])
         order = np.argsort(-flat, kind="stable")
         self.keys: FloatArray = flat[order]

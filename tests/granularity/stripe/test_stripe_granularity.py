@@ -92,10 +92,16 @@ def test_rows_of_the_record_name_the_stripes_and_tell_positions_apart() -> None:
     problem = stripe_problem()
     first, second = (plan_after(problem, actions) for actions in ([0.0] * 4, [0.3, -0.3, 0.2, 0.1]))
     records = [problem.granularity.record(plan) for plan in (first, second)]
-    assert records[0]["stripes"] == {name: edit.stripes for name, edit in stripes_of(first).items()}
+    edited = {name: edit.stripes for name, edit in stripes_of(first).items()}
+    assert edited.items() <= records[0]["stripes"].items()
     assert records[0]["positions"] != records[1]["positions"]
-    assert problem.granularity.record(problem.walk.plan({})) == {"stripes": None, "positions": None}
-    assert problem.granularity.series(records[0]) == {"stripes": records[0]["stripes"]}
+    dense = {"stem": 8 * 9, "down": 12 * 25, "up": 16 * 9, "out": 16 * 9}
+    assert problem.granularity.record(problem.walk.plan({})) == {"stripes": dense, "positions": None}
+    half = problem.granularity.record(problem.walk.plan({"stem": 4}))
+    assert half["stripes"] == {**dense, "stem": 4 * 9}
+    assert problem.granularity.series(half) == {"stripes": {"stem": 0.5, "down": 1.0, "up": 1.0, "out": 1.0}}
+    restored = Stripe(StripeSettings(name="stripe")).restore(problem.granularity.measurements() or {})
+    assert restored.series(half) == problem.granularity.series(half)
 
 
 def test_strengths_by_criterion_must_not_be_negative() -> None:
