@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from prune_env.common.errors import ModelError, UserError, suggest
 from prune_env.common.fingerprint import fingerprint
 from prune_env.common.layers import is_layer, rows_of, unwrapped
-from prune_env.common.modes import unfused_attention
 from prune_env.plan import Edit, Edits, PlannedBudget, PlannedCosts, PruningPlan
 from prune_env.plan.edits import NO_EDITS
 from prune_env.walk.approximation import with_errors
@@ -106,7 +105,7 @@ class LayerWalk:
             raise ModelError(f"protect: a mapping of names to reasons is needed; {type(protect).__name__} given.")
         if not seconds > 0:
             raise ModelError(f"seconds: {seconds} given; the time limit must be above 0.")
-        with torch.inference_mode(mode=False), torch.no_grad(), unfused_attention():
+        with torch.inference_mode(mode=False), torch.no_grad():
             return cls._trace(
                 unwrapped(model), Example.given(example_input, keywords), protect or {}, Deadline(seconds), approximate
             )

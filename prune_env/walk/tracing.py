@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from prune_env.common.copying import copied
 from prune_env.common.errors import ModelError, UserError, suggest
 from prune_env.common.layers import channels_of, cuts_itself, is_standard
+from prune_env.common.modes import unfused_attention
 from prune_env.common.nested import tensors_of
 from prune_env.walk.example import Example
 from prune_env.walk.labels.follow import Follower
@@ -120,7 +121,7 @@ def followed(probe: nn.Module, example: Example, tick: Callable[[str], None], ap
     """
     follower = Follower(probe, tick, approximate)
     try:
-        with follower.watching():
+        with follower.watching(), unfused_attention():
             output = example.run(probe)
     except UserError:
         raise
