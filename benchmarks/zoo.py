@@ -115,7 +115,7 @@ def exactness(walk: LayerWalk, example: Example) -> str:
 
 def differing_layer(dense: nn.Module, small: nn.Module, example: Example, removed: Removed) -> str | None:
     """Returns the first thing that a cut network computes otherwise than the dense one with zeroed channels."""
-    return difference(dense, small, kept_channels(dense, removed), [(example, 1)], removed, decides=True)
+    return difference(dense, small, kept_channels(dense, removed), example, removed, decides=True)
 
 
 def cut_by_peer(name: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ contribution cannot hide an error [our choice].
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,12 +44,7 @@ def removed_places(units: Sequence[Unit], cuts: Mapping[str, IntArray]) -> Remov
 
 
 def difference(
-    dense: nn.Module,
-    small: nn.Module,
-    kept: Kept,
-    inputs: Sequence[tuple[Example, int]],
-    removed: Removed,
-    decides: bool = False,
+    dense: nn.Module, small: nn.Module, kept: Kept, example: Example, removed: Removed, decides: bool = False
 ) -> str | None:
     """Returns why a cut network differs from the dense network with zeroed channels; None if they agree.
 
@@ -58,62 +52,62 @@ def difference(
         dense: The dense network in eval mode.
         small: The cut network in eval mode.
         kept: The channels that stay, by (module, side).
-        inputs: What to run both on, each with the number of inputs that it joins in one batch.
+        example: What to run both on.
         removed: The channels that are cut, by (module, side).
         decides: Whether the cut network takes the dense network's decisions.
+
+    Raises:
+        DenseDoesNotRun: If the dense network does not run with channels of zeros.
     """
-    for example, count in inputs:
-        decisions = Decisions()
-        recording = Recording(decisions) if decides else nullcontext()
-        try:
-            with zeroed(dense, removed), _recorded(dense) as expected, torch.no_grad(), recording:
-                reference = example.run(dense)
-        except Exception as error:  # the user's own code may raise anything
-            raise DenseDoesNotRun(first_line(error)) from error
-        try:
-            repeating = Repeating(decisions, partial(_agree, count=count)) if decides else nullcontext()
-            with _recorded(small) as actual, torch.no_grad(), repeating:
-                result = example.run(small)
-        except Exception as error:  # the user's own code may raise anything
-            return f"{NOT_RUN}: {first_line(error)}"
-        reason = _first_difference(dense, kept, expected, actual, count)
-        if reason is not None:
-            return reason
-        ours, theirs = tensors_of(reference), tensors_of(result)
-        if len(ours) != len(theirs) or not all(map(partial(_agree, count=count), ours, theirs)):
-            return "cutting it changes the network's output, so its channels are coupled in a way not understood"
+    decisions = Decisions()
+    recording = Recording(decisions) if decides else nullcontext()
+    try:
+        with zeroed(dense, removed), _recorded(dense) as expected, torch.no_grad(), recording:
+            reference = example.run(dense)
+    except Exception as error:  # the user's own code may raise anything
+        raise DenseDoesNotRun(first_line(error)) from error
+    try:
+        repeating = Repeating(decisions, _agree) if decides else nullcontext()
+        with _recorded(small) as actual, torch.no_grad(), repeating:
+            result = example.run(small)
+    except Exception as error:  # the user's own code may raise anything
+        return f"{NOT_RUN}: {first_line(error)}"
+    reason = _first_difference(dense, kept, expected, actual)
+    if reason is not None:
+        return reason
+    ours, theirs = tensors_of(reference), tensors_of(result)
+    if len(ours) != len(theirs) or not all(map(_agree, ours, theirs)):
+        return "cutting it changes the network's output, so its channels are coupled in a way not understood"
     return None
 
 
 def _first_difference(
-    dense: nn.Module, kept: Kept, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor], count: int
+    dense: nn.Module, kept: Kept, expected: Mapping[str, Tensor], actual: Mapping[str, Tensor]
 ) -> str | None:
     for name, tensor in expected.items():
         rows = kept.get((name, "out"))
         dimension = tensor.ndim - 1 if isinstance(dense.get_submodule(name), nn.Linear) else 1
         if rows is not None:
             tensor = tensor.index_select(dimension, torch.as_tensor(rows, device=tensor.device))
-        if not _agree(tensor, actual.get(name), count):
+        if not _agree(tensor, actual.get(name)):
             return f"cutting it changes the output of {name!r}, so its channels are coupled in a way not understood"
     return None
 
 
-def _agree(expected: Tensor, actual: Tensor | None, count: int) -> bool:
-    """Whether two tensors agree, each of ``count`` inputs at its own scale."""
+def _agree(expected: Tensor, actual: Tensor | None) -> bool:
+    """Whether two tensors agree to `TOLERANCE` of the largest finite value; all else must be the same."""
     if actual is None or expected.shape != actual.shape:
         return False
     if not expected.numel() or not expected.is_floating_point():
         return torch.equal(expected, actual)
-    parts = count if expected.ndim and len(expected) % count == 0 else 1
-    expected, actual = expected.reshape(parts, -1), actual.reshape(parts, -1)
-    scale = expected.abs().amax(dim=1)
-    if not torch.isfinite(scale).all():
+    scale = expected.abs().max()
+    if not torch.isfinite(scale):
         finite = torch.isfinite(expected)
         if not finite.any() or not torch.equal(finite, torch.isfinite(actual)):
             return False
         expected, actual = torch.where(finite, expected, 0.0), torch.where(finite, actual, 0.0)
-        scale = expected.abs().amax(dim=1)
-    return bool(((expected - actual).abs().amax(dim=1) <= TOLERANCE * scale.clamp_min(1e-12)).all())
+        scale = expected.abs().max()
+    return bool((expected - actual).abs().max() <= TOLERANCE * scale.clamp_min(1e-12))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What a network is called with: any tensors, in any nesting, by position or by keyword."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,12 +18,10 @@ class Example:
     Attributes:
         args: Arguments by position.
         keywords: Arguments by keyword.
-        batched: Whether every tensor is a batch of the same number of inputs.
     """
 
     args: tuple[Any, ...]
     keywords: Mapping[str, Any] = field(default_factory=dict)
-    batched: bool = False
 
     @classmethod
     def given(cls, example: Any, keywords: Mapping[str, Any] | None = None) -> "Example":
@@ -34,21 +32,16 @@ class Example:
         found = cls(example if isinstance(example, tuple) else (example,), dict(keywords or {}))
         inputs = {tensor.shape[:1] for tensor in found.tensors}
         if len(inputs) == 1 and torch.Size([]) not in inputs and not _holds_lists([*found.args, found.keywords]):
-            return replace(found.mapped(lambda tensor: tensor[:1].clone()), batched=True)
+            return found.mapped(lambda tensor: tensor[:1].clone())
         return found.mapped(torch.clone)
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> "Example":
         """Returns a copy in which a function has replaced every tensor."""
-        return Example(mapped(self.args, function), mapped(dict(self.keywords), function), self.batched)
+        return Example(mapped(self.args, function), mapped(dict(self.keywords), function))
 
     def floats(self, function: Callable[[Tensor], Tensor]) -> "Example":
         """Returns a copy in which a function has replaced every floating-point tensor."""
         return self.mapped(lambda tensor: function(tensor) if tensor.is_floating_point() else tensor)
-
-    def joined(self, others: Sequence["Example"]) -> "Example":
-        """Returns one batch of this example and others of its kind."""
-        batches = iter([torch.cat(tensors) for tensors in zip(*(one.tensors for one in (self, *others)), strict=True)])
-        return self.mapped(lambda _tensor: next(batches))
 
     def run(self, model: nn.Module) -> Any:
         """Calls the network on copies of the tensors, because its code may change them in place."""

@@ -6,7 +6,7 @@ All units are cut together. If the comparison fails, the set of units is halved 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,8 +40,9 @@ def failing_units(
     """Cuts channels of the units and compares with the dense network in which these channels are zeroed.
 
     The networks run on noise of the example's mean and deviation, on this noise times 0.1 and 10, and on the example
-    itself where it is not constant. Zeros would let any map pass. Inputs that the dense network's code refuses are left
-    out. Numbers are float32; from the first difference on they are float64, because some networks amplify rounding.
+    itself where it is not constant; every unit is cut on each of these inputs. Zeros would let any map pass. Inputs
+    that the dense network's code refuses are left out. Numbers are float32; from the first difference on they are
+    float64, because some networks amplify rounding.
 
     Args:
         model: The dense network in eval mode.
@@ -55,13 +56,13 @@ def failing_units(
     Returns:
         The reason in words for each unit that fails, by unit name.
     """
-    inputs = [example.noise(seed), example, example.noise(seed, 0.1), example.noise(seed, 10.0)]
-    if example.constant:
-        del inputs[1]
+    noise = example.noise(seed)
+    # The uneven rounds leave some units whole, but no unit in both, so both have the same input.
+    inputs = [noise if example.constant else example, noise, noise, example.noise(seed, 10.0), example.noise(seed, 0.1)]
     probe = _without_silent_channels(model, seed)
-    with suppress(DenseDoesNotRun):  # the user's own code may take a single input only, or refuse noise
+    with suppress(DenseDoesNotRun):  # the user's own code may refuse noise
         return _Proof(probe, inputs, tick, decides).failures(units, seed)
-    inputs = [replace(one, batched=False) for one in inputs if _runs(probe, one)]
+    inputs = [one for one in inputs if _runs(probe, one)]
     if not inputs:
         reason = "the network refuses noise, and a constant example proves nothing; give an example with values"
         return {unit.name: reason for unit in units}
@@ -84,7 +85,7 @@ class _Proof:
 
     Attributes:
         probe: The dense network.
-        inputs: The inputs; a batch of all of them where they are batched.
+        inputs: The input of each round; if there are fewer, in turn.
         tick: Called before each comparison.
         decides: Whether the cut network takes the dense network's decisions.
         patient: Whether a dense network that does not run with channels of zeros is a reason, and no error.
@@ -138,7 +139,8 @@ class _Proof:
         except Exception as error:  # modules of a user's own may hold anything under the names of sizes
             return f"it cannot be cut: {error}"
         try:
-            reason = difference(self.probe, small, kept, self._inputs_of(number), removed, self.decides)
+            example = self.inputs[number % len(self.inputs)]
+            reason = difference(self.probe, small, kept, example, removed, self.decides)
         except DenseDoesNotRun as error:
             if not self.patient:
                 raise
@@ -155,18 +157,6 @@ class _Proof:
             return reason
         self.patient = single[2]
         return again
-
-    def _inputs_of(self, number: int) -> list[tuple[Example, int]]:
-        """Returns the inputs of one round, each with the number of inputs that it joins in one batch.
-
-        The first cut runs on all inputs. Each later cut runs on one of them, in turn, so that every input meets at
-        least two cuts.
-        """
-        if number:
-            return [(self.inputs[(number - 1) % len(self.inputs)], 1)]
-        if self.inputs[0].batched:
-            return [(self.inputs[0].joined(self.inputs[1:]), len(self.inputs))]
-        return [(one, 1) for one in self.inputs]
 
 
 def _cuts(units: Sequence[Unit], order: Mapping[str, IntArray], number: int) -> dict[str, IntArray]:
