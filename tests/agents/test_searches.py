@@ -101,18 +101,23 @@ def measured(problem: PruningProblem) -> list[PruningPlan]:
     return plans
 
 
+LEARNING = ("td3", "sac", "ppo", "cma", "cma_from_rules", "tpe")
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name in LEARNING else ()) for name in SEARCHES.names()]
+"""All searches; of those that learn, only our agent is among the quick tests."""
+
+
 class TestTrials:
-    @pytest.mark.parametrize("name", SEARCHES.names())
+    @pytest.mark.parametrize("name", NAMES)
     def test_are_as_many_as_there_are_evaluations_or_the_search_has_plans(self, name: str) -> None:
         assert len(uninterrupted(name)) == FINITE.get(name, EVALUATIONS)
 
-    @pytest.mark.parametrize("name", SEARCHES.names())
+    @pytest.mark.parametrize("name", NAMES)
     def test_end_with_the_evaluations_in_the_middle_of_anything(self, name: str) -> None:
         few = search_trials(problem_of(), config_of(name, evaluations=PROBES + 2))
         assert len(few) == min(PROBES + 2, FINITE.get(name, PROBES + 2))
 
     @pytest.mark.parametrize("metric", ["macs", "params"])
-    @pytest.mark.parametrize("name", SEARCHES.names())
+    @pytest.mark.parametrize("name", NAMES)
     def test_are_the_probes_first_and_then_plans_of_the_search_within_the_budget(self, name: str, metric: str) -> None:
         problem = problem_of(metric=metric, keep=0.4)
         trials = search_trials(problem, config_of(name, evaluations=12))
@@ -124,12 +129,12 @@ class TestTrials:
             assert getattr(trial.outcome, metric) <= problem.budget.limit
             assert trial.plan.budget.achieved <= 0.4
 
-    @pytest.mark.parametrize("name", SEARCHES.names())
+    @pytest.mark.parametrize("name", NAMES)
     def test_are_the_same_for_the_same_seed(self, name: str) -> None:
         again = search_trials(problem_of(), config_of(name))
         assert widths_and_rewards(again) == widths_and_rewards(uninterrupted(name))
 
-    @pytest.mark.parametrize("name", SEARCHES.names())
+    @pytest.mark.parametrize("name", NAMES)
     def test_are_others_for_another_seed_where_there_is_chance(self, name: str) -> None:
         alike = widths_and_rewards(uninterrupted(name, 1)) == widths_and_rewards(uninterrupted(name))
         assert alike == (name in DETERMINISTIC)
@@ -140,7 +145,7 @@ class TestTrials:
             plans = [trial.plan.widths for trial in uninterrupted(name)[PROBES:]]
             assert any(plan != uniform.plan.widths for plan in plans)
 
-    @pytest.mark.parametrize("name", SEARCHES.names())
+    @pytest.mark.parametrize("name", NAMES)
     def test_give_the_best_of_the_search_s_own_plans(self, name: str) -> None:
         problem = problem_of()
         trials: list[Trial] = []

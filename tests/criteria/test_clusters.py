@@ -68,6 +68,7 @@ def gabors(groups: int, copies: int, noise: float, seed: int = 0) -> tuple[np.nd
     return labels, standardise(torch.from_numpy(rows).float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [learned_features, shared, pca, raw])
 def test_of_eight_prototypes_in_noisy_copies_one_filter_each_stays(features: Features) -> None:
     labels, weight = planted()
@@ -248,6 +249,7 @@ class TestFilters:
         torch.testing.assert_close(pooled(encoder, kernels.flip(1)), features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CRITERIA)
 class TestCriteria:
     @pytest.fixture(autouse=True)

@@ -33,6 +33,8 @@ from prune_env.runs.training import epoch_to_keep, train_into, training_images
 from prune_env.runs.training_folder import TrainingFolder
 from scripts.finetune import finetune
 
+pytestmark = pytest.mark.slow
+
 CHILDREN = multiprocessing.get_context("forkserver")
 """Child processes that are forked after torch is imported, so that they start in milliseconds."""
 CHILDREN.set_forkserver_preload(

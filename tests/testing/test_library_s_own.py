@@ -56,6 +56,7 @@ def test_every_reward_keeps_its_promises(name: str, settings: dict[str, float]) 
     check_reward(name, settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"max_groups": 4, "kernels": "norm"}], ids=["default", "other settings"])
 @pytest.mark.parametrize("name", [*GRANULARITIES, "own_granularity:Middle"])
 def test_every_granularity_keeps_its_promises(name: str, settings: dict[str, Any]) -> None:

@@ -29,6 +29,8 @@ from prune_env.search.episode import SearchResult
 from prune_env.search.loop import train_agent
 from prune_env.search.policy import load_policy, save_policy
 
+pytestmark = pytest.mark.slow
+
 LEARNERS = ("ddpg", "td3", "sac", "ppo")
 EPISODES = 24
 LIMITS = {"share": {"granularity.max_groups": 8}, "pruning_rate": {"env.min_keep": 0.1}}
