@@ -22,6 +22,8 @@ from prune_env.criteria.patch_covariance import patches, shrunk_inverse_diagonal
 from prune_env.data import Batch, ImageSet
 from prune_env.tasks.classification import sampled_labels
 
+pytestmark = pytest.mark.slow
+
 LAYERWISE = ("lobs", "lobs_diagonal", "lobs_block")
 FISHERS = ("fisher", "empirical_fisher", "fisher_block")
 ALL = (*LAYERWISE, *FISHERS, "hutchinson", "hessian", "hessian_block")

@@ -17,6 +17,8 @@ from prune_env.common.errors import ExportError
 from prune_env.models import build_model
 from prune_env.runs.export_formats import EXPORTERS, difference, export_onnx, export_program
 
+pytestmark = pytest.mark.slow
+
 IMAGES = image_set(5).images
 every_form = pytest.mark.parametrize("form", EXPORTERS)
 

@@ -15,6 +15,8 @@ from toy import DIGITS
 from prune_env import PruningPlan
 from prune_env.models import build_model, save_weights
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TINY = [
     *(f"data.{name}={value}" for name, value in DIGITS["data"].items()),

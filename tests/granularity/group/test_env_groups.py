@@ -22,6 +22,8 @@ from prune_env.granularity.group import Group, groups_of
 from prune_env.granularity.group.settings import GroupSettings
 from prune_env.testing.counts import counted_macs, counted_params
 
+pytestmark = pytest.mark.slow
+
 STEPS = {"stem": [], "down": ["down"], "up": ["up", "project"], "mid": ["mid", "out"]}
 """Which convolutions are decided with which unit of the toy network."""
 
