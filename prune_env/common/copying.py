@@ -63,29 +63,38 @@ def _copied_value(key: str, value: Any, memo: dict[int, Any]) -> Any:
 def _substitutes(model: nn.Module) -> dict[int, Any]:
     """Returns what a copy of the network holds in place of what cannot be copied, by id."""
     memo: dict[int, Any] = {}
-    seen: set[int] = set()
+    held: dict[int, Any] = {}
     for module in model.modules():
-        for value in vars(module).values():
-            _add_substitutes(value, memo, seen)
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                _collect(value, memo, held)
+    # What holds others comes after all that holds nothing: with the locks shared, the dicts around them can be copied.
+    for value in sorted(held.values(), key=lambda value: bool(_inner(value))):
+        try:
+            copy.deepcopy(value, dict(memo))
+        except REFUSALS:
+            memo[id(value)] = value
     return memo
 
 
-def _add_substitutes(value: Any, memo: dict[int, Any], seen: set[int]) -> None:
-    """Adds what cannot be copied within a value: a lock itself, but not the dict or the object that holds it."""
-    if id(value) in seen or type(value) in IMMUTABLE or isinstance(value, nn.Module):
+def _collect(value: Any, memo: dict[int, Any], held: dict[int, Any]) -> None:
+    """Collects the values within a value, each after those that it holds; maps with a graph get a copy in the memo."""
+    if id(value) in held or type(value) in IMMUTABLE or isinstance(value, nn.Module):
         return
-    seen.add(id(value))
     if isinstance(value, Tensor):
         if not value.is_leaf:
             memo[id(value)] = value.detach().clone()
         return
-    inner = list(value.values()) if isinstance(value, Mapping) else []
-    inner += list(value) if isinstance(value, (list, tuple, set)) else []
-    inner += list(vars(value).values()) if hasattr(value, "__dict__") and not callable(value) else []
-    for item in inner:
-        _add_substitutes(item, memo, seen)
-    if not inner:
-        try:
-            copy.deepcopy(value)
-        except REFUSALS:
-            memo[id(value)] = value
+    held[id(value)] = value  # a value that holds itself ends here
+    for item in _inner(value):
+        _collect(item, memo, held)
+    held[id(value)] = held.pop(id(value))
+
+
+def _inner(value: Any) -> list[Any]:
+    """Returns what a value holds: the items of a container, the attributes of an object."""
+    if isinstance(value, Mapping):
+        return list(value.values())
+    if isinstance(value, (list, tuple, set)):
+        return list(value)
+    return list(vars(value).values()) if hasattr(value, "__dict__") and not callable(value) else []

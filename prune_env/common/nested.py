@@ -18,10 +18,14 @@ def tensors_of(value: Any, others: bool = True) -> list[Tensor]:
         value: What to look through; what is no tensor is skipped.
         others: Whether NumPy arrays, numbers and the attributes of other objects count.
     """
-    return _tensors(value, others, set())
+    return _tensors(value, others, frozenset())
 
 
-def _tensors(value: Any, others: bool, seen: set[int]) -> list[Tensor]:
+def _tensors(value: Any, others: bool, outer: frozenset[int]) -> list[Tensor]:
+    """As `tensors_of`; ``outer`` holds the ids of the values around this one, so that a cycle ends."""
+    if id(value) in outer:
+        return []
+    outer |= {id(value)}
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, (np.ndarray, float)) and others:
@@ -32,10 +36,9 @@ def _tensors(value: Any, others: bool, seen: set[int]) -> list[Tensor]:
         value = [getattr(value, field.name) for field in fields(value)]
     elif others and hasattr(value, "__dict__") and not isinstance(value, (type, ModuleType, nn.Module)):
         value = list(vars(value).values())
-    if not isinstance(value, (list, tuple, set)) or id(value) in seen:
+    if not isinstance(value, (list, tuple, set)):
         return []
-    seen.add(id(value))
-    return [tensor for item in value for tensor in _tensors(item, others, seen)]
+    return [tensor for item in value for tensor in _tensors(item, others, outer)]
 
 
 def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

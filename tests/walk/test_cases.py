@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from zoo import Net, body, chain, channels_zeroed, conv, random_plan, relative_difference, small_images, unit_of
 
 from prune_env import LayerWalk
+from prune_env.common.copying import copied
 from prune_env.common.errors import ModelError
 from prune_env.common.modes import unfused_attention
 from prune_env.common.nested import tensors_of
@@ -424,6 +426,22 @@ class TestNetworksThatAreCalledInTheirOwnWay:
         walk = LayerWalk.trace(net, small_images())
         assert free_of(walk) == {"a": 6}
         assert walk.plan({"a": 3}).apply(net).num_classes == 6
+
+    def test_one_that_holds_an_open_file_and_itself(self, tmp_path: Path) -> None:
+        net = chain()
+        with (tmp_path / "log").open("w") as file:
+            net.log = [file, {"lock": threading.Lock()}]
+            net.log.append(net.log)
+            assert free_of(LayerWalk.trace(net, small_images())) == {"0": 8, "3": 6}
+
+    def test_one_whose_head_refers_back_to_it(self) -> None:
+        net = chain()
+        net[0].owner = [net]
+        net[6].lock = threading.Lock()
+        walk = LayerWalk.trace(net, small_images())
+        assert free_of(walk) == {"0": 8, "3": 6}
+        copy = copied(net)
+        assert copy[0].owner[0] is copy
 
     def test_one_whose_lock_lies_beside_a_counter(self) -> None:
         net = chain()
