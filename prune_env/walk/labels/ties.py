@@ -52,11 +52,13 @@ class Labels:
         self._pieces: list[IntArray] = []
         self._together: list[_Together] = []
         self._marks: list[tuple[IntArray, str, bool]] = []
+        self._known_classes: IntArray | None = None
 
     def fresh(self, count: int) -> Tensor:
         """Returns labels that nothing else has, int64 [count]."""
         labels = torch.arange(self._count, self._count + count)
         self._count += count
+        self._known_classes = None
         return labels
 
     def fresh_bare(self, count: int) -> Tensor:
@@ -77,6 +79,7 @@ class Labels:
         differ = (one != two) & (one != 0) & (two != 0)
         if differ.any():
             self._ties.append(np.stack([one[differ], two[differ]]))
+            self._known_classes = None
 
     def tie_lines(self, lines: Tensor) -> None:
         """Ties all labels within each line of [lines, length]."""
@@ -95,6 +98,7 @@ class Labels:
         """
         longest = max(range(labels.ndim), key=lambda axis: (labels.shape[axis], axis))
         self._grids.append(labels.movedim(longest if axis is None else axis, 0).numpy())
+        self._known_classes = None
 
     def keep_balanced(self, pieces: Tensor) -> None:
         """Demands that each of some pieces [pieces, length] loses as many channels as every other [our choice].
@@ -102,6 +106,7 @@ class Labels:
         Code that halves its channels (``chunk``) finds the middle of what a cut leaves.
         """
         self._pieces.append(pieces.numpy())
+        self._known_classes = None
 
     def keep_together(self, lines: Tensor, reason: str, inexact: bool = False) -> None:
         """Demands that the labels of each line [lines, length] are in one class; otherwise they cannot be cut.
@@ -131,9 +136,11 @@ class Labels:
         first = lines.max(dim=1, keepdim=True).values
         if bool(((lines == first) | (lines == 0)).all()):
             return torch.ones(len(lines), dtype=torch.bool)
-        before = list(self._ties)
-        of = torch.as_tensor(self._meet_demands())
-        self._ties = before
+        if self._known_classes is None:
+            before = list(self._ties)
+            self._known_classes = self._meet_demands()
+            self._ties = before
+        of = torch.as_tensor(self._known_classes)
         return ((of[lines] == of[first]) | (lines == 0)).all(dim=1)
 
     def classes(self) -> Classes:
