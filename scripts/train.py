@@ -105,7 +105,7 @@ def _print_result(finished: FinishedSearch) -> None:
             f"{epochs} with {sparsified['penalty']}, on the test set",
             soft_wrap=True,
         )
-    for warning in warnings_of(finished.rows):
+    for warning in (*(sparsified or {}).get("warnings", ()), *warnings_of(finished.rows)):
         warn(warning)
     if finished.uniform.reward >= result.best.reward:
         warn(

@@ -176,6 +176,7 @@ def sparse_record(run: RunDirectory) -> dict[str, Any] | None:
     return {
         **{key: summary[key] for key in ("penalty", "before", "after", "seconds", "weights")},
         "epochs": len(summary["epochs"]),
+        "warnings": summary["effect"].get("warnings", []),
     }
 
 

@@ -134,6 +134,16 @@ def test_training_ends_in_a_plain_network_with_the_same_outputs(average: float) 
     assert zeros == pytest.approx(shares)
 
 
+def test_layers_that_a_threshold_would_empty_keep_one_stripe_and_are_told() -> None:
+    penalty = attached(threshold=1e3)
+    assert penalty.record(penalty.model)["warnings"] == []
+    penalty.progress(0.1)
+    skeletons = skeletons_of(penalty.model)
+    assert {int(one.mask.sum()) for one in skeletons.values()} == {1}
+    (warning,) = penalty.record(penalty.model)["warnings"]
+    assert all(name in warning for name in skeletons)
+
+
 def test_protected_convolutions_get_no_skeleton() -> None:
     context = context_of(untouched=frozenset({"stem"}))
     assert "stem" not in skeletons_of(TexturePenalty(context).network(context.model))

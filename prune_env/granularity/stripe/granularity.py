@@ -172,6 +172,9 @@ def report_table(plan: PruningPlan) -> TextTable:
         "The stripes that stay: for each filter some positions of its kernel, each with the weights of all inputs. "
         "A filter without stripes gives its bias alone and stays because other layers write its channel, too."
     )
+    emptied = [name for name, edit in stripes_of(plan).items() if edit.stripes == 1]
+    if emptied:
+        words += f" The strongest stripe of {', '.join(emptied)} stays because a layer must keep one."
     return TextTable("Stripes", words, ["convolution", "filters", "stripes", "a filter", "without"], rows)
 
 

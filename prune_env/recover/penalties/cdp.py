@@ -111,12 +111,21 @@ class TexturePenalty(Penalty):
         """The share of weak stripes in each convolution: dead ones; without a threshold, those of at most `SMALL`."""
         least = 0.0 if self.threshold.threshold else SMALL
         found = skeletons_of(trained)
+        emptied = [name for name, one in found.items() if int(one.mask.sum()) == 1]
         return {
+            "warnings": [_emptied(emptied)] if emptied else [],
             "threshold": self.threshold.threshold,
             "below": least,
             "shares": {name: float((one.strengths.abs() <= least).float().mean()) for name, one in found.items()},
             "dead_filters": {name: int((~one.alive).sum()) for name, one in found.items()},
         }
+
+
+def _emptied(names: list[str]) -> str:
+    return (
+        f"The threshold would have emptied {', '.join(names)}; the strongest stripe stays. "
+        "Lower sparsify.threshold or sparsify.strength."
+    )
 
 
 def texture_similarity(strengths: Tensor) -> Tensor:

@@ -77,6 +77,8 @@ class Penalty(ABC):
     def record(self, trained: nn.Module) -> dict[str, Any]:  # noqa: ARG002
         """What the penalty did, as JSON data for ``summary.json``.
 
+        Sentences under ``warnings`` are shown to the user.
+
         Args:
             trained: The trained network, before `finish`.
         """

@@ -88,6 +88,18 @@ def test_a_filter_without_stripes_goes_as_a_channel_and_a_shared_one_stays() -> 
     assert edits["up"].positions[edits["up"].filters.index(5)] == []
 
 
+def test_the_table_of_a_plan_tells_which_layers_kept_one_stripe_because_they_must_keep_one() -> None:
+    problem = stripe_problem(keep=0.9)
+    (table,) = problem.granularity.tables(32, plan_after(problem, [1.0, 1.0, -1.0, 1.0]))
+    alone = [row[0] for row in table.rows if row[2] == "1"]
+    assert ("must keep one" in table.words) == bool(alone)
+    env_low = stripe_problem(keep=0.15, min_keep=0.01)
+    (low,) = env_low.granularity.tables(32, plan_after(env_low, [-1.0] * 4))
+    alone = [row[0] for row in low.rows if row[2] == "1"]
+    assert alone
+    assert f"strongest stripe of {', '.join(alone)} stays" in low.words
+
+
 def test_rows_of_the_record_name_the_stripes_and_tell_positions_apart() -> None:
     problem = stripe_problem()
     first, second = (plan_after(problem, actions) for actions in ([0.0] * 4, [0.3, -0.3, 0.2, 0.1]))
