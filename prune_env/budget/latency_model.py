@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from prune_env.budget.cost_form import CostForm, over_free_units
 from prune_env.common.arrays import IntArray
-from prune_env.common.clock import now
 from prune_env.common.errors import RunError
 from prune_env.common.hooks import watching
 from prune_env.common.modes import in_eval_mode
+from prune_env.common.timing import now
 from prune_env.walk import LayerWalk
 
 NETWORKS = 16

@@ -1,17 +1,23 @@
 """Times candidates in turn and chooses the fastest; one threshold says when another choice is faster."""
 
 import math
+import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
 
 import torch
 
-from prune_env.common.clock import now
-
 Candidate = TypeVar("Candidate", bound=Hashable)
 
 FASTER = 0.95
 """A choice is faster than the usual choice if it takes at most this share of the time [our choice]."""
+
+
+def now(device: torch.device) -> float:
+    """Waits until the device is idle, then reads a clock in seconds: CUDA calls return before their work is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def time_in_turn(

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.typing import ColorType
 
@@ -106,5 +107,6 @@ def figure_pixels(figure: Figure) -> npt.NDArray[np.uint8]:
 def figure_png(figure: Figure) -> bytes:
     """The drawn figure as the bytes of a PNG file."""
     file = BytesIO()
-    figure.savefig(file, format="png")
+    # Figure.savefig would draw twice, because of the layout.
+    imsave(file, figure_pixels(figure), format="png", dpi=figure.dpi)
     return file.getvalue()

@@ -14,7 +14,7 @@ from zoo import Net, small_images
 
 from prune_env import LayerWalk
 from prune_env.common.errors import ExportError
-from prune_env.models import build_model
+from prune_env.models.cifar_resnet import CifarResNet
 from prune_env.runs.export_formats import EXPORTERS, difference, export_onnx, export_program
 
 pytestmark = pytest.mark.slow
@@ -55,17 +55,15 @@ def test_all_outputs_of_a_network_are_written_and_compared(form: str, tmp_path: 
         difference(model, exported, IMAGES)
 
 
-@pytest.mark.slow
 @every_form
 def test_a_cifar_resnet_whose_shortcuts_pad_with_zeros_can_be_written(form: str, tmp_path: Path) -> None:
     name, exporter = EXPORTERS[form]
     images = torch.randn(3, 3, 32, 32)
-    walk = LayerWalk.trace(build_model("cifar_resnet20", 10, 3, None, {}).eval(), images[:1])
+    walk = LayerWalk.trace(CifarResNet(8, 10).eval(), images[:1])
     model = walk.plan({unit.name: max(1, unit.channels // 2) for unit in walk.free}).apply(walk.model).eval()
     assert difference(model, exporter(model, images, tmp_path / name), images) < 1e-4
 
 
-@pytest.mark.slow
 def test_plain_torch_runs_what_torch_export_has_written(tmp_path: Path) -> None:
     model = pruned()
     export_program(model, IMAGES, tmp_path / "model.pt2")
@@ -133,7 +131,7 @@ def test_an_operator_that_onnx_does_not_know_is_named(tmp_path: Path) -> None:
 
 def test_a_number_type_that_onnx_runtime_has_no_kernel_for_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"ONNX Runtime cannot run the network: .*Conv"):
-        export_onnx(pruned().double(), IMAGES.double(), tmp_path / "model.onnx")
+        export_onnx(nn.Sequential(nn.Conv2d(2, 1, 3), nn.Flatten()).double(), IMAGES.double(), tmp_path / "model.onnx")
 
 
 def test_no_image_is_shipped_with_the_network(tmp_path: Path) -> None:
