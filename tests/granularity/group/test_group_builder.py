@@ -94,7 +94,8 @@ def check(walk: LayerWalk, builder: GroupPlanBuilder, plan: PruningPlan, images:
 @pytest.mark.slow
 @pytest.mark.parametrize("rates", [False, True], ids=["counts", "rates"])
 @pytest.mark.parametrize(
-    "name", ["cifar_resnet20", "resnet18", "cifar_vgg16_bn", "mobilenet_v2", "resnext50_32x4d", "densenet121", "googlenet"]
+    "name",
+    ["cifar_resnet20", "resnet18", "cifar_vgg16_bn", "mobilenet_v2", "resnext50_32x4d", "densenet121", "googlenet"],
 )
 def test_plans_meet_the_budget_cost_what_they_say_and_are_the_masked_network(name: str, rates: bool) -> None:
     walk = traced(name).walk
