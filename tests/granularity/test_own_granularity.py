@@ -17,6 +17,8 @@ from prune_env.testing.counts import counted_macs, counted_params
 from scripts.replay import replay
 from scripts.train import train
 
+pytestmark = pytest.mark.slow
+
 OWN = "own_granularity:Middle"
 
 

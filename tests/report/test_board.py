@@ -227,6 +227,7 @@ def test_a_search_that_goes_on_keeps_its_episode_numbers(tmp_path):
     assert [event.step for event in log.Images("keep_ratio/heat_map")] == [42]
 
 
+@pytest.mark.slow
 def test_writing_an_episode_of_60_units_takes_under_5_ms(tmp_path):
     torch.manual_seed(0)
     convs = [nn.Conv2d(2, 4, 1), *(nn.Conv2d(4, 4, 1) for _ in range(60))]

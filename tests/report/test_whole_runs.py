@@ -24,6 +24,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     return digits_config(f"model.weights={weights}", f"search.evaluations={EVALUATIONS}", "run.device=cpu")
 
 
+@pytest.mark.slow
 def test_a_search_leaves_a_whole_run_and_is_silent(
     settings: RunConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

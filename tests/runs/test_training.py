@@ -128,7 +128,7 @@ def interrupt_after(count: int) -> Validate:
     return validate
 
 
-@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("after", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("average", [0.0, 0.1])
 def test_a_resumed_training_ends_as_one_that_was_not_interrupted(
     folder: TrainingFolder, splits: Splits, tmp_path: Path, after: int, average: float

@@ -110,6 +110,7 @@ def test_a_wrapped_network_with_two_heads_is_trained_and_resumed(
     assert not any(torch.equal(trained[name], tensor) for name, tensor in before.items())
 
 
+@pytest.mark.slow
 def test_a_wrapped_network_with_two_heads_is_finetuned_evaluated_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,7 +174,8 @@ def test_frozen_weights_and_the_training_mode_are_kept_and_the_dense_layer_is_le
     assert "3, 5, kernel_size=(3, 3), stride=(1, 1), padding=(0, 0), dilation=(1, 1), stripes=16" in repr(made)
 
 
-@pytest.mark.parametrize("format_", [pytest.param("onnx", marks=pytest.mark.slow), "torch-export"])
+@pytest.mark.slow
+@pytest.mark.parametrize("format_", EXPORTERS)
 def test_an_export_computes_the_same_for_any_number_of_images(format_: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     first = StripedConv2d.from_convolution(nn.Conv2d(3, 5, 3, padding=1), SOME)
