@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from prune_env.common.errors import UserError
+from prune_env.common.errors import DataWarning, UserError
 from prune_env.common.files import to_json
 from prune_env.common.memory import keep_freed_memory
 from prune_env.config import RunConfig
@@ -68,6 +69,17 @@ def command_line() -> str | None:
     return shlex.join(["prune-env", *([file] if file in ("train", "compare") else []), *sys.argv[1:]])
 
 
+_usual_warning = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Prints a remark about the data as one line; other warnings as Python does."""
+    if issubclass(category, DataWarning):
+        notice(str(message))
+    else:
+        _usual_warning(message, category, *place, **more)
+
+
 def run_command(command: Callable[..., Any]) -> None:
     """Runs one command as a program; a user's mistake prints a message and exits with code 2."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -80,6 +92,7 @@ def run_app(app: typer.Typer) -> None:
     # Import the user's own modules (model.name: my_net:build) from the working directory.
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
     keep_freed_memory()
+    warnings.showwarning = _show_warning
     try:
         app()
     except (UserError, RewardError) as error:

@@ -16,6 +16,10 @@ class DataError(UserError):
     """A data set that is missing, damaged or too small for the settings."""
 
 
+class DataWarning(UserWarning):
+    """Something in a data set that was left out or repaired; the command line prints it as one line."""
+
+
 class WeightsError(UserError):
     """A weights or policy file that is missing, damaged or made for another network."""
 

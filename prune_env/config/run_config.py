@@ -204,7 +204,8 @@ def _type_text(annotation: Any) -> str:
     if origin is Annotated:
         return _type_text(arguments[0])
     if origin is tuple:
-        return f"list of {_type_text(arguments[0])}"
+        count = "" if arguments[-1] is ... else f"{len(arguments)} times "
+        return f"list of {count}{_type_text(arguments[0])}"
     if origin is dict:
         return f"mapping of text to {_type_text(arguments[1])}"
     return "any value"

@@ -77,12 +77,20 @@ class DataSection(Section):
     test_images: int | None = Field(
         default=None, ge=1, description="Images of the test set, which no search sees, 1 or more; null: all."
     )
-    image_size: int | None = Field(
+    image_size: int | tuple[int, int] | None = Field(
         default=None,
-        ge=1,
-        description="Height and width of the images in pixels, 1 or more, for folders of images (null: 224); other "
-        "data sets have a fixed size.",
+        description="Height and width of the images in pixels, 1 or more, for data sets of image files: one number, or "
+        "[height, width] where boxes are known (null: 224, with boxes 320); other data sets have a fixed size.",
     )
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _one_side_or_two(cls, value: Any) -> Any:
+        sides = list(value) if isinstance(value, (list, tuple)) else [value, value]
+        whole = all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in sides)
+        if value is not None and not (whole and len(sides) == 2):
+            raise ValueError("must be null, a whole number of 1 or more, or two of them: [height, width]")
+        return value
 
 
 class ExecutionSection(Section):

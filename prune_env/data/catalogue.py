@@ -10,7 +10,8 @@ from prune_env.common.errors import DataError
 from prune_env.data import folder, npz
 from prune_env.data.arrays import ArraySource, LabelledArrays
 from prune_env.data.folder import FolderSource
-from prune_env.data.registry import existing_path, not_found, register_source
+from prune_env.data.registry import existing_path, not_found, register_source, sides_of
+from prune_env.data.source import ImageSize
 
 TEST_DIGITS = 450
 
@@ -78,15 +79,25 @@ def load_npz(path: Path | None = None, _image_size: int | None = None) -> ArrayS
 
 
 @register_source("imagefolder")
-def load_imagefolder(path: Path | None = None, image_size: int | None = None) -> FolderSource:
+def load_imagefolder(path: Path | None = None, image_size: ImageSize | None = None) -> FolderSource:
     """Any tree in torchvision's ImageFolder layout."""
-    return FolderSource.from_folder("imagefolder", existing_path("imagefolder", path, folder.LAYOUT), image_size or 224)
+    return _folder("imagefolder", path, image_size)
 
 
 @register_source("imagenet")
-def load_imagenet(path: Path | None = None, image_size: int | None = None) -> FolderSource:
+def load_imagenet(path: Path | None = None, image_size: ImageSize | None = None) -> FolderSource:
     """ImageNet in torchvision's ImageFolder layout."""
-    return FolderSource.from_folder("imagenet", existing_path("imagenet", path, folder.LAYOUT), image_size or 224)
+    return _folder("imagenet", path, image_size)
+
+
+def _folder(name: str, path: Path | None, image_size: ImageSize | None) -> FolderSource:
+    """The images of a folder, cropped to squares."""
+    height, width = sides_of(image_size or 224)
+    if height != width:
+        raise DataError(
+            f"data.image_size: [{height}, {width}] given, but {name!r} crops its images to squares; give one number"
+        )
+    return FolderSource.from_folder(name, existing_path(name, path, folder.LAYOUT), height)
 
 
 def _npz_or_torchvision(

@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from prune_env.common.errors import DataError, UserError
 from prune_env.common.registry import Registry
-from prune_env.data.source import ImageSource
+from prune_env.data.source import ImageSize, ImageSource
 
-Loader: TypeAlias = Callable[[Path | None, int | None], ImageSource]
+Loader: TypeAlias = Callable[[Path | None, Any], ImageSource]
+"""A function of the path and of `ImageSize`, each None if not given."""
 
 PATH_VARIABLE = "PRUNE_ENV_DATA"
 
@@ -34,14 +35,15 @@ def register_source(name: str) -> Callable[[Loader], Loader]:
     return SOURCES.register(name)
 
 
-def load_source(name: str, path: str | Path | None = None, image_size: int | None = None) -> ImageSource:
+def load_source(name: str, path: str | Path | None = None, image_size: ImageSize | None = None) -> ImageSource:
     """Opens a data set by name.
 
     Args:
         name: A registered name, or ``package.module:callable`` for the user's own. The callable gets the path and
             the image size, each of which may be None, and returns an `ImageSource`.
         path: Path of the data set's files; None reads the environment variable PRUNE_ENV_DATA. ``digits`` needs none.
-        image_size: Height and width of the images, in pixels; None for the data set's own size (folders: 224).
+        image_size: Height and width of the images, in pixels; one number for both; None for the data set's own size
+            (folders: 224).
 
     Returns:
         The data set.
@@ -52,7 +54,7 @@ def load_source(name: str, path: str | Path | None = None, image_size: int | Non
     """
     given = path or os.environ.get(PATH_VARIABLE) or None
     source = _opened(name, None if given is None else Path(given).expanduser(), image_size)
-    if image_size is not None and source.size != (image_size, image_size):
+    if image_size is not None and source.size != sides_of(image_size):
         height, width = source.size
         raise DataError(
             f"data.image_size={image_size}: the images of {name!r} are {height}x{width} and are not resized; "
@@ -61,7 +63,12 @@ def load_source(name: str, path: str | Path | None = None, image_size: int | Non
     return source
 
 
-def _opened(name: str, path: Path | None, image_size: int | None) -> ImageSource:
+def sides_of(image_size: ImageSize) -> tuple[int, int]:
+    """Returns the height and the width that a setting gives as one number or two."""
+    return (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
+
+
+def _opened(name: str, path: Path | None, image_size: ImageSize | None) -> ImageSource:
     loader = SOURCES.find(name)
     if name in SOURCES:
         return loader(path, image_size)

@@ -10,6 +10,9 @@ from torch import Tensor
 Split = Literal["train", "test"]
 Indices = NDArray[np.int64]
 
+ImageSize: TypeAlias = int | tuple[int, int]
+"""Height and width of all images in pixels: one number for both, or (height, width)."""
+
 SplitTargets: TypeAlias = Indices | Sequence[Mapping[str, Tensor]]
 """The targets of a split: an array with a row per image, or a mapping of tensors per image."""
 
@@ -17,7 +20,9 @@ SplitTargets: TypeAlias = Indices | Sequence[Mapping[str, Tensor]]
 class ImageSource(Protocol):
     """Images with targets in a training and a test split, read by index.
 
-    Images are normalised per channel: (image / largest possible value - ``mean``) / ``std``.
+    Images are normalised per channel: (image / largest possible value - ``mean``) / ``std``. All loaded images have one
+    size, so that a set is one tensor: a source of images of different sizes fits each of them into that size
+    [our choice].
     """
 
     @property

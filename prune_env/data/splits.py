@@ -10,6 +10,7 @@ import torch
 from prune_env.common.errors import DataError
 from prune_env.data.image_set import ImageSet
 from prune_env.data.source import ImageSource, Indices, Split, SplitTargets
+from prune_env.data.stratify import draw_stratified
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,8 @@ def make_splits(
 ) -> Splits:
     """Draw the reward, calibration and test sets, class-balanced: counts per class differ by at most 1.
 
-    Here a class is a stratum: all images whose targets have the same value of ``stratum``.
+    Here a class is a stratum: all images whose targets have the same value of ``stratum``. If strata are sets of
+    classes, each class is in as large a share of a set's images as of the data set's (see `draw_stratified`).
 
     Args:
         source: The data set.
@@ -102,37 +104,51 @@ def make_splits(
     Raises:
         DataError: If a size is below its minimum, or above the number that can be drawn class-balanced.
     """
-    classes = _numbered(source.targets("train"), stratum)
+    draw = _drawer(source.targets("train"), stratum)
     generator = np.random.default_rng(seed)
-    everything = np.arange(len(classes), dtype=np.int64)
-    reward = _draw("data.reward_images", 1, reward_images, classes, everything, generator)
+    everything = np.arange(len(source.targets("train")), dtype=np.int64)
+    reward = draw("data.reward_images", 1, reward_images, everything, generator)
     remaining = np.setdiff1d(everything, reward)
-    calibration = _draw("data.calibration_images", 0, calibration_images, classes, remaining, generator)
+    calibration = draw("data.calibration_images", 0, calibration_images, remaining, generator)
     train = np.setdiff1d(remaining, calibration)
 
     test = np.arange(len(source.targets("test")), dtype=np.int64)
     if test_images is not None:
         # A separate generator, so that the test set does not depend on the sizes of the other two sets.
-        generator, classes = np.random.default_rng([seed, 1]), _numbered(source.targets("test"), stratum)
-        test = _draw("data.test_images", 1, test_images, classes, test, generator)
+        generator, draw = np.random.default_rng([seed, 1]), _drawer(source.targets("test"), stratum)
+        test = draw("data.test_images", 1, test_images, test, generator)
     for indices in (reward, calibration, train, test):
         indices.setflags(write=False)
     return Splits(source, reward, calibration, train, test)
 
 
-def _numbered(targets: SplitTargets, stratum: Callable[[Any], Hashable]) -> Indices:
-    """The class of each target as a number from 0, in the order of the sorted classes, int64 [N]."""
-    classes: list[Any] = [stratum(target) for target in targets]
-    numbers = {name: number for number, name in enumerate(sorted(set(classes)))}
-    return np.array([numbers[name] for name in classes], dtype=np.int64)
+Draw = Callable[[str, int, int, Indices, np.random.Generator], Indices]
+"""Draws some of the available indices in random order, given the setting's name, the least number and the number."""
 
 
-def _draw(
-    setting: str, least: int, count: int, classes: Indices, available: Indices, generator: np.random.Generator
+def _drawer(targets: SplitTargets, stratum: Callable[[Any], Hashable]) -> Draw:
+    """How to draw from images whose targets have one class each, or a set of classes each."""
+    strata: list[Any] = [stratum(target) for target in targets]
+    balanced = not (strata and all(isinstance(one, frozenset) for one in strata))
+    numbers = {name: number for number, name in enumerate(sorted(set(strata)))} if balanced else {}
+    classes = np.array([numbers[name] for name in strata] if balanced else [], dtype=np.int64)
+
+    def draw(setting: str, least: int, count: int, available: Indices, generator: np.random.Generator) -> Indices:
+        if count < least:
+            raise DataError(f"{setting}={count} must be at least {least}")
+        if balanced:
+            return _balanced(setting, count, classes, available, generator)
+        if count > len(available):
+            raise DataError(f"{setting}={count} is too large: {len(available)} images are left")
+        return draw_stratified(strata, available, count, generator)
+
+    return draw
+
+
+def _balanced(
+    setting: str, count: int, classes: Indices, available: Indices, generator: np.random.Generator
 ) -> Indices:
     """Draw ``count`` of the ``available`` indices, class-balanced, in random order."""
-    if count < least:
-        raise DataError(f"{setting}={count} must be at least {least}")
     present = np.unique(classes)
     by_class = available[np.argsort(classes[available], kind="stable")]
     pools = np.split(by_class, np.searchsorted(classes[by_class], present[1:]))

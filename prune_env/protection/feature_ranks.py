@@ -26,8 +26,8 @@ class LayerRanks:
 
     Attributes:
         unit: The layer's unit.
-        height: Height of the maps in pixels.
-        width: Width of the maps in pixels.
+        height: Height of the maps in pixels; of the largest where they differ.
+        width: Width of the maps in pixels; of the largest where they differ.
         ranks: Mean over images of rank / min(height, width), float64 [C], in [0, 1].
     """
 
@@ -60,7 +60,8 @@ def feature_map_ranks(walk: LayerWalk, images: Tensor, batch_size: int = 64) -> 
     Returns:
         Ranks by layer name, in forward order.
     """
-    totals: dict[str, Tensor] = {}
+    # By layer and smaller side of the map: one convolution may run on maps of several sizes, as in a pyramid's head.
+    totals: dict[str, dict[int, Tensor]] = {}
     counts: dict[str, int] = {}
     sizes: dict[str, tuple[int, int]] = {}
     readings: dict[str, list[_Reading]] = {}
@@ -72,10 +73,12 @@ def feature_map_ranks(walk: LayerWalk, images: Tensor, batch_size: int = 64) -> 
         for reading in readings[consumer]:
             if maps.ndim == 4 and min(maps.shape[2:]) >= SMALLEST_SIDE:
                 chosen = maps[:, torch.as_tensor(reading.channels, device=maps.device)]
-                totals[reading.layer] = totals.get(reading.layer, 0) + _ranks(chosen).sum(dim=0)
+                size = (int(maps.shape[2]), int(maps.shape[3]))
+                by_side = totals.setdefault(reading.layer, {})
+                by_side[min(size)] = by_side.get(min(size), 0) + _ranks(chosen).sum(dim=0)
                 # Count calls, not images: a network may call the consumer several times per image.
                 counts[reading.layer] = counts.get(reading.layer, 0) + len(chosen)
-                sizes[reading.layer] = (int(maps.shape[2]), int(maps.shape[3]))
+                sizes[reading.layer] = max(sizes.get(reading.layer, size), size)
 
     precise = torch.autocast(images.device.type, enabled=False)
     with in_eval_mode(walk.model), watching(walk.model, readings, before=read), torch.no_grad(), precise:
@@ -84,7 +87,9 @@ def feature_map_ranks(walk: LayerWalk, images: Tensor, batch_size: int = 64) -> 
     units = {reading.layer: reading.unit for group in readings.values() for reading in group}
     return {
         layer: LayerRanks(
-            units[layer], *sizes[layer], totals[layer].double().cpu().numpy() / (counts[layer] * min(sizes[layer]))
+            units[layer],
+            *sizes[layer],
+            np.sum([t.double().cpu().numpy() / (counts[layer] * side) for side, t in totals[layer].items()], axis=0),
         )
         for layer in walk.shapes
         if layer in totals

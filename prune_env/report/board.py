@@ -12,13 +12,16 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from prune_env.config import RunConfig
+from prune_env.data import Splits
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.report.figure_style import figure_pixels
 from prune_env.report.figures import Tried, keep_ratio_heat_map, quality_against_macs, series_heat_map
+from prune_env.runs.pictures import compared_pictures
 from prune_env.runs.searching import SearchRun
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode
+from prune_env.tasks import draws_pictures
 from rewards import Outcome
 
 EPISODES_PER_PICTURE = 25
@@ -31,7 +34,7 @@ _NO_HYPERPARAMETERS = ("run", "data.path", "model.weights", "env.protect")
 
 def watch_on_board(search: SearchRun) -> "BoardListener":
     """Makes a listener for the TensorBoard log of a run; a `prune_env.runs.searching.Watch`."""
-    return BoardListener(search.run.tensorboard, search.problem, search.settings)
+    return BoardListener(search.run.tensorboard, search.problem, search.settings, search.splits)
 
 
 class BoardListener:
@@ -48,11 +51,14 @@ class BoardListener:
         folder: The folder of the log; made if it does not exist.
         problem: The problem of the search. The listener records all of its trials from now on, also outside episodes.
         config: The run's settings.
+        splits: The data, for the task's pictures of the dense and the best network at the end, ``task/dense_and_best``;
+            None for no such pictures.
     """
 
-    def __init__(self, folder: Path, problem: PruningProblem, config: RunConfig) -> None:
+    def __init__(self, folder: Path, problem: PruningProblem, config: RunConfig, splits: Splits | None = None) -> None:
         self.problem = problem
         self.config = config
+        self.splits = splits
         # A resumed search repeats its recorded trials, so let TensorBoard purge the earlier log.
         again = 0 if problem.recalling else None
         self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS, purge_step=again)
@@ -101,6 +107,7 @@ class BoardListener:
             if self._pictured != self._last.number:
                 self._write_pictures(self._last)
             self._write_hyperparameters(self._last)
+            self._write_outputs(self._last)
         self._writer.close()
 
     def __enter__(self) -> Self:
@@ -139,6 +146,16 @@ class BoardListener:
         for tag, figure in figures.items():
             self._writer.add_image(tag, figure_pixels(figure), episode.number, dataformats="HWC")
         self._pictured = episode.number
+
+    def _write_outputs(self, episode: Episode) -> None:
+        """Writes what the dense and the best network say about a few test images, if the task draws pictures."""
+        if self.splits is None or not draws_pictures(self.problem.evaluator.task):
+            return
+        plans = {"dense": self.problem.walk.plan({}), "best": episode.best.plan}
+        networks = {name: self.problem.evaluator.pruned(plan) for name, plan in plans.items()}
+        picture = compared_pictures(self.problem.evaluator, self.splits, networks, self.config.seed)
+        if picture is not None:
+            self._writer.add_image("task/dense_and_best", picture, episode.number, dataformats="HWC")
 
     def _write_hyperparameters(self, episode: Episode) -> None:
         """Writes settings and result into this log; SummaryWriter.add_hparams would open another run."""

@@ -34,7 +34,8 @@ def render(rows: list[NetworkRow], title: str, batch: int = LATENCY_BATCH) -> Ta
     table = Table(title=title, box=SIMPLE, title_justify="left", pad_edge=False)
     timed = f"ms a batch of {batch},\n{torch.get_num_threads()} threads"
     metrics = (f"test\n{quality.title}", *(f"\n{metric.title}" for metric in others), "\nloss")
-    for heading in ("", "reward\nset", *metrics, "MACs", "params", "file", timed):
+    cores = [f"{dense.core_title},\nms a batch"] if dense.core_title else []
+    for heading in ("", "reward\nset", *metrics, "MACs", "params", "file", timed, *cores):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -46,6 +47,7 @@ def render(rows: list[NetworkRow], title: str, batch: int = LATENCY_BATCH) -> Ta
             f"{_short(row.params)} {_share(row.params, dense.params)}",
             f"{_short(row.size)}B",
             _milliseconds(row.latency),
+            *([_milliseconds(row.core_latency)] if cores else []),
         )
     return table
 

@@ -155,7 +155,16 @@ def _pictures(record: RunRecord) -> list[html.Picture]:
     for family in record.series[0] if record.series else ():
         heat_map = series_heat_map(family, [drawn[family] for drawn in record.series])
         figures.insert(3, (heat_map, f"Decisions of the search about {family}, by episode."))
-    return [html.Picture(figure_png(figure), caption) for figure, caption in figures]
+    drawn = [html.Picture(figure_png(figure), caption) for figure, caption in figures]
+    return [*_outputs(record), *drawn]
+
+
+def _outputs(record: RunRecord) -> list[html.Picture]:
+    """What the networks say about a few images, if the task draws pictures."""
+    if record.pictures is None:
+        return []
+    names = ", ".join(row.name for row in record.summary.rows)
+    return [html.Picture(record.pictures, f"Images of the test set, chosen by the seed. From left to right: {names}.")]
 
 
 def _plan_table(record: RunRecord) -> html.HtmlTable:

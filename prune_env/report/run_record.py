@@ -130,6 +130,7 @@ class RunRecord:
         granularity: The granularity, with the measurements of the run.
         series: The granularity's own numbers to plot, for each of the search's plans.
         sensitivity: The evidence for sensitive layers; None if ``sensitivity.enabled`` was off.
+        pictures: The networks' outputs on a few images as a PNG; None if the task draws no pictures.
         settings: The text of ``config.yaml``.
         versions: Versions of the packages that made the run.
     """
@@ -144,6 +145,7 @@ class RunRecord:
     granularity: Granularity
     series: list[Series]
     sensitivity: SensitivityRecord | None
+    pictures: bytes | None
     settings: str
     versions: Mapping[str, str]
 
@@ -201,6 +203,7 @@ def read_run(run: RunDirectory) -> RunRecord:
         granularity=granularity,
         series=series,
         sensitivity=_read(run.sensitivity, SensitivityRecord, quality_name) if run.sensitivity.is_file() else None,
+        pictures=run.pictures.read_bytes() if run.pictures.is_file() else None,
         settings=settings,
         versions=dict(_versions(settings)),
     )

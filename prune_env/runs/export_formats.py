@@ -1,6 +1,6 @@
 """Exporters to files that run without this library (ONNX, torch.export), and the check of their outputs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,13 +18,14 @@ Run = Callable[[Tensor], Any]
 """An exported network: a function from images to the network's output."""
 
 
-def export_program(model: nn.Module, images: Tensor, path: Path) -> Run:
+def export_program(model: nn.Module, images: Tensor, path: Path, outputs: Sequence[str] = ()) -> Run:  # noqa: ARG001
     """Writes a network by `torch.export`; torch alone can load and run the file.
 
     Args:
         model: The network, in eval mode, on the CPU.
         images: Two images or more [N, C, H, W]; the exported network accepts any number of images of this size.
         path: The file to write, by convention ``.pt2``.
+        outputs: Not used: the outputs have no names.
 
     Returns:
         The network, loaded from the file.
@@ -45,13 +46,14 @@ def export_program(model: nn.Module, images: Tensor, path: Path) -> Run:
     return loaded
 
 
-def export_onnx(model: nn.Module, images: Tensor, path: Path) -> Run:
-    """Writes a network as ONNX, with the input ``images`` and the first output ``scores``.
+def export_onnx(model: nn.Module, images: Tensor, path: Path, outputs: Sequence[str] = ("scores",)) -> Run:
+    """Writes a network as ONNX, with the input ``images``.
 
     Args:
         model: The network, in eval mode, on the CPU.
         images: As `export_program`.
         path: The file to write.
+        outputs: Names of the first outputs.
 
     Returns:
         The network in ONNX Runtime, with the same number of threads as torch.
@@ -70,7 +72,7 @@ def export_onnx(model: nn.Module, images: Tensor, path: Path) -> Run:
             model,
             (images,),
             input_names=["images"],
-            output_names=["scores"],
+            output_names=list(outputs),
             dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
             dynamo=True,
             verbose=False,
@@ -96,7 +98,10 @@ def export_onnx(model: nn.Module, images: Tensor, path: Path) -> Run:
     return run
 
 
-EXPORTERS: Mapping[str, tuple[str, Callable[[nn.Module, Tensor, Path], Run]]] = MappingProxyType(
+Exporter = Callable[[nn.Module, Tensor, Path, Sequence[str]], Run]
+"""Writes a network into a file and loads it again, given images, the file and the names of the outputs."""
+
+EXPORTERS: Mapping[str, tuple[str, Exporter]] = MappingProxyType(
     {"onnx": ("model.onnx", export_onnx), "torch-export": ("model.pt2", export_program)}
 )
 """File name and exporter by the name that ``--to`` takes."""
@@ -116,8 +121,12 @@ def difference(model: nn.Module, exported: Run, images: Tensor) -> float:
     differences = []
     with torch.inference_mode():
         for part in (images, images[:1], images[:-1]):
-            pairs = zip(*(tensors_of(network(part), others=False) for network in (exported, model)), strict=True)
-            differences += [(found - own).abs().max() / own.abs().max().clamp_min(1e-30) for found, own in pairs]
+            found, own = (tensors_of(network(part), others=False) for network in (exported, model))
+            if [tensor.shape for tensor in found] != [tensor.shape for tensor in own]:
+                raise ExportError(
+                    "The exported network finds another number of objects than the network. The file is not written."
+                )
+            differences += [_relative(*pair) for pair in zip(found, own, strict=True) if pair[0].numel()]
     worst = float(torch.stack(differences).max())
     if not worst <= CLOSE:  # also refuses nan
         raise ExportError(
@@ -125,6 +134,10 @@ def difference(model: nn.Module, exported: Run, images: Tensor) -> float:
             f"{CLOSE:g} is allowed. The file is not written."
         )
     return worst
+
+
+def _relative(found: Tensor, own: Tensor) -> Tensor:
+    return (found - own).abs().max() / own.abs().max().clamp_min(1e-30)
 
 
 def _cause(error: BaseException) -> str:

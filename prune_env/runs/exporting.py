@@ -13,11 +13,12 @@ from prune_env.data.timing import batch_to_time
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
 from prune_env.runs.evaluating import load_networks
-from prune_env.runs.export_formats import EXPORTERS, difference
+from prune_env.runs.export_formats import EXPORTERS, Run, difference
 from prune_env.runs.networks import LATENCY_BATCH
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of
 from prune_env.runs.starting import OnProgress, quietly
+from prune_env.tasks import Core, core_of
 
 SAFETENSORS = "safetensors"
 TARGETS = (SAFETENSORS, *EXPORTERS)
@@ -64,12 +65,13 @@ def export_run(
     images = batch_to_time(networks.splits, batch, networks.evaluator.device)
     on_progress("exporting, comparing and timing")
     with RunDirectory.making(folder) as made:
-        record = _written(to, model, plan, networks.evaluator.walk.model, images, made.root)
+        core = core_of(networks.evaluator.task, model, images) if to in EXPORTERS else None
+        record = _written(to, model, plan, networks.evaluator.walk.model, images, made.root, core)
     return {"run": str(run.root), "weights": stage, "to": to, "folder": str(folder), **record}
 
 
 def _written(
-    to: str, model: nn.Module, plan: PruningPlan, dense: nn.Module, images: Tensor, folder: Path
+    to: str, model: nn.Module, plan: PruningPlan, dense: nn.Module, images: Tensor, folder: Path, core: Core | None
 ) -> dict[str, Any]:
     """Writes the files, loads them again and compares the outputs."""
     plan.save(folder / "plan.json")
@@ -80,14 +82,27 @@ def _written(
         found: dict[str, Any] = {"difference": difference(model, again.eval(), images)}
     else:
         file, exporter = EXPORTERS[to]
-        exported = exporter(model, images, folder / file)
-        found = {"difference": difference(model, exported, images)}
-        times = measure_latency({"torch": model, to: _Module(exported)}, images)
+        part = model if core is None else core.module
+        exported = exporter(part, images, folder / file, ("scores",) if core is None else core.outputs)
+        found = {"difference": difference(part, exported, images)}
+        if core is not None:
+            found |= _decoded(model, core, exported, images, folder)
+        times = measure_latency({"torch": part, to: _Module(exported)}, images)
         found["threads"] = torch.get_num_threads()
         found["latency_ms"] = {
             key: {name: 1e3 * getattr(time, name) for name in ("median", "q1", "q3")} for key, time in times.items()
         }
     return {"files": sorted(path.name for path in folder.iterdir()), **found}
+
+
+def _decoded(model: nn.Module, core: Core, exported: Run, images: Tensor, folder: Path) -> dict[str, Any]:
+    """Writes what decodes the exported part's outputs; compares the decoded outputs with the whole network's."""
+    for name, text in core.files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return {
+        "part": core.title,
+        "decoded_difference": difference(model, lambda given: core.decode(exported(given)), images),
+    }
 
 
 class _Module(nn.Module):

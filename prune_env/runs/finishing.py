@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from prune_env.env.trial import Trial
-from prune_env.runs.networks import NetworkRow, compare_plans
+from prune_env.runs.networks import NetworkRow, compare_networks
+from prune_env.runs.pictures import as_png, compared_pictures
 from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, Watch, search_into, unwatched
 from prune_env.runs.sparsifying import sparse_record
 from prune_env.runs.starting import quietly
@@ -43,6 +44,8 @@ def finish_search(
 ) -> FinishedSearch:
     """Runs a search to its end, measures the dense, uniform and best network, and writes ``summary.json``.
 
+    If the task draws pictures, ``pictures.png`` shows what these networks say about a few test images.
+
     Args:
         search: The search.
         watch: As `search_into`.
@@ -56,7 +59,11 @@ def finish_search(
     uniform, result = search_into(search, watch, on_trial, on_episode)
     problem, settings = search.problem, search.settings
     plans = {"dense": problem.walk.plan({}), "uniform": uniform.plan, settings.agent.name: result.best.plan}
-    rows = compare_plans(problem.evaluator, search.splits, plans, settings.budget.batch)
+    networks = {name: (problem.evaluator.pruned(plan), plan.costs) for name, plan in plans.items()}
+    rows = compare_networks(problem.evaluator, search.splits, networks, settings.budget.batch)
+    models = {name: model for name, (model, _) in networks.items()}
+    if (picture := compared_pictures(problem.evaluator, search.splits, models, settings.seed)) is not None:
+        search.run.write_bytes(search.run.pictures, as_png(picture))
     summary = summary_of(search, result, rows, command)
     if (sparsified := sparse_record(search.run)) is not None:
         summary["sparsify"] = sparsified

@@ -1,11 +1,13 @@
 """Measures several networks on the same data: quality, costs, size and latency."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from prune_env.common.errors import ModelError
 from prune_env.common.latency import Latency, measure_latency
 from prune_env.data import Batch, Splits
 from prune_env.data.timing import batch_to_time
@@ -13,7 +15,7 @@ from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.measuring import measure_all
 from prune_env.models import weights_bytes
 from prune_env.plan import PlannedCosts, PruningPlan
-from prune_env.tasks import Task, quality_of
+from prune_env.tasks import Core, Task, core_of, quality_of
 
 LATENCY_BATCH = 32
 """Default number of images in the timed batch."""
@@ -32,6 +34,9 @@ class NetworkRow:
         params: Number of weights.
         size: Size of the safetensors file in bytes.
         latency: Seconds per batch; None if not measured.
+        core_latency: Seconds per batch of the part up to the network's decisions (`Core`); None if not measured or if
+            the network has no such part.
+        core_title: What that part is.
     """
 
     name: str
@@ -42,11 +47,12 @@ class NetworkRow:
     params: int
     size: int
     latency: Latency | None
+    core_latency: Latency | None = None
+    core_title: str = ""
 
     def as_record(self) -> dict[str, Any]:
         """The row as plain data."""
-        latency = self.latency
-        milliseconds = latency and {key: 1e3 * getattr(latency, key) for key in ("median", "q1", "q3")}
+        core = {} if self.core_latency is None else {"core_latency_ms": _milliseconds(self.core_latency)}
         return {
             "name": self.name,
             f"reward_{quality_of(self.task).name}": self.reward_quality,
@@ -54,8 +60,13 @@ class NetworkRow:
             "macs": self.macs,
             "params": self.params,
             "bytes": self.size,
-            "latency_ms": milliseconds,
+            "latency_ms": self.latency and _milliseconds(self.latency),
+            **core,
         }
+
+
+def _milliseconds(latency: Latency) -> dict[str, float]:
+    return {key: 1e3 * getattr(latency, key) for key in ("median", "q1", "q3")}
 
 
 def compare_plans(
@@ -90,10 +101,13 @@ def compare_networks(
     for model, _ in networks.values():
         model.to(evaluator.device).to(memory_format=evaluator.execution.memory_format).eval()
     models = {name: model for name, (model, _) in networks.items()}
-    latencies = {}
+    latencies, cores = {}, {}
     if batch:
         images = batch_to_time(splits, batch, evaluator.device, evaluator.execution.memory_format)
-        latencies = measure_latency(models, images)
+        cores = cores_of(evaluator.task, models, images)
+        latencies = measure_latency(
+            {**models, **{f"{name}, core": core.module for name, core in cores.items()}}, images
+        )
     return [
         NetworkRow(
             name,
@@ -104,9 +118,21 @@ def compare_networks(
             costs.params,
             len(weights_bytes(model)),
             latencies.get(name),
+            latencies.get(f"{name}, core"),
+            cores[name].title if name in cores else "",
         )
         for name, (model, costs) in networks.items()
     ]
+
+
+def cores_of(task: Task, models: Mapping[str, nn.Module], images: Tensor) -> dict[str, Core]:
+    """The networks' parts up to their decisions, by name; without those that have no such part."""
+    cores = {}
+    for name, model in models.items():
+        with suppress(ModelError):
+            if (core := core_of(task, model, images)) is not None:
+                cores[name] = core
+    return cores
 
 
 def test_batches(evaluator: Evaluator, splits: Splits) -> Iterator[Batch]:

@@ -119,6 +119,11 @@ class RunDirectory(Folder):
         """The report: an HTML page."""
         return self.root / "report.html"
 
+    @property
+    def pictures(self) -> Path:
+        """What the networks of the result say about a few test images, if the task draws pictures."""
+        return self.root / "pictures.png"
+
     def execution_record(self) -> dict[str, Any]:
         """The content of `execution`; of ``form.json`` in a run of an earlier release.
 

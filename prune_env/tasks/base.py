@@ -4,10 +4,13 @@ A new task is one new file and its registration. Evaluation, criteria, recovery,
 protocol.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prune_env.config.sections import DataSection, ModelSection
@@ -49,12 +52,34 @@ class Metric(Protocol):
         """Returns the number over all batches since `reset`."""
 
 
+@dataclass(frozen=True)
+class Core:
+    """The part of a network up to its decisions: an exported file can hold it, because shapes depend on no value.
+
+    Attributes:
+        module: Takes images [N, C, H, W] of the size that it was made for; returns one tensor for each of ``outputs``.
+        outputs: Names of the tensors.
+        title: What the part is, for the heading of its latency.
+        decode: Makes the whole network's output from the part's.
+        files: Texts by file name that explain to other programs how to decode.
+    """
+
+    module: nn.Module
+    outputs: tuple[str, ...]
+    title: str
+    decode: Callable[[Sequence[Tensor]], Any]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
 class Task(Protocol):
     """The data, the loss and the quality of a network.
 
     A task's network takes images [N, C, H, W]. In eval mode it must need nothing else, because tracing, recalibration,
     scores and timings run the network on images alone. Only the task reads outputs and targets. A task has no state:
     all instances of a class are equal.
+
+    Two methods are optional (see `core_of` and `pictures_of`): ``core(model, images) -> Core | None`` and
+    ``pictures(source, batch, outputs) -> list[uint8 array [height, width, 3]]``.
 
     Attributes:
         name: The task's value of ``task.name``.
@@ -73,6 +98,9 @@ class Task(Protocol):
 
     def stratum(self, target: Any) -> Hashable:
         """Returns the class of an image for balanced subsets. All values must be sortable together.
+
+        If an image may hold objects of several classes, returns the frozenset of these classes: subsets then have each
+        class in as large a share of their images as the data set.
 
         Args:
             target: One image's element of `ImageSource.targets`.
@@ -172,3 +200,36 @@ def make_task(settings: TaskSection | None = None) -> Task:
 def quality_of(task: Task) -> Metric:
     """Returns a new metric for the task's quality."""
     return task.metrics()[0]
+
+
+def core_of(task: Task, model: nn.Module, images: Tensor) -> Core | None:
+    """Returns the part of a network up to its decisions; None if the whole network can be exported.
+
+    Args:
+        task: The task; without a method ``core`` the result is None.
+        model: The network, in eval mode.
+        images: Images [N, C, H, W] of the size that the part is for.
+
+    Raises:
+        ModelError: If the network decides within, so that there is no such part.
+    """
+    find: Callable[[nn.Module, Tensor], Core | None] | None = getattr(task, "core", None)
+    return None if find is None else find(model, images)
+
+
+def draws_pictures(task: Task) -> bool:
+    """Whether a task has pictures (see `pictures_of`)."""
+    return hasattr(task, "pictures")
+
+
+def pictures_of(task: Task, source: ImageSource, batch: Batch, outputs: Any) -> list[NDArray[np.uint8]]:
+    """Returns a picture of each image with its targets and outputs, uint8 [height, width, 3], all of one size.
+
+    Args:
+        task: The task; without a method ``pictures`` the list is empty.
+        source: The data set of the batch.
+        batch: The batch.
+        outputs: The result of `Task.forward` for the batch in eval mode.
+    """
+    draw: Callable[[ImageSource, Batch, Any], list[NDArray[np.uint8]]] | None = getattr(task, "pictures", None)
+    return [] if draw is None else draw(source, batch, outputs)

@@ -57,6 +57,11 @@ def test_a_malformed_reference_is_refused(text: str) -> None:
         ("budget.keep=0", "budget.keep: given 0; must be greater than 0"),
         ("budget.keep=half", 'budget.keep: given "half"; must be a valid number'),
         ("budget.keep=.nan", "budget.keep: given NaN; must be a finite number"),
+        (
+            "data.image_size=[3, 0]",
+            "data.image_size: given [3, 0]; must be null, a whole number of 1 or more, or two of",
+        ),
+        ("data.image_size=true", "data.image_size: given true; must be null, a whole number of 1 or more"),
         ("budget.keep=true", "budget.keep: given true; must not be true or false"),
         ("budget.metric=flops", "budget.metric: given \"flops\"; must be 'macs', 'params' or 'latency'"),
         ("budget=0.5", "budget: given 0.5; must be a mapping of keys"),

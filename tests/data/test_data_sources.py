@@ -169,8 +169,13 @@ def test_unknown_name_offers_the_nearest() -> None:
 
 def test_image_size_that_an_array_source_does_not_have_is_refused() -> None:
     assert load_source("digits", image_size=8).size == (8, 8)
+    assert load_source("digits", image_size=(8, 8)).size == (8, 8)
     with pytest.raises(DataError, match=r"data\.image_size=32: the images of 'digits' are 8x8"):
         load_source("digits", image_size=32)
+    with pytest.raises(DataError, match=r"data\.image_size=\(8, 9\): the images of 'digits' are 8x8"):
+        load_source("digits", image_size=(8, 9))
+    with pytest.raises(DataError, match=r"data\.image_size: \[224, 160\] given, but 'imagefolder' crops"):
+        load_source("imagefolder", image_size=(224, 160))
 
 
 def test_users_own_source_can_be_registered() -> None:

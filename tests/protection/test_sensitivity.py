@@ -126,6 +126,23 @@ class TestTheRankOfAMap:
         assert all(found.ranks.min() >= 0 and found.ranks.max() <= 1 for found in ranks.values())
         assert "a" in ranks
 
+    def test_of_maps_of_several_sizes_is_measured_by_each_one_s_own_side(self) -> None:
+        """A head over a pyramid: its maps have full rank at both sizes."""
+        torch.manual_seed(0)
+
+        def forward(net: Net, images: Tensor) -> Tensor:
+            fine = net.head(images)
+            return net.z(torch.relu(fine)).mean((2, 3)) + net.z(torch.relu(net.head(images[..., ::2, ::2]))).mean(
+                (2, 3)
+            )
+
+        walk = LayerWalk.trace(
+            Net(forward, head=nn.Conv2d(2, CHANNELS, 1, bias=False), z=conv(CHANNELS, 3)), image_set(1, side=16).images
+        )
+        found = feature_map_ranks(walk, image_set(4, side=16).images)["head"]
+        assert (found.height, found.width) == (16, 16)
+        assert found.ranks.max() == pytest.approx(1.0)
+
     def test_of_a_map_that_is_not_finite_is_refused(self) -> None:
         walk = toy_walk()
         with torch.no_grad():
