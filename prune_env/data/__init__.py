@@ -3,31 +3,43 @@
 Importing this package registers the data sets that come with the library.
 """
 
-from prune_env.data import catalogue
+from prune_env.data import catalogue, coco, scattered_digits, voc
 from prune_env.data.arrays import ArraySource, LabelledArrays
+from prune_env.data.box_source import BoxedImages, BoxSource, ImageFile
+from prune_env.data.boxes import BoxTarget, LeftOut, box_target
 from prune_env.data.folder import FolderSource
 from prune_env.data.image_set import Batch, ImageSet, Targets, moved, tensors_of
 from prune_env.data.registry import load_source, register_source
-from prune_env.data.source import ImageSource, Indices, Split, SplitTargets
+from prune_env.data.source import ImageSize, ImageSource, Indices, Split, SplitTargets
 from prune_env.data.splits import Splits, load_images, make_splits
 
 __all__ = [
     "ArraySource",
     "Batch",
+    "BoxSource",
+    "BoxTarget",
+    "BoxedImages",
     "FolderSource",
+    "ImageFile",
     "ImageSet",
+    "ImageSize",
     "ImageSource",
     "Indices",
     "LabelledArrays",
+    "LeftOut",
     "Split",
     "SplitTargets",
     "Splits",
     "Targets",
+    "box_target",
     "catalogue",
+    "coco",
     "load_images",
     "load_source",
     "make_splits",
     "moved",
     "register_source",
+    "scattered_digits",
     "tensors_of",
+    "voc",
 ]

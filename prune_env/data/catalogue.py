@@ -19,6 +19,11 @@ TEST_DIGITS = 450
 @register_source("digits")
 def load_digits(_path: Path | None = None, _image_size: int | None = None) -> ArraySource:
     """scikit-learn's digits, part of its package: 1,347 training and 450 test images of 8x8, one channel."""
+    return digits_arrays()
+
+
+def digits_arrays() -> ArraySource:
+    """scikit-learn's digits, as `load_digits`."""
     from sklearn import datasets, model_selection
 
     digits = datasets.load_digits()

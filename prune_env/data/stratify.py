@@ -13,7 +13,8 @@ def draw_stratified(
     """Draws images so that each class is in about as large a share of them as of all available images.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML 2011): of the classes that are still wanted, the
-    class with the fewest images left draws first. An image without a class counts as a class of its own.
+    class with the fewest images left draws first. The number of classes in an image counts as a class, too [our
+    choice]; otherwise images with many classes would be drawn more often.
 
     Args:
         strata: The classes of every image of the split; empty for an image without an object.
@@ -25,25 +26,22 @@ def draw_stratified(
         The drawn indices in random order, int64 [count].
     """
     order = generator.permutation(available)
-    names = sorted({name for index in order.tolist() for name in strata[index]}, key=repr)
-    holds = np.zeros((len(order), len(names) + 1), dtype=bool)
-    places = {name: place for place, name in enumerate(names)}
-    for row, index in enumerate(order.tolist()):
-        holds[row, [places[name] for name in strata[index]] or [len(names)]] = True
+    held = [{*strata[index], ("classes", len(strata[index]))} for index in order.tolist()]
+    places = {name: place for place, name in enumerate(sorted(set().union(*held), key=repr))}
+    holds = np.zeros((len(order), len(places)), dtype=bool)
+    for row, names in enumerate(held):
+        holds[row, [places[name] for name in names]] = True
     wanted = holds.sum(0) * (count / max(1, len(order)))
-    left = np.ones(len(order), dtype=bool)
+    remaining, left = holds.sum(0), np.ones(len(order), dtype=bool)
     drawn: list[int] = []
     while len(drawn) < count:
-        remaining = holds[left].sum(0)
         open_classes = np.flatnonzero((remaining > 0) & (wanted > 0))
-        candidates = np.flatnonzero(left)
-        if len(open_classes):
-            rarest = open_classes[np.argmin(remaining[open_classes])]
-            candidates = candidates[holds[candidates, rarest]]
-        # Of the images with this class, the one whose classes are wanted most, so that common classes do not overflow.
-        merit = np.where(holds[candidates], np.minimum(wanted, 1.0), 0.0).sum(1)
+        rarest = open_classes[np.argmin(remaining[open_classes])] if len(open_classes) else None
+        candidates = np.flatnonzero(left if rarest is None else left & holds[:, rarest])
+        # Of the images with this class, one whose other classes are still wanted, so that none gets too many.
+        merit = -(holds[candidates] & (wanted <= 0)).sum(1)
         chosen = int(candidates[np.argmax(merit)])
         drawn.append(chosen)
         left[chosen] = False
-        wanted = wanted - holds[chosen]
+        remaining, wanted = remaining - holds[chosen], wanted - holds[chosen]
     return generator.permutation(order[drawn])

@@ -1,0 +1,142 @@
+"""Images with boxes in COCO's layout: one JSON file of annotations for each split."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prune_env.common.errors import DataError
+from prune_env.data.box_source import DEFAULT_SIDE, BoxedImages, BoxSource, ImageFile, scaled
+from prune_env.data.boxes import LeftOut, box_target
+from prune_env.data.registry import existing_path, not_found, register_source, sides_of
+from prune_env.data.source import ImageSize
+
+LAYOUT = "a folder with annotations/instances_train*.json, annotations/instances_val*.json and the folders of images"
+
+LARGEST = 90
+"""Category ids from 1 to this number are labels as they are, so that networks trained on COCO fit."""
+
+
+@register_source("coco")
+def load_coco(path: Path | None = None, image_size: ImageSize | None = None) -> BoxSource:
+    """Any tree in COCO's layout; tests on the val split. Boxes around crowds are left out."""
+    root = existing_path("coco", path, LAYOUT)
+    documents = {split: _document(root, split) for split in ("train", "val")}
+    categories = _categories(documents)
+    labels = {number: number for number in categories}
+    if not all(1 <= number <= LARGEST for number in categories):
+        labels = {number: label for label, number in enumerate(sorted(categories), start=1)}
+    names = [f"unused {label}" for label in range(1, max(labels.values()) + 1)]
+    for number, label in labels.items():
+        names[label - 1] = categories[number]
+    canvas, left_out = sides_of(image_size or DEFAULT_SIDE), LeftOut()
+    parts = {
+        split: _boxed(root, file, document, labels, canvas, left_out) for split, (file, document) in documents.items()
+    }
+    left_out.tell("coco")
+    return BoxSource("coco", tuple(names), canvas, parts["train"], parts["val"])
+
+
+def _document(root: Path, split: str) -> tuple[Path, Mapping[str, Any]]:
+    """The annotations of a split, with their file."""
+    files = sorted((root / "annotations").glob(f"instances_{split}*.json"))
+    if not files:
+        raise not_found("coco", root, LAYOUT)
+    try:
+        document = json.loads(files[0].read_text(encoding="utf-8"))
+        lacking = [key for key in ("images", "annotations", "categories") if not isinstance(document[key], list)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"data set 'coco': {files[0]} is no annotation file in COCO's form: {error!r}") from error
+    if lacking:
+        raise DataError(f"data set 'coco': {files[0]}: {lacking[0]!r} must be a list")
+    return files[0], document
+
+
+def _categories(documents: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> dict[int, str]:
+    """Names by category id, which must be those of the training split in every split."""
+    found: dict[int, str] = {}
+    for file, document in documents.values():
+        for category in document["categories"]:
+            number, name = int(category["id"]), str(category["name"])
+            if found.setdefault(number, name) != name:
+                raise DataError(
+                    f"data set 'coco': {file}: category {number} is {name!r} here and {found[number]!r} in the "
+                    "training split; give both splits the same categories"
+                )
+    if not found:
+        raise DataError(f"data set 'coco': {documents['train'][0]} has no categories")
+    return found
+
+
+def _boxed(
+    root: Path,
+    file: Path,
+    document: Mapping[str, Any],
+    labels: Mapping[int, int],
+    canvas: tuple[int, int],
+    left_out: LeftOut,
+) -> BoxedImages:
+    """The images of a split in the order of the file, also those without boxes."""
+    folder = _folder(root, file)
+    present = {path.name for path in folder.iterdir()}
+    try:
+        images = {
+            int(image["id"]): ImageFile(folder / image["file_name"], (int(image["height"]), int(image["width"])))
+            for image in document["images"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"data set 'coco': {file}: an image lacks id, file_name, height or width: {error!r}") from error
+    missing = [image.path.name for image in images.values() if image.path.name not in present]
+    if missing:
+        raise DataError(
+            f"data set 'coco': {file} names {len(missing)} images that {folder} does not hold, such as {missing[0]!r}; "
+            "add the files, or remove the images from the annotations"
+        )
+    boxes: dict[int, list[list[float]]] = {number: [] for number in images}
+    numbers: dict[int, list[int]] = {number: [] for number in images}
+    for annotation in document["annotations"]:
+        image, category = _checked(annotation, file, images, labels)
+        if annotation.get("iscrowd"):
+            left_out.crowds += 1
+            continue
+        x, y, width, height = annotation["bbox"]
+        boxes[image].append([x, y, x + width, y + height])
+        numbers[image].append(labels[category])
+    targets = [
+        scaled(box_target(boxes[number], numbers[number], image.size, left_out), image.size, canvas)
+        for number, image in images.items()
+    ]
+    return BoxedImages(list(images.values()), targets)
+
+
+def _folder(root: Path, file: Path) -> Path:
+    """The folder of a split's images: named as the split (train2017), in ``images`` or not, or ``images`` itself."""
+    split = file.stem.removeprefix("instances_")
+    places = [root / split, root / "images" / split, root / "images"]
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        raise DataError(
+            f"data set 'coco': the images of {file.name} were looked for in {', '.join(map(str, places))}; none exists"
+        )
+    return found
+
+
+def _checked(
+    annotation: Mapping[str, Any], file: Path, images: Mapping[int, ImageFile], labels: Mapping[int, int]
+) -> tuple[int, int]:
+    """The image and the category of an annotation."""
+    place = f"data set 'coco': {file}: annotation {annotation.get('id', '?')}"
+    image: Any = annotation.get("image_id")
+    category: Any = annotation.get("category_id")
+    box = annotation.get("bbox")
+    if image not in images:
+        raise DataError(f"{place} names the image {image!r}, which the file does not list; remove the annotation")
+    if category not in labels:
+        raise DataError(
+            f"{place} names the category {category!r}; the file's categories are "
+            f"{', '.join(map(str, sorted(labels)[:10]))}{', ...' if len(labels) > 10 else ''}; add the category, or "
+            "remove the annotation"
+        )
+    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)):
+        raise DataError(f"{place}: bbox must be [x, y, width, height] in pixels, given {box!r}")
+    return image, category
