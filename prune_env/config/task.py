@@ -14,7 +14,8 @@ class TaskSection(Section):
     name: str = Field(
         default="classification",
         min_length=1,
-        description="classification (one class for each image), or your own as package.module:class.",
+        description="classification (one class for each image), detection (boxes around objects), or your own as "
+        "package.module:class.",
     )
 
 

@@ -5,13 +5,16 @@ Importing this package registers our own networks.
 
 from prune_env.models import cifar_resnet, digits, mobilenet, vgg
 from prune_env.models.build import build_model, known_models
+from prune_env.models.detectors import DETECTORS, build_detector
 from prune_env.models.listing import model_summaries
 from prune_env.models.registry import register_model
 from prune_env.models.shortcut import ZeroPadShortcut
 from prune_env.models.weights import load_weights, save_weights, weights_bytes
 
 __all__ = [
+    "DETECTORS",
     "ZeroPadShortcut",
+    "build_detector",
     "build_model",
     "cifar_resnet",
     "digits",

@@ -13,10 +13,12 @@ from prune_env.tasks.base import (
     register_task,
 )
 from prune_env.tasks.classification import Classification
+from prune_env.tasks.detection import Detection
 
 __all__ = [
     "Classification",
     "Core",
+    "Detection",
     "Metric",
     "Reduction",
     "Task",

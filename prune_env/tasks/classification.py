@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prune_env.common.errors import EvaluationError
+from prune_env.common.errors import DataError, EvaluationError
 from prune_env.common.modes import in_eval_mode
 from prune_env.config.sections import DataSection, ModelSection
 from prune_env.data import Batch, ImageSource, Targets, load_source
@@ -70,8 +71,14 @@ class Classification:
     draws = DRAWS
 
     def load(self, settings: DataSection) -> ImageSource:
-        """Opens the data set by name."""
-        return load_source(settings.name, settings.path, settings.image_size)
+        """Opens the data set by name; its targets must be labels."""
+        source = load_source(settings.name, settings.path, settings.image_size)
+        if not isinstance(source.targets("train"), np.ndarray):
+            raise DataError(
+                f"data.name: {settings.name} given, but its images have no single label each. Set task.name to "
+                "detection if they have boxes, or give data for classification."
+            )
+        return source
 
     def stratum(self, target: Any) -> int:
         """Returns the image's class."""
