@@ -12,7 +12,7 @@ from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.task import TASKS
 from prune_env.criteria import CRITERIA
 from prune_env.data.registry import SOURCES
-from prune_env.models import model_summaries
+from prune_env.models import detector_summaries, model_summaries
 from prune_env.recover.penalties import PENALTIES
 from prune_env.repair import REPAIRS
 from prune_env.search import SEARCHES
@@ -24,6 +24,7 @@ Summaries = Callable[[], Mapping[str, str]]
 
 KINDS: Mapping[str, Summaries] = {
     "models": model_summaries,
+    "detectors": detector_summaries,
     "data": SOURCES.summaries,
     "criteria": CRITERIA.summaries,
     "rewards": reward_summaries,

@@ -5,7 +5,7 @@ Importing this package registers our own networks.
 
 from prune_env.models import cifar_resnet, digits, mobilenet, vgg
 from prune_env.models.build import build_model, known_models
-from prune_env.models.detectors import DETECTORS, build_detector
+from prune_env.models.detectors import DETECTORS, build_detector, detector_summaries
 from prune_env.models.listing import model_summaries
 from prune_env.models.registry import register_model
 from prune_env.models.shortcut import ZeroPadShortcut
@@ -17,6 +17,7 @@ __all__ = [
     "build_detector",
     "build_model",
     "cifar_resnet",
+    "detector_summaries",
     "digits",
     "known_models",
     "load_weights",

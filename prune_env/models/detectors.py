@@ -12,6 +12,7 @@ from prune_env.common.registry import Registry
 from prune_env.models.build import PRETRAINED
 from prune_env.models.centre_detector import centre_detector
 from prune_env.models.imported import build_imported
+from prune_env.models.listing import first_sentence
 from prune_env.models.torchvision_detectors import build_torchvision_detector, torchvision_detectors
 from prune_env.models.weights import load_weights
 
@@ -60,6 +61,14 @@ def build_detector(
     if weights is not None and weights != PRETRAINED:
         load_weights(model, weights)
     return model
+
+
+def detector_summaries() -> dict[str, str]:
+    """Returns a line for each detector: our own, then torchvision's."""
+    import torchvision
+
+    builders = {name: torchvision.models.get_model_builder(name) for name in torchvision_detectors()}
+    return {**DETECTORS.summaries(), **{name: first_sentence(build) for name, build in builders.items()}}
 
 
 def _as_list(_model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -14,11 +14,11 @@ _LINK = re.compile(r"`([^`<]*?)\s*<[^>]*>`_+")
 def model_summaries() -> dict[str, str]:
     """Returns a line for each network: our own, torchvision's, then timm's where timm is installed."""
     others = {**torchvision_builders(), **{f"{PREFIX}{name}": build for name, build in timm_builders().items()}}
-    lines = {name: _first_sentence(build) for name, build in others.items() if name not in MODELS}
+    lines = {name: first_sentence(build) for name, build in others.items() if name not in MODELS}
     return {**MODELS.summaries(), **lines}
 
 
-def _first_sentence(documented: object) -> str:
-    """The first paragraph of a docstring on one line, as plain text."""
+def first_sentence(documented: object) -> str:
+    """Returns the first paragraph of a docstring on one line, as plain text."""
     paragraph = (inspect.getdoc(documented) or "").partition("\n\n")[0]
     return _LINK.sub(r"\1", " ".join(paragraph.split()))

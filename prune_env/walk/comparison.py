@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
+from prune_env.common.decisions import Decisions, Recording, Repeating
 from prune_env.common.errors import first_line
 from prune_env.common.hooks import watching
 from prune_env.common.layers import channels_of, is_layer
 from prune_env.common.nested import tensors_of
 from prune_env.surgery.channels import Kept
-from prune_env.walk.decisions import Decisions, Recording, Repeating
 from prune_env.walk.example import Example
 from prune_env.walk.unit import Unit
 

@@ -15,7 +15,8 @@ from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.task import TASKS
 from prune_env.criteria import CRITERIA, register_criterion
 from prune_env.data.registry import SOURCES
-from prune_env.models import known_models
+from prune_env.models import DETECTORS, known_models
+from prune_env.models.torchvision_detectors import torchvision_detectors
 from prune_env.recover.penalties import PENALTIES
 from prune_env.repair import REPAIRS
 from prune_env.search import SEARCHES
@@ -24,6 +25,7 @@ from scripts.list_names import KINDS, list_names
 
 NAMES: dict[str, Callable[[], Any]] = {
     "models": known_models,
+    "detectors": lambda: [*DETECTORS, *torchvision_detectors()],
     "data": SOURCES.names,
     "criteria": CRITERIA.names,
     "rewards": reward_names,
@@ -109,7 +111,7 @@ def test_networks_of_timm_are_listed_where_it_is_installed(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (("critera",), r"^KIND: there is no kind 'critera'; did you mean 'criteria'\? \(known: criteria, data, gra"),
+        (("critera",), r"^KIND: there is no kind 'critera'; did you mean 'criteria'\? \(known: criteria, data, det"),
         (("Models",), r"^KIND: there is no kind 'Models'; did you mean 'models'\?"),
         (("criteria", "tailor"), r"^PATTERN: no criteria match 'tailor'; did you mean 'taylor'\?.* Write '\*tailor\*'"),
     ],

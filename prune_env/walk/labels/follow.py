@@ -10,10 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from prune_env.common.decisions import decides
 from prune_env.common.hooks import watching
 from prune_env.common.layers import Convolution, Transposed, channels_of, cuts_itself
 from prune_env.common.nested import tensors_of
-from prune_env.walk.decisions import decides
 from prune_env.walk.labels.call import Call, along
 from prune_env.walk.labels.operations import WRITERS, constant, rule_for, unknown
 from prune_env.walk.labels.owners import Owners, Place, Weight
