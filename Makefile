@@ -1,9 +1,9 @@
-# `make demo`, `make test` and `make test-all` set up everything they need in .venv and can be repeated.
+# `make demo`, `make demo-detection`, `make test` and `make test-all` set up everything they need in .venv and can be repeated.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-all lint format
+.PHONY: setup demo demo-detection test test-all lint format
 
 setup: $(READY)
 
@@ -14,6 +14,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/prune-env train configs/digits.yaml run.directory=runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+demo-detection: $(READY)
+	$(BIN)/prune-env train configs/digits_detection.yaml run.directory=runs/detection-$$(date +%Y%m%d-%H%M%S)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

@@ -24,10 +24,10 @@ class Rule:
         first_label: Label of the first column of the scores.
     """
 
-    score: float = 0.02
+    score: float = 0.05
     overlap: float = 0.5
     most: int = 100
-    candidates: int = 300
+    candidates: int = 200
     by_class: bool = False
     levels: tuple[int, ...] = ()
     first_label: int = 1

@@ -6,7 +6,7 @@ import pytest
 
 from prune_env import RunConfig
 from prune_env.config.protection import RESIDUAL_STREAMS
-from prune_env.models import build_model, known_models
+from prune_env.models import DETECTORS, build_detector, build_model, known_models
 
 FILES = sorted((Path(__file__).parents[2] / "configs").iterdir())
 
@@ -21,7 +21,7 @@ def test_a_config_loads_without_the_variables_it_names(path: Path, monkeypatch: 
     monkeypatch.delenv("PRUNE_ENV_DATA", raising=False)
     monkeypatch.delenv("PRUNE_ENV_WEIGHTS", raising=False)
     config = RunConfig.load(path)
-    assert config.model.name in known_models()
+    assert config.model.name in (DETECTORS if config.task.name == "detection" else known_models())
     places = [text for text in (config.data.path, config.model.weights) if text is not None]
     assert not [text for text in places if "$" in str(text) or Path(text).is_absolute()]
 
@@ -38,7 +38,11 @@ def test_a_config_takes_its_folders_from_the_variables(path: Path, monkeypatch: 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_module_that_a_config_protects_is_in_its_network(path: Path) -> None:
     config = RunConfig.load(path)
-    names = {name for name, _ in build_model(config.model.name, 10).named_modules()}
+    if config.task.name == "detection":
+        model = build_detector(config.model.name, 10, 1, None, {})
+    else:
+        model = build_model(config.model.name, 10)
+    names = {name for name, _ in model.named_modules()}
     assert set(config.env.protect) - {RESIDUAL_STREAMS} <= names
 
 

@@ -1,7 +1,8 @@
 """Mean average precision as COCO measures it (Lin et al., ECCV 2014).
 
-Our own, because a search needs it for every plan: it takes a fifteenth of the time of torchmetrics with
-faster-coco-eval, and agrees with it (see the tests). Every box counts, also small ones; there are no boxes to ignore.
+Our own, because a search needs it for every plan: for 200 images with 70 detections each, it takes 0.07 s of CPU time,
+torchmetrics with faster-coco-eval 0.24 s and 3.7 s to import. Both agree to four digits (see the tests). Every box
+counts, also small ones; there are no boxes to ignore.
 """
 
 from collections.abc import Mapping, Sequence
