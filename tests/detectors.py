@@ -42,8 +42,9 @@ def small_centre(colours: int = 3, classes: int = CLASSES) -> CentreDetector:
     torch.manual_seed(0)
     model = randomise(CentreDetector(classes, colours, (8, 8, 12), (1, 1, 1)), 0)
     assert isinstance(model, CentreDetector)
-    # Random weights would score all cells alike.
+    # The initial weights score all cells alike and low.
     nn.init.normal_(model.head.weight, std=0.3)
+    nn.init.constant_(model.head.bias, -1.0)
     return model.eval()
 
 

@@ -34,7 +34,7 @@ def render(rows: list[NetworkRow], title: str, batch: int = LATENCY_BATCH) -> Ta
     table = Table(title=title, box=SIMPLE, title_justify="left", pad_edge=False)
     timed = f"ms a batch of {batch},\n{torch.get_num_threads()} threads"
     metrics = (f"test\n{quality.title}", *(f"\n{metric.title}" for metric in others), "\nloss")
-    cores = [f"{dense.core_title},\nms a batch"] if dense.core_title else []
+    cores = [f"ms\n{dense.core_title}"] if dense.core_title else []
     for heading in ("", "reward\nset", *metrics, "MACs", "params", "file", timed, *cores):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
     for row in rows:
@@ -47,7 +47,7 @@ def render(rows: list[NetworkRow], title: str, batch: int = LATENCY_BATCH) -> Ta
             f"{_short(row.params)} {_share(row.params, dense.params)}",
             f"{_short(row.size)}B",
             _milliseconds(row.latency),
-            *([_milliseconds(row.core_latency)] if cores else []),
+            *([f"{1e3 * row.core_latency.median:.1f}" if row.core_latency else "not measured"] if cores else []),
         )
     return table
 

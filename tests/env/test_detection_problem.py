@@ -10,7 +10,7 @@ from detectors import boxed_batch, own_detector, small_torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from prune_env import LayerWalk, RunConfig
+from prune_env import LayerWalk, PruningEnv, RunConfig
 from prune_env.criteria import score_channels
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import load_model, load_splits
@@ -82,6 +82,30 @@ def test_least_squares_repairs_a_detector() -> None:
     plan = found.plan(found.budget.uniform())
     plain, repaired = (found.evaluator.repaired(plan, repair) for repair in (None, found.evaluator.repair))
     assert not torch.equal(plain.conv2.weight, repaired.conv2.weight)
+
+
+@pytest.mark.slow
+def test_groups_with_pruning_rates_and_selectors_cut_a_detector() -> None:
+    found = problem_of(
+        "granularity.name=group",
+        "granularity.action=pruning_rate",
+        "granularity.selectors=true",
+        "env.protect=residual_streams",
+        "repair.name=least_squares",
+        "sensitivity.enabled=false",
+        "sensitivity.probe_keep=null",
+    )
+    env = PruningEnv(problem=found, proposed_by="test")
+    env.reset(seed=0)
+    done, info = False, {}
+    while not done:
+        _, _, done, _, info = env.step(np.full(env.action_space.shape, 0.3, np.float32))
+    plan = info["plan"]
+    assert plan.by_layer
+    assert plan.costs.macs <= found.budget.limit
+    with torch.no_grad():
+        outputs = plan.apply(found.walk.model).eval()(torch.rand(2, 1, 96, 96))
+    assert outputs[0].keys() == {"boxes", "labels", "scores"}
 
 
 @pytest.mark.parametrize("name", ["ssd", "retinanet", "fcos", "fasterrcnn"])

@@ -10,7 +10,7 @@ from torch import Tensor
 LEAST_SIDE = 288
 """Least shorter side of a picture, in pixels, so that labels can be read."""
 
-SHOWN = 0.3
+SHOWN = 0.4
 """Detections with a lower score are not drawn [our choice]."""
 
 OBJECT = (255, 255, 255)
@@ -42,14 +42,19 @@ def drawn(
     shown = found["scores"].float() >= SHOWN
     boxes, labels, scores = (found[key][shown].cpu() for key in ("boxes", "labels", "scores"))
     texts = [
-        f"{_name(label, names)} {score:.2f}" for label, score in zip(labels.tolist(), scores.tolist(), strict=True)
+        f"{_name(label, names)}: {score:.2f}" for label, score in zip(labels.tolist(), scores.tolist(), strict=True)
     ]
     colours = [COLOURS[label % len(COLOURS)] for label in labels.tolist()]
     limits = torch.tensor([pixels.shape[2], pixels.shape[1]] * 2) - 1.0
-    for given, words, colour, width in ((target["boxes"].cpu(), None, OBJECT, 1), (boxes, texts, colours, 2)):
-        if len(given):
-            inside = torch.minimum((given.float() * times).clamp_min(0.0), limits)
-            pixels = draw_bounding_boxes(pixels, inside, words, colour, width=width)
+    enlarged = ((given.float().cpu() * times).clamp_min(0.0).minimum(limits) for given in (target["boxes"], boxes))
+    objects, found_boxes = enlarged
+    if len(objects):
+        pixels = draw_bounding_boxes(pixels, objects, colors=OBJECT)
+    if len(found_boxes):
+        # Names on filled ground can be read where boxes overlap.
+        pixels = draw_bounding_boxes(
+            pixels, found_boxes, texts, colours, width=2, label_colors="black", fill_labels=True
+        )
     return pixels.permute(1, 2, 0).contiguous().numpy()
 
 
