@@ -121,7 +121,7 @@ def difference(model: nn.Module, exported: Run, images: Tensor) -> float:
     differences = []
     with torch.inference_mode():
         for part in (images, images[:1], images[:-1]):
-            found, own = (tensors_of(network(part), others=False) for network in (exported, model))
+            found, own = (tensors_of(_by_name(network(part)), others=False) for network in (exported, model))
             if [tensor.shape for tensor in found] != [tensor.shape for tensor in own]:
                 raise ExportError(
                     "The exported network finds another number of objects than the network. The file is not written."
@@ -134,6 +134,13 @@ def difference(model: nn.Module, exported: Run, images: Tensor) -> float:
             f"{CLOSE:g} is allowed. The file is not written."
         )
     return worst
+
+
+def _by_name(outputs: Any) -> Any:
+    """Outputs whose mappings are in the order of their keys."""
+    if isinstance(outputs, Mapping):
+        return {key: _by_name(outputs[key]) for key in sorted(outputs, key=str)}
+    return [_by_name(item) for item in outputs] if isinstance(outputs, (list, tuple)) else outputs
 
 
 def _relative(found: Tensor, own: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class _AnchoredCore(nn.Module):
         maps = [features] if isinstance(features, Tensor) else list(features.values())
         head = self.model.head(maps)
         boxes, scores = self.kind.candidates(
-            self.model, {"head": head, "anchor_generator": self.anchors.expand(len(images), -1, -1)}
+            self.model, {"head": head, "anchor_generator": self.anchors.expand(images.shape[0], -1, -1)}
         )
         right, bottom = float(self.resized[1]), float(self.resized[0])
         x0, y0, x1, y1 = boxes.unbind(-1)

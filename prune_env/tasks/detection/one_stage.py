@@ -85,9 +85,11 @@ class _Anchored(OneStage):
         return losses
 
     def candidates(self, model: Any, seen: Seen) -> tuple[Tensor, Tensor]:
-        distances = seen["head"]["bbox_regression"].float()
-        pairs = zip(distances, seen["anchor_generator"], strict=True)
-        return torch.stack([self._decoded(model, *pair) for pair in pairs]), self._scores(seen["head"])
+        distances, anchors = seen["head"]["bbox_regression"].float(), seen["anchor_generator"]
+        anchors = anchors if isinstance(anchors, Tensor) else torch.stack(anchors)
+        # All images at once: an exported file must not depend on their number.
+        boxes = self._decoded(model, distances.flatten(0, 1), anchors.flatten(0, 1))
+        return boxes.unflatten(0, distances.shape[:2]), self._scores(seen["head"])
 
     def _decoded(self, model: Any, distances: Tensor, anchors: Tensor) -> Tensor:
         boxes: Tensor = model.box_coder.decode_single(distances, anchors)

@@ -73,7 +73,7 @@ def test_the_loss_in_training_is_the_sum_of_the_detector_s_losses(kind: str) -> 
     outputs = TASK.forward(model, batch)
     TASK.check(outputs, batch)
     loss = TASK.loss(outputs, batch, "mean")
-    assert float(loss) == pytest.approx(sum(float(part) for part in outputs.answer.values()), rel=1e-5)
+    assert loss.item() == pytest.approx(sum(part.item() for part in outputs.answer.values()), rel=1e-5)
     loss.backward()
     assert any(bool(parameter.grad.any()) for parameter in model.parameters() if parameter.grad is not None)
 
