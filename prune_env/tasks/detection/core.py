@@ -74,8 +74,8 @@ class _AnchoredCore(nn.Module):
         right, bottom = float(self.resized[1]), float(self.resized[0])
         x0, y0, x1, y1 = boxes.unbind(-1)
         across, down = self.scale
-        edges = [x0.clamp(0, right) * across, y0.clamp(0, bottom) * down]
-        edges += [x1.clamp(0, right) * across, y1.clamp(0, bottom) * down]
+        edges = [x0.clamp(0.0, right) * across, y0.clamp(0.0, bottom) * down]
+        edges += [x1.clamp(0.0, right) * across, y1.clamp(0.0, bottom) * down]
         return scores, torch.stack(edges, dim=-1)
 
 

@@ -110,12 +110,12 @@ class TestTheDistanceFromATeacher:
     def test_is_0_from_itself_and_moves_the_student_alone(self, kind: str) -> None:
         student, teacher, batch = detector(kind), detector(kind), boxed_batch(2)
         same = TASK.distillation(TASK.forward(student, batch), TASK.forward(teacher, batch), batch, 4.0)
-        assert float(same) == pytest.approx(0.0, abs=1e-4)
+        assert same.item() == pytest.approx(0.0, abs=1e-4)
         with torch.no_grad():
             for parameter in student.parameters():
                 parameter.mul_(1.2)
         distance = TASK.distillation(TASK.forward(student.train(), batch), TASK.forward(teacher, batch), batch, 4.0)
-        assert float(distance) > 1e-4
+        assert distance.item() > 1e-4
         distance.backward()
         assert any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in student.parameters())
         assert all(parameter.grad is None for parameter in teacher.parameters())
