@@ -12,6 +12,7 @@ from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.task import TASKS
 from prune_env.criteria import CRITERIA
 from prune_env.data.registry import SOURCES
+from prune_env.models import DETECTORS
 from prune_env.models.registry import MODELS
 from prune_env.recover.penalties import PENALTIES
 from prune_env.repair import REPAIRS
@@ -19,7 +20,7 @@ from prune_env.search.registry import SEARCHES
 from rewards import RewardError, make_reward
 from rewards.errors import suggest as suggest_reward
 
-EVERY: list[Registry[Any]] = [CRITERIA, GRANULARITIES, MODELS, PENALTIES, REPAIRS, SEARCHES, SOURCES, TASKS]
+EVERY: list[Registry[Any]] = [CRITERIA, DETECTORS, GRANULARITIES, MODELS, PENALTIES, REPAIRS, SEARCHES, SOURCES, TASKS]
 
 
 @pytest.fixture
