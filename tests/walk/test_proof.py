@@ -24,6 +24,7 @@ from zoo import (
 )
 
 from prune_env import LayerWalk
+from prune_env.common.copying import copied
 from prune_env.testing.counts import counted_macs, counted_params
 from prune_env.walk.example import Example
 from prune_env.walk.proof import failing_units
@@ -288,7 +289,7 @@ class TestWrongUnits:
         walk = traced("cifar_resnet56").walk
         wrong = "layer2.4.conv1"
         units = [shifted(unit, "layer2.4.conv2", "in") if unit.name == wrong else unit for unit in walk.free]
-        model = walk.model
+        model = copied(walk.model).eval()
         assert list(failing_units(model, Example.given(example("cifar_resnet56")), units)) == [wrong]
 
     def test_a_forgotten_reader_is_reported(self) -> None:
