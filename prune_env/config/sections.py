@@ -256,7 +256,7 @@ class RewardSection(Section):
 
 
 class SearchSection(Section):
-    """The length of the search."""
+    """The length of the search, and the workers that measure its plans."""
 
     racing: bool = Field(
         default=False,
@@ -268,4 +268,11 @@ class SearchSection(Section):
         ge=1,
         description="Number of plans to evaluate, 1 or more: one for each free unit if sensitivity.probe_keep is "
         "set, then one per episode.",
+    )
+    lag: int = Field(
+        default=1,
+        ge=1,
+        description="Plans in flight, 1 or more: a plan is proposed before the outcomes of the lag - 1 plans before it "
+        "are known, so that as many workers as this can measure at once. The lag changes the result; the number of "
+        "workers never does.",
     )

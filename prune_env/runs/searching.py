@@ -16,6 +16,7 @@ from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
+from prune_env.runs.journal import RunJournal
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of, use_threads
 from prune_env.runs.sparsifying import SparseTraining, finish_sparsifying, resume_sparsifying, start_sparsifying
@@ -157,13 +158,15 @@ def search_into(
 
     with run.held():
         problem.recorded_trials = run.evaluations()
+        journal = RunJournal(run)
         problem.listeners.append(record)
         try:
             with watch(search) as listener:
                 uniform = problem.attempt(problem.budget.uniform(), "uniform")
-                result = train_agent(problem, search.settings, (keep, listener))
+                result = train_agent(problem, search.settings, (keep, listener), journal=journal)
         finally:
             problem.listeners.remove(record)
+        journal.close()
         run.write_bytes(run.plan, result.best.plan.to_json())
         if result.policy is not None:
             save_policy(result.policy, run.policy)
