@@ -269,6 +269,12 @@ class SearchSection(Section):
         description="Number of plans to evaluate, 1 or more: one for each free unit if sensitivity.probe_keep is "
         "set, then one per episode.",
     )
+    workers: int | Literal["auto"] = Field(
+        default=1,
+        description="Processes of this machine that measure plans, 1 or more, one thread each; auto: one for each "
+        "processor. The result does not depend on their number. More than search.lag are idle except for probes and "
+        "plans that depend on no outcome.",
+    )
     lag: int = Field(
         default=1,
         ge=1,
@@ -276,3 +282,10 @@ class SearchSection(Section):
         "are known, so that as many workers as this can measure at once. The lag changes the result; the number of "
         "workers never does.",
     )
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _count_workers(cls, value: Any) -> Any:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            return value
+        raise ValueError("must be 1 or more, or auto")

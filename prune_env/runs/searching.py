@@ -18,7 +18,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.runs.journal import RunJournal
 from prune_env.runs.run_directory import RunDirectory
-from prune_env.runs.settings import settings_of, use_threads
+from prune_env.runs.settings import for_workers, settings_of, use_threads
 from prune_env.runs.sparsifying import SparseTraining, finish_sparsifying, resume_sparsifying, start_sparsifying
 from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.search.base import Search
@@ -72,6 +72,7 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
         ConfigError: If a setting holds an unknown name, or the search needs more evaluations.
         BudgetError: If the budget cannot be met.
     """
+    settings = for_workers(settings)
     RunDirectory.check_free(folder)
     check_names(settings)
     check_named_search(settings)

@@ -36,6 +36,13 @@ def use_threads(config: RunConfig) -> None:
         torch.set_num_threads(config.execution.threads)
 
 
+def for_workers(config: RunConfig) -> RunConfig:
+    """The settings with one thread in each process, if several measure and ``execution.threads`` is null."""
+    if config.search.workers == 1 or config.execution.threads is not None:
+        return config
+    return config.model_copy(update={"execution": config.execution.model_copy(update={"threads": 1})})
+
+
 def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
     """Reads the settings of a started run, with the weights that its search started from; overrides replace both.
 
@@ -58,4 +65,7 @@ def differing_settings(started: RunConfig, wanted: RunConfig) -> list[str]:
         env = wanted.env.model_copy(update={"round_to": started.env.round_to})
         wanted = wanted.model_copy(update={"env": env})
     theirs, ours = started.resolved(), wanted.resolved()
+    for settings in (theirs, ours):
+        # The result does not depend on the number of workers.
+        del settings["search"]["workers"]
     return [key for key in ours if key not in ("execution", "run") and ours[key] != theirs[key]]
