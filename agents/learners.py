@@ -75,12 +75,13 @@ class Learner(Search):
         observation, _ = self.env.reset()
         observations, told = [observation], []
         self.agent.policy.set_training_mode(False)
-        for step in range(self.steps):
-            action, remembered = self._act(observation, step)
-            self.env.decide(action)
-            observation = self.env.observation()
-            observations.append(observation)
-            told.append(remembered)
+        with torch.no_grad():
+            for step in range(self.steps):
+                action, remembered = self._act(observation, step)
+                self.env.decide(action)
+                observation = self.env.observation()
+                observations.append(observation)
+                told.append(remembered)
         self.asked += 1
         return self.env.proposal(Walked(np.stack(observations), told))
 
@@ -234,8 +235,7 @@ class PpoSearch(Learner):
         self._starts = np.arange(self.steps) == 0
 
     def _act(self, observation: FloatArray, step: int) -> tuple[FloatArray, Any]:  # noqa: ARG002
-        with torch.no_grad():
-            action, value, log_probability = self.agent.policy(torch.from_numpy(observation[None]))
+        action, value, log_probability = self.agent.policy(torch.from_numpy(observation[None]))
         return np.clip(action[0].numpy(), -1.0, 1.0), (action.numpy(), value, log_probability)
 
     def _learn(self, episode: "Walked", reward: np.float32) -> None:

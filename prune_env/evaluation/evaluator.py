@@ -3,10 +3,10 @@
 import hashlib
 import math
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -209,8 +209,8 @@ def reusable(known: Outcome, stop_early: StopEarly | None) -> bool:
 def plan_key(plan: PruningPlan) -> bytes:
     """Returns a short digest of a plan's kept channels and edits, because the cache holds thousands of plans."""
     digest = hashlib.blake2b(digest_size=16)
-    for kept in plan.kept.values():
-        digest.update(np.array([len(kept), *kept], dtype=np.int64).tobytes())
+    for kept in (unit.kept for unit in plan.units):
+        digest.update(array("q", (len(kept), *kept)).tobytes())
     digest.update(repr(sorted((name, edit.model_dump()) for name, edit in plan.by_layer.items())).encode())
     return digest.digest()
 
