@@ -12,6 +12,7 @@ from prune_env.runs.finishing import FinishedSearch
 from prune_env.runs.searching import SearchRun, resume_search, start_search
 from prune_env.runs.settings import read_settings
 from prune_env.search.episode import Episode
+from prune_env.search.pools.make import idle_words
 from prune_env.tasks import make_task, quality_of
 from scripts.common import (
     AsJson,
@@ -68,19 +69,32 @@ def _finish(search: SearchRun) -> FinishedSearch:
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("best reward {task.fields[reward]}, {task.fields[quality]}"),
+        TextColumn("best reward {task.fields[reward]}, {task.fields[quality]}{task.fields[workers]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
         quality = f"{search.problem.quality_name} -"
-        bar = progress.add_task("search", total=search.settings.search.evaluations, reward="-", quality=quality)
+        total = search.settings.search.evaluations
+        bar = progress.add_task("search", total=total, reward="-", quality=quality, workers="")
 
         def show(episode: Episode) -> None:
             best = episode.best
             quality = f"{best.quality_name} {best.outcome.quality:.2%}"
-            progress.update(bar, reward=f"{best.reward:.4g}", quality=quality)
+            progress.update(bar, reward=f"{best.reward:.4g}", quality=quality, workers=_of_workers(episode))
 
         return finish_with_report(search, lambda _: progress.advance(bar), show, command_line())
+
+
+def _of_workers(episode: Episode) -> str:
+    """The status line's part about workers; empty where this process measures."""
+    told = {tag.removeprefix("workers/"): value for tag, value in episode.scalars.items() if tag.startswith("workers/")}
+    if not told:
+        return ""
+    again = f", {told['asked_again']:.0f} asked again" if told["asked_again"] else ""
+    return (
+        f"; {told['workers']:.0f} workers, {told['in_flight']:.0f} in flight{again}, "
+        f"{told['evaluations_per_second']:.1f} evaluations/s"
+    )
 
 
 def _print_reach(search: SearchRun) -> None:
@@ -90,6 +104,8 @@ def _print_reach(search: SearchRun) -> None:
         f"{settings.model.name}: {len(problem.budget.units)} of {len(problem.walk.units)} units free; reachable "
         f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {settings.budget.keep:.0%}"
     )
+    if settings.run.address is None and (idle := idle_words(settings)) is not None:
+        notice(idle)
 
 
 def _print_result(finished: FinishedSearch) -> None:

@@ -34,6 +34,14 @@ class RunSection(Section):
     )
     device: str = Field(default="auto", description="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 
+    address: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The Ray cluster whose nodes measure plans (extra ray): auto (the one that this machine belongs "
+        "to), local, or HOST:PORT of its head node; null: this machine alone. search.workers: auto takes all of its "
+        "processors, or GPUs.",
+    )
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:

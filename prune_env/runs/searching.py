@@ -3,6 +3,7 @@
 `prune_env.report.whole_runs.run_search` also writes the TensorBoard log and the report.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
         BudgetError: If the budget cannot be met.
     """
     settings = for_workers(settings)
+    refuse_temporary(folder)
     RunDirectory.check_free(folder)
     check_names(settings)
     check_named_search(settings)
@@ -82,6 +84,19 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
     splits, problem = load_problem(settings, on_progress=on_progress)
     check_evaluations(problem, settings)
     return SearchRun(start_run(folder, settings, splits, problem), settings, splits, problem)
+
+
+def refuse_temporary(folder: Path) -> None:
+    """Refuses a relative run directory inside a submitted Ray job, whose working directory is temporary.
+
+    Raises:
+        RunError: If the run would be lost with the job.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not folder.is_absolute():
+        raise RunError(
+            f"run.directory: {str(folder)!r} given inside a submitted Ray job, whose working directory is removed at "
+            "its end. Give an absolute path on a disk that stays: run.directory=/..."
+        )
 
 
 def _sparsified(training: SparseTraining, on_progress: OnProgress) -> SearchRun:

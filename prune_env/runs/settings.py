@@ -38,9 +38,15 @@ def use_threads(config: RunConfig) -> None:
 
 def for_workers(config: RunConfig) -> RunConfig:
     """The settings with one thread in each process, if several measure and ``execution.threads`` is null."""
-    if config.search.workers == 1 or config.execution.threads is not None:
+    if (config.search.workers == 1 and config.run.address is None) or config.execution.threads is not None:
         return config
     return config.model_copy(update={"execution": config.execution.model_copy(update={"threads": 1})})
+
+
+def alone(config: RunConfig) -> RunConfig:
+    """The settings of a search that measures its plans in its own process."""
+    run = config.run.model_copy(update={"address": None})
+    return config.model_copy(update={"run": run, "search": config.search.model_copy(update={"workers": 1})})
 
 
 def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:

@@ -137,6 +137,14 @@ class _Watcher:
     def seconds(self) -> float:
         return time.perf_counter() - self.started + self.earlier
 
+    def _of_workers(self) -> dict[str, float]:
+        """Numbers about the workers, where there are any besides this process."""
+        status = self.flight.pool.status()
+        if not status:
+            return {}
+        now = {**status, "in_flight": self.flight.ordered, "evaluations_per_second": self.trials / self.seconds}
+        return {f"workers/{name}": float(value) for name, value in now.items()}
+
     def hear(self, trial: Trial) -> None:
         self.trials += 1
         # Measured before this process, or by another search: the seconds belong to this search all the same.
@@ -147,7 +155,8 @@ class _Watcher:
             self.best = trial
         others = self.trials - self.episodes - 1
         of = self.evaluations - others
-        episode = Episode(self.episodes, of, trial, self.best, self.search.scalars, self.seconds)
+        scalars = {**self.search.scalars, **self._of_workers()}
+        episode = Episode(self.episodes, of, trial, self.best, scalars, self.seconds)
         self.episodes += 1
         for listener in self.listeners:
             listener(episode, self.search)

@@ -204,11 +204,11 @@ def run_lines(run: RunDirectory) -> Sequence[dict[str, Any]]:
 
 class TestIdle:
     def test_workers_are_told_of_with_their_number(self) -> None:
-        words = idle_words(config_of("ddpg", workers=6), independent=0)
+        words = idle_words(config_of("ddpg", workers=6))
         assert words is not None
         assert words.startswith("search.workers: 6 with search.lag: 4: 2 of the workers are idle")
-        assert idle_words(config_of("ddpg", workers=4), independent=0) is None
-        assert idle_words(config_of("random", workers=6), independent=float("inf")) is None
+        assert idle_words(config_of("ddpg", workers=4)) is None
+        assert idle_words(config_of("random", workers=6)) is None
 
     def test_one_worker_is_this_process(self) -> None:
         assert isinstance(make_pool(problem_with(), config_of("ddpg")), Here)

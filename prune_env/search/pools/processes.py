@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
+import torch
+
 from prune_env.common.errors import RunError
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Measured
@@ -53,10 +55,7 @@ class Processes(Pool):
         return self._workers
 
     def _started(self) -> ProcessPoolExecutor:
-        # Not fork: a process that has run torch holds threads that a fork would lose. The server imports torch once.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        return ProcessPoolExecutor(self._workers, context, initializer=_start, initargs=(self._packed,))
+        return ProcessPoolExecutor(self._workers, _context(), initializer=_start, initargs=(self._packed,))
 
     def submit(self, order: Order) -> None:
         """Sends an order to the next free process."""
@@ -115,6 +114,23 @@ class Processes(Pool):
 def usable_processors() -> int:
     """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def searching_processes(workers: int) -> ProcessPoolExecutor:
+    """Processes that run whole searches, one thread each; they end with this process."""
+    return ProcessPoolExecutor(workers, _context(), initializer=_start_alone)
+
+
+def _context() -> multiprocessing.context.ForkServerContext:
+    # Not fork: a process that has run torch holds threads that a fork would lose. The server imports torch once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _start_alone() -> None:
+    threading.Thread(target=_follow_the_driver, daemon=True).start()
+    torch.set_num_threads(1)
 
 
 def _start(packed: bytes) -> None:
