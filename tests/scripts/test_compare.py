@@ -532,17 +532,16 @@ def test_a_comparison_of_plans_that_race_comes_to_the_same_when_a_part_is_done_a
 
 
 def test_searches_that_are_spread_over_processes_leave_the_same_runs(config: Path, tmp_path: Path) -> None:
-    names = ["uniform", "random", "power"]
-    settings = ["search.evaluations=16", "search.lag=1"]
+    names = ["uniform", "random"]
+    settings = ["search.evaluations=6"]
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, workers in ((one, 1), (two, 2)):
         given = RunConfig.load(config, [*settings, f"search.workers={workers}"])
-        run_comparison(given, folder, names, seeds=2)
-    for seed in (0, 1):
-        for name in names:
-            runs = [RunDirectory.open(folder / f"seed-{seed}" / name) for folder in (one, two)]
-            rows = [[{k: row[k] for k in row if k != "seconds"} for row in run.evaluations()] for run in runs]
-            assert rows[0] == rows[1]
-            assert runs[0].plan.read_bytes() == runs[1].plan.read_bytes()
+        run_comparison(given, folder, names, seeds=1)
+    for name in names:
+        runs = [RunDirectory.open(folder / "seed-0" / name) for folder in (one, two)]
+        rows = [[{k: row[k] for k in row if k != "seconds"} for row in run.evaluations()] for run in runs]
+        assert rows[0] == rows[1]
+        assert runs[0].plan.read_bytes() == runs[1].plan.read_bytes()
     records = [json.loads((folder / "compare.json").read_text()) for folder in (one, two)]
     assert without_seconds(records[0]) == without_seconds(records[1])
