@@ -1,5 +1,6 @@
 """Baselines that an agent must beat: uniform widths, random widths, rules from probes or Hessian eigenvalues."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 
@@ -7,19 +8,28 @@ import numpy as np
 
 from agents.rules import EXPONENTS, POWERS, eigenvalue_widths, greedy_widths, power_widths
 from prune_env.common.arrays import IntArray
-from prune_env.search.base import HasBudget, Search
+from prune_env.config import RunConfig
+from prune_env.env.problem import PruningProblem
+from prune_env.search import Proposal, Search
 from prune_env.search.registry import register_search
 
 
 class Listed(Search):
     """A search whose proposals do not depend on the outcomes of its trials."""
 
-    def run(self, has_budget: HasBudget) -> None:
-        """Tries the proposals in turn."""
-        for widths in self.proposals():
-            if not has_budget():
-                break
-            self.problem.attempt(widths, self.config.agent.name)
+    independent = math.inf
+
+    def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
+        super().__init__(problem, config)
+        self._proposals: Iterator[IntArray] | None = None
+
+    def ask(self) -> Proposal | None:
+        """The next of the proposals."""
+        # Not in the constructor, because rules read the probes.
+        if self._proposals is None:
+            self._proposals = self.proposals()
+        widths = next(self._proposals, None)
+        return Proposal(widths) if widths is not None else None
 
     @abstractmethod
     def proposals(self) -> Iterator[IntArray]:

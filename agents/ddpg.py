@@ -7,6 +7,7 @@ action alone. The actor also imitates the best plan so far, with a weight that f
 self-imitation learning, Oh et al., 2018].
 """
 
+from functools import cached_property
 from typing import Any
 
 import gymnasium
@@ -21,8 +22,11 @@ from torch import Tensor, nn
 from agents.demonstrations import Demonstrations
 from agents.exploration import NoiseSchedule, truncated_normal
 from agents.replay_buffer import EpisodeReplayBuffer
+from agents.updates import Chain, FusedAdam, squares_gradient
 from prune_env.config.agent import AgentSection
 from prune_env.env.observation import STATIC, FloatArray
+
+ONE = torch.ones(())
 
 
 class PruningTD3(TD3):
@@ -53,6 +57,11 @@ class PruningTD3(TD3):
         """Standard deviation of the exploration in the current episode, for actions in [0, 1]."""
         return self.noise.sigma(self._episode_num)
 
+    @cached_property
+    def _acting(self) -> Chain:
+        with torch.no_grad():
+            return Chain(self.actor.mu)
+
     @property
     def acting(self) -> bool:
         """Whether demonstrations and warm-up are over."""
@@ -72,8 +81,8 @@ class PruningTD3(TD3):
             action = self.generator.uniform(-1.0, 1.0, shape).astype(np.float32)
         else:
             assert self._last_obs is not None
-            with torch.no_grad():
-                mean = self.actor(torch.as_tensor(self._last_obs)).numpy()
+            # The actor's own call prepares images and dictionaries, too; these observations need nothing.
+            mean = self._acting.forward(torch.as_tensor(self._last_obs))[-1].detach().numpy()
             action = truncated_normal(mean, 2.0 * self.sigma, self.generator)
         return action, action
 
@@ -115,25 +124,41 @@ class PruningDDPG(PruningTD3, DDPG):
             super().train(gradient_steps, batch_size)
             return
         self._update_learning_rate(None)
+        with torch.no_grad():
+            self._update(gradient_steps)
+
+    def _update(self, gradient_steps: int) -> None:
         observations, actions, scores = self._episodes()
         static = observations.clone()
         static[..., len(STATIC) :] = 0.0
         best = int(scores.argmax())
-        act, value = self.actor.mu, self.critic.q_networks[0]
-        actor, critic = list(self.actor.parameters()), list(self.critic.parameters())
-        imitation_weight = self.imitation * max(0.0, 1.0 - self._episode_num / self.episodes)
+        act, value = self._acting, Chain(self.critic.q_networks[0])
+        act_step, value_step = FusedAdam(self.actor.optimizer), FusedAdam(self.critic.optimizer)
+        weight = torch.tensor(self.imitation * max(0.0, 1.0 - self._episode_num / self.episodes))
+        imitated = bool(weight)
+        shown, shown_actions = observations[best], actions[best]
         losses = []
         for _ in range(gradient_steps):
             drawn = torch.from_numpy(self.generator.integers(len(scores), size=min(len(scores), self.decomposed)))
-            features = static[drawn]
-            shares = value(torch.cat([features, actions[drawn]], dim=-1)).squeeze(-1)
-            critic_loss = F.mse_loss(shares.sum(dim=1), scores[drawn])
-            _descend(self.critic.optimizer, critic, critic_loss)
-            actor_loss = -value(torch.cat([features, act(observations[drawn])], dim=-1)).mean()
-            if imitation_weight:
-                actor_loss = actor_loss + imitation_weight * F.mse_loss(act(observations[best]), actions[best])
-            _descend(self.actor.optimizer, actor, actor_loss)
-            losses.append((actor_loss.detach(), critic_loss.detach()))
+            features, rows = static[drawn].flatten(0, 1), len(drawn) * self.steps
+            wanted = scores[drawn]
+            found = value.forward(torch.cat([features, actions[drawn].flatten(0, 1)], dim=-1))
+            sums = found[-1].view(len(drawn), self.steps).sum(dim=1)
+            fitted = squares_gradient(sums, wanted, ONE)[:, None].expand(-1, self.steps).reshape(rows, 1)
+            critic_loss = F.mse_loss(sums, wanted)
+            value_step.step(value.gradients(found, fitted))
+            acted = act.forward(observations[drawn].flatten(0, 1))
+            valued = value.forward(torch.cat([features, acted[-1]], dim=-1))
+            actor_loss = -valued[-1].mean()
+            raised = value.input_gradient(valued, (-ONE / rows).expand(rows, 1))[:, features.shape[1] :]
+            gradients = act.gradients(acted, raised)
+            if imitated:
+                copied = act.forward(shown)
+                actor_loss = actor_loss + weight * F.mse_loss(copied[-1], shown_actions)
+                held = act.gradients(copied, squares_gradient(copied[-1], shown_actions, weight))
+                gradients = [one + other for one, other in zip(gradients, held, strict=True)]
+            act_step.step(gradients)
+            losses.append((actor_loss, critic_loss))
         self._n_updates += gradient_steps
         means = torch.tensor(losses).mean(dim=0)
         self.logger.record("train/actor_loss", float(means[0]))
@@ -151,13 +176,6 @@ class PruningDDPG(PruningTD3, DDPG):
         )
         ranks = torch.from_numpy(rankdata(rewards[:, -1, 0].numpy()))
         return observations, actions, torch.special.ndtri((ranks - 0.5) / count).float()
-
-
-def _descend(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], loss: Tensor) -> None:
-    """Takes one step of an optimiser, with gradients for the given parameters only."""
-    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-        parameter.grad = gradient
-    optimizer.step()
 
 
 def make_ddpg(

@@ -1,12 +1,16 @@
 """Reinforcement learners as searches: DDPG and its relatives from Stable-Baselines3, on the problem's environment."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
 from agents.ddpg import PruningTD3, make_ddpg, make_td3
@@ -16,8 +20,10 @@ from prune_env.common.errors import ConfigError
 from prune_env.config import RunConfig
 from prune_env.config.agent import AgentSection
 from prune_env.env import PruningEnv
+from prune_env.env.observation import FloatArray
 from prune_env.env.problem import PruningProblem
-from prune_env.search.base import HasBudget, Search
+from prune_env.env.trial import Trial
+from prune_env.search import Proposal, Search
 from prune_env.search.policy import Policy, policy_of
 from prune_env.search.registry import register_search
 
@@ -25,10 +31,25 @@ PPO_EPISODES = 8
 """Episodes that PPO collects between two updates [our choice]."""
 
 
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """An episode that waits for its reward.
+
+    Attributes:
+        observations: float32 [steps + 1, features]; the last one is of the finished walk.
+        told: For each step what the learner stores of its action.
+    """
+
+    observations: FloatArray
+    told: Sequence[Any]
+
+
 class Learner(Search):
     """A reinforcement learner that decides unit after unit; one episode is one trial.
 
     Attributes:
+        asked: How many episodes have been proposed.
+        told: How many outcomes have been told.
         learns_each_episode: Whether the agent learns after every episode, rather than after several.
     """
 
@@ -42,15 +63,40 @@ class Learner(Search):
         self.episodes = self.evaluations - problem.probes
         self.env = PruningEnv(problem=problem, action=config.granularity.action, proposed_by=config.agent.name)
         self.agent = self._make(self.env, config.agent.with_preset(), config.seed)
+        self.agent.set_logger(Logger(None, []))
+        self.asked = self.told = 0
 
     @abstractmethod
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> BaseAlgorithm:
         """Builds the untrained agent."""
 
-    def run(self, has_budget: HasBudget) -> None:
-        """Trains the agent, episode after episode, until the budget is spent."""
-        # Only an upper bound: the callback ends the training. Probes use up evaluations unless they were made before.
-        self.agent.learn(self.evaluations * self.steps, callback=_StopWithoutBudget(has_budget), log_interval=None)  # type: ignore[arg-type]
+    def ask(self) -> Proposal | None:
+        """Walks the environment once with the agent's actions."""
+        observation, _ = self.env.reset()
+        observations, told = [observation], []
+        self.agent.policy.set_training_mode(False)
+        with torch.no_grad():
+            for step in range(self.steps):
+                action, remembered = self._act(observation, step)
+                self.env.decide(action)
+                observation = self.env.observation()
+                observations.append(observation)
+                told.append(remembered)
+        self.asked += 1
+        return self.env.proposal(Walked(np.stack(observations), told))
+
+    def tell(self, proposal: Proposal, trial: Trial) -> None:
+        """Stores the episode and learns."""
+        self.told += 1
+        self._learn(proposal.note, np.float32(trial.reward))
+
+    @abstractmethod
+    def _act(self, observation: FloatArray, step: int) -> tuple[FloatArray, Any]:
+        """The agent's action for an observation [features], [numbers], and what `_learn` needs of it."""
+
+    @abstractmethod
+    def _learn(self, episode: "Walked", reward: np.float32) -> None:
+        """Stores a finished episode and updates the networks."""
 
     @property
     def policy(self) -> Policy:
@@ -60,8 +106,7 @@ class Learner(Search):
     @property
     def scalars(self) -> Mapping[str, float]:
         """Mean losses of the last updates."""
-        # Stable-Baselines3 creates the logger in `learn`.
-        losses = self.agent.logger.name_to_value if hasattr(self.agent, "_logger") else {}
+        losses = self.agent.logger.name_to_value
         return {
             f"agent/{name}": losses[f"train/{name}"]
             for name in ("actor_loss", "critic_loss")
@@ -69,16 +114,30 @@ class Learner(Search):
         }
 
 
-class _StopWithoutBudget(BaseCallback):
-    def __init__(self, has_budget: HasBudget) -> None:
-        super().__init__()
-        self.has_budget = has_budget
+class OffPolicyLearner(Learner):
+    """A learner that learns from a replay buffer after every episode."""
 
-    def _on_step(self) -> bool:
-        return self.has_budget()
+    agent: OffPolicyAlgorithm
+
+    def _act(self, observation: FloatArray, step: int) -> tuple[FloatArray, Any]:
+        agent = self.agent
+        # Stable-Baselines3's agents read these: exploration and warm-up go by the number of episode and step.
+        agent._last_obs, agent._episode_num = observation[None], self.asked
+        agent.num_timesteps = self.asked * self.steps + step
+        action, stored = agent._sample_action(agent.learning_starts, agent.action_noise)
+        return action[0], stored[0]
+
+    def _learn(self, episode: "Walked", reward: np.float32) -> None:
+        agent, steps = self.agent, self.steps
+        buffer = agent.replay_buffer
+        assert isinstance(buffer, EpisodeReplayBuffer)
+        buffer.add_episode(episode.observations, np.stack(episode.told), reward)
+        agent._episode_num, agent.num_timesteps = self.told, self.told * steps
+        if agent.num_timesteps > agent.learning_starts:
+            agent.train(gradient_steps=agent.gradient_steps, batch_size=agent.batch_size)
 
 
-class _DemonstratedLearner(Learner):
+class _DemonstratedLearner(OffPolicyLearner):
     """A learner that explores with noise and starts with demonstrations."""
 
     agent: PruningTD3
@@ -93,11 +152,17 @@ class _DemonstratedLearner(Learner):
         check_warmup(config, episodes - demonstrations)
 
     @property
+    def independent(self) -> float:
+        """The demonstrations: they are decided before the search."""
+        demonstrations = self.agent.demonstrations
+        return len(demonstrations) if demonstrations is not None else 0
+
+    @property
     def scalars(self) -> Mapping[str, float]:
         """Standard deviation of the exploration once the agent acts, and mean losses of the last updates."""
-        scalars = dict(super().scalars)
-        if self.agent.acting:
-            scalars["agent/sigma"] = self.agent.sigma
+        scalars, noise = dict(super().scalars), self.agent.noise
+        if self.told >= noise.warmup:
+            scalars["agent/sigma"] = noise.sigma(self.told)
         return scalars
 
 
@@ -120,7 +185,7 @@ class Td3Search(_DemonstratedLearner):
 
 
 @register_search("sac")
-class SacSearch(Learner):
+class SacSearch(OffPolicyLearner):
     """SAC (Haarnoja et al., 2018) from Stable-Baselines3; every step carries the whole plan's reward."""
 
     @classmethod
@@ -163,6 +228,28 @@ class PpoSearch(Learner):
     """PPO (Schulman et al., 2017) from Stable-Baselines3; only the last step carries the reward, undiscounted."""
 
     learns_each_episode = False
+    agent: PPO
+
+    def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
+        super().__init__(problem, config)
+        self._starts = np.arange(self.steps) == 0
+
+    def _act(self, observation: FloatArray, step: int) -> tuple[FloatArray, Any]:  # noqa: ARG002
+        action, value, log_probability = self.agent.policy(torch.from_numpy(observation[None]))
+        return np.clip(action[0].numpy(), -1.0, 1.0), (action.numpy(), value, log_probability)
+
+    def _learn(self, episode: "Walked", reward: np.float32) -> None:
+        buffer = self.agent.rollout_buffer
+        for step, (action, value, log_probability) in enumerate(episode.told):
+            earned = np.array([reward if step == self.steps - 1 else 0.0], dtype=np.float32)
+            observation, start = episode.observations[step][None], self._starts[step : step + 1]
+            buffer.add(observation, action, earned, start, value, log_probability)
+        if not buffer.full:
+            return
+        # The last step ends an episode, so that no value follows it.
+        buffer.compute_returns_and_advantage(last_values=torch.zeros(1, 1), dones=np.ones(1))
+        self.agent.train()
+        buffer.reset()
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PPO:
         return PPO(

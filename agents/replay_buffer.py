@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
@@ -41,6 +42,24 @@ class EpisodeReplayBuffer(ReplayBuffer):
         if done[0]:
             self.rewards[self._open] = reward
             self._open.clear()
+
+    def add_episode(self, observations: npt.NDArray[Any], actions: npt.NDArray[Any], reward: np.float32) -> None:
+        """Stores a finished episode at once; as if its transitions were added one by one.
+
+        Args:
+            observations: float32 [steps + 1, features]; the last one follows the last action.
+            actions: [steps, numbers].
+            reward: The finished episode's reward.
+        """
+        steps = len(actions)
+        places = (self.pos + np.arange(steps)) % self.buffer_size
+        self.observations[places, 0] = observations[:-1]
+        self.next_observations[places, 0] = observations[1:]
+        self.actions[places, 0] = actions
+        self.rewards[places, 0] = reward
+        self.dones[places, 0] = np.arange(steps) == steps - 1
+        self.full = self.full or self.pos + steps >= self.buffer_size
+        self.pos = (self.pos + steps) % self.buffer_size
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """Samples a batch, updates the moving average, and subtracts the average from the rewards."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from prune_env.common.errors import ConfigError
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.granularity import PlanBuilder
-from prune_env.search.base import HasBudget, Search
+from prune_env.search import Proposal, Search
 from prune_env.search.registry import register_search
 
 HIGHEST = 1e4
@@ -36,12 +38,19 @@ class Thresholds(Search):
                 "give. Give granularity.name=stripe, or channel with a criterion of norms, such as l1."
             )
 
-    def run(self, has_budget: HasBudget) -> None:
-        """Finds the threshold and tries its plan."""
-        if has_budget():
-            shares = shares_above(self.problem, lowest_threshold(self.problem))
-            builder = self.problem.granularity.builder(self.problem.budget)
-            self.problem.attempt_plan(self.problem.built_plan(decided(builder, shares)), self.config.agent.name)
+    independent = 1
+
+    def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
+        super().__init__(problem, config)
+        self._asked = False
+
+    def ask(self) -> Proposal | None:
+        """Finds the threshold, once."""
+        if self._asked:
+            return None
+        self._asked = True
+        shares = shares_above(self.problem, lowest_threshold(self.problem))
+        return Proposal(numbers=np.array(shares)[:, None])
 
 
 def lowest_threshold(problem: PruningProblem) -> float:

@@ -99,6 +99,9 @@ class FormulaEvaluator:
         loss = self.landscape.loss(keep)
         return Outcome(round(float(np.exp(-loss)), 3), loss, plan.costs.macs, plan.costs.params)
 
+    def known(self, plan: PruningPlan, stop_early: object = None) -> None:
+        """The formula needs no memory."""
+
     def remember(self, plan: PruningPlan, outcome: Outcome) -> None:
         """The formula needs no memory."""
 

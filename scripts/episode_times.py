@@ -68,24 +68,28 @@ class EpisodeBench:
         self._trial: Trial | None = None
         self._update = 0.0
         assert problem.observer  # run the probes first, as in a search
-        problem.listeners.append(self._hear)
         self._steps = len(problem.budget.units)
         self._action = settings.granularity.action
-        learner = learner_named(settings.agent.name)(problem, _timed_settings(settings, problem, episodes))
-        self.agent = cast(Any, learner.agent)  # the `train` methods have different signatures
+        self.learner = learner_named(settings.agent.name)(problem, _timed_settings(settings, problem, episodes))
+        self.agent = cast(Any, self.learner.agent)  # the `train` methods have different signatures
         self._learn = self.agent.train
         self.agent.train = self._timed_update
-        self.agent.learn(2 * self._steps)
-
-    def _hear(self, trial: Trial) -> None:
-        self._trial = trial
+        for _ in range(2):
+            self._episode()
 
     def _timed_update(self, gradient_steps: int, batch_size: int = 64) -> None:
         self._update = clock(partial(self._learn, gradient_steps, batch_size))
 
     def episode(self) -> float:
         """Runs one episode of the agent with its updates; returns its duration in seconds."""
-        return clock(lambda: self.agent.learn(self._steps, reset_num_timesteps=False))
+        return clock(self._episode)
+
+    def _episode(self) -> None:
+        proposal = self.learner.ask()
+        assert proposal is not None
+        assert proposal.plan is not None
+        self._trial = self.problem.attempt_plan(proposal.plan, self.name)
+        self.learner.tell(proposal, self._trial)
 
     def round(self) -> Trial | None:
         """Times an episode, then the bare forward passes of its plan; returns the trial, None for a cached plan."""

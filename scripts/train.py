@@ -6,16 +6,19 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from prune_env.common.errors import ConfigError
 from prune_env.report.network_table import render, warnings_of
-from prune_env.report.whole_runs import finish_with_report
+from prune_env.report.whole_runs import finish_with_report, run_searches
 from prune_env.runs.finishing import FinishedSearch
 from prune_env.runs.searching import SearchRun, resume_search, start_search
-from prune_env.runs.settings import read_settings
+from prune_env.runs.settings import for_workers, read_settings
 from prune_env.search.episode import Episode
+from prune_env.search.pools.make import idle_words, worker_count
 from prune_env.tasks import make_task, quality_of
 from scripts.common import (
     AsJson,
     Overrides,
+    between_commas,
     command_line,
     console,
     notice,
@@ -35,13 +38,34 @@ Resume = Annotated[
 ]
 
 
-def train(config: Config = None, overrides: Overrides = None, resume: Resume = None, as_json: AsJson = False) -> None:
+Budgets = Annotated[
+    str | None,
+    typer.Option(
+        help="Several budgets instead of budget.keep, such as 0.5,0.3: one run for each, RUN/keep-0.5 and so on, "
+        "search.workers of them at a time.",
+        show_default=False,
+    ),
+]
+
+
+def train(
+    config: Config = None,
+    overrides: Overrides = None,
+    resume: Resume = None,
+    budgets: Budgets = None,
+    as_json: AsJson = False,
+) -> None:
     """Searches a pruning plan: an agent learns the width of each unit of the network."""
     if (config is None) == (resume is None):
         raise typer.BadParameter(
             "give a file of settings to start a run, or --resume RUN to resume one with its own settings; "
             f"{'neither was' if config is None else 'both were'} given."
         )
+    if budgets is not None:
+        if config is None:
+            raise typer.BadParameter("--budgets needs a file of settings. Repeat the command to go on with its runs.")
+        _train_several(config, list(overrides or ()), budgets, as_json)
+        return
     with console.status("loading") as status:
         if config is not None:
             settings = read_settings(config, overrides or ())
@@ -62,25 +86,56 @@ def train(config: Config = None, overrides: Overrides = None, resume: Resume = N
             results.print(f"{name:<12}{place}", soft_wrap=True)
 
 
+def _train_several(config: Path, overrides: list[str], budgets: str, as_json: bool) -> None:
+    """Runs one search for each budget."""
+    kept = between_commas(budgets)
+    settings = {keep: for_workers(read_settings(config, [*overrides, f"budget.keep={keep}"])) for keep in kept}
+    if not settings:
+        raise ConfigError("--budgets: none given; allowed are shares in (0, 1], separated by commas, such as 0.5,0.3.")
+    root = run_directory_of(next(iter(settings.values())), config)
+    runs = {root / f"keep-{keep}": given for keep, given in settings.items()}
+    workers = worker_count(next(iter(settings.values())))
+    with console.status(f"{len(runs)} searches"):
+        found = run_searches(runs, workers, lambda folder: notice(f"{folder} is finished"))
+    if as_json:
+        print_json({"runs": [{"run": str(folder), **summary} for folder, summary in found.items()]})
+        return
+    for folder, summary in found.items():
+        results.print(f"{folder}: best reward {summary['best_reward']:.4g}, {summary['seconds']:.0f} s", soft_wrap=True)
+
+
 def _finish(search: SearchRun) -> FinishedSearch:
     """Runs the search under a progress bar."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("best reward {task.fields[reward]}, {task.fields[quality]}"),
+        TextColumn("best reward {task.fields[reward]}, {task.fields[quality]}{task.fields[workers]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
         quality = f"{search.problem.quality_name} -"
-        bar = progress.add_task("search", total=search.settings.search.evaluations, reward="-", quality=quality)
+        total = search.settings.search.evaluations
+        bar = progress.add_task("search", total=total, reward="-", quality=quality, workers="")
 
         def show(episode: Episode) -> None:
             best = episode.best
             quality = f"{best.quality_name} {best.outcome.quality:.2%}"
-            progress.update(bar, reward=f"{best.reward:.4g}", quality=quality)
+            progress.update(bar, reward=f"{best.reward:.4g}", quality=quality, workers=_of_workers(episode))
 
         return finish_with_report(search, lambda _: progress.advance(bar), show, command_line())
+
+
+def _of_workers(episode: Episode) -> str:
+    """The status line's part about workers; empty where this process measures."""
+    told = {tag.removeprefix("workers/"): value for tag, value in episode.scalars.items() if tag.startswith("workers/")}
+    if not told:
+        return ""
+    again = f", {told['asked_again']:.0f} asked again" if told["asked_again"] else ""
+    return (
+        f"; {told['workers']:.0f} workers, {told['in_flight']:.0f} in flight{again}, "
+        f"{told['evaluations_per_second']:.1f} evaluations/s"
+    )
 
 
 def _print_reach(search: SearchRun) -> None:
@@ -90,6 +145,8 @@ def _print_reach(search: SearchRun) -> None:
         f"{settings.model.name}: {len(problem.budget.units)} of {len(problem.walk.units)} units free; reachable "
         f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {settings.budget.keep:.0%}"
     )
+    if settings.run.address is None and (idle := idle_words(settings)) is not None:
+        notice(idle)
 
 
 def _print_result(finished: FinishedSearch) -> None:

@@ -124,6 +124,10 @@ class RunConfig(Section):
         TASKS.find(config.task.name)
         return config
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sends the given settings to another process: the class with the granularity's section is made there anew."""
+        return RunConfig.from_mapping, (self.model_dump(mode="json", exclude_unset=True),)
+
     def resolved(self) -> dict[str, Any]:
         """All settings with presets filled in, as plain values for JSON and YAML."""
         filled = self.model_copy(update={"agent": self.agent.with_preset()})

@@ -34,6 +34,14 @@ class RunSection(Section):
     )
     device: str = Field(default="auto", description="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 
+    address: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The Ray cluster whose nodes measure plans (extra ray): auto (the one that this machine belongs "
+        "to), local, or HOST:PORT of its head node; null: this machine alone. search.workers: auto takes all of its "
+        "processors, or GPUs.",
+    )
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
@@ -256,7 +264,7 @@ class RewardSection(Section):
 
 
 class SearchSection(Section):
-    """The length of the search."""
+    """The length of the search, and the workers that measure its plans."""
 
     racing: bool = Field(
         default=False,
@@ -269,3 +277,23 @@ class SearchSection(Section):
         description="Number of plans to evaluate, 1 or more: one for each free unit if sensitivity.probe_keep is "
         "set, then one per episode.",
     )
+    workers: int | Literal["auto"] = Field(
+        default=1,
+        description="Processes of this machine that measure plans, 1 or more, one thread each; auto: one for each "
+        "processor. The result does not depend on their number. More than search.lag are idle except for probes and "
+        "plans that depend on no outcome.",
+    )
+    lag: int = Field(
+        default=1,
+        ge=1,
+        description="Plans in flight, 1 or more: a plan is proposed before the outcomes of the lag - 1 plans before it "
+        "are known, so that as many workers as this can measure at once. The lag changes the result; the number of "
+        "workers never does.",
+    )
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _count_workers(cls, value: Any) -> Any:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            return value
+        raise ValueError("must be 1 or more, or auto")

@@ -12,13 +12,15 @@ from prune_env.common.arrays import IntArray
 from prune_env.common.errors import EvaluationError, RunError
 from prune_env.criteria import ScoringContext
 from prune_env.env.observation import Observer, UnitEvidence
-from prune_env.env.trial import Trial
-from prune_env.evaluation.evaluator import Evaluator
+from prune_env.env.planner import Planner
+from prune_env.env.proposal import Proposal
+from prune_env.env.trial import Measured, Trial
+from prune_env.evaluation.evaluator import Evaluator, plan_key, reusable
 from prune_env.evaluation.execution import ExecutionChoice
 from prune_env.evaluation.measuring import StopEarly
-from prune_env.evaluation.racing import Race
+from prune_env.evaluation.racing import Bound, Race
 from prune_env.granularity import Granularity, PlanBuilder
-from prune_env.plan import PlannedBudget, PruningPlan
+from prune_env.plan import PruningPlan
 from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.tasks import quality_of
 from prune_env.walk import LayerWalk, Scores
@@ -47,7 +49,9 @@ class PruningProblem:
         listeners: Called with each trial.
         recorded_trials: The records of an interrupted run (`Trial.as_record`). The first trials take their outcomes
             from these records and must propose the same plans.
+        took: Seconds that measuring a plan took, by `plan_key`; shared with the problems of other searches (`again`).
         trials: Number of trials so far.
+        outcomes: The last outcome of each plan that this problem has tried, by `plan_key`.
         baseline: The dense network's outcome.
     """
 
@@ -67,10 +71,13 @@ class PruningProblem:
     provenance: dict[str, str | int | float | None] = field(default_factory=dict)
     listeners: list[Callable[[Trial], None]] = field(default_factory=list)
     recorded_trials: Sequence[Mapping[str, Any]] = ()
+    took: dict[bytes, float] = field(default_factory=dict)
     trials: int = 0
 
     def __post_init__(self) -> None:
-        self.baseline = self._priced(self.evaluator.dense(), self.walk.plan({}))
+        dense, plan = self.evaluator.dense(), self.walk.plan({})
+        self.baseline = self._priced(dense, plan)
+        self.outcomes: dict[bytes, Outcome] = {plan_key(plan): dense}
 
     def again(self) -> Self:
         """The same problem without trials or listeners, for another search.
@@ -78,7 +85,13 @@ class PruningProblem:
         The evaluator keeps its cache, except with racing: the images that a race evaluates depend on the search.
         """
         race = self.race.again(self.evaluator) if self.race is not None else None
-        return replace(self, race=race, listeners=[], recorded_trials=(), trials=0)
+        took = self.took if race is None else {}
+        return replace(self, race=race, listeners=[], recorded_trials=(), took=took, trials=0)
+
+    @property
+    def planner(self) -> Planner:
+        """Makes the plans of proposals."""
+        return Planner(self.walk, self.budget, self.scores, self.granularity, self.provenance)
 
     @property
     def quality_name(self) -> str:
@@ -123,13 +136,52 @@ class PruningProblem:
             EvaluationError: If the quality, the loss or the reward is not finite.
             RunError: If `recorded_trials` holds another plan at this position.
         """
-        started, hits = time.perf_counter(), self.evaluator.hits
-        recalled = self.recalling
-        if recalled:
-            outcome = self._recall(plan, proposed_by)
-        else:
-            outcome = self.evaluator.evaluate(plan, self._stop_early(plan, proposed_by))
-        outcome = self._priced(outcome, plan)
+        stop_early = None if self.recalling else self.stop_early(plan, proposed_by)
+        measured = None if self.recalling else self.measure(plan, stop_early)
+        return self.conclude(plan, proposed_by, measured, self.is_known(plan, stop_early))
+
+    def measure(self, plan: PruningPlan, stop_early: StopEarly | None) -> Measured:
+        """Measures a plan in this process, or finds its outcome in the evaluator's cache.
+
+        Seconds are those of the measurement, also where another search of the same problem made it: a search's seconds
+        must not depend on the searches before it.
+        """
+        started, key = time.perf_counter(), plan_key(plan)
+        earlier = self.took.get(key) if key not in self.outcomes else None
+        outcome = self.evaluator.evaluate(plan, stop_early)
+        seconds = time.perf_counter() - started
+        self.took.setdefault(key, seconds)
+        return Measured(outcome, seconds) if earlier is None else Measured(outcome, earlier, borrowed=True)
+
+    def remember(self, plan: PruningPlan, measured: Measured) -> None:
+        """Puts a measurement of a worker where `measure` finds it."""
+        self.evaluator.remember(plan, measured.outcome)
+        self.took.setdefault(plan_key(plan), measured.seconds)
+
+    def is_known(self, plan: PruningPlan, stop_early: StopEarly | None) -> bool:
+        """Whether an earlier trial of this problem has the outcome of a plan."""
+        known = self.outcomes.get(plan_key(plan))
+        return known is not None and reusable(known, stop_early)
+
+    def conclude(self, plan: PruningPlan, proposed_by: str, measured: Measured | None, cached: bool = False) -> Trial:
+        """Makes the next trial of a plan whose outcome is measured or recorded, and calls the listeners.
+
+        Args:
+            plan: The plan.
+            proposed_by: Who proposes the plan.
+            measured: The measurement; None takes the next of `recorded_trials`.
+            cached: Whether an earlier trial has the outcome; not read for a recorded trial.
+
+        Raises:
+            EvaluationError: As `attempt_plan`.
+            RunError: As `attempt_plan`.
+        """
+        recalled = measured is None
+        if measured is None:
+            measured = self._recall(plan, proposed_by)
+            cached = bool(self.recorded_trials[self.trials]["cached"])
+        self.outcomes[plan_key(plan)] = measured.outcome
+        outcome = self._priced(measured.outcome, plan)
         try:
             reward = self.reward(outcome, self.baseline)
         except RewardError as error:
@@ -140,10 +192,11 @@ class PruningProblem:
             plan=plan,
             outcome=outcome,
             reward=reward,
-            cached=bool(self.recorded_trials[self.trials]["cached"]) if recalled else self.evaluator.hits > hits,
-            seconds=float(self.recorded_trials[self.trials]["seconds"]) if recalled else time.perf_counter() - started,
+            cached=cached,
+            seconds=measured.seconds,
             quality_name=self.quality_name,
             recalled=recalled,
+            borrowed=measured.borrowed,
             edits=self.granularity.record(plan),
         )
         self.trials += 1
@@ -158,12 +211,27 @@ class PruningProblem:
         """Whether the next trial is a recorded one."""
         return self.trials < len(self.recorded_trials)
 
-    def _recall(self, plan: PruningPlan, proposed_by: str) -> Outcome:
+    def _recall(self, plan: PruningPlan, proposed_by: str) -> Measured:
         """Returns the recorded outcome of the next trial and puts it into the evaluator's cache."""
-        row = self.recorded_trials[self.trials]
+        measured = self.recorded(self.recorded_trials[self.trials], self.trials, plan, proposed_by)
+        self.evaluator.remember(plan, measured.outcome)
+        return measured
+
+    def recorded(self, row: Mapping[str, Any], number: int, plan: PruningPlan, proposed_by: str) -> Measured:
+        """Reads the measurement of a plan from the record of its trial.
+
+        Args:
+            row: The record, as `Trial.as_record` gives it.
+            number: Number of the trial.
+            plan: The plan that the search proposes at this position.
+            proposed_by: Who proposes it.
+
+        Raises:
+            RunError: If the record is of another plan, or incomplete.
+        """
         if missing := {"kind", "widths", self.quality_name, "loss", "images", "cached", "seconds"} - row.keys():
             raise RunError(
-                f"evaluation {self.trials} of the run has no {', '.join(sorted(missing))}: the run was made by another "
+                f"evaluation {number} of the run has no {', '.join(sorted(missing))}: the run was made by another "
                 "release, or its evaluations.jsonl is damaged. Start a new run."
             )
         widths = {unit.name: plan.widths[unit.name] for unit in self.budget.units}
@@ -171,15 +239,15 @@ class PruningProblem:
         recorded, proposed = (row["widths"], {key: row.get(key) for key in edits}), (widths, edits)
         if row["kind"] != proposed_by or recorded != proposed:
             raise RunError(
-                f"evaluation {self.trials} of the run was {row['kind']!r} with {_in_words(*recorded)}, but the resumed "
+                f"evaluation {number} of the run was {row['kind']!r} with {_in_words(*recorded)}, but the resumed "
                 f"search proposes {proposed_by!r} with {_in_words(*proposed)}. The run was made on another machine, "
                 "with another release or with other weights, and cannot be resumed here. Start a new run."
             )
         outcome = Outcome(row[self.quality_name], row["loss"], plan.costs.macs, plan.costs.params, images=row["images"])
-        self.evaluator.remember(plan, outcome)
-        return outcome
+        return Measured(outcome, float(row["seconds"]))
 
-    def _stop_early(self, plan: PruningPlan, proposed_by: str) -> StopEarly | None:
+    def stop_early(self, plan: PruningPlan, proposed_by: str) -> Bound | None:
+        """When to stop measuring a plan, by the trials so far; None for never."""
         if self.race is None:
             return None
         costs = self._priced(replace(self.baseline, macs=plan.costs.macs, params=plan.costs.params), plan)
@@ -196,26 +264,35 @@ class PruningProblem:
 
     def plan(self, widths: IntArray) -> PruningPlan:
         """The plan that keeps the best-scored channels at these widths, int64 [free units]."""
-        share = min(1.0, self.budget.cost(widths) / self.budget.dense)
-        return self.walk.plan(self.budget.names(widths), self.scores, self._planned_budget(share), self.provenance)
+        return self.planner.of_widths(widths)
 
     def built_plan(self, builder: PlanBuilder) -> PruningPlan:
         """The plan of a finished builder."""
-        kept = {name: [int(channel) for channel in channels] for name, channels in builder.kept.items()}
-        return self.walk.plan_keeping(kept, builder.edits, self._planned_budget(builder.share), self.provenance)
+        return self.planner.of_builder(builder)
 
-    def _planned_budget(self, share: float) -> PlannedBudget:
-        return PlannedBudget(metric=self.budget.metric, keep=self.budget.keep, achieved=share)
+    def probe_proposals(self) -> list[Proposal]:
+        """One proposal for each free unit: this unit alone is cut to ``probe_keep``."""
+        proposals = []
+        for number, unit in enumerate(self.budget.units):
+            widths = self.budget.channels.copy()
+            widths[number] = self.budget.allowed(number, (self.probe_keep or 0.0) * unit.channels)
+            proposals.append(Proposal(widths))
+        return proposals
+
+    def rises_of(self, probes: Sequence[Trial]) -> dict[str, float]:
+        """Rise of the loss in nats for each free unit, by unit name, from the trials of `probe_proposals`."""
+        names = (unit.name for unit in self.budget.units)
+        return {name: trial.outcome.loss - self.baseline.loss for name, trial in zip(names, probes, strict=True)}
+
+    @property
+    def probed(self) -> bool:
+        """Whether `loss_rises` are known, so that reading them tries nothing."""
+        return "loss_rises" in vars(self)
 
     @cached_property
     def loss_rises(self) -> dict[str, float]:
         """Rise of the loss in nats when a free unit alone is cut to ``probe_keep``, by unit name; one trial each."""
-        rises = {}
-        for number, unit in enumerate(self.budget.units):
-            widths = self.budget.channels.copy()
-            widths[number] = self.budget.allowed(number, (self.probe_keep or 0.0) * unit.channels)
-            rises[unit.name] = self.attempt(widths, "probe").outcome.loss - self.baseline.loss
-        return rises
+        return self.rises_of([self.attempt_plan(self.planner.plan(one), "probe") for one in self.probe_proposals()])
 
 
 def _in_words(widths: Mapping[str, int], edits: Mapping[str, Any]) -> str:

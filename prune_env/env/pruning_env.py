@@ -13,6 +13,7 @@ from prune_env.env.builders import build_problem
 from prune_env.env.loading import load_model, load_splits, refuse_sparse_training
 from prune_env.env.observation import FEATURES, FloatArray
 from prune_env.env.problem import PruningProblem
+from prune_env.env.proposal import Proposal
 
 
 class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
@@ -65,6 +66,7 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
         self.observation_space = spaces.Box(-1.0, 1.0, (len(FEATURES),), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (len(self.dimensions),), np.float32)
         self._builder = self.granularity.builder(problem.budget)
+        self._numbers: list[list[float]] = []
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -72,20 +74,15 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
         """Starts an episode at the first free unit; returns its observation and ``info``."""
         super().reset(seed=seed, options=options)
         self._builder = self.granularity.builder(self.problem.budget)
-        return self._observe(), {"unit": self.problem.budget.units[0].name}
+        self._numbers = []
+        return self.observation(), {"unit": self.problem.budget.units[0].name}
 
     def step(self, action: FloatArray) -> tuple[FloatArray, float, bool, bool, dict[str, Any]]:
         """Decides the width of one unit. The last step evaluates the plan and ends the episode."""
-        builder, number = self._builder, self._builder.number
-        if builder.finished:
-            raise RuntimeError("The episode is over: every unit is decided. Call reset() to start another.")
-        even = builder.even
-        builder.decide([one.decode(float(value), even) for one, value in zip(self.dimensions, action, strict=True)])
-        info: dict[str, Any] = {"unit": builder.budget.units[number].name, "width": int(builder.widths[number])}
-        info |= builder.decided(number)
-        if not builder.finished:
-            return self._observe(), 0.0, False, False, info
-        trial = self.problem.attempt_plan(self.problem.built_plan(builder), self.proposed_by)
+        info = self.decide(action)
+        if not self._builder.finished:
+            return self.observation(), 0.0, False, False, info
+        trial = self.problem.attempt_plan(self.problem.built_plan(self._builder), self.proposed_by)
         info["plan"], info["trial"] = trial.plan, trial
         info["metrics"] = {
             trial.quality_name: trial.outcome.quality,
@@ -93,7 +90,28 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
             "macs": trial.outcome.macs,
             "params": trial.outcome.params,
         }
-        return self._observe(), trial.reward, True, False, info
+        return self.observation(), trial.reward, True, False, info
+
+    def decide(self, action: FloatArray) -> dict[str, Any]:
+        """Decides the width of one unit as `step` does, but evaluates nothing; returns the step's ``info``.
+
+        Raises:
+            RuntimeError: If every unit is decided.
+        """
+        builder, number = self._builder, self._builder.number
+        if builder.finished:
+            raise RuntimeError("The episode is over: every unit is decided. Call reset() to start another.")
+        even = builder.even
+        numbers = [one.decode(float(value), even) for one, value in zip(self.dimensions, action, strict=True)]
+        builder.decide(numbers)
+        self._numbers.append(numbers)
+        unit, width = builder.budget.units[number].name, int(builder.widths[number])
+        return {"unit": unit, "width": width, **builder.decided(number)}
+
+    def proposal(self, note: Any = None) -> Proposal:
+        """The finished episode as a search's proposal, which carries a note of the search."""
+        plan = self.problem.built_plan(self._builder)
+        return Proposal(numbers=np.array(self._numbers), action=self.granularity.action, plan=plan, note=note)
 
     @property
     def number(self) -> int:
@@ -113,7 +131,8 @@ class PruningEnv(gymnasium.Env[FloatArray, FloatArray]):
         action = [one.encode(float(number), even) for one, number in zip(self.dimensions, numbers, strict=True)]
         return np.clip(np.array(action, dtype=np.float32), -1.0, 1.0)
 
-    def _observe(self) -> FloatArray:
+    def observation(self) -> FloatArray:
+        """The observation of the unit that the next action decides; of the last unit after the episode."""
         builder = self._builder
         number = min(builder.number, len(builder.budget.units) - 1)
         return self.problem.observer.observe(number, builder.reduced, builder.even, builder.previous)

@@ -9,6 +9,21 @@ from rewards import Outcome
 
 
 @dataclass(frozen=True)
+class Measured:
+    """The measurement of one plan, as a worker sends it.
+
+    Attributes:
+        outcome: The measurements.
+        seconds: Wall-clock seconds of the measurement.
+        borrowed: Whether another search of the same problem made it.
+    """
+
+    outcome: Outcome
+    seconds: float
+    borrowed: bool = False
+
+
+@dataclass(frozen=True)
 class Trial:
     """One plan tried. Two trials are equal if proposer, plan, outcome and reward are equal.
 
@@ -18,10 +33,11 @@ class Trial:
         plan: The plan.
         outcome: The measurements.
         reward: The reward of the outcome.
-        cached: Whether the outcome came from the evaluator's cache.
-        seconds: Wall-clock seconds of the trial.
+        cached: Whether an earlier trial of the search had the outcome.
+        seconds: Wall-clock seconds of the measurement.
         quality_name: The task's name for its quality; the key in records.
         recalled: Whether the outcome was read from the records of an interrupted run.
+        borrowed: Whether another search of the same problem measured the plan; the seconds are those of then.
         edits: The record of the plan's edits (`Granularity.record`).
     """
 
@@ -34,6 +50,7 @@ class Trial:
     seconds: float = field(compare=False)
     quality_name: str = field(compare=False)
     recalled: bool = field(compare=False, default=False)
+    borrowed: bool = field(compare=False, default=False)
     edits: Mapping[str, Any] = field(compare=False, default_factory=dict)
 
     def as_record(self) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 import hashlib
 import math
 import time
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -101,15 +101,24 @@ class Evaluator:
         Raises:
             EvaluationError: If the quality or the loss is not finite.
         """
-        key = _key(plan)
+        key = plan_key(plan)
         known = self._cache.get(key)
-        # Another search may need the full outcome of a plan that one search stopped early.
-        if known is not None and (known.images is None or _still_stopped(known, known.images, stop_early)):
+        if known is not None and reusable(known, stop_early):
             self.hits += 1
             return known
         self._cache[key] = self.run(plan, stop_early)
         self.misses += 1
         return self._cache[key]
+
+    def known(self, plan: PruningPlan, stop_early: StopEarly | None = None) -> Outcome | None:
+        """Returns a plan's outcome from the cache, or None; measures nothing."""
+        known = self._cache.get(plan_key(plan))
+        return known if known is not None and reusable(known, stop_early) else None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Sends what makes the evaluator: the copy in another process builds its own network, without the cache."""
+        arguments = (self.walk, *self._sets, self.execution, self.device, self.repair, self.task)
+        return type(self), arguments
 
     def forget(self) -> None:
         """Clears the cache."""
@@ -117,7 +126,7 @@ class Evaluator:
 
     def remember(self, plan: PruningPlan, outcome: Outcome) -> None:
         """Adds to the cache an outcome that an evaluator with the same settings measured earlier."""
-        self._cache[_key(plan)] = outcome
+        self._cache[plan_key(plan)] = outcome
 
     def run(self, plan: PruningPlan, stop_early: StopEarly | None = None) -> Outcome:
         """Evaluates a plan as `evaluate` does, but without the cache.
@@ -184,15 +193,24 @@ class Evaluator:
         return _batches(images, ExecutionSettings(self.execution.layout, batch=self.execution.batch), self.device)
 
 
-def _still_stopped(outcome: Outcome, images: int, stop_early: StopEarly | None) -> bool:
-    return stop_early is not None and stop_early(round(images * outcome.quality), images)
+def reusable(known: Outcome, stop_early: StopEarly | None) -> bool:
+    """Whether a known outcome of a plan is the one that measuring it again would give.
+
+    Args:
+        known: The outcome. One that was stopped early is reused only where it would be stopped there again: another
+            search may need the full outcome.
+        stop_early: When the new measurement would stop; None for never.
+    """
+    if known.images is None:
+        return True
+    return stop_early is not None and stop_early(round(known.images * known.quality), known.images)
 
 
-def _key(plan: PruningPlan) -> bytes:
+def plan_key(plan: PruningPlan) -> bytes:
     """Returns a short digest of a plan's kept channels and edits, because the cache holds thousands of plans."""
     digest = hashlib.blake2b(digest_size=16)
-    for kept in plan.kept.values():
-        digest.update(np.array([len(kept), *kept], dtype=np.int64).tobytes())
+    for kept in (unit.kept for unit in plan.units):
+        digest.update(array("q", (len(kept), *kept)).tobytes())
     digest.update(repr(sorted((name, edit.model_dump()) for name, edit in plan.by_layer.items())).encode())
     return digest.digest()
 

@@ -6,13 +6,11 @@ the share of correct images (`Metric.counts`).
 """
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Protocol, Self
 
 from scipy.stats import hypergeom
 
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.evaluation.measuring import StopEarly
 from rewards import Outcome, Reward
 
 CONFIDENCE = 0.99
@@ -33,6 +31,29 @@ class RacedTrial(Protocol):
     @property
     def reward(self) -> float:
         """The reward of the outcome."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """When to stop measuring a plan: a `StopEarly` of plain numbers, which can be sent to a worker.
+
+    Attributes:
+        needed: Correct images that the plan needs; ``images + 1`` if no number suffices.
+        images: Size of the reward set.
+        looks: How many times the measurement may be stopped before its end.
+    """
+
+    needed: int
+    images: int
+    looks: int
+
+    def __call__(self, correct: int, seen: int) -> bool:
+        """Whether the plan will get fewer than `needed` images right, with `CONFIDENCE`."""
+        if self.needed > self.images:
+            return True
+        # Divide the error probability among the looks, since each look may be wrong (Bonferroni).
+        tail = (1.0 - CONFIDENCE) / max(1, self.looks)
+        return bool(hypergeom.cdf(correct, self.images, self.needed, seen) < tail)
 
 
 @dataclass
@@ -66,7 +87,7 @@ class Race:
         if trial.outcome.complete:
             self.best[trial.proposed_by] = max(trial.reward, self.best.get(trial.proposed_by, trial.reward))
 
-    def rule(self, proposed_by: str, costs: Outcome, baseline: Outcome) -> StopEarly | None:
+    def rule(self, proposed_by: str, costs: Outcome, baseline: Outcome) -> Bound | None:
         """Returns the rule that stops the evaluation of a plan; None to never stop.
 
         Probes are never stopped: they measure the loss, and a probe that cuts little is not comparable to a plan.
@@ -78,7 +99,11 @@ class Race:
         """
         if proposed_by == "probe" or proposed_by not in self.best:
             return None
-        return partial(self.is_lost, self.needed(self.best[proposed_by], costs, baseline))
+        return self.bound(self.needed(self.best[proposed_by], costs, baseline))
+
+    def bound(self, needed: int) -> Bound:
+        """Returns the rule that stops the evaluation of a plan that needs this many correct images."""
+        return Bound(needed, self.images, self.looks)
 
     def needed(self, best: float, costs: Outcome, baseline: Outcome) -> int:
         """Returns the least number of correct images that beats the best reward; ``images + 1`` if none does."""
@@ -90,11 +115,3 @@ class Race:
             else:
                 low = middle + 1
         return low
-
-    def is_lost(self, needed: int, correct: int, seen: int) -> bool:
-        """Whether the plan will get fewer than ``needed`` images right, with `CONFIDENCE`."""
-        if needed > self.images:
-            return True
-        # Divide the error probability among the looks, since each look may be wrong (Bonferroni).
-        tail = (1.0 - CONFIDENCE) / max(1, self.looks)
-        return bool(hypergeom.cdf(correct, self.images, needed, seen) < tail)

@@ -4,8 +4,10 @@ Example:
     ``run_search(RunConfig.load("configs/digits.yaml"), Path("runs/digits"))`` does what `prune-env train` does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import as_completed
 from pathlib import Path
+from typing import Any
 
 from prune_env.config import RunConfig
 from prune_env.report.board import watch_on_board
@@ -13,8 +15,11 @@ from prune_env.report.page import write_report
 from prune_env.report.search_comparison import write_comparison
 from prune_env.runs.comparison import OnFinished, SearchComparison, compare_searches
 from prune_env.runs.finishing import FinishedSearch, finish_search
-from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, start_search
+from prune_env.runs.run_directory import RunDirectory
+from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, resume_search, start_search
+from prune_env.runs.settings import alone
 from prune_env.runs.starting import OnProgress, quietly
+from prune_env.search.pools.processes import searching_processes
 
 
 def run_search(
@@ -40,6 +45,42 @@ def run_search(
         UserError: As `prune_env.runs.searching.start_search`.
     """
     return finish_with_report(start_search(settings, folder, on_progress), on_trial, on_episode)
+
+
+def run_searches(
+    runs: Mapping[Path, RunConfig], workers: int = 1, on_finished: Callable[[Path], None] = quietly
+) -> dict[Path, dict[str, Any]]:
+    """Runs several whole searches, for example one for each budget, each in its folder and with its report.
+
+    Repeat an interrupted call: finished runs are kept, and unfinished ones are resumed.
+
+    Args:
+        runs: The settings of each run, by its folder.
+        workers: How many searches run at a time, each in a process of its own; 1 runs them in this process.
+        on_finished: Called with the folder of each run that this call finishes.
+
+    Returns:
+        The content of each run's ``summary.json``, by folder.
+
+    Raises:
+        UserError: As `run_search`.
+    """
+    missing = [folder for folder in runs if not RunDirectory(folder).summary.is_file()]
+    if workers == 1:
+        for folder in missing:
+            on_finished(_run_in(folder, runs[folder]))
+    else:
+        with searching_processes(workers) as pool:
+            for done in as_completed([pool.submit(_run_in, folder, runs[folder]) for folder in missing]):
+                on_finished(done.result())
+    return {folder: RunDirectory(folder).read_json(RunDirectory(folder).summary) for folder in runs}
+
+
+def _run_in(folder: Path, settings: RunConfig) -> Path:
+    """Starts or resumes one run that measures its plans in its own process, and ends it."""
+    started = RunDirectory(folder).config.is_file()
+    finish_with_report(resume_search(folder) if started else start_search(alone(settings), folder))
+    return folder
 
 
 def finish_with_report(

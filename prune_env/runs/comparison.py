@@ -5,7 +5,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.env.loading import check_names, refuse_sparse_training
 from prune_env.env.problem import PruningProblem
+from prune_env.env.trial import Trial
 from prune_env.runs.finishing import FinishedSearch, summary_of
 from prune_env.runs.networks import NetworkRow, compare_plans
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun, Watch, search_into, unwatched
 from prune_env.runs.seed_results import SeedResult, as_record, best_so_far
-from prune_env.runs.settings import differing_settings, settings_of
+from prune_env.runs.settings import alone, differing_settings, for_workers, settings_of
 from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
+from prune_env.search.episode import SearchResult
+from prune_env.search.pools.make import worker_count
+from prune_env.search.pools.processes import searching_processes
 from prune_env.search.registry import check_evaluations, check_named_search
 from prune_env.tasks import make_task, quality_of
 
@@ -82,12 +87,17 @@ def compare_searches(
         ConfigError: If a setting holds an unknown name, or a search needs more evaluations.
         RunError: If the folder holds runs with other settings, or the runs of one seed were measured differently.
     """
+    workers = worker_count(settings)
+    settings = alone(for_workers(settings))
     check_names(settings)
     refuse_sparse_training(settings)
     for name in names:
         check_named_search(_with(settings, name, settings.seed))
     comparison = _Comparison(settings, folder, names, watch, on_progress, on_finished, command)
-    for seed in range(settings.seed, settings.seed + seeds):
+    every = range(settings.seed, settings.seed + seeds)
+    if workers > 1:
+        comparison.spread(every, workers)
+    for seed in every:
         comparison.run(seed)
     return SearchComparison(folder, settings, comparison.outcomes, comparison.quality)
 
@@ -113,23 +123,45 @@ class _Comparison:
     def run(self, seed: int) -> None:
         """Runs the missing searches of a seed, and reads the results of all."""
         runs = {name: RunDirectory(self.folder / f"seed-{seed}" / name) for name in self.names}
-        started = [name for name, run in runs.items() if run.config.is_file()]
-        for name in started:
-            _check_same_settings(runs[name], _with(self.settings, name, seed))
-        if missing := [name for name, run in runs.items() if not run.summary.is_file()]:
-            # All searches of a seed share the execution settings and the weights of the first run of this seed.
-            earlier = next(iter(self._present(seed)), None)
-            base = settings_of(earlier) if earlier is not None else _with(self.settings, missing[0], seed)
-            splits, problem = load_problem(base, earlier, self.on_progress)
-            for name in missing:
-                check_evaluations(problem, _with(base, name, seed))
-            fixed: list[NetworkRow] = []
-            for name in missing:
-                search = SearchRun(runs[name], _with(self.settings, name, seed), splits, problem.again())
-                fixed = self._search(search, fixed)
+        fixed: list[NetworkRow] = []
+        for search in self._missing(seed):
+            # With racing, a search clears the memory of the one before it.
+            fixed = self._search(replace(search, problem=search.problem.again()), fixed)
         _check_alike(list(runs.values()))
         for name, run in runs.items():
             self.outcomes[name].append(self._outcome(run, name, seed))
+
+    def spread(self, seeds: Sequence[int], workers: int) -> None:
+        """Runs the missing searches of all seeds in processes of this machine, one search in each at a time."""
+        with searching_processes(workers) as pool:
+            waiting: dict[Future[FinishedElsewhere], SearchRun] = {}
+            for seed in seeds:
+                for search in self._missing(seed):
+                    if not search.run.config.is_file():
+                        start_run(search.run.root, search.settings, search.splits, search.problem)
+                    task = replace(self, on_progress=quietly, on_finished=quietly)
+                    waiting[pool.submit(_search_elsewhere, task, search.run.root, search.settings)] = search
+            for future in as_completed(waiting):
+                search = waiting[future]
+                uniform, result, rows, summary = future.result()
+                self.on_finished(FinishedSearch(search, uniform, result, rows, summary))
+
+    def _missing(self, seed: int) -> list[SearchRun]:
+        """The searches of a seed that are not finished."""
+        runs = {name: RunDirectory(self.folder / f"seed-{seed}" / name) for name in self.names}
+        for name, run in runs.items():
+            if run.config.is_file():
+                _check_same_settings(run, _with(self.settings, name, seed))
+        missing = [name for name, run in runs.items() if not run.summary.is_file()]
+        if not missing:
+            return []
+        # All searches of a seed share the execution settings and the weights of the first run of this seed.
+        earlier = next(iter(self._present(seed)), None)
+        base = settings_of(earlier) if earlier is not None else _with(self.settings, missing[0], seed)
+        splits, problem = load_problem(base, earlier, self.on_progress)
+        for name in missing:
+            check_evaluations(problem, _with(base, name, seed))
+        return [SearchRun(runs[name], _with(self.settings, name, seed), splits, problem.again()) for name in missing]
 
     def _present(self, seed: int) -> list[RunDirectory]:
         """All started runs of a seed, including those of searches that this call does not compare."""
@@ -137,7 +169,11 @@ class _Comparison:
         return [RunDirectory(config.parent) for config in folders]
 
     def _search(self, search: SearchRun, fixed: list[NetworkRow]) -> list[NetworkRow]:
-        """Runs one search to its end; returns the rows of the dense and the uniform network, measured once per seed."""
+        """As `_finished`; returns the rows of the dense and the uniform network, measured once per seed."""
+        return self._finished(search, fixed).rows[:2]
+
+    def _finished(self, search: SearchRun, fixed: list[NetworkRow]) -> FinishedSearch:
+        """Runs one search to its end."""
         run, settings, problem = search.run, search.settings, search.problem
         if run.config.is_file():
             check_same_start(run, search.splits, problem)
@@ -156,8 +192,9 @@ class _Comparison:
         summary = summary_of(search, result, [*fixed, *rows], self.command)
         summary["best_after"] = {**self._early(run, name, problem), str(total): rows[0].reward_quality}
         run.write_json(run.summary, summary)
-        self.on_finished(FinishedSearch(search, uniform, result, [*fixed, *rows], summary))
-        return fixed
+        finished = FinishedSearch(search, uniform, result, [*fixed, *rows], summary)
+        self.on_finished(finished)
+        return finished
 
     def _early(self, run: RunDirectory, name: str, problem: PruningProblem) -> dict[str, float]:
         """Float32 quality of the best plan after each milestone except the last."""
@@ -181,6 +218,18 @@ class _Comparison:
                 f"{str(run.summary)!r} is not of a comparison's run ({error!r}): another command wrote it, or a "
                 "comparison with another number of evaluations. Remove this file; the comparison then writes it again."
             ) from None
+
+
+FinishedElsewhere = tuple[Trial, SearchResult, list[NetworkRow], dict[str, Any]]
+"""What a process sends back of a `FinishedSearch`."""
+
+
+def _search_elsewhere(comparison: _Comparison, root: Path, settings: RunConfig) -> FinishedElsewhere:
+    """Runs one started search of a comparison in a process of its own."""
+    run = RunDirectory.open(root)
+    splits, problem = load_problem(settings_of(run), run)
+    done = comparison._finished(SearchRun(run, settings, splits, problem), [])
+    return done.uniform, replace(done.result, policy=None), done.rows, done.summary
 
 
 def _with(settings: RunConfig, search: str, seed: int) -> RunConfig:

@@ -65,6 +65,11 @@ class RunDirectory(Folder):
         return self.root / "evaluations.jsonl"
 
     @property
+    def arrived(self) -> Path:
+        """Outcomes that came before their turn, one JSON object per line; only while a search runs."""
+        return self.root / "arrived.jsonl"
+
+    @property
     def splits(self) -> Path:
         """The image indices of the reward, calibration and test set."""
         return self.root / "splits.json"

@@ -3,6 +3,7 @@
 `prune_env.report.whole_runs.run_search` also writes the TensorBoard log and the report.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
+from prune_env.runs.journal import RunJournal
 from prune_env.runs.run_directory import RunDirectory
-from prune_env.runs.settings import settings_of, use_threads
+from prune_env.runs.settings import for_workers, settings_of, use_threads
 from prune_env.runs.sparsifying import SparseTraining, finish_sparsifying, resume_sparsifying, start_sparsifying
 from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.search.base import Search
@@ -71,6 +73,8 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
         ConfigError: If a setting holds an unknown name, or the search needs more evaluations.
         BudgetError: If the budget cannot be met.
     """
+    settings = for_workers(settings)
+    refuse_temporary(folder)
     RunDirectory.check_free(folder)
     check_names(settings)
     check_named_search(settings)
@@ -80,6 +84,19 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
     splits, problem = load_problem(settings, on_progress=on_progress)
     check_evaluations(problem, settings)
     return SearchRun(start_run(folder, settings, splits, problem), settings, splits, problem)
+
+
+def refuse_temporary(folder: Path) -> None:
+    """Refuses a relative run directory inside a submitted Ray job, whose working directory is temporary.
+
+    Raises:
+        RunError: If the run would be lost with the job.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not folder.is_absolute():
+        raise RunError(
+            f"run.directory: {str(folder)!r} given inside a submitted Ray job, whose working directory is removed at "
+            "its end. Give an absolute path on a disk that stays: run.directory=/..."
+        )
 
 
 def _sparsified(training: SparseTraining, on_progress: OnProgress) -> SearchRun:
@@ -157,13 +174,15 @@ def search_into(
 
     with run.held():
         problem.recorded_trials = run.evaluations()
+        journal = RunJournal(run)
         problem.listeners.append(record)
         try:
             with watch(search) as listener:
                 uniform = problem.attempt(problem.budget.uniform(), "uniform")
-                result = train_agent(problem, search.settings, (keep, listener))
+                result = train_agent(problem, search.settings, (keep, listener), journal=journal)
         finally:
             problem.listeners.remove(record)
+        journal.close()
         run.write_bytes(run.plan, result.best.plan.to_json())
         if result.policy is not None:
             save_policy(result.policy, run.policy)

@@ -36,6 +36,19 @@ def use_threads(config: RunConfig) -> None:
         torch.set_num_threads(config.execution.threads)
 
 
+def for_workers(config: RunConfig) -> RunConfig:
+    """The settings with one thread in each process, if several measure and ``execution.threads`` is null."""
+    if (config.search.workers == 1 and config.run.address is None) or config.execution.threads is not None:
+        return config
+    return config.model_copy(update={"execution": config.execution.model_copy(update={"threads": 1})})
+
+
+def alone(config: RunConfig) -> RunConfig:
+    """The settings of a search that measures its plans in its own process."""
+    run = config.run.model_copy(update={"address": None})
+    return config.model_copy(update={"run": run, "search": config.search.model_copy(update={"workers": 1})})
+
+
 def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
     """Reads the settings of a started run, with the weights that its search started from; overrides replace both.
 
@@ -58,4 +71,7 @@ def differing_settings(started: RunConfig, wanted: RunConfig) -> list[str]:
         env = wanted.env.model_copy(update={"round_to": started.env.round_to})
         wanted = wanted.model_copy(update={"env": env})
     theirs, ours = started.resolved(), wanted.resolved()
+    for settings in (theirs, ours):
+        # The result does not depend on the number of workers.
+        del settings["search"]["workers"]
     return [key for key in ours if key not in ("execution", "run") and ours[key] != theirs[key]]

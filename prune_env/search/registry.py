@@ -14,10 +14,15 @@ def as_search(name: str, value: Any) -> type[Search]:
     """Checks that a user's own object is a search.
 
     Raises:
-        ConfigError: If the object is not a subclass of `Search`.
+        ConfigError: If the object is not a subclass of `Search`, or has no ``ask``.
     """
     if not isinstance(value, type) or not issubclass(value, Search):
         raise ConfigError(f"agent.name: search {name!r} must be a class derived from prune_env.search.Search.")
+    if value.ask is Search.ask:
+        raise ConfigError(
+            f"agent.name: search {name!r} has {'run() but ' if hasattr(value, 'run') else ''}no ask(). Return each "
+            "plan from ask() as a prune_env.search.Proposal, and take its outcome in tell(proposal, trial)."
+        )
     return value
 
 

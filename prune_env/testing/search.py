@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,21 +17,25 @@ from prune_env.search.base import Search
 from prune_env.search.episode import Episode, SearchResult
 from prune_env.search.loop import train_agent
 from prune_env.search.policy import Policy
+from prune_env.search.pools import Arrival, Pool
+from prune_env.search.pools.here import Here
 from prune_env.search.registry import SEARCHES
 from prune_env.testing.networks import small_problem
 from prune_env.testing.promises import Snapshot, explained, global_randomness, require
 
 PROPOSALS = 12
-"""Plans that a search may try after the probes."""
+"""Plans that a search may propose after the probes."""
+
+LAG = 3
 
 
 def check_search(search: str | type[Search], overrides: Sequence[str] = ()) -> None:
     """Checks that a search keeps its promises, on a small problem; takes seconds.
 
-    A search tries at least one plan and no more than ``search.evaluations``, each within the budget and under its own
-    name. It is a function of the problem, the settings and the outcomes that it hears, so that the same seed gives the
-    same plans, and an interrupted run goes on as if nothing had happened. It probes units only where it says
-    ``probes``.
+    A search proposes at least one plan, each within the budget, and tries none by itself. It is a function of the
+    problem, the settings and the outcomes that it is told, so that the same seed gives the same plans, an interrupted
+    run goes on as if nothing had happened, and outcomes may come in any order. It reads probes only where it says
+    ``probes``, and proposals that it calls ``independent`` are.
 
     Args:
         search: A registered name, ``package.module:class``, or the class itself.
@@ -64,8 +68,15 @@ def _named(search: str | type[Search]) -> Iterator[str]:
         yield name
 
 
-class _Overspent(BaseException):
-    """More trials than the budget allows; no `Exception`, which a search might catch."""
+class LastFirst(Here):
+    """A pool of four in which the order that came last is measured first."""
+
+    size = 4
+
+    def wait(self) -> Arrival:
+        """Measures the latest order."""
+        self._orders.rotate(1)
+        return super().wait()
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,7 @@ class _Check:
         self._check_trials(problem, whole)
         self._check_repetition(whole, evaluations)
         self._check_resuming(whole, evaluations)
+        self._check_order(evaluations)
         self._run(small_problem(), evaluations - PROPOSALS + 1, noise=0)
         self._check_told(problem, whole)
 
@@ -109,15 +121,11 @@ class _Check:
         probes = [trial for trial in whole.trials if trial.proposed_by == "probe"]
         require(
             self.search.probes or not probes,
-            f"{self.what} probes the units, and says probes=False, so that the probes are not counted beforehand. Say "
+            f"{self.what} reads probes, and says probes=False, so that they are not measured beforehand. Say "
             "probes=True.",
         )
         for trial in whole.trials:
             place = f"{self.what}, trial {trial.number}"
-            require(
-                trial.proposed_by in ("probe", self.name),
-                f"{place}: it is proposed by {trial.proposed_by!r}. Give problem.attempt the name config.agent.name.",
-            )
             within = trial.proposed_by == "probe" or trial.plan.costs.macs <= problem.budget.limit
             require(
                 within,
@@ -141,6 +149,17 @@ class _Check:
             problem.recorded_trials = [json.loads(json.dumps(trial.as_record())) for trial in whole.trials[:stop]]
             resumed = self._run(problem, evaluations, noise=2)
             self._require_same(whole, resumed, f"a run that is resumed after {stop} trials goes on with another plan")
+
+    def _check_order(self, evaluations: int) -> None:
+        for lag in (1, LAG):
+            one = self._run(small_problem(), evaluations, noise=3, lag=lag)
+            other = self._run(small_problem(), evaluations, noise=3, lag=lag, pool=LastFirst)
+            self._require_same(
+                one,
+                other,
+                f"with search.lag={lag}, several workers give another plan. It depends on something else than what it "
+                "is told, or its `independent` proposals depend on outcomes",
+            )
 
     def _check_told(self, problem: PruningProblem, whole: _Run) -> None:
         for episode in whole.episodes:
@@ -168,33 +187,28 @@ class _Check:
         count, others = len(whole.trials), len(other.trials)
         require(count == others, f"{self.what} makes {count} trials, and then {others}: {words}.")
 
-    def _run(self, problem: PruningProblem, evaluations: int, noise: int) -> _Run:
+    def _run(
+        self,
+        problem: PruningProblem,
+        evaluations: int,
+        noise: int,
+        lag: int = 1,
+        pool: Callable[[PruningProblem], Pool] = Here,
+    ) -> _Run:
         """Runs the search while the global generators are seeded by ``noise``."""
         trials: list[Trial] = []
         episodes: list[Episode] = []
-
-        def hear(trial: Trial) -> None:
-            trials.append(trial)
-            if len(trials) > evaluations:
-                raise _Overspent
-
-        problem.listeners.append(hear)
-        config = self._config(evaluations)
-        try:
-            with explained(f"{self.what} fails with search.evaluations={evaluations}"), global_randomness(noise):
-                result = train_agent(problem, config, (lambda episode, _: episodes.append(episode),))
-        except _Overspent:
-            raise AssertionError(
-                f"{self.what} tries more than {evaluations} plans with search.evaluations={evaluations}. It must ask "
-                "has_budget() before each."
-            ) from None
+        problem.listeners.append(trials.append)
+        config = self._config(evaluations, lag)
+        with explained(f"{self.what} fails with search.evaluations={evaluations}"), global_randomness(noise):
+            result = train_agent(problem, config, (lambda episode, _: episodes.append(episode),), pool(problem))
         return _Run(trials, episodes, result)
 
-    def _config(self, evaluations: int) -> RunConfig:
+    def _config(self, evaluations: int, lag: int) -> RunConfig:
         document: Mapping[str, Any] = {
             "model": {"name": "small"},
             "data": {"name": "noise"},
             "agent": {"name": self.name, "hidden": [8]},
-            "search": {"evaluations": evaluations},
+            "search": {"evaluations": evaluations, "lag": lag},
         }
         return RunConfig.from_mapping(document, self.overrides)

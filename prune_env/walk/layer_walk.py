@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -297,12 +298,18 @@ class LayerWalk:
 
     def costs(self, widths: Mapping[str, int], edits: Edits = NO_EDITS) -> PlannedCosts:
         """Returns MACs and params, both dense and at the given widths and edits; arguments as `macs`."""
+        macs, params = self._dense
         return PlannedCosts(
-            dense_macs=self.macs(),
+            dense_macs=macs,
             macs=self.macs(widths, edits),
-            dense_params=self.params(),
+            dense_params=params,
             params=self.params(widths, edits),
         )
+
+    @cached_property
+    def _dense(self) -> tuple[int, int]:
+        """MACs and params of the dense network, which every plan records."""
+        return self.macs(), self.params()
 
     def magnitudes(self, unit: Unit, power: int = 1) -> npt.NDArray[np.float64]:
         """Sums ``abs(weight) ** power`` over the weights that produce each channel of a unit; returns [channels]."""
@@ -333,4 +340,4 @@ def best_channels(scores: npt.NDArray[np.float64] | None, unit: Unit, width: int
         channel = int(np.argmin(np.isfinite(scores)))
         raise UserError(f"Unit {unit.name!r}: a score is not a finite number: {scores[channel]} for channel {channel}.")
     order = np.argsort(-np.asarray(scores), kind="stable")
-    return sorted(int(channel) for channel in order[:width])
+    return [int(channel) for channel in np.sort(order[:width])]

@@ -1,8 +1,10 @@
 """Units: channels that must be cut together, and the places they occupy in the network's modules."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from prune_env.common.arrays import IntArray, Side
+from prune_env.plan import PlannedMember
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,11 @@ class Unit:
     protected: str | None = None
     inexact: str | None = None
     error: float | None = None
+
+    @cached_property
+    def planned_members(self) -> tuple[PlannedMember, ...]:
+        """The members as every plan records them."""
+        return tuple(PlannedMember.from_index(member.module, member.side, member.index) for member in self.members)
 
     @property
     def layer(self) -> str:

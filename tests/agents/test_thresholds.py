@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from toy import digits_config, image_set, toy_problem, toy_walk
 
+from agents import train_agent
 from agents.thresholds import Thresholds, lowest_threshold, shares_above
 from prune_env.common.errors import ConfigError
 from prune_env.config.granularity import GranularitySettings
@@ -23,7 +24,7 @@ def problem_of(name: str, **given: Any) -> PruningProblem:
 def searched(problem: PruningProblem) -> list[Any]:
     trials: list[Any] = []
     problem.listeners.append(trials.append)
-    Thresholds(problem, digits_config("agent.name=thresholds")).run(lambda: len(trials) < 5)
+    train_agent(problem, digits_config("agent.name=thresholds"))
     return trials
 
 

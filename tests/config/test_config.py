@@ -1,5 +1,6 @@
 """RunConfig: what a config file means."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,16 @@ def test_an_override_adds_to_the_word() -> None:
     later = config("env.protect=residual_streams", "env.protect.conv1=why")
     assert later.env.protect == {**STREAMS, "conv1": "why"}
     assert config("env.protect={}", env={"protect": "residual_streams"}).env.protect == {}
+
+
+@pytest.mark.parametrize("granularity", ["channel", "group", "stripe"])
+def test_settings_are_the_same_in_another_process_and_know_what_was_given(granularity: str) -> None:
+    config = RunConfig.from_mapping(
+        {"model": {"name": "toy"}, "data": {"name": "noise"}},
+        [f"granularity.name={granularity}", "agent.preset=amc", "agent.noise=0.2", "search.workers=auto", "seed=3"],
+    )
+    config = config.model_copy(update={"search": config.search.model_copy(update={"lag": 4})})
+    again = pickle.loads(pickle.dumps(config))
+    assert again == config
+    assert again.resolved() == config.resolved()
+    assert type(again.granularity) is type(config.granularity)

@@ -64,23 +64,23 @@ class TestAPlan:
     @pytest.mark.parametrize("needed", [1, 39, 40])
     def test_that_may_still_win_is_never_left_while_all_images_are_right(self, needed: int) -> None:
         for seen in range(1, 41):
-            assert not race(40).is_lost(needed, min(seen, needed), seen)
+            assert not race(40).bound(needed)(min(seen, needed), seen)
 
     def test_that_cannot_win_any_more_is_always_left(self) -> None:
         images = 30
         for seen in range(1, images + 1):
             for right in range(seen + 1):
                 for needed in range(right + images - seen + 1, images + 2):
-                    assert race(images, looks=1).is_lost(needed, right, seen), (needed, right, seen)
+                    assert race(images, looks=1).bound(needed)(right, seen), (needed, right, seen)
 
     def test_that_has_what_it_needs_is_never_left(self) -> None:
         for seen in range(1, 31):
-            assert not any(race(30).is_lost(needed, seen, seen) for needed in range(seen + 1))
+            assert not any(race(30).bound(needed)(seen, seen) for needed in range(seen + 1))
 
     def test_far_behind_is_left_long_before_it_has_lost_for_sure(self) -> None:
         """The plan needs 800 of 1000 images, and 750 images remain."""
-        assert race(1000).is_lost(800, 170, 250)
-        assert not race(1000).is_lost(800, 190, 250)
+        assert race(1000).bound(800)(170, 250)
+        assert not race(1000).bound(800)(190, 250)
 
     def test_is_left_as_the_network_of_its_cost_must_be(self) -> None:
         """At the accuracy of the best plan, a cheaper plan wins and a more expensive plan loses."""
@@ -100,7 +100,7 @@ def wrongly_left(runs: int = 6000, images: int = 1000, batch: int = 250) -> floa
     contest = race(images, looks=images // batch - 1)
     shares = []
     for needed in (500, 930):
-        lost = cache(lambda right, seen, needed=needed: contest.is_lost(needed, right, seen))
+        lost = cache(lambda right, seen, needed=needed: contest.bound(needed)(right, seen))
         answers = np.arange(images) < needed
         wrong = 0
         for _ in range(runs):

@@ -21,6 +21,7 @@ from prune_env.common.errors import ConfigError, RunError
 from prune_env.report.comparison_figure import Band, comparison_picture
 from prune_env.report.run_record import read_run
 from prune_env.report.search_comparison import render
+from prune_env.report.whole_runs import run_comparison
 from prune_env.runs.intervals import Interval, bands
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.seed_results import SeedResult, as_record, best_so_far, wins
@@ -528,3 +529,19 @@ def test_a_comparison_of_plans_that_race_comes_to_the_same_when_a_part_is_done_a
     again = compared(config, folder, *racing, searches=searches, seeds=1, evaluations=30)
     assert evaluations_of(run) == expected
     assert without_seconds(again) == without_seconds(first)
+
+
+def test_searches_that_are_spread_over_processes_leave_the_same_runs(config: Path, tmp_path: Path) -> None:
+    names = ["uniform", "random"]
+    settings = ["search.evaluations=6"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, workers in ((one, 1), (two, 2)):
+        given = RunConfig.load(config, [*settings, f"search.workers={workers}"])
+        run_comparison(given, folder, names, seeds=1)
+    for name in names:
+        runs = [RunDirectory.open(folder / "seed-0" / name) for folder in (one, two)]
+        rows = [[{k: row[k] for k in row if k != "seconds"} for row in run.evaluations()] for run in runs]
+        assert rows[0] == rows[1]
+        assert runs[0].plan.read_bytes() == runs[1].plan.read_bytes()
+    records = [json.loads((folder / "compare.json").read_text()) for folder in (one, two)]
+    assert without_seconds(records[0]) == without_seconds(records[1])

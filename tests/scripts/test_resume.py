@@ -104,12 +104,12 @@ def result_of(run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def started(config: Path, run: RunDirectory) -> BaseProcess:
+def started(config: Path, run: RunDirectory, daemon: bool = True) -> BaseProcess:
     """The run in a process of its own: resumed if its folder exists, otherwise started."""
     arguments: dict[str, Any] = {"config": config, "overrides": [f"run.directory={run.root}"]}
     if run.root.exists():
         arguments = {"resume": run.root}
-    process = CHILDREN.Process(target=train, kwargs=arguments, daemon=True)
+    process = CHILDREN.Process(target=train, kwargs=arguments, daemon=daemon)
     process.start()
     return process
 
@@ -372,3 +372,51 @@ def test_a_search_whose_plans_race_is_resumed_where_it_stopped(config: Path, tmp
     assert evaluations_of(resumed) == evaluations_of(whole)
     assert resumed.plan.read_bytes() == whole.plan.read_bytes()
     assert resumed.policy.read_bytes() == whole.policy.read_bytes()
+
+
+def test_a_run_with_workers_whose_driver_is_killed_goes_on_and_leaves_no_worker_behind(tmp_path: Path) -> None:
+    """The result is that of one process, and no outcome that a worker sent is lost."""
+    settings = digits_file(tmp_path, "search.evaluations=34", "search.lag=4")
+    alone = RunDirectory(tmp_path / "alone")
+    train(settings, [f"run.directory={alone.root}"])
+    many = digits_file(tmp_path, "search.evaluations=34", "search.lag=4", "search.workers=2")
+    run = RunDirectory(tmp_path / "run")
+    wait_for_another_second(run)
+    process = started(many, run, daemon=False)
+    wait_for_lines(run, 24, process)
+    workers = children_of(process.pid)
+    process.kill()
+    process.join()
+    assert 24 <= len(lines_of(run)) < 35
+    assert workers
+    deadline = time.monotonic() + 30
+    while any(is_alive(worker) for worker in workers):
+        assert time.monotonic() < deadline, "a worker outlives its driver"
+        time.sleep(0.05)
+    wait_for_another_second(run)
+    train(resume=run.root)
+    assert not run.arrived.exists()
+    found, expected = result_of(run), result_of(alone)
+    assert [row["number"] for row in found["evaluations"]] == list(range(35))
+    assert found == expected
+
+
+def children_of(process: int | None) -> list[int]:
+    """The processes below a process, by the kernel's list."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == process:
+            number = int(status.parent.name)
+            found += [number, *children_of(number)]
+    return found
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

@@ -14,18 +14,19 @@ from prune_env.search.loop import train_agent
 from prune_env.search.registry import check_named_search
 
 OWN = """
-from prune_env.search.base import Search
+from prune_env.search import Proposal, Search
 
 class Halving(Search):
-    def run(self, has_budget):
-        budget = self.problem.budget
-        widths = budget.uniform()
-        while has_budget():
-            self.problem.attempt(widths, self.config.agent.name)
-            widths = (widths + 1) // 2
+    def ask(self):
+        self.widths = (self.widths + 1) // 2 if hasattr(self, "widths") else self.problem.budget.uniform()
+        return Proposal(self.widths)
 
 class Probing(Halving):
     needs_probes = probes = True
+
+class Earlier(Search):
+    def run(self, has_budget):
+        pass
 
 class NoSearch:
     pass
@@ -67,3 +68,8 @@ def test_an_own_search_is_checked_as_the_library_s_searches_are(own: str) -> Non
 def test_an_own_search_that_is_no_class_of_searches_is_refused(own: str, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"^agent\.name: search '{own}:{name}' must be a class .*Search"):
         check_named_search(config_of(f"{own}:{name}"))
+
+
+def test_an_own_search_of_the_earlier_protocol_is_refused_with_what_to_write(own: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^agent\.name: search '{own}:Earlier' has run\(\) but no ask\(\)"):
+        check_named_search(config_of(f"{own}:Earlier"))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from prune_env.common.errors import ConfigError
-from prune_env.search import SEARCHES, Search
-from prune_env.search.base import HasBudget
+from prune_env.env.trial import Trial
+from prune_env.search import SEARCHES, Proposal, Search
 from prune_env.testing import check_search
 
 pytestmark = pytest.mark.usefixtures("same_global_state")
@@ -18,9 +18,8 @@ pytestmark = pytest.mark.usefixtures("same_global_state")
 class Random(Search):
     """A search that keeps its promises; each class below breaks one promise."""
 
-    def run(self, has_budget: HasBudget) -> None:
-        while has_budget():
-            self.problem.attempt(self.widths(), self.config.agent.name)
+    def ask(self) -> Proposal | None:
+        return Proposal(self.widths())
 
     def widths(self) -> Any:
         return self.problem.budget.random(self.generator)
@@ -30,22 +29,23 @@ class Random(Search):
         self.generator = np.random.default_rng(self.config.seed)
 
 
-class Overspending(Random):
-    def run(self, has_budget: HasBudget) -> None:  # noqa: ARG002
-        while True:
-            self.problem.attempt(self.widths(), self.config.agent.name)
+class Trying(Random):
+    def tell(self, proposal: Proposal, trial: Trial) -> None:  # noqa: ARG002
+        self.tried = self.problem.attempt(self.widths(), "me")
+
+
+class Listening(Random):
+    """A search that calls proposals independent although they depend on what it was told."""
+
+    independent = np.inf
+
+    def tell(self, proposal: Proposal, trial: Trial) -> None:  # noqa: ARG002
+        self.generator.random()
 
 
 class Overbearing(Random):
     def widths(self) -> Any:
         return self.problem.budget.channels
-
-
-class Nameless(Random):
-    def run(self, has_budget: HasBudget) -> None:
-        while has_budget():
-            self.problem.attempt(self.widths(), "me")
-            self.problem.attempt(self.widths(), self.config.agent.name)
 
 
 class Drifting(Random):
@@ -63,16 +63,14 @@ class Remembering(Random):
 class Clocked(Random):
     """A search that depends on whether a trial was recalled, which differs in a resumed run."""
 
-    def run(self, has_budget: HasBudget) -> None:
-        while has_budget():
-            recalled = self.problem.attempt(self.widths(), self.config.agent.name).recalled
-            self.generator.random(1 + recalled)
+    def tell(self, proposal: Proposal, trial: Trial) -> None:  # noqa: ARG002
+        self.generator.random(1 + trial.recalled)
 
 
 class SecretlyProbing(Random):
-    def run(self, has_budget: HasBudget) -> None:
+    def ask(self) -> Proposal | None:
         assert self.problem.loss_rises
-        super().run(has_budget)
+        return super().ask()
 
 
 class Contradicting(Random):
@@ -80,22 +78,22 @@ class Contradicting(Random):
 
 
 class Cutting(Random):
-    def run(self, has_budget: HasBudget) -> None:
+    def ask(self) -> Proposal | None:
         with torch.no_grad():
             self.problem.walk.model.fc.weight.mul_(2.0)
-        super().run(has_budget)
+        return super().ask()
 
 
 class Rescoring(Random):
-    def run(self, has_budget: HasBudget) -> None:
+    def ask(self) -> Proposal | None:
         for values in self.problem.scores.values():
             values[:] = 0.0
-        super().run(has_budget)
+        return super().ask()
 
 
 class Idle(Random):
-    def run(self, has_budget: HasBudget) -> None:
-        pass
+    def ask(self) -> Proposal | None:
+        return None
 
 
 class Failing(Random):
@@ -111,11 +109,9 @@ class Telling(Random):
 
 class TestSearch:
     def test_that_keeps_them_passes_registered_or_not(self) -> None:
-        check_search(Random)
         check_search(f"{__name__}:Random")
         with SEARCHES.restored():
             SEARCHES.add("mine", Random)
-            check_search("mine")
             check_search(Random)
         assert "Random" not in SEARCHES
 
@@ -126,13 +122,13 @@ class TestSearch:
     @pytest.mark.parametrize(
         ("search", "words"),
         [
-            (Overspending, r"tries more than 12 plans with search\.evaluations=12\. It must ask has_budget\(\)"),
+            (Trying, r"RuntimeError: .* has tried plans with PruningProblem\.attempt\."),
+            (Listening, r", trial \d+: with search\.lag=1, several workers give another plan"),
             (Overbearing, r", trial 0: the plan takes \d+ MACs, and \d+ are allowed\. .*project"),
-            (Nameless, r", trial 0: it is proposed by 'me'\."),
             (Drifting, r", trial 0: the same seed gives another plan the second time.* global generator"),
             (Remembering, r", trial 0: the same seed gives another plan the second time"),
             (Clocked, r"fails with search\.evaluations=12: RunError: .*|a run that is resumed after 1 trials"),
-            (SecretlyProbing, r"probes the units, and says probes=False"),
+            (SecretlyProbing, r"reads probes, and says probes=False"),
             (Contradicting, r"says needs_probes=True and probes=False"),
             (Cutting, r"it changes the network's tensor 'fc\.weight'"),
             (Rescoring, r"it changes the problem's scores"),
