@@ -20,9 +20,9 @@ def warnings_of(rows: Sequence[NetworkRow]) -> list[str]:
         macs, time = row.macs / dense.macs, row.latency.median / dense.latency.median
         if is_faster(macs, 1.0) and not is_faster(time, 1.0):
             warnings.append(
-                f"{row.name} does {macs:.0%} of the MACs but takes {time:.0%} of the time: narrow layers use this "
-                "machine badly. Try another batch or number of threads, a wider env.round_to, budget.metric=latency or "
-                "`prune-env export --to onnx`."
+                f"{row.name} does {macs:.0%} of the MACs but takes {time:.0%} of the time: narrow layers, "
+                "groups and stripes use this machine badly. Try another batch or number of threads, a wider "
+                "env.round_to, `prune-env export --to onnx`, or whole channels with budget.metric=latency."
             )
     return warnings
 

@@ -11,10 +11,11 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+from torch import Tensor, nn
 
 from prune_env.budget import Budget
 from prune_env.common.errors import RunError, UserError
+from prune_env.common.layers import Transposed
 from prune_env.granularity.base import (
     Granularity,
     GranularityContext,
@@ -61,18 +62,24 @@ class Stripe(Granularity):
         weights = context.scoring.weights
         rankings: list[Ranking | None] = []
         for unit in walk.free:
-            skeletons = [
-                LayerStripes(member.module, _norms(weights[member.module]), _channels_written(member))
-                for member in context.scoring.producers(unit)
-                if member.module not in self.whole
-            ]
+            skeletons = [self._stripes_of(member, weights) for member in context.scoring.producers(unit)]
+            skeletons.sort(key=lambda skeleton: skeleton.whole)
             keys = [self._keys(skeleton, context.scores.get(unit.name)) for skeleton in skeletons]
-            rankings.append(Ranking(skeletons, keys, unit.channels) if skeletons else None)
+            striped = any(not skeleton.whole for skeleton in skeletons)
+            rankings.append(Ranking(skeletons, keys, unit.channels) if striped else None)
         self.rankings = tuple(rankings)
         self.totals = {
             name: count for ranking in rankings if ranking is not None for name, count in ranking.totals.items()
         }
         return self
+
+    def _stripes_of(self, member: Member, weights: Mapping[str, Tensor]) -> LayerStripes:
+        weight = weights[member.module]
+        if member.module not in self.whole:
+            return LayerStripes(member.module, _norms(weight), _channels_written(member))
+        norms = _filter_norms(self._walk.model.get_submodule(member.module), weight)[member.index.ravel()]
+        channels = np.repeat(np.arange(len(member.index)), member.index.shape[1])
+        return LayerStripes(member.module, norms[:, None], channels, whole=True)
 
     def _keys(self, skeleton: LayerStripes, scores: FloatArray | None) -> FloatArray:
         if self.settings.sharing == "equal":
@@ -197,9 +204,17 @@ def _writes_one_free_unit(units: Collection[Unit], name: str, layer: nn.Module) 
     return len(written) == 1 and written[0][0].free and written[0][1].index.size == layer.out_channels
 
 
-def _norms(weight: Any) -> FloatArray:
+def _norms(weight: Tensor) -> FloatArray:
     """The L2 norm of each stripe of a weight [N, C, K, K]: float64 [N, K * K]."""
     return np.asarray(weight.detach().double().norm(dim=1).flatten(1).cpu().numpy())
+
+
+def _filter_norms(layer: nn.Module, weight: Tensor) -> FloatArray:
+    """The L2 norm of the weights of each output channel: float64 [output channels]."""
+    if isinstance(layer, Transposed):
+        # From [inputs, outputs of a group, ...] to [groups, outputs of a group, inputs of a group, ...].
+        weight = weight.unflatten(0, (int(layer.groups), -1)).transpose(1, 2).flatten(0, 1)
+    return np.asarray(weight.detach().double().flatten(1).norm(dim=1).cpu().numpy())
 
 
 def _channels_written(member: Member) -> npt.NDArray[np.int64]:

@@ -19,11 +19,14 @@ class LayerStripes:
         layer: The convolution's name.
         strength: The norm of each stripe over its input channels, float64 [filters, kernel positions].
         channels: The unit's channel that each filter writes, int64 [filters].
+        whole: Whether the convolution keeps whole filters; then a filter is one stripe, [filters, 1], and stays with
+            its channel.
     """
 
     layer: str
     strength: FloatArray
     channels: IntArray
+    whole: bool = False
 
     def keys(self, filters: FloatArray) -> FloatArray:
         """Returns what is compared with the one threshold of all layers, [filters, kernel positions].
@@ -52,24 +55,26 @@ class Ranking:
     """The stripes of all convolutions that write a unit, strongest first.
 
     Args:
-        skeletons: The convolutions' stripes.
-        keys: For each convolution the stripes' keys, float64 [filters, kernel positions]; the largest stay.
+        skeletons: The stripes of all layers that write the unit. Whole filters come last. They keep strong channels
+            from being cut, and are not counted.
+        keys: For each layer the stripes' keys, float64 [filters, kernel positions]; the largest stay.
         channels: How many channels the unit has.
 
     Attributes:
-        layers: The convolutions' names.
+        layers: The names of the convolutions that can lose stripes.
         writes: For each convolution the unit's channel that each filter writes, int64 [filters].
         totals: How many stripes each convolution has, by name.
         alive: How many channels the strongest stripes write, by the number of stripes, int64 [stripes + 1].
         keys: All keys in descending order, float64 [stripes].
-        total: How many stripes there are.
+        total: How many stripes there are, whole filters counted as one each.
     """
 
     def __init__(self, skeletons: Sequence[LayerStripes], keys: Sequence[FloatArray], channels: int) -> None:
-        self.layers = tuple(skeleton.layer for skeleton in skeletons)
-        self.writes = tuple(skeleton.channels for skeleton in skeletons)
-        self._shapes = [one.shape for one in keys]
-        self.totals = {skeleton.layer: one.size for skeleton, one in zip(skeletons, keys, strict=True)}
+        striped = [skeleton for skeleton in skeletons if not skeleton.whole]
+        self.layers = tuple(skeleton.layer for skeleton in striped)
+        self.writes = tuple(skeleton.channels for skeleton in striped)
+        self._shapes = [skeleton.strength.shape for skeleton in striped]
+        self.totals = {skeleton.layer: skeleton.strength.size for skeleton in striped}
         flat = np.concatenate([one.ravel() for one in keys])
         order = np.argsort(-flat, kind="stable")
         self.keys: FloatArray = flat[order]

@@ -177,8 +177,10 @@ def add_skeletons(
 
 
 def _has_stripes(module: nn.Module) -> bool:
-    """Whether a module is a plain convolution with a trained kernel larger than 1x1 and without groups."""
+    """Whether a module is a plain convolution with a trained kernel larger than 1x1, without groups, padded by zeros."""
     if type(module) is not nn.Conv2d or module.groups != 1 or max(module.kernel_size) == 1:
+        return False
+    if module.padding_mode != "zeros":
         return False
     weight = module._parameters.get("weight")
     return weight is not None and weight.requires_grad

@@ -79,12 +79,16 @@ class StripedConv2d(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, out_channels, ...]."""
+        kind = images.device.type
+        if torch.is_autocast_enabled(kind):  # products then have this type, and sums must have it, too
+            images = images.to(torch.get_autocast_dtype(kind))
         height, width = self.output_size(images.shape[2], images.shape[3])
         shape = (images.shape[0], self.out_channels, height, width)
         if self.bias is None:
             outputs = images.new_zeros(shape)
         else:
-            outputs = self.bias[:, None, None].expand(shape).clone(memory_format=torch.contiguous_format)
+            bias = self.bias.to(images.dtype)[:, None, None]
+            outputs = bias.expand(shape).clone(memory_format=torch.contiguous_format)
         # One product serves all rows of a kernel column if the image has no more rows than the output.
         add = self._add_column if self.stride[0] == 1 and images.shape[2] <= height else self._add_places
         sizes = [sum(counts) for counts in self.counts]

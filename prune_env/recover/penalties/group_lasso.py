@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.batch_norm.fast_norm import BatchNorm
+from prune_env.common.errors import ConfigError
 from prune_env.common.layers import Convolution, Transposed, is_depthwise
 from prune_env.recover.penalties.registry import Penalty, PenaltyContext, register_penalty
 from prune_env.walk.unit import Member, Unit
@@ -39,6 +40,9 @@ class GroupLasso(Penalty):
 
     Attributes:
         units: The units that may be cut and have weights.
+
+    Raises:
+        ConfigError: If no unit may be cut.
     """
 
     def __init__(self, context: PenaltyContext) -> None:
@@ -46,6 +50,11 @@ class GroupLasso(Penalty):
         self.strength = STRENGTH if settings.strength is None else settings.strength
         self.growth = settings.growth
         self.units = [unit for unit in context.walk.free if _has_weights(unit, context.model)]
+        if not self.units:
+            raise ConfigError(
+                "sparsify.penalty: 'group_lasso' shrinks the channels of units that may be cut, but this network has "
+                "none. `prune-env inspect` gives the reasons. Protect less, or choose sparsify.epochs=0."
+            )
         self._places = {
             (unit.name, place): torch.as_tensor(member.index)
             for unit in self.units

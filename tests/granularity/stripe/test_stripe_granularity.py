@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.granularity import GranularityContext
 from prune_env.granularity.stripe import Stripe, StripeEdit
 from prune_env.granularity.stripe.edit import stripes_of
+from prune_env.granularity.stripe.granularity import _filter_norms
 from prune_env.granularity.stripe.settings import StripeSettings
 from prune_env.plan import PruningPlan
 from prune_env.testing.counts import counted_macs, counted_params
@@ -86,6 +88,27 @@ def test_a_filter_without_stripes_goes_as_a_channel_and_a_shared_one_stays() -> 
     edits = stripes_of(plan)
     assert 5 in plan.kept["up"]
     assert edits["up"].positions[edits["up"].filters.index(5)] == []
+
+
+def test_a_channel_that_a_whole_filter_writes_strongly_stays() -> None:
+    walk = toy_walk()
+    for layer in (walk.model.up, walk.model.out):
+        layer.weight.data[5] *= 1e-4
+    assert 5 not in plan_after(stripe_problem(walk, keep=0.15), [0.0] * 4).kept["up"]
+    walk.model.project.weight.data[5] *= 20.0
+    plan = plan_after(stripe_problem(walk, keep=0.15), [0.0] * 4)
+    assert 5 in plan.kept["up"]
+    assert len(plan.kept["up"]) < 16
+    for layer in ("up", "out"):
+        edit = stripes_of(plan)[layer]
+        assert len(edit.positions[edit.filters.index(5)]) <= 1
+
+
+def test_a_transposed_convolution_s_filters_are_those_of_its_outputs() -> None:
+    layer = torch.nn.ConvTranspose2d(4, 6, 3, groups=2)
+    weight = layer.weight.detach()
+    wanted = [weight[2 * (number // 3) : 2 * (number // 3) + 2, number % 3].norm() for number in range(6)]
+    assert _filter_norms(layer, layer.weight) == pytest.approx(np.array(wanted, dtype=np.float64), rel=1e-6)
 
 
 def test_the_table_of_a_plan_tells_which_layers_kept_one_stripe_because_they_must_keep_one() -> None:

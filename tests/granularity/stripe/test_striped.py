@@ -174,6 +174,24 @@ def test_frozen_weights_and_the_training_mode_are_kept_and_the_dense_layer_is_le
     assert "3, 5, kernel_size=(3, 3), stride=(1, 1), padding=(0, 0), dilation=(1, 1), stripes=16" in repr(made)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("side", [6, 16])
+def test_autocast_gives_the_type_of_a_convolution_and_gradients(side: int, bias: bool, stride: int) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 5, 3, stride, padding=1, bias=bias)
+    made = StripedConv2d.from_convolution(layer, SOME)
+    images = torch.randn(2, 3, side, side)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = made(images)
+        assert outputs.dtype == layer(images).dtype == torch.bfloat16
+    torch.testing.assert_close(outputs.float(), made(images), rtol=0.05, atol=0.05)
+    outputs.float().square().sum().backward()
+    assert made.weight.grad is not None
+    assert made.weight.grad.dtype == torch.float32
+    assert float(made.weight.grad.abs().max()) > 0.0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format_", EXPORTERS)
 def test_an_export_computes_the_same_for_any_number_of_images(format_: str, tmp_path: Path) -> None:
