@@ -179,6 +179,7 @@ class TestResuming:
         assert [trial.cached for trial in trials] == [trial.cached for trial in whole]
         assert ran == [trial.plan for trial in whole[stop:] if not trial.cached]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["random", "cma", "ddpg"])
     def test_goes_on_after_racing_stopped_a_plan_early(self, name: str) -> None:
         def raced(recorded_trials: Records) -> list[Trial]:
@@ -429,6 +430,7 @@ def test_an_optimiser_climbs_a_reward_that_is_not_accuracy_alone(name: str) -> N
     assert np.mean(rewards[-20:]) > np.mean(rewards[:20]) + 0.002
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cma", "tpe"])
 def test_an_optimiser_goes_by_the_loss_where_a_reward_of_ones_own_says_that_it_ranks_as_quality(name: str) -> None:
     def silent(outcome: Outcome, baseline: Outcome) -> float:  # noqa: ARG001

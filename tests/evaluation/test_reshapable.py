@@ -69,6 +69,7 @@ def test_statistics_measured_in_one_shape_do_not_reach_the_next():
         assert torch.equal(tensor, before[name]), name
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_nothing_grows_with_the_number_of_cuts():
     model, images, walk = _network("regnet_y_400mf")

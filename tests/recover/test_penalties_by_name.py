@@ -37,6 +37,7 @@ def test_the_library_s_own_are_registered() -> None:
     assert set(PENALTIES.names()) == set(GIVEN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("average", [0.0, 0.3])
 @pytest.mark.parametrize("name", GIVEN)
 def test_a_training_that_was_interrupted_ends_with_the_same_weights(

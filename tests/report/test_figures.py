@@ -23,6 +23,8 @@ from prune_env.report.figures import (
     reward_curve,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def made_plan(widths: Mapping[str, int], channels: int = 16, protected: Mapping[str, str] | None = None) -> PruningPlan:
     units = [
@@ -136,7 +138,6 @@ def test_every_axis_says_what_it_shows_and_in_which_unit():
     assert {"channels kept (%)", "unit, in forward order", "reward", "episode"} <= set(texts(FIGURES["result"]()))
 
 
-@pytest.mark.slow
 def test_130_units_are_drawn_with_labels_that_do_not_overlap():
     names = [f"features.denseblock4.denselayer{number}.conv1" for number in range(130)]
     figure = keep_ratio_bars(made_plan(dict.fromkeys(names, 5)))

@@ -72,7 +72,7 @@ def own_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 
 
 @pytest.mark.parametrize(("name", "settings"), EVERY_REWARD)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(first=accuracies, second=accuracies, macs=costs, params=st.integers(1, DENSE.params))
 def test_better_accuracy_never_gives_less_reward_at_equal_cost(
     name: str, settings: dict[str, float], first: float, second: float, macs: int, params: int
@@ -83,7 +83,7 @@ def test_better_accuracy_never_gives_less_reward_at_equal_cost(
 
 
 @pytest.mark.parametrize(("name", "settings"), EVERY_REWARD)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(accuracy=accuracies, first=costs, second=costs)
 def test_fewer_macs_never_give_less_reward_at_equal_accuracy(
     name: str, settings: dict[str, float], accuracy: float, first: int, second: int
@@ -93,7 +93,7 @@ def test_fewer_macs_never_give_less_reward_at_equal_accuracy(
     assert reward(outcome(accuracy, fewer), DENSE) >= reward(outcome(accuracy, more), DENSE)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(above=accuracies, below=accuracies, cheap=costs, dear=costs, floor=accuracies)
 def test_any_plan_above_the_floor_beats_any_plan_below_it(
     above: float, below: float, cheap: int, dear: int, floor: float
@@ -106,7 +106,7 @@ def test_any_plan_above_the_floor_beats_any_plan_below_it(
         assert low < 0 <= high
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(first=costs, second=costs)
 def test_the_cheapest_plan_above_the_floor_wins_whatever_its_accuracy(first: int, second: int) -> None:
     reward = make_reward("accuracy_guaranteed", {"floor": 0.9})
@@ -114,7 +114,7 @@ def test_the_cheapest_plan_above_the_floor_wins_whatever_its_accuracy(first: int
     assert reward(outcome(0.9, cheap), DENSE) >= reward(outcome(1.0, dear), DENSE)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(right=st.integers(10, 1000))
 def test_a_plan_that_loses_exactly_the_allowed_drop_is_above_the_floor(right: int) -> None:
     # Counts over 1,000 images: a drop of 0.01 is ten images, exactly, though not in binary fractions.

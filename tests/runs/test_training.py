@@ -77,6 +77,7 @@ class Told:
     ("accuracies", "best"),
     [((0.2, 0.5, 0.4, 0.1), 3), ((0.2, 0.5, 0.5, 0.5), 4), ((0.0, 0.0, 0.0, 0.0), 4), ((0.9, 0.5, 0.7, 0.6), 3)],
 )
+@pytest.mark.slow
 @pytest.mark.parametrize("average", [0.0, 0.1])
 def test_the_best_epoch_of_the_second_half_is_kept_of_equal_ones_the_later(
     folder: TrainingFolder, splits: Splits, accuracies: tuple[float, ...], best: int, average: float

@@ -177,7 +177,7 @@ def add_skeletons(
 
 
 def _has_stripes(module: nn.Module) -> bool:
-    """Whether a module is a plain convolution with a trained kernel larger than 1x1, without groups, padded by zeros."""
+    """Whether a module is a plain convolution that pads with zeros: a trained kernel larger than 1x1, no groups."""
     if type(module) is not nn.Conv2d or module.groups != 1 or max(module.kernel_size) == 1:
         return False
     if module.padding_mode != "zeros":

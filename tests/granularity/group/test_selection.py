@@ -148,6 +148,7 @@ def test_frozen_selectors_learn_no_more_while_the_kernels_do() -> None:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_a_resumed_training_ends_as_one_that_was_not_interrupted(given: dict[str, str], done: int) -> None:
     settings = settings_of(epochs=4, augment="crop_flip", **given)
     whole = trainer_of(settings, selecting())
