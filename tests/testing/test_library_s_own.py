@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from detectors import boxed_batch, small_centre
 from toy import CLASSES, COLOURS, SIDE, ToyResNet
 
 import agents  # noqa: F401  (registers the searches)
@@ -27,7 +28,10 @@ SETTINGS: dict[str, list[dict[str, float]]] = {
 SLOW = ("clusters", "ddpg", "td3", "sac", "ppo", "cma", "cma_from_rules", "tpe")
 """Criteria and searches that learn, which takes seconds: an encoder for each unit, or several searches."""
 
-EXAMPLES = {"classification": (ToyResNet(4), Batch(torch.randn(5, COLOURS, SIDE, SIDE), torch.arange(5) % CLASSES))}
+EXAMPLES = {
+    "classification": (ToyResNet(4), Batch(torch.randn(5, COLOURS, SIDE, SIDE), torch.arange(5) % CLASSES)),
+    "detection": (small_centre(), boxed_batch(3)),
+}
 """A network and a batch for each task."""
 
 GUIDE = Path(__file__).parents[2] / "docs" / "extending.md"
