@@ -19,6 +19,15 @@ class Listed(Search):
 
     independent = math.inf
 
+    @classmethod
+    def check(cls, problem: PruningProblem, config: RunConfig, episodes: int) -> None:  # noqa: ARG003
+        """Refuses a budget that whole channels cannot meet.
+
+        Raises:
+            BudgetError: Gives the budgets that whole channels meet.
+        """
+        problem.budget.refuse_widths(f"agent.name={config.agent.name}")
+
     def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
         super().__init__(problem, config)
         self._proposals: Iterator[IntArray] | None = None

@@ -26,6 +26,15 @@ REACH = 1.0
 class _Optimiser(Search):
     """Minimises the loss if the reward ranks plans as quality does: the loss is finer [our choice]; else -reward."""
 
+    @classmethod
+    def check(cls, problem: PruningProblem, config: RunConfig, episodes: int) -> None:  # noqa: ARG003
+        """Refuses a budget that whole channels cannot meet.
+
+        Raises:
+            BudgetError: Gives the budgets that whole channels meet.
+        """
+        problem.budget.refuse_widths(f"agent.name={config.agent.name}")
+
     def _proposal(self, logarithms: npt.ArrayLike, note: Any = None) -> Proposal:
         """The proposal of widths channels * exp(logarithms), [free units], scaled to meet the budget."""
         budget = self.problem.budget

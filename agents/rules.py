@@ -69,7 +69,7 @@ def greedy_widths(problem: PruningProblem, power: float) -> IntArray:
         power: Steepness of the loss curve, above 0.
 
     Returns:
-        Widths, int64 [free units].
+        Widths, int64 [free units]; the least widths where only edits can meet the budget.
     """
     budget = problem.budget
     assert problem.probe_keep is not None
@@ -85,6 +85,8 @@ def greedy_widths(problem: PruningProblem, power: float) -> IntArray:
         saved = cost - costs
         price = np.divide(rises, saved, out=np.full(len(widths), np.inf), where=saved > 0)
         cheapest = int(price.argmin())
+        if saved[cheapest] <= 0:
+            break  # every unit is at its least width, and only edits can meet the budget
         widths[cheapest], cost = narrower[cheapest], int(costs[cheapest])
     return widths
 

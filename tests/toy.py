@@ -104,16 +104,19 @@ def toy_problem(
     context = ScoringContext(walk, calibration)
     scores = score_channels("l1", context)
     about = GranularityContext(context, scores, min_keep, lambda: calibration.images, measured={"times": {}})
+    prepared = make_granularity(granularity or GranularitySettings()).prepare(about)
+    budget = Budget(walk, metric, keep, min_keep, round_to, beyond_channels=prepared.beyond_channels)
+    prepared.reachable(budget)
     return PruningProblem(
         walk,
-        Budget(walk, metric, keep, min_keep, round_to),
+        budget,
         Evaluator(walk, reward_set, calibration, ExecutionSettings(batch=batch_size)),
         scores,
         make_reward(reward) if isinstance(reward, str) else reward,
         report,
         input_size=(int(reward_set.images.shape[2]), int(reward_set.images.shape[3])),
         context=context,
-        granularity=make_granularity(granularity or GranularitySettings()).prepare(about),
+        granularity=prepared,
         latency=latency,
         probe_keep=probe_keep,
     )

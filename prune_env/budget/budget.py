@@ -25,9 +25,11 @@ class Budget:
         min_keep: Least keep ratio of a unit, in (0, 1].
         round_to: A width is a multiple of this number, or the unit's full channels.
         formula: The cost formula of a latency budget (`LatencyModel.cost_form`); unused for MACs and parameters.
+        beyond_channels: Whether edits can make a plan cheaper than the least widths. If so, the granularity refuses a
+            budget out of reach (`Granularity.reachable`), because it alone knows its smallest plan.
 
     Raises:
-        BudgetError: If no plan can meet the budget; the message gives the reachable interval.
+        BudgetError: If no unit is free, or no plan can meet the budget; the message gives the reachable interval.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Budget:
         min_keep: float = 0.1,
         round_to: int = 1,
         formula: CostForm | None = None,
+        beyond_channels: bool = False,
     ) -> None:
         self.units = walk.free
         if not self.units:
@@ -55,15 +58,48 @@ class Budget:
         self.dense = self.cost(self.channels)
         self.limit = _limit(self.dense, keep)
         self.least: IntArray = np.array([self._least(unit.channels, min_keep) for unit in self.units], dtype=np.int64)
-        smallest = self.cost(self.least)
+        if not beyond_channels:
+            self.refuse_below(self.cost(self.least), "every free unit at its least width")
+
+    def refuse_below(self, smallest: int, words: str) -> None:
+        """Refuses a budget that the smallest plan does not meet.
+
+        Args:
+            smallest: The cost of the smallest plan, as `cost`.
+            words: What the smallest plan is, for the message.
+
+        Raises:
+            BudgetError: If the smallest plan costs more than the budget; gives the reachable interval.
+        """
         if smallest > self.limit:
-            # Round up, so that the share in the message is itself reachable.
-            lowest = ceil(smallest / self.dense * 1e4) / 1e4
+            lowest = self._lowest(smallest)
             raise BudgetError(
-                f"budget.keep: {keep} of the dense {metric} given, but {lowest:.4f} remain with every free unit at its "
-                f"least width. Reachable are {lowest:.4f} to 1. "
+                f"budget.keep: {self.keep} of the dense {self.metric} given, but {lowest:.4f} remain with {words}. "
+                f"Reachable are {lowest:.4f} to 1. "
                 "Raise budget.keep, lower env.min_keep, or protect fewer units (env.protect, sensitivity.*)."
             )
+
+    def refuse_widths(self, who: str) -> None:
+        """Refuses a budget that whole channels cannot meet, for a caller that decides widths alone.
+
+        Args:
+            who: The caller, for the message, for example ``agent.name=random``.
+
+        Raises:
+            BudgetError: If the least widths cost more than the budget.
+        """
+        smallest = self.cost(self.least)
+        if smallest > self.limit:
+            lowest = self._lowest(smallest)
+            raise BudgetError(
+                f"budget.keep: {self.keep} of the dense {self.metric} given, but {who} decides widths alone, and whole "
+                f"channels reach {lowest:.4f} to 1. Raise budget.keep to {lowest:.4f} or more, lower env.min_keep, or "
+                "choose an agent whose actions decide the edits of layers, too, for example agent.name=ddpg."
+            )
+
+    def _lowest(self, cost: int) -> float:
+        """A cost as a share of the dense cost, rounded up, so that the share in a message is itself reachable."""
+        return ceil(cost / self.dense * 1e4) / 1e4
 
     def _least(self, channels: int, min_keep: float) -> int:
         wanted = max(1, ceil(min_keep * channels - 1e-9))
@@ -87,7 +123,7 @@ class Budget:
 
     @property
     def reachable(self) -> tuple[float, float]:
-        """The least and the largest share of the dense cost that plans can reach."""
+        """The least and the largest share of the dense cost that plans of whole channels can reach."""
         return self.cost(self.least) / self.dense, 1.0
 
     def allowed(self, number: int, width: float) -> int:
@@ -138,7 +174,7 @@ class Budget:
         return max(0.0, (sqrt(max(0.0, slope * slope + 4.0 * square * room)) - slope) / (2 * square))
 
     def uniform(self) -> IntArray:
-        """Returns widths with the largest common keep ratio that meets the budget, int64 [units]."""
+        """Returns widths with the largest common keep ratio that meets the budget, int64 [units]; else the least."""
         return self.project(self.channels)
 
     def project(self, wanted: npt.ArrayLike) -> IntArray:
@@ -148,7 +184,8 @@ class Budget:
             wanted: Widths [units], above 0; only their proportions count.
 
         Returns:
-            Allowed widths, int64 [units], for the largest common factor that meets the budget.
+            Allowed widths, int64 [units], for the largest common factor that meets the budget; the least widths where
+            only edits can meet it.
         """
         proportions = np.asarray(wanted, dtype=np.float64)
         low, high = 0.0, float((self.channels / proportions).max())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from prune_env.budget import Budget
 from prune_env.budget.latency_model import LatencyModel, fit_latency
 from prune_env.budget.width_multiple import fastest_multiple
+from prune_env.common.errors import BudgetError
 from prune_env.config import RunConfig
 from prune_env.config.protection import RESIDUAL_STREAMS
 from prune_env.criteria import ScoringContext, load_scores, score_channels
@@ -100,17 +101,45 @@ def build_budget(config: RunConfig, splits: Splits, walk: LayerWalk, latency: La
     """Makes the budget of a walk; ``env.round_to: null`` measures the fastest width multiple.
 
     Raises:
-        BudgetError: If the budget cannot be met.
+        BudgetError: If the budget cannot be met by whole channels, unless the granularity is `beyond_channels`.
     """
     formula = latency.cost_form(walk) if latency is not None else None
     given, wanted = config.env, config.budget
+    beyond = make_granularity(config.granularity).beyond_channels
 
-    def of(multiple: int) -> Budget:
-        return Budget(walk, wanted.metric, wanted.keep, given.min_keep, multiple, formula)
+    def of(multiple: int, beyond_channels: bool = False) -> Budget:
+        return Budget(walk, wanted.metric, wanted.keep, given.min_keep, multiple, formula, beyond_channels)
 
     if given.round_to is not None:
-        return of(given.round_to)
-    return fastest_multiple(walk, of, _timed_batch(config, splits), config.seed)
+        return of(given.round_to, beyond)
+    try:
+        return fastest_multiple(walk, of, _timed_batch(config, splits), config.seed)
+    except BudgetError:
+        # Networks of whole channels are timed. Where they cannot meet the budget, there is nothing to time.
+        return of(1, beyond)
+
+
+def check_budget(config: RunConfig, splits: Splits, walk: LayerWalk, report: SensitivityReport | None) -> None:
+    """Refuses a budget out of reach before anything is measured, as far as the weights show it.
+
+    Args:
+        config: The run's settings; the budget is no latency.
+        splits: The data.
+        walk: The network's walk.
+        report: The evidence for its sensitive layers.
+
+    Raises:
+        BudgetError: If the budget cannot be met.
+    """
+    granularity, given, wanted = make_granularity(config.granularity), config.env, config.budget
+    beyond = granularity.beyond_channels
+    budget = Budget(walk, wanted.metric, wanted.keep, given.min_keep, given.round_to or 1, beyond_channels=beyond)
+    if beyond:
+        context = scoring_context(config, splits, walk)
+        scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
+        remembered = replace(NOTHING_REMEMBERED, timed=False)
+        prepared = _prepared_granularity(config, splits, context, scores, report, remembered, lambda _: None)
+        prepared.reachable(budget)
 
 
 def build_evaluator(

@@ -102,6 +102,8 @@ class Granularity(ABC):
         Settings: The class of the granularity's section.
         supports_latency: Whether the granularity works with a budget or reward of latency.
         makes_edits: Whether plans hold edits, so that a layer may read fewer channels than its units keep.
+        beyond_channels: Whether plans may cost less than whole channels at their least widths. If so, `reachable` must
+            say what the smallest plan costs, and refuse a budget below it.
         measurements_file: The file in the run directory for `measurements`; None if nothing is measured.
     """
 
@@ -109,6 +111,7 @@ class Granularity(ABC):
     Settings: ClassVar[type[GranularitySettings]] = GranularitySettings
     supports_latency: ClassVar[bool] = True
     makes_edits: ClassVar[bool] = False
+    beyond_channels: ClassVar[bool] = False
     measurements_file: ClassVar[str | None] = None
 
     def __init__(self, settings: GranularitySettings) -> None:
@@ -168,10 +171,11 @@ class Granularity(ABC):
         return None
 
     def reachable(self, budget: Budget) -> tuple[float, float]:
-        """The smallest and the largest share of the dense cost that a plan can reach.
+        """The smallest and the largest share of the dense cost that a plan can reach; by default of whole channels.
 
         Raises:
-            BudgetError: If the budget is below the smallest.
+            BudgetError: If the budget is below the smallest. A `Budget` itself refuses what whole channels cannot meet,
+                unless the granularity is `beyond_channels`.
         """
         return budget.reachable
 

@@ -106,6 +106,7 @@ def _measure_seed(found: CriterionComparison, run: RunDirectory, settings: RunCo
     if started and differing_settings(_nameless(RunConfig.load(run.config)), _nameless(settings)):
         raise RunError(f"{str(run.root)!r} holds criteria of other settings. Give another folder by run.directory=...")
     splits, problem = load_problem(settings_of(run) if started else settings, run if started else None, on_progress)
+    problem.budget.refuse_widths("the comparison of criteria")
     if started:
         check_same_start(run, splits, problem)
     else:

@@ -50,6 +50,7 @@ def measure_fidelity(settings: RunConfig, folder: Path, on_progress: OnProgress 
     if started and differing_settings(RunConfig.load(run.config), settings):
         raise RunError(f"{str(folder)!r} holds plans of other settings. Give another folder by run.directory=...")
     splits, problem = load_problem(settings_of(run) if started else settings, run if started else None, on_progress)
+    problem.budget.refuse_widths("the fidelity of the reward")
     problem.race = None  # a plan that a race stops has no quality to compare
     if started:
         check_same_start(run, splits, problem)

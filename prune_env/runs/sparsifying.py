@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from prune_env.budget import Budget
 from prune_env.common.copying import copied
 from prune_env.config import RunConfig
 from prune_env.data import Splits, load_images
-from prune_env.env.builders import build_walk, trace
+from prune_env.env.builders import build_walk, check_budget, trace
 from prune_env.env.loading import device_of, load_splits
 from prune_env.evaluation.measuring import measure
 from prune_env.models import load_weights, save_weights
@@ -62,7 +61,7 @@ def start_sparsifying(settings: RunConfig, folder: Path, on_progress: OnProgress
 
     Raises:
         ConfigError: If the penalty does not suit the network.
-        BudgetError: If the network's plain channels cannot meet the budget.
+        BudgetError: If the budget is out of reach of the dense network's smallest plan.
         RunError: If the folder exists or cannot be made.
     """
     RunDirectory.check_free(folder)
@@ -200,8 +199,7 @@ def _check_budget(settings: RunConfig, splits: Splits, dense: nn.Module) -> None
     """
     if settings.budget.metric == "latency":
         return
-    walk, _ = build_walk(settings, splits, dense)
-    Budget(walk, settings.budget.metric, settings.budget.keep, settings.env.min_keep, settings.env.round_to or 1)
+    check_budget(settings, splits, *build_walk(settings, splits, dense))
 
 
 def _qualities(training: SparseTraining, model: nn.Module) -> Mapping[str, float]:

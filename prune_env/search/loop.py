@@ -86,6 +86,8 @@ class _Loop:
                 if proposal is None:
                     ended = True
                     break
+                if proposal.widths is not None:
+                    self.problem.budget.refuse_widths(f"agent.name={self.name}")
                 self.flight.submit(proposal, self.name)
                 proposals.append(proposal)
                 self.asked += 1

@@ -20,6 +20,9 @@ HALVINGS = 12
 class StripePlanBuilder(PlanBuilder):
     """Decides the share of each unit's stripes that stays; a unit without stripes loses whole channels.
 
+    Each decision leaves enough of the budget for the undecided units: for their least widths whole. Where the budget is
+    too small for that, for ``min_keep`` of their stripes; else for one stripe in each channel of their least widths.
+
     Args:
         budget: As `PlanBuilder`.
         rankings: The stripes of each free unit; None for a unit that no convolution with stripes writes.
@@ -38,6 +41,9 @@ class StripePlanBuilder(PlanBuilder):
         self._rows = [[rows[layer] for layer in one.layers] if one is not None else [] for one in rankings]
         self._vectors: IntArray = np.full(len(rows), -1, dtype=np.int64)
         self._even: float | None = None
+        self._reserved = self._vectors
+        if budget.cost(self.widths) > budget.limit:
+            self._reserve()
 
     @property
     def kept(self) -> Mapping[str, Sequence[int] | IntArray]:
@@ -52,6 +58,32 @@ class StripePlanBuilder(PlanBuilder):
     def cost(self, widths: IntArray) -> int:
         """The cost at some widths, int64 [free units], with the stripes decided so far."""
         return self.budget.cost(widths, self._vectors)
+
+    @property
+    def smallest(self) -> int:
+        """The cost of the smallest plan: one stripe for each channel of the least widths."""
+        return self._cost_of([self._least(number) for number in range(len(self._rankings))])
+
+    def _least(self, number: int) -> int:
+        """The fewest stripes of a unit, or the least width of a unit without stripes."""
+        return int(self.budget.least[number]) if self._rankings[number] is None else 1
+
+    def _reserve(self) -> None:
+        """Reserves the cost of few stripes for undecided units, where their least widths whole do not fit."""
+        numbers = range(len(self._rankings))
+        amounts = [self._wanted(number, 0.0) for number in numbers]
+        if self._cost_of(amounts) > self.budget.limit:
+            amounts = [self._least(number) for number in numbers]
+        self._reserved = self._vectors.copy()
+        for number, amount in enumerate(amounts):
+            self._place(number, amount, self.widths, self._reserved)
+
+    def _cost_of(self, amounts: Sequence[int]) -> int:
+        """The cost if as many units, the last ones, keep these amounts of stripes or channels."""
+        widths, vectors = self.widths.copy(), self._vectors.copy()
+        for number, amount in enumerate(amounts, start=len(self._rankings) - len(amounts)):
+            self._place(number, amount, widths, vectors)
+        return self.budget.cost(widths, vectors)
 
     @property
     def even(self) -> float:
@@ -71,10 +103,7 @@ class StripePlanBuilder(PlanBuilder):
 
     def _cost_at(self, share: float) -> int:
         """The cost if all undecided units keep this share."""
-        widths, vectors = self.widths.copy(), self._vectors.copy()
-        for number in range(self.number, len(self._rankings)):
-            self._place(number, self._wanted(number, share), widths, vectors)
-        return self.budget.cost(widths, vectors)
+        return self._cost_of([self._wanted(number, share) for number in range(self.number, len(self._rankings))])
 
     def _wanted(self, number: int, share: float) -> int:
         """The stripes, or the channels of a unit without stripes, that a share asks for."""
@@ -103,16 +132,15 @@ class StripePlanBuilder(PlanBuilder):
         """Decides the next unit: the wanted share of its stripes, or the largest share that fits the budget."""
         (share,) = numbers
         number, ranking = self.number, self._rankings[self.number]
-        widths, vectors = self.widths.copy(), self._vectors.copy()
+        widths, vectors = self.widths.copy(), np.where(self._vectors < 0, self._reserved, self._vectors)
 
         def fits(amount: int) -> bool:
             self._place(number, amount, widths, vectors)
             return self.budget.cost(widths, vectors) <= self.budget.limit
 
         # One stripe for each of the least channels never costs more than the least channels whole.
-        least = int(self.budget.least[number]) if ranking is None else 1
         step = self.budget.round_to if ranking is None else 1
-        amount = largest(self._wanted(number, share), least, step, fits)
+        amount = largest(self._wanted(number, share), self._least(number), step, fits)
         self._place(number, amount, self.widths, self._vectors)
         width, unit = int(self.widths[number]), self.budget.units[number]
         if ranking is None:

@@ -23,7 +23,6 @@ from prune_env.granularity.base import (
     TextTable,
     register_granularity,
 )
-from prune_env.granularity.builder import PlanBuilder
 from prune_env.granularity.stripe.builder import StripePlanBuilder
 from prune_env.granularity.stripe.edit import stripes_of, why_not_striped
 from prune_env.granularity.stripe.ranking import FloatArray, LayerStripes, Ranking
@@ -48,6 +47,7 @@ class Stripe(Granularity):
     Settings = StripeSettings
     supports_latency = False
     makes_edits = True
+    beyond_channels = True
     measurements_file = "stripes.json"
     settings: StripeSettings
     rankings: tuple[Ranking | None, ...]
@@ -93,9 +93,19 @@ class Stripe(Granularity):
             )
         return skeleton.keys(scores[skeleton.channels])
 
-    def builder(self, budget: Budget) -> PlanBuilder:
+    def builder(self, budget: Budget) -> StripePlanBuilder:
         """A new plan builder for a budget."""
         return StripePlanBuilder(budget, self.rankings, self._scores, self._min_keep)
+
+    def reachable(self, budget: Budget) -> tuple[float, float]:
+        """The smallest and the largest share of the dense cost that a plan can reach.
+
+        Raises:
+            BudgetError: If the budget is below the smallest.
+        """
+        smallest = self.builder(budget).smallest
+        budget.refuse_below(smallest, "every free unit at its least width, with one stripe for each of its channels")
+        return smallest / budget.dense, 1.0
 
     def limits(self) -> Mapping[str, float]:
         """The setting that scales actions, by key."""

@@ -1,5 +1,6 @@
 """PruningEnv with stripes: the share of a unit's stripes as the action."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,18 +10,27 @@ import torch
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import image_set, toy_problem, toy_resnet, toy_walk
+from toy import digits_config, digits_splits, image_set, toy_problem, toy_resnet, toy_walk, trained_digits
 
-from prune_env import LayerWalk, PruningEnv
-from prune_env.common.errors import UserError
+from agents.rules import rule_plans
+from prune_env import LayerWalk, PruningEnv, RunConfig
+from prune_env.budget import Budget
+from prune_env.common.errors import BudgetError, UserError
 from prune_env.criteria import ScoringContext
+from prune_env.env.builders import build_problem, build_walk, check_budget
 from prune_env.env.problem import PruningProblem
+from prune_env.env.proposal import Proposal
+from prune_env.env.trial import Trial
 from prune_env.granularity import GranularityContext
 from prune_env.granularity.stripe import Stripe, StripeEdit
 from prune_env.granularity.stripe.edit import stripes_of
 from prune_env.granularity.stripe.granularity import _filter_norms
 from prune_env.granularity.stripe.settings import StripeSettings
 from prune_env.plan import PruningPlan
+from prune_env.report.inspection import inspect_problem
+from prune_env.search import Search
+from prune_env.search.loop import train_agent
+from prune_env.search.registry import SEARCHES, check_evaluations
 from prune_env.testing.counts import counted_macs, counted_params
 
 
@@ -69,6 +79,100 @@ def test_the_budget_is_met_to_the_integer_whatever_the_actions(
     small = plan.apply(problem.walk.model)
     images = image_set(1).images
     assert (plan.costs.macs, plan.costs.params) == (counted_macs(small, images), counted_params(small))
+
+
+class TestABudgetBelowWholeChannels:
+    """With widths in multiples of 8, whole channels of the toy reach 0.40 of the MACs, and stripes far less."""
+
+    @settings(deadline=None, max_examples=25)
+    @given(
+        st.lists(st.floats(-1, 1), min_size=4, max_size=4),
+        st.sampled_from(["macs", "params"]),
+        st.sampled_from([1, 8]),
+        st.floats(0, 1),
+    )
+    def test_is_met_from_the_smallest_plan_on(
+        self, actions: list[float], metric: str, round_to: int, spread: float
+    ) -> None:
+        whole = stripe_problem(metric=metric, keep=1.0, round_to=round_to)
+        low, high = whole.granularity.reachable(whole.budget)
+        least = whole.budget.reachable[0]
+        assert high == 1.0
+        assert low < least
+        problem = stripe_problem(metric=metric, keep=low + spread * (least - low), round_to=round_to)
+        plan = plan_after(problem, actions)
+        cost = plan.costs.macs if metric == "macs" else plan.costs.params
+        assert round(low * problem.budget.dense) <= cost <= problem.budget.limit
+        small = plan.apply(problem.walk.model)
+        assert (plan.costs.macs, plan.costs.params) == (
+            counted_macs(small, image_set(1).images),
+            counted_params(small),
+        )
+
+    def test_is_refused_below_the_smallest_plan_with_the_interval_in_words(self) -> None:
+        with pytest.raises(BudgetError, match=r"budget\.keep: 0\.01 .*one stripe for each of its channels") as caught:
+            stripe_problem(keep=0.01, round_to=8)
+        (said,) = re.findall(r"Reachable are ([\d.]+) to 1\.", str(caught.value))
+        accepted = stripe_problem(keep=float(said), round_to=8)
+        low, _ = accepted.granularity.reachable(accepted.budget)
+        assert low == pytest.approx(float(said), abs=1.01e-4)
+        with pytest.raises(BudgetError):
+            stripe_problem(keep=float(said) - 1.1e-4, round_to=8)
+
+    def test_leaves_every_unit_its_least_share_while_that_fits(self) -> None:
+        problem = stripe_problem(keep=0.1, round_to=8)
+        stripes = problem.granularity.record(plan_after(problem, [1.0] * 4))["stripes"]
+        assert stripes["stem"] >= round(0.1 * 8 * 9)
+        assert stripes["down"] >= round(0.1 * 12 * 25)
+        assert stripes["up"] + stripes["out"] >= round(0.1 * 2 * 16 * 9)
+
+    def test_is_refused_for_a_search_that_decides_widths_alone(self) -> None:
+        problem = stripe_problem(keep=0.3, round_to=8, probe_keep=0.5)
+        for name in ("uniform", "random", "greedy", "cma", "tpe"):
+            with pytest.raises(BudgetError, match=rf"agent.name={name} decides widths alone.*channels reach 0\.\d+ to"):
+                check_evaluations(problem, digits_config(f"agent.name={name}", "search.evaluations=20"))
+        assert problem.trials == 0
+        check_evaluations(problem, digits_config("agent.name=thresholds", "search.evaluations=20"))
+
+    def test_is_refused_for_widths_that_a_search_of_ones_own_proposes(self) -> None:
+        class Own(Search):
+            def ask(self) -> Proposal:
+                return Proposal(self.problem.budget.uniform())
+
+            def tell(self, proposal: Proposal, trial: Trial) -> None:  # noqa: ARG002
+                raise AssertionError("a plan over the budget was measured")
+
+        problem, config = stripe_problem(keep=0.3, round_to=8), digits_config("agent.name=own", "search.evaluations=3")
+        with SEARCHES.restored():
+            SEARCHES.add("own", Own)
+            with pytest.raises(BudgetError, match=r"agent\.name=own decides widths alone"):
+                train_agent(problem, config)
+
+    @pytest.mark.parametrize("round_to", ["8", "null"])
+    def test_of_a_configuration_is_told_and_refused_by_the_smallest_plan(self, round_to: str) -> None:
+        splits, model = digits_splits(), trained_digits()
+
+        def config(keep: float) -> RunConfig:
+            fixed = ("granularity.name=stripe", "sensitivity.enabled=false", "env.min_keep=0.3")
+            return digits_config(*fixed, f"env.round_to={round_to}", f"budget.keep={keep}")
+
+        walk, report = build_walk(config(1.0), splits, model)
+        least = Budget(walk, "macs", 1.0, 0.3, 8 if round_to == "8" else 1).reachable[0]
+        problem = build_problem(config(0.9 * least), splits, model)
+        assert inspect_problem(problem)["budget"]["reachable"][0] < 0.9 * least
+        check_budget(config(0.9 * least), splits, walk, report)
+        for refuse in (
+            lambda: check_budget(config(1e-4), splits, walk, report),
+            lambda: build_problem(config(1e-4), splits, model),
+        ):
+            with pytest.raises(BudgetError, match="with one stripe for each of its channels"):
+                refuse()
+
+    def test_agents_are_shown_rules_that_edits_bring_within_the_budget(self) -> None:
+        problem = stripe_problem(keep=0.3, round_to=8, probe_keep=0.5)
+        for widths in rule_plans(problem):
+            plan = problem.planner.plan(Proposal(numbers=(widths / problem.budget.channels)[:, None]))
+            assert plan.costs.macs <= problem.budget.limit
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.3])
