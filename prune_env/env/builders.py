@@ -119,29 +119,6 @@ def build_budget(config: RunConfig, splits: Splits, walk: LayerWalk, latency: La
         return of(1, beyond)
 
 
-def check_budget(config: RunConfig, splits: Splits, walk: LayerWalk, report: SensitivityReport | None) -> None:
-    """Refuses a budget out of reach before anything is measured, as far as the weights show it.
-
-    Args:
-        config: The run's settings; the budget is no latency.
-        splits: The data.
-        walk: The network's walk.
-        report: The evidence for its sensitive layers.
-
-    Raises:
-        BudgetError: If the budget cannot be met.
-    """
-    granularity, given, wanted = make_granularity(config.granularity), config.env, config.budget
-    beyond = granularity.beyond_channels
-    budget = Budget(walk, wanted.metric, wanted.keep, given.min_keep, given.round_to or 1, beyond_channels=beyond)
-    if beyond:
-        context = scoring_context(config, splits, walk)
-        scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
-        remembered = replace(NOTHING_REMEMBERED, timed=False)
-        prepared = _prepared_granularity(config, splits, context, scores, report, remembered, lambda _: None)
-        prepared.reachable(budget)
-
-
 def build_evaluator(
     config: RunConfig,
     splits: Splits,

@@ -11,7 +11,7 @@ from torch import nn
 from prune_env.common.copying import copied
 from prune_env.config import RunConfig
 from prune_env.data import Splits, load_images
-from prune_env.env.builders import build_walk, check_budget, trace
+from prune_env.env.builders import build_problem, trace
 from prune_env.env.loading import device_of, load_splits
 from prune_env.evaluation.measuring import measure
 from prune_env.models import load_weights, save_weights
@@ -22,6 +22,7 @@ from prune_env.runs.settings import read_settings
 from prune_env.runs.starting import OnProgress, load_network, quietly, untrained_network
 from prune_env.runs.training import TrainingListener, set_threads, train_into, training_images
 from prune_env.runs.training_folder import TrainingFolder, check_same_data, start_training
+from prune_env.search.registry import check_evaluations
 from prune_env.tasks import make_task, quality_of
 
 BATCH = 256
@@ -67,8 +68,8 @@ def start_sparsifying(settings: RunConfig, folder: Path, on_progress: OnProgress
     RunDirectory.check_free(folder)
     splits = load_splits(settings)
     dense = load_network(settings, splits, on_progress)
-    on_progress("tracing the network")
-    _check_budget(settings, splits, dense)
+    on_progress("checking the search before the sparse training")
+    _check_search(settings, splits, dense)
     batches, penalty = _prepared(settings, splits, dense)
     penalty.network(copied(dense))
     with RunDirectory.making(folder) as run:
@@ -192,14 +193,12 @@ def _prepared(settings: RunConfig, splits: Splits, dense: nn.Module) -> tuple[Ba
     return batches, PENALTIES.find(settings.sparsify.penalty)(context)
 
 
-def _check_budget(settings: RunConfig, splits: Splits, dense: nn.Module) -> None:
-    """Refuses a budget out of reach before the training, as far as the dense network shows it.
+def _check_search(settings: RunConfig, splits: Splits, dense: nn.Module) -> None:
+    """Refuses before the training what the search would refuse on the dense network.
 
-    A latency budget needs timings, so the search checks it later. The training may change which layers are sensitive.
+    The training may change which layers are sensitive, so the search checks again.
     """
-    if settings.budget.metric == "latency":
-        return
-    check_budget(settings, splits, *build_walk(settings, splits, dense))
+    check_evaluations(build_problem(settings, splits, copied(dense)), settings)
 
 
 def _qualities(training: SparseTraining, model: nn.Module) -> Mapping[str, float]:

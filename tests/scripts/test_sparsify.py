@@ -249,3 +249,10 @@ class TestRun:
         assert not run.sparsify.exists()
         assert not run.dense_weights.exists()
         assert "sparsify" not in run.read_json(run.summary)
+
+
+def test_what_the_search_would_refuse_is_refused_before_the_training(tmp_path: Path) -> None:
+    settings = RunConfig.load(file_of(tmp_path, "granularity.name=group", "agent.name=thresholds"))
+    with pytest.raises(ConfigError, match="thresholds needs strengths of 0 or more"):
+        start_sparsifying(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
