@@ -108,10 +108,27 @@ class PruningPlan(Frozen):
         """
         return apply_plan(self, model)
 
-    def diff(self, other: "PruningPlan") -> dict[str, tuple[int, int]]:
-        """Returns the units whose widths differ: name -> (width here, width in ``other``; 0 for no such unit)."""
+    def diff(self, other: "PruningPlan") -> dict[str, tuple[int | None, int | None]]:
+        """Returns the units whose widths differ, and the layers whose edits differ.
+
+        Args:
+            other: The plan to compare with.
+
+        Returns:
+            For each unit whose width differs: name -> (width here, width in ``other``; 0 for no such unit). For each
+            edit that differs: ``LAYER: KIND`` -> (`Edit.size` here, `Edit.size` in ``other``; None for no such edit).
+            Two equal sizes stand for edits of one size that choose otherwise.
+        """
         theirs = other.widths
-        return {name: (width, theirs.get(name, 0)) for name, width in self.widths.items() if theirs.get(name) != width}
+        different: dict[str, tuple[int | None, int | None]] = {
+            name: (width, theirs.get(name, 0)) for name, width in self.widths.items() if theirs.get(name) != width
+        }
+        for kind in dict.fromkeys([*self.edits, *other.edits]):
+            mine, others = self.edits.get(kind, {}), other.edits.get(kind, {})
+            for name in dict.fromkeys([*mine, *others]):
+                if mine.get(name) != others.get(name):
+                    different[f"{name}: {kind}"] = _size(mine.get(name)), _size(others.get(name))
+        return different
 
     def to_json(self) -> bytes:
         """Returns the plan as the bytes of its file."""
@@ -147,6 +164,10 @@ class PruningPlan(Frozen):
             return cls.model_validate(_from_version_1(document) if document["version"] == 1 else document)
         except ValidationError as error:
             raise PlanError(f"{path} is not a valid plan:\n{_problems(error)}") from None
+
+
+def _size(edit: Edit | None) -> int | None:
+    return None if edit is None else edit.size
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:

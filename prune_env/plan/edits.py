@@ -83,6 +83,11 @@ class Edit(Frozen, ABC):
         """The group count of the edited layer, as in torch's ``groups``."""
         return 1
 
+    @property
+    def size(self) -> int:
+        """The number that `PruningPlan.diff` shows for the edit; 1 for a kind that counts nothing."""
+        return 1
+
 
 Edits = Mapping[str, Edit]
 """Edits by layer."""

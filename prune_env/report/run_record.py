@@ -181,6 +181,8 @@ def read_run(run: RunDirectory) -> RunRecord:
             tried.append(Tried(kind, float(record["reward"]), quality, macs_share))
             ratios = [widths[name] / channels[name] for name in free]
             drawn = granularity.series(record)
+        except RunError as error:
+            raise RunError(f"{str(run.root)!r}, line {number} of the evaluations: {error}") from None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(
                 f"{str(run.evaluations_file)!r} is damaged: line {number} is not an evaluation of the network in "

@@ -363,6 +363,57 @@ def test_a_damaged_file_is_refused_in_words_and_the_earlier_report_stays(run, fi
     assert run.report.read_bytes() == before
 
 
+STRIPES = {"stripes": {"stem": 72}, "whole": {}}
+
+
+@pytest.mark.parametrize(
+    ("measured", "stripes", "words"),
+    [
+        *[
+            (
+                text,
+                None,
+                rf"stripes\.json is damaged: layer 'stem' has {given} stripes; allowed are integers, 1 or more",
+            )
+            for text, given in (
+                ('{"stripes": {"stem": 0}}', "0"),
+                ('{"stripes": {"stem": -3}}', "-3"),
+                ('{"stripes": {"stem": 9.7}}', r"9\.7"),
+                ('{"stripes": {"stem": Infinity}}', "inf"),
+                ('{"stripes": {"stem": true}}', "True"),
+                ('{"stripes": {"stem": "x"}}', "'x'"),
+            )
+        ],
+        ('{"stripes": [1]}', None, r"stripes\.json is damaged: 'stripes' is \[1\]; allowed is a number of stripes"),
+        ("[]", None, r"stripes\.json is damaged: 'stripes' is None; allowed is a number of stripes for each layer"),
+        *[
+            (None, {"stem": given}, rf"line 1 .*evaluations\.jsonl is damaged: layer 'stem' has {words} .* 1 to 72")
+            for given, words in (("3", "'3'"), (None, "None"), (0, "0"), (73, "73"), (3.5, r"3\.5"), ([], r"\[\]"))
+        ],
+        (None, [3], r"line 1 .*evaluations\.jsonl is damaged: 'stripes' is \[3\]; allowed is a number of stripes"),
+        (None, 3, r"line 1 .*evaluations\.jsonl is damaged: 'stripes' is 3"),
+        (None, 0, r"line 1 .*evaluations\.jsonl is damaged: 'stripes' is 0"),
+    ],
+)
+def test_damaged_stripes_are_refused_by_file_and_layer(run, measured, stripes, words):
+    run.write_config(RunConfig.from_mapping({**CONFIG.model_dump(), "granularity": {"name": "stripe"}}))
+    (run.root / "stripes.json").write_text(json.dumps(STRIPES))
+    if measured is not None:
+        (run.root / "stripes.json").write_text(measured)
+    if stripes is not None:
+        first, *others = run.evaluations()
+        lines = [json.dumps(line) + "\n" for line in ({**first, "stripes": stripes}, *others)]
+        run.evaluations_file.write_text("".join(lines))
+    with pytest.raises(RunError, match=words):
+        write_report(run)
+
+
+def test_stripes_that_a_record_does_not_name_are_whole(run):
+    run.write_config(RunConfig.from_mapping({**CONFIG.model_dump(), "granularity": {"name": "stripe"}}))
+    (run.root / "stripes.json").write_text(json.dumps(STRIPES))
+    assert [one["stripes"] for one in read_run(run).series] == [{"stem": 1.0}] * 6
+
+
 def test_the_command_prints_the_path(run, capsys):
     report(run.root)
     assert capsys.readouterr().out.strip() == str(run.report)

@@ -61,6 +61,11 @@ class GroupEdit(Edit):
         return len(self.inputs)
 
     @property
+    def size(self) -> int:
+        """How many groups there are."""
+        return self.groups
+
+    @property
     def reads(self) -> int:
         """How many input channels each group reads."""
         return len(self.inputs[0])

@@ -53,6 +53,11 @@ class StripeEdit(Edit):
         """How many stripes stay, over all filters."""
         return sum(map(len, self.positions))
 
+    @property
+    def size(self) -> int:
+        """How many stripes stay, over all filters."""
+        return self.stripes
+
     def weights(self, kernel: int, inputs: int, outputs: int) -> int:  # noqa: ARG002  (the edit lists the stripes)
         """Elements of the weight tensor: each stripe has one weight for each input channel."""
         return inputs * self.stripes

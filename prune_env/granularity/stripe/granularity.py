@@ -14,7 +14,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from prune_env.budget import Budget
-from prune_env.common.errors import RunError, UserError
+from prune_env.common.errors import UserError
 from prune_env.common.layers import Transposed
 from prune_env.granularity.base import (
     Granularity,
@@ -26,6 +26,7 @@ from prune_env.granularity.base import (
 from prune_env.granularity.stripe.builder import StripePlanBuilder
 from prune_env.granularity.stripe.edit import stripes_of, why_not_striped
 from prune_env.granularity.stripe.ranking import FloatArray, LayerStripes, Ranking
+from prune_env.granularity.stripe.recorded import counts_in
 from prune_env.granularity.stripe.settings import StripeSettings
 from prune_env.plan import PruningPlan
 from prune_env.walk import LayerWalk
@@ -143,8 +144,13 @@ class Stripe(Granularity):
         }
 
     def series(self, record: Mapping[str, Any]) -> Series:
-        """``stripes``: the share of its stripes that each convolution keeps."""
-        kept = record.get("stripes") or {}
+        """``stripes``: the share of its stripes that each convolution keeps.
+
+        Raises:
+            RunError: If the record is damaged.
+        """
+        kept = record.get("stripes")
+        kept = counts_in("evaluations.jsonl", {} if kept is None else kept, self.totals)
         return {"stripes": {name: kept.get(name, total) / total for name, total in self.totals.items()}}
 
     def measurements(self) -> dict[str, Any]:
@@ -157,10 +163,7 @@ class Stripe(Granularity):
         Raises:
             RunError: If the record is damaged.
         """
-        try:
-            self.totals = {name: int(count) for name, count in measured["stripes"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(f"the run's stripes.json is damaged ({error!r}). Start a new run.") from None
+        self.totals = counts_in("stripes.json", measured.get("stripes") if isinstance(measured, Mapping) else None)
         return self
 
     def tables(self, batch: int, plan: PruningPlan | None = None) -> list[TextTable]:  # noqa: ARG002

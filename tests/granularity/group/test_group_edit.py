@@ -483,3 +483,16 @@ def test_a_reader_that_has_slots_of_its_own_refuses_another_order(tmp_path: Path
     (tmp_path / "plan.json").write_text(json.dumps(document))
     with pytest.raises(PlanError, match="not in ascending order"):
         PruningPlan.load(tmp_path / "plan.json").apply(model)
+
+
+def test_the_difference_of_two_plans_gives_the_group_counts_of_layers_whose_groups_differ() -> None:
+    walk = toy_walk()
+
+    def plan(groups: int, reads: int) -> PruningPlan:
+        filters = np.arange(16).reshape(groups, -1).tolist()
+        return plan_of_groups(walk, "up", [list(range(reads))] * groups, filters)
+
+    assert plan(2, 6).diff(plan(4, 3)) == {"up: group": (2, 4)}
+    assert plan(2, 6).diff(plan(2, 3)) == {"up: group": (2, 2)}
+    assert plan(2, 6).diff(plan(2, 6)) == {}
+    assert plan(2, 6).diff(walk.plan({"stem": 4})) == {"stem": (8, 4), "up: group": (2, None)}

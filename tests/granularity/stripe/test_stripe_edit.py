@@ -263,3 +263,18 @@ def test_the_plan_s_network_keeps_the_training_mode_and_leaves_the_dense_network
     small = WALK.plan_keeping({}, STRIPES).apply(model)
     assert {module.training for module in small.modules()} == {training}
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_difference_of_two_plans_counts_the_stripes_of_layers_whose_stripes_differ() -> None:
+    walk, filters = toy_walk(), list(range(16))
+
+    def plan(positions: list[int], widths: Mapping[str, list[int]] | None = None) -> PruningPlan:
+        return walk.plan_keeping(widths or {}, {"up": StripeEdit(filters=filters, positions=[positions] * 16)})
+
+    few, many = plan([0]), plan([0, 1, 2, 3])
+    assert few.diff(many) == {"up: stripe": (16, 64)}
+    assert few.diff(plan([0])) == {}
+    assert few.diff(plan([8])) == {"up: stripe": (16, 16)}
+    assert few.diff(walk.plan({})) == {"up: stripe": (16, None)}
+    assert walk.plan({}).diff(few) == {"up: stripe": (None, 16)}
+    assert few.diff(plan([0, 1], {"stem": [0, 3]})) == {"stem": (8, 2), "up: stripe": (16, 32)}
