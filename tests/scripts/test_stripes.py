@@ -30,7 +30,7 @@ SETTINGS = (
     "finetune.epochs=4",
     "finetune.batch_size=32",
     "finetune.layout=contiguous",
-    "finetune.dtype=bfloat16",
+    "finetune.dtype=float32",
 )
 SPARSE = (
     "sparsify.epochs=4",
