@@ -14,6 +14,9 @@ from prune_env.common.errors import DataWarning
 BoxTarget = Mapping[str, Tensor]
 """``boxes``: float32 [k, 4], x0, y0, x1, y1 in pixels with x0 < x1 and y0 < y1; ``labels``: int64 [k], from 1."""
 
+LEAST = 1e-6
+"""Least share of the image's side that a box must span [our choice]; in float32, thinner boxes may lose their area."""
+
 
 @dataclass
 class LeftOut:
@@ -60,12 +63,13 @@ def box_target(
     """
     given = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     numbers = np.asarray(labels, dtype=np.int64)
-    with np.errstate(invalid="ignore"):
-        proper = np.isfinite(given).all(axis=1) & (given[:, 2:] > given[:, :2]).all(axis=1)
-    given, numbers = given[proper], numbers[proper]
     height, width = size
+    least = LEAST * np.array([width, height])
+    with np.errstate(invalid="ignore"):
+        proper = np.isfinite(given).all(axis=1) & (given[:, 2:] - given[:, :2] > least).all(axis=1)
+    given, numbers = given[proper], numbers[proper]
     clipped = np.clip(given, 0.0, [width, height, width, height])
-    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    inside = (clipped[:, 2:] - clipped[:, :2] > least).all(axis=1)
     left_out.degenerate += int((~proper).sum())
     left_out.outside += int((~inside).sum())
     return {
