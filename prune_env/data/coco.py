@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from prune_env.common.errors import DataError
-from prune_env.data.box_source import DEFAULT_SIDE, BoxedImages, BoxSource, ImageFile, scaled
+from prune_env.data.box_source import DEFAULT_SIDE, BoxedImages, BoxSource, ImageFile, refuse_repeated, scaled
 from prune_env.data.boxes import LeftOut, box_target
 from prune_env.data.registry import existing_path, not_found, register_source, sides_of
 from prune_env.data.source import ImageSize
@@ -33,6 +33,7 @@ def load_coco(path: Path | None = None, image_size: ImageSize | None = None) -> 
     parts = {
         split: _boxed(root, file, document, labels, canvas, left_out) for split, (file, document) in documents.items()
     }
+    refuse_repeated("coco", *parts.values())
     left_out.tell("coco")
     return BoxSource("coco", tuple(names), canvas, parts["train"], parts["val"])
 

@@ -1,5 +1,6 @@
 """Images with boxes: digits on canvases, VOC trees and COCO files; what is left out is counted and told."""
 
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,23 @@ class TestAVocTree:
         voc = source_of("voc", voc_tree(tmp_path, {"train": ["a"], "val": ["b"]}, objects))
         assert (len(voc.targets("train")), len(voc.targets("test"))) == (1, 1)
 
+    @pytest.mark.parametrize("lists", [{"train": ["a"], "val": ["b", "a"]}, {"train": ["a", "a"], "val": ["b"]}])
+    def test_that_lists_an_image_twice_is_refused(self, tmp_path: Path, lists: dict[str, list[str]]) -> None:
+        objects = {"a": [("cat", BOX)], "b": [("cat", BOX)]}
+        with pytest.raises(DataError, match=r"a\.png is listed twice, in one split or in both"):
+            source_of("voc", voc_tree(tmp_path, lists, objects))
+
+    def test_may_have_names_with_spaces_and_a_second_column(self, tmp_path: Path) -> None:
+        objects = {"a b": [("cat", BOX)], "c": [("cat", BOX)], "d": []}
+        voc = source_of("voc", voc_tree(tmp_path, {"train": ["a b", "c  -1"], "val": ["d"]}, objects))
+        assert [len(target["boxes"]) for target in voc.targets("train")] == [1, 1]
+
+    def test_whose_list_is_no_text_is_refused(self, tmp_path: Path) -> None:
+        root = self.tree(tmp_path)
+        (root / "ImageSets" / "Main" / "test.txt").write_bytes(b"\xff\xfe")
+        with pytest.raises(DataError, match=r"test\.txt is no list of image names"):
+            source_of("voc", root)
+
     def test_with_an_empty_box_tells_it(self, tmp_path: Path) -> None:
         with pytest.warns(DataWarning, match="'voc': boxes were left out: 1 without width or height, 1 outside"):
             voc = source_of("voc", self.tree(tmp_path, a=[("cat", (4, 4, 4, 4)), ("cat", (70, 4, 80, 9))]))
@@ -223,6 +241,13 @@ class TestACocoTree:
         images = [{"id": 7, "file_name": f"{number}.png", "height": 40, "width": 60} for number in (0, 1)]
         with pytest.raises(DataError, match="two images have the id 7"):
             source_of("coco", coco_tree(tmp_path, images=images, annotations=[]))
+
+    def test_whose_splits_share_an_image_is_refused(self, tmp_path: Path) -> None:
+        root = coco_tree(tmp_path)
+        (root / "train").rename(root / "images")
+        shutil.rmtree(root / "val")
+        with pytest.raises(DataError, match=r"0\.png is listed twice, in one split or in both"):
+            source_of("coco", root)
 
     def test_may_hold_images_in_folders_of_their_own(self, tmp_path: Path) -> None:
         images = [{"id": 7, "file_name": "in/0.png", "height": 40, "width": 60}]
