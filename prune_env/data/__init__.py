@@ -6,7 +6,7 @@ Importing this package registers the data sets that come with the library.
 from prune_env.data import catalogue, coco, scattered_digits, voc
 from prune_env.data.arrays import ArraySource, LabelledArrays
 from prune_env.data.box_source import BoxedImages, BoxSource, ImageFile
-from prune_env.data.boxes import BoxTarget, LeftOut, box_target
+from prune_env.data.boxes import BoxTarget, LeftOut, box_target, check_box_targets
 from prune_env.data.folder import FolderSource
 from prune_env.data.image_set import Batch, ImageSet, Targets, moved, tensors_of
 from prune_env.data.registry import load_source, register_source
@@ -33,6 +33,7 @@ __all__ = [
     "Targets",
     "box_target",
     "catalogue",
+    "check_box_targets",
     "coco",
     "load_images",
     "load_source",

@@ -125,6 +125,22 @@ class BoxSource:
         return torch.from_numpy(resized.copy()).permute(2, 0, 1).float().div_(255.0)
 
 
+def refuse_repeated(name: str, *parts: BoxedImages) -> None:
+    """Refuses an image file that stands twice in the splits: no training image may be a test or a reward image.
+
+    Raises:
+        DataError: Names the file.
+    """
+    seen: set[Path] = set()
+    for file in (image for part in parts for image in part.images if isinstance(image, ImageFile)):
+        if file.path in seen:
+            raise DataError(
+                f"data set {name!r}: {file.path} is listed twice, in one split or in both, but training, reward and "
+                "test images must be different ones; list each image once"
+            )
+        seen.add(file.path)
+
+
 def fitted(size: tuple[int, int], canvas: tuple[int, int]) -> tuple[int, int]:
     """Height and width of an image that is resized to fit a canvas with its proportions.
 

@@ -9,10 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from prune_env.common.errors import DataWarning
+from prune_env.common.errors import DataError, DataWarning
 
 BoxTarget = Mapping[str, Tensor]
 """``boxes``: float32 [k, 4], x0, y0, x1, y1 in pixels with x0 < x1 and y0 < y1; ``labels``: int64 [k], from 1."""
+
+LEAST = 1e-6
+"""Least share of the image's side that a box must span [our choice]; in float32, thinner boxes may lose their area."""
 
 
 @dataclass
@@ -60,15 +63,61 @@ def box_target(
     """
     given = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     numbers = np.asarray(labels, dtype=np.int64)
-    with np.errstate(invalid="ignore"):
-        proper = np.isfinite(given).all(axis=1) & (given[:, 2:] > given[:, :2]).all(axis=1)
-    given, numbers = given[proper], numbers[proper]
     height, width = size
+    least = LEAST * np.array([width, height])
+    with np.errstate(invalid="ignore"):
+        proper = np.isfinite(given).all(axis=1) & (given[:, 2:] - given[:, :2] > least).all(axis=1)
+    given, numbers = given[proper], numbers[proper]
     clipped = np.clip(given, 0.0, [width, height, width, height])
-    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    inside = (clipped[:, 2:] - clipped[:, :2] > least).all(axis=1)
     left_out.degenerate += int((~proper).sum())
     left_out.outside += int((~inside).sum())
     return {
         "boxes": torch.from_numpy(clipped[inside].astype(np.float32)),
         "labels": torch.from_numpy(numbers[inside]),
     }
+
+
+def check_box_targets(targets: Sequence[BoxTarget], classes: int, size: tuple[int, int], place: str) -> None:
+    """Refuses targets that no detector can learn from.
+
+    Args:
+        targets: The target of every image.
+        classes: Number of classes; labels are 1 to this number.
+        size: Height and width of the images.
+        place: The data set and the split, for the message.
+
+    Raises:
+        DataError: Names the first image and its target.
+    """
+    for number, target in enumerate(targets):
+        problem = _problem(target, classes, size)
+        if problem is not None:
+            raise DataError(
+                f"{place}: image {number}: {problem}. Correct the data set; prune_env.data.box_target makes such "
+                "targets and leaves out boxes that show nothing."
+            )
+
+
+def _problem(target: BoxTarget, classes: int, size: tuple[int, int]) -> str | None:
+    """What is wrong with a target, in words; None if nothing is."""
+    boxes, labels = target.get("boxes"), target.get("labels")
+    if not isinstance(boxes, Tensor) or not isinstance(labels, Tensor):
+        return f"a target needs the tensors 'boxes' and 'labels', given {', '.join(target) or 'nothing'}"
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point():
+        return f"boxes must be floats [k, 4], given {list(boxes.shape)} of {boxes.dtype}"
+    if labels.dtype != torch.int64 or labels.shape != boxes.shape[:1]:
+        return f"labels must be int64 [{len(boxes)}], one for each box, given {list(labels.shape)} of {labels.dtype}"
+    if not len(boxes):
+        return None
+    least, most = int(labels.min()), int(labels.max())
+    if least < 1 or most > classes:
+        wrong = least if least < 1 else most
+        return f"labels must be 1 to {classes} (0 is a detector's background), given {wrong}"
+    height, width = size
+    x0, y0, x1, y1 = boxes.unbind(1)
+    shown = boxes.isfinite().all(1) & (x0 < x1) & (y0 < y1) & (x1 > 0) & (y1 > 0) & (x0 < width) & (y0 < height)
+    if not bool(shown.all()):
+        wrong_box = boxes[int(shown.int().argmin())].tolist()
+        return f"a box must have x0 < x1, y0 < y1 in pixels and lie in the {height}x{width} image, given {wrong_box}"
+    return None

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from prune_env.common.errors import DataError
-from prune_env.data.box_source import DEFAULT_SIDE, BoxedImages, BoxSource, ImageFile, scaled
+from prune_env.data.box_source import DEFAULT_SIDE, BoxedImages, BoxSource, ImageFile, refuse_repeated, scaled
 from prune_env.data.boxes import LeftOut, box_target
 from prune_env.data.registry import existing_path, not_found, register_source, sides_of
 from prune_env.data.source import ImageSize
@@ -33,6 +33,7 @@ def load_coco(path: Path | None = None, image_size: ImageSize | None = None) -> 
     parts = {
         split: _boxed(root, file, document, labels, canvas, left_out) for split, (file, document) in documents.items()
     }
+    refuse_repeated("coco", *parts.values())
     left_out.tell("coco")
     return BoxSource("coco", tuple(names), canvas, parts["train"], parts["val"])
 
@@ -45,7 +46,7 @@ def _document(root: Path, split: str) -> tuple[Path, Mapping[str, Any]]:
     try:
         document = json.loads(files[0].read_text(encoding="utf-8"))
         lacking = [key for key in ("images", "annotations", "categories") if not isinstance(document[key], list)]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"data set 'coco': {files[0]} is no annotation file in COCO's form: {error!r}") from error
     if lacking:
         raise DataError(f"data set 'coco': {files[0]}: {lacking[0]!r} must be a list")
@@ -57,7 +58,13 @@ def _categories(documents: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> dict
     found: dict[int, str] = {}
     for file, document in documents.values():
         for category in document["categories"]:
-            number, name = int(category["id"]), str(category["name"])
+            try:
+                number, name = _whole(category["id"]), str(category["name"])
+            except (KeyError, TypeError) as error:
+                raise DataError(
+                    f"data set 'coco': {file}: a category needs a name, and an id that is a whole number; "
+                    f"given {category!r:.100}; correct the file"
+                ) from error
             if found.setdefault(number, name) != name:
                 raise DataError(
                     f"data set 'coco': {file}: category {number} is {name!r} here and {found[number]!r} in the "
@@ -79,14 +86,19 @@ def _boxed(
     """The images of a split in the order of the file, also those without boxes."""
     folder = _folder(root, file)
     present = {path.name for path in folder.iterdir()}
-    try:
-        images = {
-            int(image["id"]): ImageFile(folder / image["file_name"], (int(image["height"]), int(image["width"])))
-            for image in document["images"]
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"data set 'coco': {file}: an image lacks id, file_name, height or width: {error!r}") from error
-    missing = [image.path.name for image in images.values() if image.path.name not in present]
+    images: dict[int, ImageFile] = {}
+    missing: list[str] = []
+    for entry in document["images"]:
+        number, image_file = _image_of(entry, folder, f"data set 'coco': {file}")
+        if number in images:
+            raise DataError(
+                f"data set 'coco': {file}: two images have the id {number}, so their boxes cannot be told apart; give "
+                "each image its own id"
+            )
+        images[number] = image_file
+        inside = image_file.path.relative_to(folder)
+        if str(inside) not in present and not (len(inside.parts) > 1 and image_file.path.is_file()):
+            missing.append(str(inside))
     if missing:
         raise DataError(
             f"data set 'coco': {file} names {len(missing)} images that {folder} does not hold, such as {missing[0]!r}; "
@@ -121,22 +133,66 @@ def _folder(root: Path, file: Path) -> Path:
     return found
 
 
+def _image_of(entry: Any, folder: Path, place: str) -> tuple[int, ImageFile]:
+    """The id and the file of an entry of ``images``."""
+    try:
+        number, height, width = (_whole(entry[key]) for key in ("id", "height", "width"))
+        name = PurePosixPath(entry["file_name"])
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{place}: an image needs file_name, and id, height and width as whole numbers; given {entry!r:.200}; "
+            "correct the file"
+        ) from error
+    if min(height, width) < 1:
+        raise DataError(
+            f"{place}: image {number} has height {height} and width {width}; both must be at least 1 pixel; correct "
+            "the file"
+        )
+    if name.is_absolute() or ".." in name.parts or not name.parts:
+        raise DataError(
+            f"{place}: image {number} has the file_name {str(entry['file_name'])!r}, but file names must be relative "
+            f"to {folder}, without '..'; correct the file"
+        )
+    return number, ImageFile(folder / name, (height, width))
+
+
+def _whole(value: Any) -> int:
+    """A whole number of a file, also as 7.0.
+
+    Raises:
+        TypeError: If the value is something else.
+    """
+    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
+        raise TypeError(f"{value!r} is no whole number")
+    return int(value)
+
+
+def _is_coordinate(value: Any) -> bool:
+    """Whether a value of a file is a number that a float can hold; also NaN and infinity, which are left out later."""
+    return isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53)
+
+
 def _checked(
-    annotation: Mapping[str, Any], file: Path, images: Mapping[int, ImageFile], labels: Mapping[int, int]
+    annotation: Any, file: Path, images: Mapping[int, ImageFile], labels: Mapping[int, int]
 ) -> tuple[int, int]:
     """The image and the category of an annotation."""
+    if not isinstance(annotation, Mapping):
+        raise DataError(
+            f"data set 'coco': {file}: an annotation must be an object with image_id, category_id and bbox; given "
+            f"{annotation!r:.100}; correct the file"
+        )
     place = f"data set 'coco': {file}: annotation {annotation.get('id', '?')}"
     image: Any = annotation.get("image_id")
     category: Any = annotation.get("category_id")
     box = annotation.get("bbox")
-    if image not in images:
+    if not isinstance(image, int | float) or image not in images:
         raise DataError(f"{place} names the image {image!r}, which the file does not list; remove the annotation")
-    if category not in labels:
+    if not isinstance(category, int | float) or category not in labels:
         raise DataError(
             f"{place} names the category {category!r}; the file's categories are "
             f"{', '.join(map(str, sorted(labels)[:10]))}{', ...' if len(labels) > 10 else ''}; add the category, or "
             "remove the annotation"
         )
-    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)):
-        raise DataError(f"{place}: bbox must be [x, y, width, height] in pixels, given {box!r}")
-    return image, category
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_coordinate, box))):
+        raise DataError(f"{place}: bbox must be [x, y, width, height] in pixels, given {box!r:.100}")
+    return int(image), int(category)

@@ -32,10 +32,12 @@ def draw_stratified(
     for row, names in enumerate(held):
         holds[row, [places[name] for name in names]] = True
     wanted = holds.sum(0) * (count / max(1, len(order)))
+    # A class that should have less than half an image does not draw; else many rare classes fill a small subset.
+    draws = wanted >= 0.5
     remaining, left = holds.sum(0), np.ones(len(order), dtype=bool)
     drawn: list[int] = []
     while len(drawn) < count:
-        open_classes = np.flatnonzero((remaining > 0) & (wanted > 0))
+        open_classes = np.flatnonzero(draws & (remaining > 0) & (wanted > 0))
         rarest = open_classes[np.argmin(remaining[open_classes])] if len(open_classes) else None
         candidates = np.flatnonzero(left if rarest is None else left & holds[:, rarest])
         # Of the images with this class, one whose other classes are still wanted, so that none gets too many.

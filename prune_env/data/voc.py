@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from prune_env.common.errors import DataError
-from prune_env.data.box_source import DEFAULT_SIDE, BoxedImages, BoxSource, ImageFile, scaled
+from prune_env.data.box_source import DEFAULT_SIDE, BoxedImages, BoxSource, ImageFile, refuse_repeated, scaled
 from prune_env.data.boxes import LeftOut, box_target
 from prune_env.data.registry import existing_path, not_found, register_source, sides_of
 from prune_env.data.source import ImageSize
@@ -36,6 +36,7 @@ def load_voc(path: Path | None = None, image_size: ImageSize | None = None) -> B
         raise DataError(f"data set 'voc': no annotation in {root / 'Annotations'} holds an object")
     canvas, left_out = sides_of(image_size or DEFAULT_SIDE), LeftOut()
     parts = {split: _boxed(images, names, canvas, left_out) for split, images in annotated.items()}
+    refuse_repeated("voc", *parts.values())
     left_out.tell("voc")
     return BoxSource("voc", names, canvas, parts[train], parts[test])
 
@@ -44,9 +45,15 @@ def _annotated(root: Path, listed: Path) -> list[_Annotated]:
     """The images of a list; reads no image unless an annotation lacks its size."""
     if not listed.is_file():
         raise not_found("voc", listed, LAYOUT)
-    # Lists of one class have a second column.
-    names = [line.split()[0] for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"data set 'voc': {listed} is no list of image names, one a line, in UTF-8: {error}; correct the file"
+        ) from error
     present = {file.stem: file for file in sorted((root / "JPEGImages").glob("*"))}
+    # Lists of one class have a second column; names may have spaces.
+    names = [line if line in present else line.split()[0] for line in lines]
     missing = [name for name in names if name not in present]
     if missing:
         raise DataError(

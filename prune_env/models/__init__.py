@@ -5,7 +5,7 @@ Importing this package registers our own networks.
 
 from prune_env.models import cifar_resnet, digits, mobilenet, vgg
 from prune_env.models.build import build_model, known_models
-from prune_env.models.detectors import DETECTORS, build_detector, detector_summaries
+from prune_env.models.detectors import DETECTORS, build_detector, check_pretrained_names, detector_summaries
 from prune_env.models.listing import model_summaries
 from prune_env.models.registry import register_model
 from prune_env.models.shortcut import ZeroPadShortcut
@@ -16,6 +16,7 @@ __all__ = [
     "ZeroPadShortcut",
     "build_detector",
     "build_model",
+    "check_pretrained_names",
     "cifar_resnet",
     "detector_summaries",
     "digits",

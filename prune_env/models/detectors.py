@@ -1,6 +1,6 @@
 """Detectors by name: our own small one, torchvision's, or the user's own callable."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,11 @@ from prune_env.models.build import PRETRAINED
 from prune_env.models.centre_detector import centre_detector
 from prune_env.models.imported import build_imported
 from prune_env.models.listing import first_sentence
-from prune_env.models.torchvision_detectors import build_torchvision_detector, torchvision_detectors
+from prune_env.models.torchvision_detectors import (
+    build_torchvision_detector,
+    pretrained_names,
+    torchvision_detectors,
+)
 from prune_env.models.weights import load_weights
 
 DETECTORS: Registry[Any] = Registry("detector", "model.name", ModelError)
@@ -61,6 +65,30 @@ def build_detector(
     if weights is not None and weights != PRETRAINED:
         load_weights(model, weights)
     return model
+
+
+def check_pretrained_names(name: str, weights: str | Path | None, names: Sequence[str]) -> None:
+    """Refuses torchvision's own weights for a data set whose labels mean something else.
+
+    Args:
+        name: The detector's name.
+        weights: As in `build_detector`.
+        names: The data set's class names, from label 1; empty if they are not known.
+
+    Raises:
+        WeightsError: Names the first label that differs.
+    """
+    if weights != PRETRAINED or name not in torchvision_detectors():
+        return
+    known = pretrained_names(name)
+    for label, own in enumerate(names, start=1):
+        trained = known[label] if label < len(known) else "nothing"
+        if own.lower() != trained.lower() and own != f"unused {label}":
+            raise WeightsError(
+                f"model.weights='pretrained': label {label} is {own!r} in the data set, but {trained!r} to {name!r}, "
+                "which was trained on COCO with ids of 1 to 90. Give data with these ids; weights of a detector that "
+                "was trained on your data; or model.arguments.weights_backbone=DEFAULT, to train a pretrained backbone."
+            )
 
 
 def detector_summaries() -> dict[str, str]:

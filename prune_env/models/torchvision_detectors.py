@@ -21,6 +21,17 @@ def torchvision_detectors() -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not name.startswith(MORE)))
 
 
+def pretrained_names(name: str) -> tuple[str, ...]:
+    """The class names of torchvision's own weights by label; label 0 is the background.
+
+    Args:
+        name: One of `torchvision_detectors`.
+    """
+    import torchvision
+
+    return tuple(torchvision.models.get_model_weights(name)["DEFAULT"].meta["categories"])
+
+
 def build_torchvision_detector(
     name: str, classes: int, in_channels: int, pretrained: bool, arguments: Mapping[str, Any]
 ) -> nn.Module:

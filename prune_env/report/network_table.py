@@ -31,7 +31,9 @@ def render(rows: list[NetworkRow], title: str, batch: int = LATENCY_BATCH) -> Ta
     """The table for the console; the first row is the dense network."""
     dense = rows[0]
     quality, *others = dense.task.metrics()
-    table = Table(title=title, box=SIMPLE, title_justify="left", pad_edge=False)
+    # A console of 120 columns cuts a wider table's headings.
+    narrow = bool(dense.core_title)
+    table = Table(title=title, box=SIMPLE, title_justify="left", pad_edge=False, collapse_padding=narrow)
     timed = f"ms a batch of {batch},\n{torch.get_num_threads()} threads"
     metrics = (f"test\n{quality.title}", *(f"\n{metric.title}" for metric in others), "\nloss")
     cores = [f"ms\n{dense.core_title}"] if dense.core_title else []

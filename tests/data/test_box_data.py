@@ -1,5 +1,6 @@
 """Images with boxes: digits on canvases, VOC trees and COCO files; what is left out is counted and told."""
 
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,18 @@ class TestABox:
         assert target["boxes"].tolist() == [[1, 2, 8, 9], [0, 0, 3, 4]]
         assert target["labels"].tolist() == [1, 6]
         assert left_out == LeftOut(degenerate=3, outside=1)
+
+    def test_that_is_too_thin_for_float32_is_left_out(self) -> None:
+        left_out = LeftOut()
+        boxes = [
+            (300.0, 1.0, 300.0 + 1e-7, 9.0),
+            (1.0, 300.0, 9.0, 300.0001),
+            (399.9999, 1.0, 450.0, 9.0),
+            (1, 1, 2, 2),
+        ]
+        target = box_target(boxes, [1, 2, 3, 4], (400, 400), left_out)
+        assert target["labels"].tolist() == [4]
+        assert left_out == LeftOut(degenerate=2, outside=1)
 
     def test_is_told_once_with_the_numbers(self) -> None:
         with pytest.warns(DataWarning, match=r"'x': boxes were left out: 2 without width or height, 3 around crowds$"):
@@ -104,6 +117,23 @@ class TestAVocTree:
         voc = source_of("voc", voc_tree(tmp_path, {"train": ["a"], "val": ["b"]}, objects))
         assert (len(voc.targets("train")), len(voc.targets("test"))) == (1, 1)
 
+    @pytest.mark.parametrize("lists", [{"train": ["a"], "val": ["b", "a"]}, {"train": ["a", "a"], "val": ["b"]}])
+    def test_that_lists_an_image_twice_is_refused(self, tmp_path: Path, lists: dict[str, list[str]]) -> None:
+        objects = {"a": [("cat", BOX)], "b": [("cat", BOX)]}
+        with pytest.raises(DataError, match=r"a\.png is listed twice, in one split or in both"):
+            source_of("voc", voc_tree(tmp_path, lists, objects))
+
+    def test_may_have_names_with_spaces_and_a_second_column(self, tmp_path: Path) -> None:
+        objects = {"a b": [("cat", BOX)], "c": [("cat", BOX)], "d": []}
+        voc = source_of("voc", voc_tree(tmp_path, {"train": ["a b", "c  -1"], "val": ["d"]}, objects))
+        assert [len(target["boxes"]) for target in voc.targets("train")] == [1, 1]
+
+    def test_whose_list_is_no_text_is_refused(self, tmp_path: Path) -> None:
+        root = self.tree(tmp_path)
+        (root / "ImageSets" / "Main" / "test.txt").write_bytes(b"\xff\xfe")
+        with pytest.raises(DataError, match=r"test\.txt is no list of image names"):
+            source_of("voc", root)
+
     def test_with_an_empty_box_tells_it(self, tmp_path: Path) -> None:
         with pytest.warns(DataWarning, match="'voc': boxes were left out: 1 without width or height, 1 outside"):
             voc = source_of("voc", self.tree(tmp_path, a=[("cat", (4, 4, 4, 4)), ("cat", (70, 4, 80, 9))]))
@@ -171,6 +201,61 @@ class TestACocoTree:
         with pytest.raises(DataError, match=words):
             source_of("coco", coco_tree(tmp_path, annotations=[whole]))
 
+    @pytest.mark.parametrize(
+        ("key", "entry", "words"),
+        [
+            ("images", {"id": 7, "file_name": "0.png", "height": 0, "width": 60}, "image 7 has height 0 and width 60"),
+            (
+                "images",
+                {"id": 7, "file_name": "0.png", "height": 1e400, "width": 60},
+                "height and width as whole numbers",
+            ),
+            ("images", {"id": "7", "file_name": "0.png", "height": 40, "width": 60}, "given {'id': '7'"),
+            ("images", {"id": 7, "file_name": "/etc/0.png", "height": 40, "width": 60}, "relative to .*, without '..'"),
+            (
+                "images",
+                {"id": 7, "file_name": "../val/0.png", "height": 40, "width": 60},
+                "'../val/0.png', but file names",
+            ),
+            (
+                "images",
+                {"id": 7, "file_name": "in/0.png", "height": 40, "width": 60},
+                "does not hold, such as 'in/0.png'",
+            ),
+            ("categories", {"id": 2}, "a category needs a name, and an id that is a whole number; given {'id': 2}"),
+            ("categories", {"id": "x", "name": "cat"}, "a category needs a name"),
+            ("categories", 3, "a category needs a name, .*given 3"),
+            ("annotations", 3, "an annotation must be an object with image_id, category_id and bbox; given 3"),
+            ("annotations", {"image_id": [7], "category_id": 2, "bbox": [1, 1, 5, 5]}, r"names the image \[7\]"),
+            ("annotations", {"image_id": 7, "category_id": [2], "bbox": [1, 1, 5, 5]}, r"names the category \[2\]"),
+            ("annotations", {"image_id": 7, "category_id": 2, "bbox": [10**400, 1, 5, 5]}, "bbox must be .*given"),
+        ],
+    )
+    def test_with_a_damaged_entry_is_refused(self, tmp_path: Path, key: str, entry: Any, words: str) -> None:
+        changes = {"annotations": []} if key == "images" else {}
+        root = coco_tree(tmp_path, **{**changes, key: [entry]})
+        with pytest.raises(DataError, match=rf"instances_train\.json.*{words}"):
+            source_of("coco", root)
+
+    def test_with_two_images_of_one_id_is_refused(self, tmp_path: Path) -> None:
+        images = [{"id": 7, "file_name": f"{number}.png", "height": 40, "width": 60} for number in (0, 1)]
+        with pytest.raises(DataError, match="two images have the id 7"):
+            source_of("coco", coco_tree(tmp_path, images=images, annotations=[]))
+
+    def test_whose_splits_share_an_image_is_refused(self, tmp_path: Path) -> None:
+        root = coco_tree(tmp_path)
+        (root / "train").rename(root / "images")
+        shutil.rmtree(root / "val")
+        with pytest.raises(DataError, match=r"0\.png is listed twice, in one split or in both"):
+            source_of("coco", root)
+
+    def test_may_hold_images_in_folders_of_their_own(self, tmp_path: Path) -> None:
+        images = [{"id": 7, "file_name": "in/0.png", "height": 40, "width": 60}]
+        root = coco_tree(tmp_path, images=images, annotations=[])
+        (root / "train" / "in").mkdir()
+        (root / "train" / "0.png").rename(root / "train" / "in" / "0.png")
+        assert source_of("coco", root).load("train", np.array([0])).shape == (1, 3, 40, 60)
+
     def test_that_names_a_missing_file_is_refused(self, tmp_path: Path) -> None:
         images = [{"id": 7, "file_name": "lost.png", "height": 4, "width": 4}]
         with pytest.raises(DataError, match=r"names 1 images that .*train does not hold, such as 'lost\.png'"):
@@ -188,9 +273,10 @@ class TestACocoTree:
     def test_without_annotations_is_refused_with_the_layout(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"'coco' was looked for .*annotations/instances_train"):
             source_of("coco", tmp_path)
-        (coco_tree(tmp_path) / "annotations" / "instances_val.json").write_text("[]")
-        with pytest.raises(DataError, match=r"instances_val\.json is no annotation file"):
-            source_of("coco", tmp_path)
+        for text in ("[]", "", "[" * 100_000):
+            (coco_tree(tmp_path) / "annotations" / "instances_val.json").write_text(text)
+            with pytest.raises(DataError, match=r"instances_val\.json is no annotation file"):
+                source_of("coco", tmp_path)
 
 
 def test_subsets_hold_every_class_in_its_share() -> None:

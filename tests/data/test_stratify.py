@@ -34,6 +34,13 @@ def test_a_rare_class_is_not_lost_by_chance() -> None:
         assert (drawn >= 996).sum() == 1
 
 
+@pytest.mark.parametrize("count", [20, 50, 100])
+def test_many_rare_classes_do_not_fill_a_small_subset(count: int) -> None:
+    strata = [frozenset("a")] * 900 + [frozenset([f"rare {number // 2}"]) for number in range(100)]
+    drawn = draw_stratified(strata, EVERYTHING, count, np.random.default_rng(0))
+    assert (drawn >= 900).sum() == pytest.approx(0.1 * count, abs=2)
+
+
 def test_only_available_images_are_drawn_and_the_seed_decides() -> None:
     available = EVERYTHING[::3]
     one, same, other = (draw_stratified(COMMON, available, 40, np.random.default_rng(seed)) for seed in (0, 0, 1))

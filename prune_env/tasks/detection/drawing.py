@@ -26,7 +26,7 @@ def drawn(
     """Draws an image with the boxes of its objects (thin, white) and of its detections (coloured, with name and score).
 
     Args:
-        image: In 0..1, float [1 or 3, height, width].
+        image: In 0..1, float [channels, height, width]; of 3 channels or more, the first 3 are shown, else the first.
         target: The boxes and labels of the objects.
         found: The boxes, labels and scores of the detections.
         names: Names of the classes from label 1; empty for numbers.
@@ -37,9 +37,11 @@ def drawn(
     from torchvision.utils import draw_bounding_boxes
 
     times = max(1, -(-LEAST_SIDE // min(image.shape[1:])))
-    pixels = (255.0 * image.float().clamp(0.0, 1.0)).round().to(torch.uint8).cpu().expand(3, -1, -1)
+    pixels = (255.0 * image.float().clamp(0.0, 1.0)).round().to(torch.uint8).cpu()
+    pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
     pixels = pixels.repeat_interleave(times, 1).repeat_interleave(times, 2)
-    shown = found["scores"].float() >= SHOWN
+    # A user's own detector may return boxes without area, which cannot be drawn.
+    shown = (found["scores"].float() >= SHOWN) & (found["boxes"][:, 2:] > found["boxes"][:, :2]).all(1)
     boxes, labels, scores = (found[key][shown].cpu() for key in ("boxes", "labels", "scores"))
     texts = [
         f"{_name(label, names)}: {score:.2f}" for label, score in zip(labels.tolist(), scores.tolist(), strict=True)

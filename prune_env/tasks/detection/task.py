@@ -1,7 +1,7 @@
 """The task of detection."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from prune_env.common.errors import ConfigError, DataError
 from prune_env.common.modes import in_eval_mode
 from prune_env.config.sections import DataSection, ModelSection
-from prune_env.data import Batch, ImageSource, load_source
-from prune_env.models import build_detector
+from prune_env.data import Batch, BoxTarget, ImageSource, Split, check_box_targets, load_source
+from prune_env.models import build_detector, check_pretrained_names
 from prune_env.tasks.base import Core, Metric, Reduction, register_task
 from prune_env.tasks.detection.augmentation import DRAWS, augmented
 from prune_env.tasks.detection.average_precision import THRESHOLDS, AveragePrecision
@@ -39,11 +39,11 @@ class Detection:
     def load(self, settings: DataSection) -> ImageSource:
         """Opens the data set by name; its targets must be boxes."""
         source = load_source(settings.name, settings.path, settings.image_size)
-        targets = source.targets("train")
-        if not len(targets) or not isinstance(targets[0], Mapping) or not {"boxes", "labels"} <= targets[0].keys():
+        training, _ = (_boxed(source, settings.name, split) for split in get_args(Split))
+        if not any(len(target["labels"]) for target in training):
             raise DataError(
-                f"data.name: {settings.name} given, but its images have no boxes. Give scattered_digits, voc, coco or "
-                "your own data set with boxes and labels; or set task.name to classification."
+                f"data set {settings.name!r}: no training image holds an object, so there is nothing to learn or to "
+                "measure; give annotations with boxes"
             )
         return source
 
@@ -53,6 +53,7 @@ class Detection:
 
     def build_model(self, settings: ModelSection, source: ImageSource, image: Tensor) -> nn.Module:
         """Builds the detector by name, and tests its outputs in both modes on one image."""
+        check_pretrained_names(settings.name, settings.weights, getattr(source, "names", ()))
         model = build_detector(settings.name, source.classes, source.channels, settings.weights, settings.arguments)
         _check_contract(model, image)
         return model
@@ -112,6 +113,20 @@ class Detection:
             drawn(image * std + mean, target, found, names)
             for image, target, found in zip(batch.images, batch.targets, outputs.detections, strict=True)
         ]
+
+
+def _boxed(source: ImageSource, name: str, split: Split) -> Sequence[BoxTarget]:
+    """The targets of a split, which must have images, boxes and labels."""
+    targets = source.targets(split)
+    if not len(targets):
+        raise DataError(f"data set {name!r}: the {split} split has no images; both splits need some")
+    if isinstance(targets, np.ndarray) or not isinstance(targets[0], Mapping):
+        raise DataError(
+            f"data.name: {name} given, but its images have no boxes. Give scattered_digits, voc, coco or your own data "
+            "set with boxes and labels; or set task.name to classification."
+        )
+    check_box_targets(targets, source.classes, source.size, f"data set {name!r}, {split} split")
+    return targets
 
 
 def _check_contract(model: nn.Module, image: Tensor) -> None:

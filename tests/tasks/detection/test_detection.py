@@ -2,17 +2,19 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from detectors import CLASSES, SIDE, boxed_batch, own_detector, small_centre, small_torchvision
 from torch import Tensor, nn
 
 from prune_env import RunConfig
-from prune_env.common.errors import ConfigError, DataError, ModelError
-from prune_env.data import Batch
+from prune_env.common.errors import ConfigError, DataError, ModelError, WeightsError
+from prune_env.data import Batch, BoxedImages, BoxSource
 from prune_env.models.suppression import detections
 from prune_env.tasks import Classification, Detection, core_of, make_task, pictures_of
 from prune_env.tasks.detection.contract import check_detections, check_losses
+from prune_env.tasks.detection.drawing import drawn
 from prune_env.testing import check_task
 from prune_env.walk.tracing import training_code
 
@@ -180,6 +182,60 @@ def test_images_without_boxes_and_labels_of_one_class_each_are_told_apart() -> N
         Classification().load(config_of().data)
 
 
+def own_source(labels: Any = (1,), boxes: Any = ((4, 4, 20, 20),), images: int = 2) -> BoxSource:
+    """The user's own data set by name: two equal splits of dark images."""
+    target = {"boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), "labels": torch.tensor(labels).long()}
+    train, test = (BoxedImages(np.zeros((images, 32, 40, 3), np.uint8), [target] * images) for _ in range(2))
+    return BoxSource("own", ("a", "b"), (32, 40), train, test)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({"labels": [0]}, r"train split: image 0: labels must be 1 to 2 \(0 is a detector's background\), given 0"),
+        ({"labels": [3]}, "labels must be 1 to 2 .*given 3"),
+        ({"labels": [1, 2]}, r"labels must be int64 \[1\], one for each box, given \[2\]"),
+        ({"boxes": [[20, 4, 4, 20]]}, r"a box must have x0 < x1, y0 < y1 .* the 32x40 image, given \[20.0, 4.0"),
+        ({"boxes": [[50, 4, 60, 20]]}, "a box must have"),
+        ({"boxes": [[4, 4, float("nan"), 20]]}, "a box must have"),
+        ({"labels": [], "boxes": []}, "no training image holds an object"),
+        ({"images": 0}, "the train split has no images"),
+    ],
+)
+def test_a_data_set_that_teaches_nothing_or_wrong_things_is_refused(
+    monkeypatch: pytest.MonkeyPatch, made: dict[str, Any], words: str
+) -> None:
+    source = own_source(**made)
+    monkeypatch.setattr("prune_env.tasks.detection.task.load_source", lambda *_: source)
+    with pytest.raises(DataError, match=words):
+        TASK.load(config_of().data)
+    source = own_source()
+    assert TASK.load(config_of().data) is source
+    source.test.targets[1] = {"boxes": torch.zeros(0, 4)}  # type: ignore[index]
+    with pytest.raises(
+        DataError, match="test split: image 1: a target needs the tensors 'boxes' and 'labels', given boxes"
+    ):
+        TASK.load(config_of().data)
+
+
+def test_pretrained_weights_are_refused_for_data_whose_labels_mean_something_else() -> None:
+    from prune_env.models.detectors import check_pretrained_names
+    from prune_env.models.torchvision_detectors import pretrained_names
+
+    name = "ssdlite320_mobilenet_v3_large"
+    coco = list(pretrained_names(name)[1:])
+    gaps = [f"unused {label}" if own == "N/A" else own for label, own in enumerate(coco, start=1)]
+    check_pretrained_names(name, "pretrained", gaps)
+    check_pretrained_names(name, None, ["cat"])
+    dense = [own for own in coco if own != "N/A"]
+    with pytest.raises(WeightsError, match="label 12 is 'stop sign' in the data set, but 'N/A' to 'ssdlite320"):
+        check_pretrained_names(name, "pretrained", dense)
+    source = own_source()
+    config = config_of(f"model.name={name}", "model.weights=pretrained")
+    with pytest.raises(WeightsError, match="label 1 is 'a' in the data set, but 'person'"):
+        TASK.build_model(config.model, source, torch.rand(1, 3, 32, 40))
+
+
 def test_names_of_detectors_are_those_of_torchvision_and_our_own() -> None:
     source = TASK.load(config_of().data)
     with pytest.raises(ModelError, match=r"no detector 'ssdlite320'; did you mean 'ssdlite320_mobilenet_v3_large'"):
@@ -239,6 +295,16 @@ def test_pictures_show_objects_in_white_and_detections_in_colour() -> None:
     faint = type("Answer", (), {"detections": ({**Answer.detections[0], "scores": torch.tensor([0.1])},)})
     (without,) = pictures_of(TASK, source, given, faint)
     assert without[34 * times, 16 * times].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("box", [[20.0, 20.0, 4.0, 4.0], [4.0, 4.0, 4.0, 20.0], [4.0, float("nan"), 20.0, 20.0]])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pictures_leave_out_boxes_without_area_and_show_any_number_of_channels(box: list[float], channels: int) -> None:
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    found = {"boxes": torch.tensor([box]), "labels": torch.tensor([1]), "scores": torch.tensor([0.9])}
+    picture = drawn(torch.zeros(channels, 32, 32), nothing, found, ())
+    assert picture.shape == (288, 288, 3)
+    assert not picture.any()
 
 
 @pytest.mark.parametrize("name", ["crop_flip", "resized_crop_flip"])
