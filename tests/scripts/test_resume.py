@@ -84,10 +84,11 @@ def evaluations_of(run: RunDirectory, *without: str) -> list[dict[str, Any]]:
 
 
 def curves_of(run: RunDirectory) -> dict[str, list[tuple[int, float]]]:
-    """Every curve of TensorBoard, as steps and values."""
+    """Every curve of TensorBoard, as steps and values, but those of workers, which depend on the clock."""
     log = EventAccumulator(str(run.tensorboard))
     log.Reload()
-    return {tag: [(event.step, event.value) for event in log.Scalars(tag)] for tag in log.Tags()["scalars"]}
+    tags = [tag for tag in log.Tags()["scalars"] if not tag.startswith("workers/")]
+    return {tag: [(event.step, event.value) for event in log.Scalars(tag)] for tag in tags}
 
 
 def result_of(run: RunDirectory) -> dict[str, Any]:
