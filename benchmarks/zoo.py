@@ -217,12 +217,20 @@ def rows_of_all(names: list[str], peer: bool) -> Iterator[dict[str, Any]]:
         command = [sys.executable, "-m", "benchmarks.zoo", "--one", name, *(["--peer"] if peer else [])]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         lines = done.stdout.strip().splitlines()
+        stopped = done.returncode == -signal.SIGXCPU
         if not lines:
-            yield {"network": name, "error": done.stderr.strip().splitlines()[-1][:200]}
-        elif done.returncode == -signal.SIGXCPU:
+            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            yield {"network": name, "error": "does not end" if stopped else said[-1][:200]}
+        elif stopped:
             yield json.loads(lines[-1]) | {"peer": f"over {PEER_LIMIT} s"}
         else:
             yield json.loads(lines[-1])
+
+
+def stop_after(seconds: int) -> None:
+    """Lets the system stop this process after so many more seconds of the processor, however busy the machine is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds, hard))
 
 
 def printed(row: dict[str, Any]) -> str:
@@ -245,11 +253,11 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
+        stop_after(2 * int(LIMIT))  # for the walk, the building of the network and the check of a plan
         row = measure(given.one)
         print(json.dumps(row), flush=True)
         if given.peer:
-            # The system stops the process after these seconds, however busy the machine is.
-            resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + PEER_LIMIT, resource.RLIM_INFINITY))
+            stop_after(PEER_LIMIT)
             print(json.dumps(row | cut_by_peer(given.one)), flush=True)
         return
     print("| network | seconds | free units | MACs that can go | exact | MACs that no unit changes | Torch-Pruning |")

@@ -78,7 +78,7 @@ class Stripe(Granularity):
         weight = weights[member.module]
         if member.module not in self.whole:
             return LayerStripes(member.module, _norms(weight), _channels_written(member))
-        norms = _filter_norms(self._walk.model.get_submodule(member.module), weight)[member.index.ravel()]
+        norms = filter_norms(self._walk.model.get_submodule(member.module), weight)[member.index.ravel()]
         channels = np.repeat(np.arange(len(member.index)), member.index.shape[1])
         return LayerStripes(member.module, norms[:, None], channels, whole=True)
 
@@ -222,7 +222,7 @@ def _norms(weight: Tensor) -> FloatArray:
     return np.asarray(weight.detach().double().norm(dim=1).flatten(1).cpu().numpy())
 
 
-def _filter_norms(layer: nn.Module, weight: Tensor) -> FloatArray:
+def filter_norms(layer: nn.Module, weight: Tensor) -> FloatArray:
     """The L2 norm of the weights of each output channel: float64 [output channels]."""
     if isinstance(layer, Transposed):
         # From [inputs, outputs of a group, ...] to [groups, outputs of a group, inputs of a group, ...].

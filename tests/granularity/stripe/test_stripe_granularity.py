@@ -24,7 +24,7 @@ from prune_env.env.trial import Trial
 from prune_env.granularity import GranularityContext
 from prune_env.granularity.stripe import Stripe, StripeEdit
 from prune_env.granularity.stripe.edit import stripes_of
-from prune_env.granularity.stripe.granularity import _filter_norms
+from prune_env.granularity.stripe.granularity import filter_norms
 from prune_env.granularity.stripe.settings import StripeSettings
 from prune_env.plan import PruningPlan
 from prune_env.report.inspection import inspect_problem
@@ -207,7 +207,7 @@ def test_a_transposed_convolution_s_filters_are_those_of_its_outputs() -> None:
     layer = torch.nn.ConvTranspose2d(4, 6, 3, groups=2)
     weight = layer.weight.detach()
     wanted = [weight[2 * (number // 3) : 2 * (number // 3) + 2, number % 3].norm() for number in range(6)]
-    assert _filter_norms(layer, layer.weight) == pytest.approx(np.array(wanted, dtype=np.float64), rel=1e-6)
+    assert filter_norms(layer, layer.weight) == pytest.approx(np.array(wanted, dtype=np.float64), rel=1e-6)
 
 
 def test_the_table_of_a_plan_tells_which_layers_kept_one_stripe_because_they_must_keep_one() -> None:
