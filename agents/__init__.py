@@ -1,8 +1,8 @@
 """Agents: reinforcement learners and the searches that they must beat. Importing this package registers them."""
 
-from agents import baselines, optimisers, thresholds
-from agents.ddpg import PruningDDPG, make_ddpg
-from agents.learners import DdpgSearch, PpoSearch, SacSearch, Td3Search
+from prune_env.agents import baselines, optimisers, thresholds
+from prune_env.agents.ddpg import PruningDDPG, make_ddpg
+from prune_env.agents.learners import DdpgSearch, PpoSearch, SacSearch, Td3Search
 from prune_env.search.loop import train_agent
 
 __all__ = [

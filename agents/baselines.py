@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from agents.rules import EXPONENTS, POWERS, eigenvalue_widths, greedy_widths, power_widths
+from prune_env.agents.rules import EXPONENTS, POWERS, eigenvalue_widths, greedy_widths, power_widths
 from prune_env.common.arrays import IntArray
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningProblem

@@ -19,10 +19,10 @@ from stable_baselines3 import DDPG, TD3
 from stable_baselines3.common.noise import ActionNoise
 from torch import Tensor, nn
 
-from agents.demonstrations import Demonstrations
-from agents.exploration import NoiseSchedule, truncated_normal
-from agents.replay_buffer import EpisodeReplayBuffer
-from agents.updates import Chain, FusedAdam, squares_gradient
+from prune_env.agents.demonstrations import Demonstrations
+from prune_env.agents.exploration import NoiseSchedule, truncated_normal
+from prune_env.agents.replay_buffer import EpisodeReplayBuffer
+from prune_env.agents.updates import Chain, FusedAdam, squares_gradient
 from prune_env.config.agent import AgentSection
 from prune_env.env.observation import STATIC, FloatArray
 

@@ -1,6 +1,6 @@
 """Demonstrations: plans of the rules on probes, and the uniform plan, which an agent replays before it acts."""
 
-from agents.rules import RULE_PLANS, rule_plans
+from prune_env.agents.rules import RULE_PLANS, rule_plans
 from prune_env.env import PruningEnv
 from prune_env.env.observation import FloatArray
 from prune_env.env.problem import PruningProblem

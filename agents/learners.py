@@ -13,9 +13,9 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
-from agents.ddpg import PruningTD3, make_ddpg, make_td3
-from agents.demonstrations import Demonstrations, demonstration_count
-from agents.replay_buffer import EpisodeReplayBuffer
+from prune_env.agents.ddpg import PruningTD3, make_ddpg, make_td3
+from prune_env.agents.demonstrations import Demonstrations, demonstration_count
+from prune_env.agents.replay_buffer import EpisodeReplayBuffer
 from prune_env.common.errors import ConfigError
 from prune_env.config import RunConfig
 from prune_env.config.agent import AgentSection

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from agents.rules import RULE_PLANS, rule_plans
+from prune_env.agents.rules import RULE_PLANS, rule_plans
 from prune_env.common.arrays import IntArray
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
+from prune_env.rewards import ranks_as_quality
 from prune_env.search import Proposal, Search
 from prune_env.search.registry import register_search
-from rewards import ranks_as_quality
 
 SIGMA = 0.3
 """Initial standard deviation of CMA-ES, in logarithms of the widths."""

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from agents import train_agent
-from agents.ddpg import PruningDDPG
 from benchmarks.synthetic_walks import optimum, synthetic_problem
 from prune_env import RunConfig
+from prune_env.agents import train_agent
+from prune_env.agents.ddpg import PruningDDPG
 from prune_env.env.observation import DYNAMIC, FEATURES, Observer
 from prune_env.runs.intervals import Interval
 

@@ -19,7 +19,7 @@ from prune_env.criteria import ScoringContext, score_channels
 from prune_env.data import ImageSet
 from prune_env.env.problem import PruningProblem
 from prune_env.granularity import GranularityContext, make_granularity
-from rewards import Outcome, make_reward
+from prune_env.rewards import Outcome, make_reward
 
 STAGES = (24, 40, 64, 96)
 UNITS_A_STAGE = 5

@@ -21,6 +21,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from prune_env.batch_norm.fast_norm import BatchNorm
+from prune_env.commands.bench_episode import Rounds, ready_bench
+from prune_env.commands.common import AsJson, ConfigArgument, Overrides, console, print_json, results, run_command
 from prune_env.common.errors import EvaluationError
 from prune_env.data import ImageSet
 from prune_env.evaluation.measuring import measure
@@ -28,8 +30,6 @@ from prune_env.plan import PruningPlan
 from prune_env.runs.settings import read_settings
 from prune_env.tasks import Task
 from prune_env.walk.unit import Unit
-from scripts.bench_episode import Rounds, ready_bench
-from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, results, run_command
 
 BATCH = 256
 

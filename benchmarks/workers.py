@@ -14,12 +14,12 @@ from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.plan import PruningPlan
+from prune_env.rewards import Outcome
 from prune_env.search.loop import train_agent
 from prune_env.search.pools import Pool
 from prune_env.search.pools.cluster import Cluster
 from prune_env.search.pools.here import Here
 from prune_env.search.pools.processes import Processes
-from rewards import Outcome
 
 EVALUATIONS = 120
 
@@ -53,7 +53,7 @@ def sleepy_problem(seconds: float) -> PruningProblem:
 
 def measured(seconds: float, workers: int, pool_of: Callable[[PruningProblem], Pool]) -> tuple[float, float]:
     """Evaluations a second once the workers have started, and the overhead of each in ms."""
-    import agents  # noqa: F401  (registers the searches)
+    import prune_env.agents  # noqa: F401  (registers the searches)
 
     problem = sleepy_problem(seconds)
     config = RunConfig.from_mapping(

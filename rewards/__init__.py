@@ -1,9 +1,9 @@
 """Rewards: pure functions of two outcomes, the pruned network's and the dense network's."""
 
-from rewards import functions as _functions  # noqa: F401  (importing it fills the registry)
-from rewards.errors import RewardError
-from rewards.outcome import Outcome
-from rewards.registry import (
+from prune_env.rewards import functions as _functions  # noqa: F401  (importing it fills the registry)
+from prune_env.rewards.errors import RewardError
+from prune_env.rewards.outcome import Outcome
+from prune_env.rewards.registry import (
     Reward,
     make_reward,
     needs_latency,
@@ -14,7 +14,7 @@ from rewards.registry import (
     reward_summaries,
     rises_with_quality,
 )
-from rewards.settings import Setting
+from prune_env.rewards.settings import Setting
 
 __all__ = [
     "Outcome",

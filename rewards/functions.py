@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-from rewards.errors import RewardError
-from rewards.outcome import Outcome
-from rewards.registry import Reward, register
-from rewards.settings import Setting
+from prune_env.rewards.errors import RewardError
+from prune_env.rewards.outcome import Outcome
+from prune_env.rewards.registry import Reward, register
+from prune_env.rewards.settings import Setting
 
 Cost = Callable[[Outcome], float]
 """Reads a cost from an outcome."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from rewards.errors import RewardError
+from prune_env.rewards.errors import RewardError
 
 
 def import_callable(name: str) -> Callable[..., Any]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rewards.errors import RewardError, suggest
-from rewards.imported import import_callable, with_settings
-from rewards.outcome import Outcome
-from rewards.settings import Setting, check_settings
+from prune_env.rewards.errors import RewardError, suggest
+from prune_env.rewards.imported import import_callable, with_settings
+from prune_env.rewards.outcome import Outcome
+from prune_env.rewards.settings import Setting, check_settings
 
 Reward = Callable[[Outcome, Outcome], float]
 """(outcome of the plan, outcome of the dense network) -> a finite number; higher is better."""

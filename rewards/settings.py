@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from rewards.errors import RewardError, suggest
+from prune_env.rewards.errors import RewardError, suggest
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 import typer
 
-from scripts.bench_episode import bench_episode
-from scripts.bench_rewards import bench_rewards
-from scripts.common import run_app
+from prune_env.commands.bench_episode import bench_episode
+from prune_env.commands.bench_rewards import bench_rewards
+from prune_env.commands.common import run_app
 
 bench = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Measures speed and reward quality on your network and data."

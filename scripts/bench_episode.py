@@ -11,14 +11,14 @@ from rich.box import SIMPLE
 from rich.progress import track
 from rich.table import Table
 
+from prune_env.commands.common import AsJson, ConfigArgument, Overrides, console, print_json, results
+from prune_env.commands.episode_times import EpisodeBench, learner_named
 from prune_env.common.memory import live_megabytes
 from prune_env.config import RunConfig
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import load_model, load_splits
 from prune_env.runs.settings import read_settings
 from prune_env.search.registry import check_named_search
-from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, results
-from scripts.episode_times import EpisodeBench, learner_named
 
 SETTLING = 100
 """Episodes before the memory is measured: torch caches the kernels of new shapes, up to about a thousand."""

@@ -14,6 +14,7 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from prune_env.batch_norm.recalibration import measuring
+from prune_env.commands.common import AsJson, ConfigArgument, Overrides, console, print_json, results
 from prune_env.data import ImageSet
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import load_model, load_splits
@@ -24,7 +25,6 @@ from prune_env.evaluation.execution_choice import random_plans
 from prune_env.evaluation.measuring import measure
 from prune_env.plan import PruningPlan
 from prune_env.runs.settings import read_settings
-from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, results
 
 BEST = 10
 """Number of best plans that are compared."""

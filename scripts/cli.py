@@ -2,18 +2,18 @@
 
 import typer
 
-from scripts.bench import bench
-from scripts.common import run_app
-from scripts.compare import compare
-from scripts.evaluate import evaluate
-from scripts.export import export
-from scripts.finetune import finetune
-from scripts.inspect_walk import inspect_walk
-from scripts.list_names import list_names
-from scripts.pretrain import pretrain
-from scripts.replay import replay
-from scripts.report import report
-from scripts.train import train
+from prune_env.commands.bench import bench
+from prune_env.commands.common import run_app
+from prune_env.commands.compare import compare
+from prune_env.commands.evaluate import evaluate
+from prune_env.commands.export import export
+from prune_env.commands.finetune import finetune
+from prune_env.commands.inspect_walk import inspect_walk
+from prune_env.commands.list_names import list_names
+from prune_env.commands.pretrain import pretrain
+from prune_env.commands.replay import replay
+from prune_env.commands.report import report
+from prune_env.commands.train import train
 
 app = typer.Typer(
     add_completion=False,

@@ -16,8 +16,8 @@ from prune_env.common.errors import DataWarning, UserError
 from prune_env.common.files import to_json
 from prune_env.common.memory import keep_freed_memory
 from prune_env.config import RunConfig
+from prune_env.rewards import RewardError
 from prune_env.runs.networks import NetworkRow
-from rewards import RewardError
 
 console = Console(stderr=True)
 """Progress and errors."""

@@ -6,6 +6,19 @@ from typing import Annotated
 
 import typer
 
+from prune_env.commands.common import (
+    AsJson,
+    ConfigArgument,
+    Overrides,
+    between_commas,
+    command_line,
+    console,
+    notice,
+    print_json,
+    results,
+    run_command,
+    run_directory_of,
+)
 from prune_env.common.errors import ConfigError
 from prune_env.config import RunConfig
 from prune_env.criteria import criterion_named, known_criteria
@@ -19,19 +32,6 @@ from prune_env.runs.finishing import FinishedSearch
 from prune_env.runs.settings import read_settings
 from prune_env.search.registry import SEARCHES
 from prune_env.tasks import make_task, quality_of
-from scripts.common import (
-    AsJson,
-    ConfigArgument,
-    Overrides,
-    between_commas,
-    command_line,
-    console,
-    notice,
-    print_json,
-    results,
-    run_command,
-    run_directory_of,
-)
 
 DEFAULT = "uniform,random,greedy,power,eigenvalue,cma,cma_from_rules,tpe,ddpg"
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from agents.learners import Learner
+from prune_env.agents.learners import Learner
 from prune_env.common.errors import ConfigError, EvaluationError
 from prune_env.config import RunConfig
 from prune_env.data import Splits

@@ -6,15 +6,7 @@ from typing import Annotated
 import torch
 import typer
 
-from prune_env.config import RunConfig
-from prune_env.env.fitting import repair_warning
-from prune_env.env.loading import device_of
-from prune_env.plan import PruningPlan
-from prune_env.report.network_table import render, warnings_of
-from prune_env.runs.evaluating import evaluate_run
-from prune_env.runs.run_directory import RunDirectory
-from prune_env.runs.settings import read_settings, settings_of
-from scripts.common import (
+from prune_env.commands.common import (
     AsJson,
     Overrides,
     console,
@@ -26,6 +18,14 @@ from scripts.common import (
     run_directory_of,
     warn,
 )
+from prune_env.config import RunConfig
+from prune_env.env.fitting import repair_warning
+from prune_env.env.loading import device_of
+from prune_env.plan import PruningPlan
+from prune_env.report.network_table import render, warnings_of
+from prune_env.runs.evaluating import evaluate_run
+from prune_env.runs.run_directory import RunDirectory
+from prune_env.runs.settings import read_settings, settings_of
 
 Target = Annotated[Path, typer.Argument(help="A run directory, or the YAML file that the run was started with.")]
 Name = Annotated[

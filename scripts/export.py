@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from prune_env.commands.common import AsJson, Overrides, console, notice, print_json, results, run_command
 from prune_env.env.fitting import repair_warning
 from prune_env.plan import PruningPlan
 from prune_env.runs.exporting import export_run
 from prune_env.runs.networks import LATENCY_BATCH
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of
-from scripts.common import AsJson, Overrides, console, notice, print_json, results, run_command
 
 
 class Target(StrEnum):

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from prune_env.commands.common import AsJson, Overrides, notice, print_json, results, run_command
+from prune_env.commands.training_bar import shown_training
 from prune_env.env.fitting import repair_warning
 from prune_env.report.network_table import render
 from prune_env.runs.finetuning import FOLDER, check_searched, finish_finetuning, resume_finetuning, start_finetuning
 from prune_env.runs.run_directory import RunDirectory
-from scripts.common import AsJson, Overrides, notice, print_json, results, run_command
-from scripts.training_bar import shown_training
 
 Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]
 Name = Annotated[str, typer.Option(help="Folder of the training within the run.")]
@@ -26,7 +26,7 @@ def finetune(
 ) -> None:
     """Trains a run's pruned network on all training images except the reward set; the dense network is the teacher.
 
-    For several GPUs or machines: `accelerate launch --module scripts.finetune RUN`.
+    For several GPUs or machines: `accelerate launch --module prune_env.commands.finetune RUN`.
     """
     searched = RunDirectory.open(run)
     check_searched(searched)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from prune_env.commands.common import AsJson, ConfigArgument, Overrides, console, print_json, results, run_command
 from prune_env.env.problem import PruningProblem
 from prune_env.report.inspection import inspect_problem, render_granularity, render_units
 from prune_env.runs.settings import read_settings
 from prune_env.runs.starting import load_problem
-from scripts.common import AsJson, ConfigArgument, Overrides, console, print_json, results, run_command
 
 
 def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from prune_env.commands.common import AsJson, print_json, results, run_command
 from prune_env.common.errors import ConfigError, suggest
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.task import TASKS
@@ -15,9 +16,8 @@ from prune_env.data.registry import SOURCES
 from prune_env.models import detector_summaries, model_summaries
 from prune_env.recover.penalties import PENALTIES
 from prune_env.repair import REPAIRS
+from prune_env.rewards import reward_summaries
 from prune_env.search import SEARCHES
-from rewards import reward_summaries
-from scripts.common import AsJson, print_json, results, run_command
 
 Summaries = Callable[[], Mapping[str, str]]
 """Gives a line for each name."""

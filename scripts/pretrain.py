@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
+from prune_env.commands.common import AsJson, Overrides, print_json, results, run_command, run_directory_of
+from prune_env.commands.training_bar import shown_training
 from prune_env.runs.pretraining import finish_pretraining, resume_pretraining, start_pretraining
 from prune_env.runs.settings import read_settings
 from prune_env.tasks import make_task, quality_of
-from scripts.common import AsJson, Overrides, print_json, results, run_command, run_directory_of
-from scripts.training_bar import shown_training
 
 Config = Annotated[Path | None, typer.Argument(help="A YAML file of settings.", show_default=False)]
 Resume = Annotated[
@@ -23,7 +23,7 @@ def pretrain(
     """Trains a network on all training images except the reward set, from scratch or from model.weights.
 
     To search with the result, set model.weights to the trained weights.
-    For several GPUs or machines: `accelerate launch --module scripts.pretrain CONFIG`.
+    For several GPUs or machines: `accelerate launch --module prune_env.commands.pretrain CONFIG`.
     """
     if (config is None) == (resume is None):
         raise typer.BadParameter(

@@ -5,12 +5,7 @@ from typing import Annotated
 
 import typer
 
-from prune_env.env.fitting import repair_warning
-from prune_env.plan import PruningPlan
-from prune_env.report.network_table import render
-from prune_env.runs.replaying import read_plan_or_policy, replay_on
-from prune_env.runs.settings import settings_to_replay_on
-from scripts.common import (
+from prune_env.commands.common import (
     AsJson,
     ConfigArgument,
     Overrides,
@@ -21,6 +16,11 @@ from scripts.common import (
     results,
     run_command,
 )
+from prune_env.env.fitting import repair_warning
+from prune_env.plan import PruningPlan
+from prune_env.report.network_table import render
+from prune_env.runs.replaying import read_plan_or_policy, replay_on
+from prune_env.runs.settings import settings_to_replay_on
 
 Source = Annotated[Path, typer.Argument(help="A plan.json, a policy.safetensors, or a run directory (its plan).")]
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from prune_env.commands.common import run_command
 from prune_env.report.page import write_report
 from prune_env.runs.run_directory import RunDirectory
-from scripts.common import run_command
 
 RunArgument = Annotated[Path, typer.Argument(help="The folder of a finished run, for example runs/digits.")]
 

@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the settings themselves: `python -m scripts.settings_docs`."""
+"""Writes docs/configuration.md from the settings themselves: `python -m prune_env.commands.settings_docs`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
 HEADER = """# Settings
 
 All keys of a configuration file. The command line takes each of them as `key.path=value`.
-Text values may contain `${VAR}` and `${VAR:-default}`. `python -m scripts.settings_docs` writes this page.
+Text values may contain `${VAR}` and `${VAR:-default}`. `python -m prune_env.commands.settings_docs` writes this page.
 
 | key | type | default | meaning |
 |---|---|---|---|

@@ -6,16 +6,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from prune_env.common.errors import ConfigError
-from prune_env.report.network_table import render, warnings_of
-from prune_env.report.whole_runs import finish_with_report, run_searches
-from prune_env.runs.finishing import FinishedSearch
-from prune_env.runs.searching import SearchRun, resume_search, start_search
-from prune_env.runs.settings import for_workers, read_settings
-from prune_env.search.episode import Episode
-from prune_env.search.pools.make import idle_words, worker_count
-from prune_env.tasks import make_task, quality_of
-from scripts.common import (
+from prune_env.commands.common import (
     AsJson,
     Overrides,
     between_commas,
@@ -28,6 +19,15 @@ from scripts.common import (
     run_directory_of,
     warn,
 )
+from prune_env.common.errors import ConfigError
+from prune_env.report.network_table import render, warnings_of
+from prune_env.report.whole_runs import finish_with_report, run_searches
+from prune_env.runs.finishing import FinishedSearch
+from prune_env.runs.searching import SearchRun, resume_search, start_search
+from prune_env.runs.settings import for_workers, read_settings
+from prune_env.search.episode import Episode
+from prune_env.search.pools.make import idle_words, worker_count
+from prune_env.tasks import make_task, quality_of
 
 Config = Annotated[
     Path | None, typer.Argument(help="A YAML file of settings, for example configs/digits.yaml.", show_default=False)

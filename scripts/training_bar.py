@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from prune_env.commands.common import console
 from prune_env.recover import Epoch
 from prune_env.runs.training import Step, TrainingListener
 from prune_env.tasks import Metric
-from scripts.common import console
 
 
 @contextmanager

@@ -23,9 +23,9 @@ from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.granularity import GranularityContext, make_granularity
 from prune_env.models import save_weights
 from prune_env.protection.sensitivity import SensitivityReport
+from prune_env.rewards import Reward, make_reward
 from prune_env.tasks import make_task
 from prune_env.walk.costs import Metric
-from rewards import Reward, make_reward
 
 SIDE = 8
 COLOURS = 2

@@ -29,11 +29,11 @@ from prune_env.plan import PruningPlan
 from prune_env.protection.feature_ranks import feature_map_ranks
 from prune_env.protection.sensitivity import SensitivityReport, find_sensitive_layers
 from prune_env.repair import REPAIRS, RepairContext
+from prune_env.rewards import Reward, make_reward, needs_latency
 from prune_env.surgery import Repair
 from prune_env.tasks import make_task
 from prune_env.walk import LayerWalk, Scores
 from prune_env.walk.residual_streams import residual_streams
-from rewards import Reward, make_reward, needs_latency
 
 IMAGES_AT_ONCE = 64
 """Images per batch for ranks and scores. The size is fixed so that a resumed run computes bit-identical values."""

@@ -13,8 +13,8 @@ from prune_env.data import Splits, load_images, make_splits
 from prune_env.recover import train_network
 from prune_env.recover.penalties import PENALTIES
 from prune_env.repair import REPAIRS
+from prune_env.rewards import make_reward, needs_latency, rises_with_quality
 from prune_env.tasks import make_task, quality_of
-from rewards import make_reward, needs_latency, rises_with_quality
 
 
 def load_model(

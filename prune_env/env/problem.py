@@ -22,9 +22,9 @@ from prune_env.evaluation.racing import Bound, Race
 from prune_env.granularity import Granularity, PlanBuilder
 from prune_env.plan import PruningPlan
 from prune_env.protection.sensitivity import SensitivityReport
+from prune_env.rewards import Outcome, Reward, RewardError
 from prune_env.tasks import quality_of
 from prune_env.walk import LayerWalk, Scores
-from rewards import Outcome, Reward, RewardError
 
 
 @dataclass

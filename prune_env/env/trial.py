@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prune_env.plan import PruningPlan
-from rewards import Outcome
+from prune_env.rewards import Outcome
 
 
 @dataclass(frozen=True)

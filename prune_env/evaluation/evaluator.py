@@ -19,10 +19,10 @@ from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.evaluation.measuring import StopEarly, measure
 from prune_env.evaluation.reshapable import ReshapableNetwork
 from prune_env.plan import PruningPlan, apply_plan
+from prune_env.rewards import Outcome
 from prune_env.surgery import Repair
 from prune_env.tasks import Task, make_task, quality_of
 from prune_env.walk import LayerWalk
-from rewards import Outcome
 
 
 class Evaluator:

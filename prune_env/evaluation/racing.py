@@ -11,7 +11,7 @@ from typing import Protocol, Self
 from scipy.stats import hypergeom
 
 from prune_env.evaluation.evaluator import Evaluator
-from rewards import Outcome, Reward
+from prune_env.rewards import Outcome, Reward
 
 CONFIDENCE = 0.99
 """Least probability that a stopped plan would not have become the best."""

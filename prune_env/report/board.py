@@ -17,12 +17,12 @@ from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.report.figure_style import figure_pixels
 from prune_env.report.figures import Tried, keep_ratio_heat_map, quality_against_macs, series_heat_map
+from prune_env.rewards import Outcome
 from prune_env.runs.pictures import compared_pictures
 from prune_env.runs.searching import SearchRun
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode
 from prune_env.tasks import draws_pictures
-from rewards import Outcome
 
 EPISODES_PER_PICTURE = 25
 FLUSH_SECONDS = 10

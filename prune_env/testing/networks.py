@@ -11,8 +11,8 @@ from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.granularity import GranularityContext, make_granularity
+from prune_env.rewards import make_reward
 from prune_env.walk import LayerWalk
-from rewards import make_reward
 
 COLOURS = 2
 CLASSES = 3

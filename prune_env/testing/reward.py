@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 
-from prune_env.testing.promises import explained, global_randomness, require
-from rewards import (
+from prune_env.rewards import (
     Outcome,
     Reward,
     make_reward,
@@ -16,6 +15,7 @@ from rewards import (
     ranks_as_quality,
     rises_with_quality,
 )
+from prune_env.testing.promises import explained, global_randomness, require
 
 DENSE = Outcome(quality=0.9, loss=0.3, macs=1_000_000, params=10_000, latency=0.1)
 QUALITIES = (0.0, 0.1, 0.895, 0.9, 1.0)

@@ -5,10 +5,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from agents import train_agent
-from agents.rules import RULE_PLANS
 from benchmarks.synthetic_walks import best_keep, loss_at, optimum, real_cost, synthetic_problem
 from prune_env import RunConfig
+from prune_env.agents import train_agent
+from prune_env.agents.rules import RULE_PLANS
 from prune_env.common.arrays import IntArray
 from prune_env.env import PruningEnv
 from prune_env.env.problem import PruningProblem

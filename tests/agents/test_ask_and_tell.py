@@ -10,8 +10,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from test_searches import EVALUATIONS, PROBES, config_of, problem_of
 from toy import toy_problem
 
-from agents import train_agent
-from agents.learners import Learner
+from prune_env.agents import train_agent
+from prune_env.agents.learners import Learner
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.evaluation.racing import Race

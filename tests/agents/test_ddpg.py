@@ -4,8 +4,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from agents.ddpg import make_ddpg
-from agents.replay_buffer import EpisodeReplayBuffer
+from prune_env.agents.ddpg import make_ddpg
+from prune_env.agents.replay_buffer import EpisodeReplayBuffer
 from prune_env.config.agent import AMC_PRESET, AgentSection
 from prune_env.env.observation import FEATURES, STATIC
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from toy import toy_problem
 
-from agents import train_agent
-from agents.demonstrations import Demonstrations
-from agents.rules import EXPONENTS, POWERS, greedy_widths, power_widths
 from prune_env import RunConfig
+from prune_env.agents import train_agent
+from prune_env.agents.demonstrations import Demonstrations
+from prune_env.agents.rules import EXPONENTS, POWERS, greedy_widths, power_widths
 from prune_env.env import PruningEnv
 
 

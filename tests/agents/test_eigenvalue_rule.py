@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from toy import toy_problem, toy_walk
 
-from agents import rules
-from agents.rules import eigenvalue_widths
+from prune_env.agents import rules
+from prune_env.agents.rules import eigenvalue_widths
 from prune_env.env.problem import PruningProblem
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from agents.exploration import NoiseSchedule, truncated_normal
+from prune_env.agents.exploration import NoiseSchedule, truncated_normal
 
 
 @given(mean=st.floats(-1, 1), sigma=st.floats(1e-3, 10), seed=st.integers(0, 1000))

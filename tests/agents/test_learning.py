@@ -9,8 +9,8 @@ from torch import nn
 from toy import toy_problem
 from zoo import Net
 
-from agents.ddpg import make_ddpg
 from prune_env import LayerWalk, RunConfig
+from prune_env.agents.ddpg import make_ddpg
 from prune_env.config.agent import AgentSection
 from prune_env.data import ImageSet
 from prune_env.env import PruningEnv

@@ -13,19 +13,19 @@ from safetensors.torch import save
 from torch import nn
 from toy import toy_problem, toy_walk
 
-from agents import train_agent
-from agents.baselines import EXPONENTS, POWERS
-from agents.rules import greedy_widths, power_widths
 from prune_env import LayerWalk, PruningEnv, PruningPlan, RunConfig
+from prune_env.agents import train_agent
+from prune_env.agents.baselines import EXPONENTS, POWERS
+from prune_env.agents.rules import greedy_widths, power_widths
 from prune_env.common.errors import ConfigError, RunError, WeightsError
 from prune_env.env.observation import FEATURES
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.evaluation.racing import Race
+from prune_env.rewards import Outcome
 from prune_env.search.base import Search
 from prune_env.search.policy import Policy, load_policy, policy_of, save_policy
 from prune_env.search.registry import SEARCHES, check_evaluations, check_named_search
-from rewards import Outcome
 
 PROBES = 4
 EVALUATIONS = 26

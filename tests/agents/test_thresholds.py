@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from toy import digits_config, image_set, toy_problem, toy_walk
 
-from agents import train_agent
-from agents.thresholds import Thresholds, lowest_threshold, shares_above
+from prune_env.agents import train_agent
+from prune_env.agents.thresholds import Thresholds, lowest_threshold, shares_above
 from prune_env.common.errors import ConfigError
 from prune_env.config.granularity import GranularitySettings
 from prune_env.criteria import ScoringContext

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agents.updates import Chain, FusedAdam, squares_gradient
+from prune_env.agents.updates import Chain, FusedAdam, squares_gradient
 
 
 def network(inputs: int, bounded: bool) -> nn.Sequential:

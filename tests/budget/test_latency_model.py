@@ -16,7 +16,7 @@ from prune_env.budget.latency_model import LatencyModel, fit_latency
 from prune_env.budget.width_multiple import fastest_multiple
 from prune_env.common.errors import BudgetError, RunError
 from prune_env.common.latency import Latency
-from rewards import make_reward
+from prune_env.rewards import make_reward
 
 BATCH = image_set(4).images
 with_made_up_times = pytest.mark.usefixtures("made_up")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-import agents  # noqa: F401  (registers the searches)
+import prune_env.agents  # noqa: F401  (registers the searches)
 from prune_env.common.errors import ConfigError, UserError, suggest
 from prune_env.common.registry import Registry
 from prune_env.config.granularity import GRANULARITIES
@@ -16,9 +16,9 @@ from prune_env.models import DETECTORS
 from prune_env.models.registry import MODELS
 from prune_env.recover.penalties import PENALTIES
 from prune_env.repair import REPAIRS
+from prune_env.rewards import RewardError, make_reward
+from prune_env.rewards.errors import suggest as suggest_reward
 from prune_env.search.registry import SEARCHES
-from rewards import RewardError, make_reward
-from rewards.errors import suggest as suggest_reward
 
 EVERY: list[Registry[Any]] = [CRITERIA, DETECTORS, GRANULARITIES, MODELS, PENALTIES, REPAIRS, SEARCHES, SOURCES, TASKS]
 

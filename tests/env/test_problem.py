@@ -28,7 +28,7 @@ from prune_env.env.loading import device_of, load_model, load_splits
 from prune_env.env.observation import STATIC
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
-from rewards import Outcome, RewardError, make_reward
+from prune_env.rewards import Outcome, RewardError, make_reward
 
 
 def broken(_outcome: Outcome, _baseline: Outcome, value: float = math.nan) -> float:

@@ -18,7 +18,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.evaluation import racing
 from prune_env.evaluation.racing import Race
-from rewards import Outcome, make_reward
+from prune_env.rewards import Outcome, make_reward
 
 DENSE = Outcome(quality=0.9, loss=0.3, macs=1000, params=100)
 REWARDS = {

@@ -10,12 +10,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy import digits_file, digits_splits, trained_digits
 
 from prune_env import PruningPlan, RunConfig
+from prune_env.commands.replay import replay
+from prune_env.commands.train import train
 from prune_env.common.errors import ConfigError, PlanError
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.search.policy import load_policy
 from prune_env.testing.counts import counted_macs, counted_params
-from scripts.replay import replay
-from scripts.train import train
 
 pytestmark = pytest.mark.slow
 

@@ -17,15 +17,21 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from toy import ToyResNet, image_set
 
+from prune_env.commands.finetune import finetune
 from prune_env.recover import Workers
 from prune_env.recover.workers import SharedNorm, synchronise_norms
 from prune_env.runs.run_directory import RunDirectory
-from scripts.finetune import finetune
 
 ROOT = Path(__file__).parents[2]
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(
-    ["scripts.train", "scripts.finetune", "accelerate", "sklearn.datasets", "matplotlib.backends.backend_agg"]
+    [
+        "prune_env.commands.train",
+        "prune_env.commands.finetune",
+        "accelerate",
+        "sklearn.datasets",
+        "matplotlib.backends.backend_agg",
+    ]
 )
 PROCESSES = 2
 GENTLE = ["finetune.learning_rate=0.002", "finetune.epochs=2"]
@@ -41,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(run: RunDirectory) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
-    command = [*launch, "-m", "scripts.finetune", str(run.root), *GENTLE, "--name", "two", "--json"]
+    command = [*launch, "-m", "prune_env.commands.finetune", str(run.root), *GENTLE, "--name", "two", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     two = json.loads(done.stdout)

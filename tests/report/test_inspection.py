@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from toy import digits_config, digits_splits
 
+from prune_env.commands.inspect_walk import fixed_macs_in_words
 from prune_env.env.builders import build_problem
 from prune_env.report.inspection import inspect_problem, render_units
-from scripts.inspect_walk import fixed_macs_in_words
 
 
 class Mixing(nn.Module):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards import (
+from prune_env.rewards import (
     Outcome,
     Reward,
     RewardError,
@@ -22,7 +22,7 @@ from rewards import (
     reward_names,
     reward_summaries,
 )
-from rewards.registry import restored
+from prune_env.rewards.registry import restored
 
 DENSE = Outcome(quality=0.95, loss=0.2, macs=1_000_000, params=10_000, latency=0.1)
 

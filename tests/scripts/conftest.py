@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.cli import main
+from prune_env.commands.cli import main
 
 
 @pytest.fixture

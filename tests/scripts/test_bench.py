@@ -7,11 +7,11 @@ import torch
 from stable_baselines3 import SAC
 from toy import DIGITS, digits_config, digits_file, image_set, toy_problem, toy_resnet, toy_walk
 
-from agents.ddpg import PruningDDPG, PruningTD3
+from prune_env.agents.ddpg import PruningDDPG, PruningTD3
+from prune_env.commands.bench_episode import ready_bench
+from prune_env.commands.bench_rewards import OnePass
 from prune_env.data import ImageSet
 from prune_env.evaluation.execution import ExecutionSettings
-from scripts.bench_episode import ready_bench
-from scripts.bench_rewards import OnePass
 
 pytestmark = pytest.mark.slow
 

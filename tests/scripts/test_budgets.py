@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from toy import digits_file
 
+from prune_env.commands.train import train
 from prune_env.common.errors import ConfigError
 from prune_env.runs.run_directory import RunDirectory
-from scripts.train import train
 
 QUICK = ("agent.name=random", "search.evaluations=3")
 

@@ -39,7 +39,14 @@ def digits(*overrides):
 def finished_run(tmp_path_factory):
     """One whole tiny run through the command line: its folder and what it printed."""
     folder = tmp_path_factory.mktemp("work") / "run"
-    command = [sys.executable, "-m", "scripts.cli", "train", *map(str, digits(f"run.directory={folder}")), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "prune_env.commands.cli",
+        "train",
+        *map(str, digits(f"run.directory={folder}")),
+        "--json",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return folder, done
 

@@ -17,6 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy import digits_config, digits_file
 
 from prune_env import RunConfig
+from prune_env.commands.compare import compare
+from prune_env.commands.report import report
 from prune_env.common.errors import ConfigError, RunError
 from prune_env.report.comparison_figure import Band, comparison_picture
 from prune_env.report.run_record import read_run
@@ -25,8 +27,6 @@ from prune_env.report.whole_runs import run_comparison
 from prune_env.runs.intervals import Interval, bands
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.seed_results import SeedResult, as_record, best_so_far, wins
-from scripts.compare import compare
-from scripts.report import report
 
 pytestmark = pytest.mark.slow
 

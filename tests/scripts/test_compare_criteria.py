@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from toy import digits_file
 
+from prune_env.commands.compare import compare, criteria_of
 from prune_env.common.errors import ConfigError, RunError
 from prune_env.common.files import read_records
 from prune_env.criteria import known_criteria
 from prune_env.runs.criterion_comparison import MEASURES
-from scripts.compare import compare, criteria_of
 
 NAMES = ["l1", "random", "consumer_error"]
 

@@ -4,9 +4,9 @@ import warnings
 
 import pytest
 
+from prune_env.commands.common import _show_warning
 from prune_env.common.errors import DataWarning
 from prune_env.data import LeftOut
-from scripts.common import _show_warning
 
 
 def test_boxes_that_were_left_out_are_told_in_one_line(

@@ -15,13 +15,13 @@ from box_trees import voc_tree
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from prune_env.commands.evaluate import evaluate
+from prune_env.commands.export import Target, export
+from prune_env.commands.finetune import finetune
+from prune_env.commands.inspect_walk import inspect_walk
+from prune_env.commands.train import train
 from prune_env.models.suppression import Rule
 from prune_env.runs.run_directory import RunDirectory
-from scripts.evaluate import evaluate
-from scripts.export import Target, export
-from scripts.finetune import finetune
-from scripts.inspect_walk import inspect_walk
-from scripts.train import train
 
 pytestmark = pytest.mark.slow
 

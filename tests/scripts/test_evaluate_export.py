@@ -12,15 +12,15 @@ import torch
 from toy import TASK, digits_file, trained_digits
 
 from prune_env import PruningPlan
+from prune_env.commands.evaluate import evaluate
+from prune_env.commands.export import Target, export
+from prune_env.commands.finetune import finetune
+from prune_env.commands.train import train
 from prune_env.common.errors import ExportError, RunError
 from prune_env.data import load_source
 from prune_env.models import build_model, load_weights
 from prune_env.report.network_table import warnings_of
 from prune_env.runs.run_directory import RunDirectory
-from scripts.evaluate import evaluate
-from scripts.export import Target, export
-from scripts.finetune import finetune
-from scripts.train import train
 
 pytestmark = pytest.mark.slow
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from toy import digits_file
 
+from prune_env.commands.compare import compare
 from prune_env.common.errors import RunError
 from prune_env.common.files import read_records
 from prune_env.runs.fidelity import summarise
-from scripts.compare import compare
 
 pytestmark = pytest.mark.slow
 

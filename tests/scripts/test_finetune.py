@@ -23,6 +23,7 @@ from torch import Tensor
 from toy import TASK, WatchedSource
 
 from prune_env import PruningPlan, RunConfig
+from prune_env.commands.finetune import finetune
 from prune_env.data import Splits
 from prune_env.env.loading import load_splits
 from prune_env.evaluation.measuring import measure
@@ -31,14 +32,19 @@ from prune_env.recover import Epoch, Trainer
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.training import epoch_to_keep, train_into, training_images
 from prune_env.runs.training_folder import TrainingFolder
-from scripts.finetune import finetune
 
 pytestmark = pytest.mark.slow
 
 CHILDREN = multiprocessing.get_context("forkserver")
 """Child processes that are forked after torch is imported, so that they start in milliseconds."""
 CHILDREN.set_forkserver_preload(
-    ["scripts.train", "scripts.finetune", "accelerate", "sklearn.datasets", "matplotlib.backends.backend_agg"]
+    [
+        "prune_env.commands.train",
+        "prune_env.commands.finetune",
+        "accelerate",
+        "sklearn.datasets",
+        "matplotlib.backends.backend_agg",
+    ]
 )
 
 Refused = Callable[..., str]

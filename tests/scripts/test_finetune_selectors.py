@@ -18,6 +18,9 @@ from toy import TASK, trained_digits
 
 from prune_env import PruningPlan
 from prune_env.budget import Budget
+from prune_env.commands.evaluate import evaluate
+from prune_env.commands.export import Target, export
+from prune_env.commands.finetune import finetune
 from prune_env.common.errors import RunError
 from prune_env.data import load_source
 from prune_env.env.builders import trace
@@ -33,9 +36,6 @@ from prune_env.recover import Epoch, Trainer
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.training import epoch_to_keep
 from prune_env.runs.training_folder import TrainingFolder
-from scripts.evaluate import evaluate
-from scripts.export import Target, export
-from scripts.finetune import finetune
 
 pytestmark = pytest.mark.slow
 

@@ -19,6 +19,9 @@ from toy import digits_file
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget import Budget
+from prune_env.commands.inspect_walk import inspect_walk
+from prune_env.commands.replay import replay
+from prune_env.commands.train import train
 from prune_env.common.errors import PlanError, RunError
 from prune_env.env.loading import load_splits
 from prune_env.env.problem import PruningProblem
@@ -31,9 +34,6 @@ from prune_env.runs.searching import SearchRun, search_into
 from prune_env.runs.settings import settings_of
 from prune_env.runs.starting import load_problem, start_run
 from prune_env.search.policy import load_policy
-from scripts.inspect_walk import inspect_walk
-from scripts.replay import replay
-from scripts.train import train
 
 pytestmark = pytest.mark.slow
 

@@ -9,10 +9,10 @@ from toy import digits_file
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget.latency_model import LatencyModel
+from prune_env.commands.compare import compare
+from prune_env.commands.inspect_walk import inspect_walk
+from prune_env.commands.train import train
 from prune_env.runs.run_directory import RunDirectory
-from scripts.compare import compare
-from scripts.inspect_walk import inspect_walk
-from scripts.train import train
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-import agents  # noqa: F401  (registers the searches)
+import prune_env.agents  # noqa: F401  (registers the searches)
+from prune_env.commands.list_names import KINDS, list_names
 from prune_env.common.errors import ConfigError
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.task import TASKS
@@ -19,9 +20,8 @@ from prune_env.models import DETECTORS, known_models
 from prune_env.models.torchvision_detectors import torchvision_detectors
 from prune_env.recover.penalties import PENALTIES
 from prune_env.repair import REPAIRS
+from prune_env.rewards import reward_names
 from prune_env.search import SEARCHES
-from rewards import reward_names
-from scripts.list_names import KINDS, list_names
 
 NAMES: dict[str, Callable[[], Any]] = {
     "models": known_models,

@@ -10,13 +10,13 @@ import pytest
 import torch
 from toy import TASK, digits_config
 
+from prune_env.commands.pretrain import pretrain
 from prune_env.common.errors import ConfigError
 from prune_env.env.loading import load_splits
 from prune_env.evaluation.measuring import measure
 from prune_env.models import build_model
 from prune_env.recover import Epoch, Trainer, Workers
 from prune_env.runs.training_folder import TrainingFolder
-from scripts.pretrain import pretrain
 
 SETTINGS = (
     "pretrain.epochs=3",

@@ -15,12 +15,12 @@ from PIL import Image
 from toy import toy_problem, toy_walk
 
 from prune_env import RunConfig
+from prune_env.commands.report import report
 from prune_env.common.errors import PlanError, RunError
 from prune_env.plan import PruningPlan
 from prune_env.report.page import verdicts, write_report
 from prune_env.report.run_record import Summary, read_run
 from prune_env.runs.run_directory import RunDirectory
-from scripts.report import report
 
 EVIL = "<script>alert('x')</script>"
 CONFIG = RunConfig.from_mapping({"model": {"name": f"toy {EVIL}"}, "data": {"name": "noise"}})

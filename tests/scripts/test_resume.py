@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy import digits_file
 
 from prune_env import RunConfig
+from prune_env.commands.train import train
 from prune_env.common.errors import RunError
 from prune_env.env.loading import load_splits
 from prune_env.env.problem import PruningProblem
@@ -24,7 +25,6 @@ from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun, search_into
 from prune_env.runs.starting import load_problem
 from prune_env.search.registry import SEARCHES
-from scripts.train import train
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ KILLS = 20
 
 CHILDREN = multiprocessing.get_context("forkserver")
 """Child processes that are forked after torch is imported, so that they start in milliseconds."""
-CHILDREN.set_forkserver_preload(["scripts.train", "sklearn.datasets", "matplotlib.backends.backend_agg"])
+CHILDREN.set_forkserver_preload(["prune_env.commands.train", "sklearn.datasets", "matplotlib.backends.backend_agg"])
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import torch
 from toy import digits_config, digits_file, trained_digits
 
 from prune_env import PruningEnv, RunConfig
+from prune_env.commands.train import train
 from prune_env.common.errors import BudgetError, ConfigError, RunError
 from prune_env.common.fingerprint import weights_digest
 from prune_env.env.loading import load_model, load_splits
@@ -25,7 +26,6 @@ from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of, settings_to_replay_on
 from prune_env.runs.sparsifying import finish_sparsifying, resume_sparsifying, start_sparsifying
 from prune_env.runs.training_folder import TrainingFolder
-from scripts.train import train
 
 SETTINGS = (
     "sparsify.epochs=2",

@@ -9,15 +9,15 @@ import pytest
 from toy import digits_file
 
 from prune_env import PruningPlan
+from prune_env.commands.export import export
+from prune_env.commands.finetune import finetune
+from prune_env.commands.replay import replay
+from prune_env.commands.report import report
+from prune_env.commands.train import train
 from prune_env.granularity.stripe import StripedConv2d, stripes_of
 from prune_env.runs.evaluating import load_networks
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of
-from scripts.export import export
-from scripts.finetune import finetune
-from scripts.replay import replay
-from scripts.report import report
-from scripts.train import train
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from toy import ToyResNet, image_set, toy_problem, toy_walk
 
-from agents import train_agent
 from prune_env import RunConfig
+from prune_env.agents import train_agent
 from prune_env.common.errors import ConfigError, EvaluationError, RunError
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from prune_env.rewards import Outcome, RewardError
 from prune_env.testing import check_reward
-from rewards import Outcome, RewardError
 
 pytestmark = pytest.mark.usefixtures("same_global_state")
 

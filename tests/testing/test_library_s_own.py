@@ -11,14 +11,14 @@ import torch
 from detectors import boxed_batch, small_centre
 from toy import CLASSES, COLOURS, SIDE, ToyResNet
 
-import agents  # noqa: F401  (registers the searches)
+import prune_env.agents  # noqa: F401  (registers the searches)
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.task import TASKS
 from prune_env.criteria import CRITERIA
 from prune_env.data import Batch
+from prune_env.rewards import reward_names
 from prune_env.search import SEARCHES
 from prune_env.testing import check_criterion, check_granularity, check_reward, check_search, check_task
-from rewards import reward_names
 
 SETTINGS: dict[str, list[dict[str, float]]] = {
     "accuracy_guaranteed": [{}, {"floor": 0.8}, {"drop": 0.05}],

@@ -12,9 +12,9 @@ import torch
 from prune_env.common.errors import RunError
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Measured
+from prune_env.rewards import Outcome
 from prune_env.search.pools.base import Arrival, Order, Pool
 from prune_env.search.pools.worker import Bench, Worker, refusal, uniform_outcome
-from rewards import Outcome
 
 TRIES = 3
 """How often a plan is measured before its workers' deaths end the search."""

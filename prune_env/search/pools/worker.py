@@ -13,8 +13,8 @@ from prune_env.env.problem import PruningProblem
 from prune_env.env.proposal import Proposal
 from prune_env.env.trial import Measured
 from prune_env.evaluation.evaluator import Evaluator
+from prune_env.rewards import Outcome
 from prune_env.search.pools.base import Order
-from rewards import Outcome
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from gymnasium import spaces
 from matplotlib.figure import Figure
 from toy import toy_problem
 
-from agents.ddpg import make_ddpg
-from agents.demonstrations import Demonstrations
-from agents.rules import RULE_PLANS, rule_plans
 from prune_env import RunConfig
+from prune_env.agents.ddpg import make_ddpg
+from prune_env.agents.demonstrations import Demonstrations
+from prune_env.agents.rules import RULE_PLANS, rule_plans
 from prune_env.common.errors import ConfigError
 from prune_env.config.agent import AgentSection
 from prune_env.env import PruningEnv

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import digits_config, digits_splits, image_set, toy_problem, toy_resnet, toy_walk, trained_digits
 
-from agents.rules import rule_plans
 from prune_env import LayerWalk, PruningEnv, RunConfig
+from prune_env.agents.rules import rule_plans
 from prune_env.budget import Budget
 from prune_env.common.errors import BudgetError, UserError
 from prune_env.criteria import ScoringContext
