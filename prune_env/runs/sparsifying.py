@@ -12,7 +12,7 @@ from prune_env.common.copying import copied
 from prune_env.config import RunConfig
 from prune_env.data import Splits, load_images
 from prune_env.env.builders import build_problem, trace
-from prune_env.env.loading import device_of, load_splits
+from prune_env.env.loading import device_of, load_splits, with_preprocessing
 from prune_env.evaluation.measuring import measure
 from prune_env.models import load_weights, save_weights
 from prune_env.recover import Batches, Workers
@@ -72,6 +72,7 @@ def start_sparsifying(settings: RunConfig, folder: Path, on_progress: OnProgress
     _check_search(settings, splits, dense)
     batches, penalty = _prepared(settings, splits, dense)
     penalty.network(copied(dense))
+    settings = with_preprocessing(settings, splits.source)
     with RunDirectory.making(folder) as run:
         run.write_config(settings)
         start_training(run.sparsify, settings, splits, dense, batches.workers)

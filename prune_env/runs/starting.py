@@ -17,7 +17,7 @@ from prune_env.config.sections import ExecutionSection
 from prune_env.criteria import save_scores
 from prune_env.data import Splits
 from prune_env.env.builders import NOTHING_REMEMBERED, Remembered, build_problem
-from prune_env.env.loading import load_model, load_splits
+from prune_env.env.loading import load_model, load_splits, with_preprocessing
 from prune_env.env.problem import PruningProblem
 from prune_env.models import save_weights
 from prune_env.runs.run_directory import RunDirectory
@@ -94,15 +94,16 @@ def start_run(
 
 def _write_start(run: RunDirectory, settings: RunConfig, splits: Splits, problem: PruningProblem) -> None:
     assert problem.execution_choice is not None
-    # Record measured settings, so that the run's config repeats the same run.
+    # Record measured and found settings, so that the run's config repeats the same run.
     env = settings.env.model_copy(update={"round_to": problem.budget.round_to})
     execution = ExecutionSection(**asdict(problem.execution_choice.execution))
-    run.write_config(settings.model_copy(update={"execution": execution, "env": env}))
+    measured = settings.model_copy(update={"execution": execution, "env": env})
+    run.write_config(with_preprocessing(measured, splits.source))
     if problem.latency is not None:
         run.write_json(run.latency, problem.latency.as_record())
-    measured, file = problem.granularity.measurements(), problem.granularity.measurements_file
-    if measured is not None and file is not None:
-        run.write_json(run.root / file, measured)
+    of_granularity, file = problem.granularity.measurements(), problem.granularity.measurements_file
+    if of_granularity is not None and file is not None:
+        run.write_json(run.root / file, of_granularity)
     run.write_json(run.splits, splits.record())
     save_scores(settings.criterion.name, problem.context, problem.scores, run.scores)
     if problem.report is not None:
