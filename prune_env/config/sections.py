@@ -32,6 +32,11 @@ class RunSection(Section):
         min_length=1,
         description="Folder of the run, which must not exist yet; null: runs/NAME, after the file.",
     )
+    force: bool = Field(
+        default=False,
+        description="Whether to go on with a dense network whose quality is near chance, or that is far better once "
+        "its batch norms are measured anew; --force on the command line.",
+    )
     device: str = Field(default="auto", description="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 
     address: str | None = Field(
