@@ -116,5 +116,7 @@ def images_in_words(source: ImageSource) -> str:
     size = " x ".join(map(str, (record["channels"], *record["image_size"])))
     if record["resize"] is not None:
         size += f", cut from images of {record['resize']} ({record['interpolation']})"
+    if not isinstance(source, Adjustable):
+        return f"{size}, scaled by the data set"
     mean, std = (" ".join(f"{value:.4g}" for value in record[key]) for key in ("mean", "std"))
     return f"{size}, mean {mean}, std {std}"

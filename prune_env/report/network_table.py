@@ -53,8 +53,8 @@ def render(rows: list[NetworkRow], title: str, batch: int = LATENCY_BATCH) -> Ta
         table.add_row(
             row.name,
             f"{row.reward_quality:{quality.format}}",
-            *(f"{row.test[metric.name]:{metric.format}}" for metric in (quality, *others)),
-            f"{row.test['loss']:.3f}",
+            *(f"{row.test[metric.name]:{metric.format}}" if row.test else "-" for metric in (quality, *others)),
+            f"{row.test['loss']:.3f}" if row.test else "-",
             f"{_short(row.macs)} {_share(row.macs, dense.macs)}",
             f"{_short(row.params)} {_share(row.params, dense.params)}",
             f"{_short(row.size)}B",

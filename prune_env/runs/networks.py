@@ -29,7 +29,7 @@ class NetworkRow:
         name: The network's name in tables.
         task: The network's task.
         reward_quality: Quality on the reward set, in [0, 1].
-        test: Every metric on the test set by name, and the ``loss``.
+        test: Every metric on the test set by name, and the ``loss``; empty without test images.
         macs: MACs for one image.
         params: Number of weights.
         size: Size of the safetensors file in bytes.
@@ -115,7 +115,7 @@ def compare_networks(
             name,
             evaluator.task,
             evaluator.measure(model),
-            measure_all(model, test_batches(evaluator, splits), evaluator.task),
+            measure_all(model, test_batches(evaluator, splits), evaluator.task) if len(splits.test_indices) else {},
             costs.macs,
             costs.params,
             len(weights_bytes(model)),

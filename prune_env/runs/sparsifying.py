@@ -208,15 +208,15 @@ def _check_search(settings: RunConfig, splits: Splits, dense: nn.Module) -> None
 
 
 def _qualities(training: SparseTraining, model: nn.Module) -> Mapping[str, float]:
-    """The quality on the reward and on the test set."""
+    """The quality on the reward set and, if there is one, on the test set."""
     task, device = training.batches.task, training.batches.workers.device
     network, quality = copied(model).to(device).eval(), quality_of(task).name
     reward = training.splits.reward().to(device).batches(BATCH)
-    test = (batch for part in training.splits.test_batches(BATCH) for batch in part.to(device).batches(BATCH))
-    return {
-        f"reward_{quality}": measure(network, reward, task).quality,
-        f"test_{quality}": measure(network, test, task).quality,
-    }
+    qualities = {f"reward_{quality}": measure(network, reward, task).quality}
+    if len(training.splits.test_indices):
+        test = (batch for part in training.splits.test_batches(BATCH) for batch in part.to(device).batches(BATCH))
+        qualities[f"test_{quality}"] = measure(network, test, task).quality
+    return qualities
 
 
 def _listener(on_progress: OnProgress, epochs: int) -> TrainingListener:
