@@ -88,7 +88,7 @@ def greedy_widths(problem: PruningProblem, power: float) -> IntArray:
         if saved[cheapest] <= 0:
             break  # every unit is at its least width, and only edits can meet the budget
         widths[cheapest], cost = narrower[cheapest], int(costs[cheapest])
-    return widths
+    return budget.filled(widths, widths)
 
 
 def eigenvalue_widths(problem: PruningProblem) -> IntArray:
@@ -124,7 +124,7 @@ def eigenvalue_widths(problem: PruningProblem) -> IntArray:
             enough = middle
         else:
             too_little = middle
-    return widths(enough)
+    return budget.filled(widths(enough), budget.channels)
 
 
 def _with(widths: IntArray, number: int, width: int) -> IntArray:

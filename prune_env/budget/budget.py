@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from heapq import heapify, heappop, heappush
 from math import ceil, floor, isqrt, sqrt
 from typing import Literal, Self
 
@@ -121,6 +122,10 @@ class Budget:
         """Returns the cost in MACs, parameters, or femtoseconds; arguments as `CostForm.cost`."""
         return self.cost_form.cost(widths, vectors)
 
+    def fits(self, widths: IntArray, vectors: IntArray | None = None) -> bool:
+        """Whether a plan meets the budget; arguments as `CostForm.cost`."""
+        return self.cost(widths, vectors) <= self.limit
+
     @property
     def reachable(self) -> tuple[float, float]:
         """The least and the largest share of the dense cost that plans of whole channels can reach."""
@@ -174,28 +179,59 @@ class Budget:
         return max(0.0, (sqrt(max(0.0, slope * slope + 4.0 * square * room)) - slope) / (2 * square))
 
     def uniform(self) -> IntArray:
-        """Returns widths with the largest common keep ratio that meets the budget, int64 [units]; else the least."""
+        """Returns widths with one common keep ratio that spend the budget, int64 [units]; see `project`."""
         return self.project(self.channels)
 
     def project(self, wanted: npt.ArrayLike) -> IntArray:
-        """Scales widths by one common factor until the budget is spent.
+        """Scales widths by one common factor until the budget is spent, to the last width that still fits.
 
         Args:
             wanted: Widths [units], above 0; only their proportions count.
 
         Returns:
-            Allowed widths, int64 [units], for the largest common factor that meets the budget; the least widths where
-            only edits can meet it.
+            Allowed widths, int64 [units], for the largest common factor that meets the budget, `filled`; the least
+            widths where only edits can meet it.
         """
         proportions = np.asarray(wanted, dtype=np.float64)
         low, high = 0.0, float((self.channels / proportions).max())
-        if self.cost(self._scaled(proportions, high)) <= self.limit:
+        if self.fits(self._scaled(proportions, high)):
             return self._scaled(proportions, high)
         for _ in range(40):
             middle = (low + high) / 2
-            fits = self.cost(self._scaled(proportions, middle)) <= self.limit
-            low, high = (middle, high) if fits else (low, middle)
-        return self._scaled(proportions, low)
+            low, high = (middle, high) if self.fits(self._scaled(proportions, middle)) else (low, middle)
+        return self.filled(self._scaled(proportions, low), proportions)
+
+    def filled(self, widths: IntArray, wanted: npt.ArrayLike) -> IntArray:
+        """Raises widths one by one until no unit can be wider within the budget.
+
+        A common factor changes many units of equal size at once and may leave several per cent of the budget. Here the
+        factor rises on, and a unit stops alone when its next width does not fit [our choice].
+
+        Args:
+            widths: Allowed widths, int64 [units].
+            wanted: Widths [units], above 0; units rise in their proportions, of equal ones the first.
+
+        Returns:
+            Allowed widths, int64 [units], nowhere less than ``widths``.
+        """
+        found, proportions = widths.copy(), np.asarray(wanted, dtype=np.float64)
+
+        def turn(number: int) -> tuple[float, int, int]:
+            """The factor at which a unit takes its next width, the unit, and this width."""
+            width = int(found[number])
+            wider = min(width + self.round_to, int(self.channels[number]))
+            return (width + wider) / 2 / proportions[number], number, wider
+
+        turns = [turn(number) for number in range(len(found)) if found[number] < self.channels[number]]
+        heapify(turns)
+        while turns:
+            _, number, wider = heappop(turns)
+            narrower, found[number] = found[number], wider
+            if not self.fits(found):
+                found[number] = narrower  # costs only rise, so this width never fits again
+            elif wider < self.channels[number]:
+                heappush(turns, turn(number))
+        return found
 
     def random(self, generator: np.random.Generator, spread: float = 0.3) -> IntArray:
         """Draws random widths around the uniform plan's widths, at the budget, int64 [units].
