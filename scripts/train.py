@@ -20,6 +20,7 @@ from prune_env.commands.common import (
     warn,
 )
 from prune_env.common.errors import ConfigError
+from prune_env.config.sections import budget_in_words
 from prune_env.report.network_table import render, warnings_of
 from prune_env.report.whole_runs import finish_with_report, run_searches
 from prune_env.runs.finishing import FinishedSearch
@@ -141,9 +142,10 @@ def _of_workers(episode: Episode) -> str:
 def _print_reach(search: SearchRun) -> None:
     problem, settings = search.problem, search.settings
     low, high = problem.granularity.reachable(problem.budget)
+    limits = {one.metric: one.keep for one in problem.budget.all}
     notice(
         f"{settings.model.name}: {len(problem.budget.units)} of {len(problem.walk.units)} units free; reachable "
-        f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {settings.budget.keep:.0%}"
+        f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {budget_in_words(limits)}"
     )
     if settings.run.address is None and (idle := idle_words(settings)) is not None:
         notice(idle)
