@@ -110,10 +110,18 @@ def test_every_problem_is_told_at_once_and_the_misspelt_keys_first() -> None:
     assert [line.split(":")[0].strip() for line in rest] == ["agent.tua", "budget.keep", "search.evaluations"]
 
 
-def test_many_problems_still_fit_on_a_screen() -> None:
-    text = message(*[f"agent.unknown{number}=1" for number in range(40)])
-    assert len(text.splitlines()) == 17
-    assert text.endswith("and 25 more")
+@pytest.mark.parametrize("value", ["agent.unknown{}=1", "agent.{}nois=1", "env.{}=[" + "x, " * 400 + "x]"])
+def test_many_problems_still_fit_on_a_screen(value: str) -> None:
+    text = message(*[value.format(number) for number in range(40)])
+    assert sum(-(-len(line) // 80) for line in text.splitlines()) <= 24
+    assert text.endswith("and 33 more")
+
+
+def test_many_values_out_of_range_still_fit_on_a_screen() -> None:
+    wrong = ["keep=3", "metric=no", "batch=0"], ["min_keep=0", "round_to=0", "trace_seconds=0", "approximate=3"]
+    text = message(*(f"{name}.{one}" for name, given in zip(("budget", "env"), wrong, strict=True) for one in given))
+    assert len(text.splitlines()) == 8
+    assert sum(-(-len(line) // 80) for line in text.splitlines()) <= 24
 
 
 def test_a_long_value_is_cut_short() -> None:
