@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
 from prune_env.commands.common import (
     AsJson,
@@ -19,6 +19,7 @@ from prune_env.commands.common import (
     run_directory_of,
     warn,
 )
+from prune_env.commands.console import PlainColumn
 from prune_env.common.errors import ConfigError
 from prune_env.config.sections import budget_in_words
 from prune_env.report.network_table import render, warnings_of
@@ -108,10 +109,10 @@ def _train_several(config: Path, overrides: list[str], budgets: str, as_json: bo
 def _finish(search: SearchRun) -> FinishedSearch:
     """Runs the search under a progress bar."""
     columns = (
-        TextColumn("{task.description}"),
+        PlainColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("best reward {task.fields[reward]}, {task.fields[quality]}{task.fields[workers]}"),
+        PlainColumn("{task.completed:.0f}/{task.total:.0f}"),
+        PlainColumn("best reward {task.fields[reward]}, {task.fields[quality]}{task.fields[workers]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
