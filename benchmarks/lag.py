@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.box import SIMPLE
+from rich.console import Console
 from rich.table import Table
 
 from prune_env.commands.common import (
@@ -19,7 +20,6 @@ from prune_env.commands.common import (
     between_commas,
     console,
     notice,
-    results,
     run_command,
 )
 from prune_env.commands.compare import searches_of
@@ -30,6 +30,9 @@ from prune_env.runs.finishing import FinishedSearch
 from prune_env.runs.intervals import Interval
 from prune_env.runs.seed_results import SeedResult
 from prune_env.runs.settings import read_settings
+
+WIDTH = 160
+"""Columns of the table."""
 
 Searches = Annotated[str, typer.Option(help="Comma-separated names of searches.")]
 Lags = Annotated[str, typer.Option(help="Comma-separated values of search.lag; the first is the one to compare with.")]
@@ -54,7 +57,7 @@ def lag(
         with console.status("") as status:
             comparison = run_comparison(settings, folder / f"lag-{one}", names, seeds, status.update, on_finished)
         found[one] = comparison.outcomes
-    results.print(table(found, evaluations))
+    Console(width=WIDTH).print(table(found, evaluations))
 
 
 def lags_of(given: str) -> list[int]:
