@@ -8,15 +8,18 @@ from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
 from prune_env.commands.common import (
     AsJson,
+    Force,
     Overrides,
     between_commas,
     command_line,
     console,
+    forced,
     notice,
     print_json,
     results,
     run_command,
     run_directory_of,
+    tell_dense,
     warn,
 )
 from prune_env.commands.console import PlainColumn
@@ -55,6 +58,7 @@ def train(
     overrides: Overrides = None,
     resume: Resume = None,
     budgets: Budgets = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Searches a pruning plan: an agent learns the width of each unit of the network."""
@@ -66,12 +70,12 @@ def train(
     if budgets is not None:
         if config is None:
             raise typer.BadParameter("--budgets needs a file of settings. Repeat the command to go on with its runs.")
-        _train_several(config, list(overrides or ()), budgets, as_json)
+        _train_several(config, forced(overrides, force), budgets, as_json)
         return
     with console.status("loading") as status:
         if config is not None:
-            settings = read_settings(config, overrides or ())
-            search = start_search(settings, run_directory_of(settings, config), status.update)
+            settings = read_settings(config, forced(overrides, force))
+            search = start_search(settings, run_directory_of(settings, config), status.update, tell_dense)
         else:
             search = resume_search(Path(str(resume)), status.update)
     _print_reach(search)

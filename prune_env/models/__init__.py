@@ -7,6 +7,7 @@ from prune_env.models import cifar_resnet, digits, mobilenet, vgg
 from prune_env.models.build import build_model, known_models
 from prune_env.models.detectors import DETECTORS, build_detector, check_pretrained_names, detector_summaries
 from prune_env.models.listing import model_summaries
+from prune_env.models.own_preprocessing import own_preprocessing
 from prune_env.models.registry import register_model
 from prune_env.models.shortcut import ZeroPadShortcut
 from prune_env.models.weights import load_weights, save_weights, weights_bytes
@@ -24,6 +25,7 @@ __all__ = [
     "load_weights",
     "mobilenet",
     "model_summaries",
+    "own_preprocessing",
     "register_model",
     "save_weights",
     "vgg",

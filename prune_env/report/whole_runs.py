@@ -18,7 +18,7 @@ from prune_env.runs.finishing import FinishedSearch, finish_search
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, resume_search, start_search
 from prune_env.runs.settings import alone
-from prune_env.runs.starting import OnProgress, quietly
+from prune_env.runs.starting import OnDense, OnProgress, quietly
 from prune_env.search.pools.processes import searching_processes
 
 
@@ -28,6 +28,7 @@ def run_search(
     on_progress: OnProgress = quietly,
     on_trial: OnTrial = quietly,
     on_episode: OnEpisode = quietly,
+    on_dense: OnDense = quietly,
 ) -> FinishedSearch:
     """Runs a whole search in a new folder, with the TensorBoard log and the report.
 
@@ -37,6 +38,7 @@ def run_search(
         on_progress: Receives progress messages before the search starts.
         on_trial: Called with each trial.
         on_episode: Called with each episode of the search.
+        on_dense: Receives the quality of the dense network, before anything else is measured.
 
     Returns:
         The run, the best plan and the measured networks.
@@ -44,7 +46,7 @@ def run_search(
     Raises:
         UserError: As `prune_env.runs.searching.start_search`.
     """
-    return finish_with_report(start_search(settings, folder, on_progress), on_trial, on_episode)
+    return finish_with_report(start_search(settings, folder, on_progress, on_dense), on_trial, on_episode)
 
 
 def run_searches(
@@ -107,6 +109,7 @@ def run_comparison(
     on_progress: OnProgress = quietly,
     on_finished: OnFinished = quietly,
     command: str | None = None,
+    on_dense: OnDense = quietly,
 ) -> SearchComparison:
     """Compares searches, as `prune_env.runs.comparison.compare_searches`, and draws the results.
 
@@ -117,6 +120,8 @@ def run_comparison(
         write_report(finished.search.run)
         on_finished(finished)
 
-    comparison = compare_searches(settings, folder, names, seeds, watch_on_board, on_progress, report, command)
+    comparison = compare_searches(
+        settings, folder, names, seeds, watch_on_board, on_progress, report, command, on_dense
+    )
     write_comparison(comparison)
     return comparison

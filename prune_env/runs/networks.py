@@ -37,6 +37,7 @@ class NetworkRow:
         core_latency: Seconds per batch of the part up to the network's decisions (`Core`); None if not measured or if
             the network has no such part.
         core_title: What that part is.
+        reward_images: Number of images of the reward set; 0 if not known.
     """
 
     name: str
@@ -49,6 +50,7 @@ class NetworkRow:
     latency: Latency | None
     core_latency: Latency | None = None
     core_title: str = ""
+    reward_images: int = 0
 
     def as_record(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -120,6 +122,7 @@ def compare_networks(
             latencies.get(name),
             latencies.get(f"{name}, core"),
             cores[name].title if name in cores else "",
+            evaluator.images,
         )
         for name, (model, costs) in networks.items()
     ]

@@ -21,7 +21,7 @@ from prune_env.runs.journal import RunJournal
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import for_workers, settings_of, use_threads
 from prune_env.runs.sparsifying import SparseTraining, finish_sparsifying, resume_sparsifying, start_sparsifying
-from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
+from prune_env.runs.starting import OnDense, OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode, Listener, SearchResult
 from prune_env.search.loop import train_agent
@@ -58,7 +58,9 @@ def unwatched(_: SearchRun) -> AbstractContextManager[Listener]:
     return nullcontext(lambda _episode, _search: None)
 
 
-def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
+def start_search(
+    settings: RunConfig, folder: Path, on_progress: OnProgress = quietly, on_dense: OnDense = quietly
+) -> SearchRun:
     """Prepares a search and makes its run directory; `search_into` runs the search.
 
     With ``sparsify.epochs`` above 0, the network is trained sparsely first, in the run directory.
@@ -67,10 +69,12 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
         settings: The settings.
         folder: A folder that does not exist.
         on_progress: Receives progress messages.
+        on_dense: Receives the quality of the dense network.
 
     Raises:
         RunError: If the folder exists or cannot be made.
         ConfigError: If a setting holds an unknown name, or the search needs more evaluations.
+        DoubtfulNetworkError: If a search on the dense network makes no sense.
         BudgetError: If the budget cannot be met.
     """
     settings = for_workers(settings)
@@ -80,8 +84,8 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
     check_named_search(settings)
     if settings.sparsify.epochs:
         use_threads(settings)
-        return _sparsified(start_sparsifying(settings, folder, on_progress), on_progress)
-    splits, problem = load_problem(settings, on_progress=on_progress)
+        return _sparsified(start_sparsifying(settings, folder, on_progress, on_dense), on_progress)
+    splits, problem = load_problem(settings, on_progress=on_progress, on_dense=on_dense)
     check_evaluations(problem, settings)
     return SearchRun(start_run(folder, settings, splits, problem), settings, splits, problem)
 
