@@ -43,14 +43,19 @@ def inspect_walk(
 
 
 def _tell(problem: PruningProblem, record: dict[str, Any], min_keep: float, evaluations: int) -> None:
-    (low, high), budget, seconds = record["budget"]["reachable"], problem.budget, record["seconds_per_episode"]
+    limits, seconds = record["budget"], record["seconds_per_episode"]
+    limits = {limits["metric"]: limits, **limits["also"]}
+    budgets = "".join(
+        f"budget: keep {one['keep']:.1%} of the {metric}; reachable: {one['reachable'][0]:.1%} to "
+        f"{one['reachable'][1]:.0%} with env.min_keep {min_keep}\n"
+        for metric, one in limits.items()
+    )
     results.print(
         f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set "
         f"{problem.quality_name} {problem.baseline.quality:.2%}\n"
         f"{fixed_macs_in_words(record)}params that the cost formula takes as fixed: {record['fixed_params']:,}\n"
         f"free units reach {record['reach']['macs']:.1%} of the MACs, {record['reach']['params']:.1%} of the params\n"
-        f"budget: keep {budget.keep:.1%} of the {budget.metric}; reachable: {low:.1%} to {high:.0%} "
-        f"with env.min_keep {min_keep}\n"
+        f"{budgets}"
         f"an episode takes about {seconds:.2f} s; {evaluations} evaluations about {seconds * evaluations / 60:.1f} min"
     )
     if (latency := problem.latency) is not None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from prune_env.commands.common import run_command
+from prune_env.commands.common import results, run_command
 from prune_env.report.page import write_report
 from prune_env.runs.run_directory import RunDirectory
 
@@ -14,7 +14,7 @@ RunArgument = Annotated[Path, typer.Argument(help="The folder of a finished run,
 
 def report(run: RunArgument) -> None:
     """Writes report.html and report.png into a finished run."""
-    print(write_report(RunDirectory.open(run)))
+    results.print(str(write_report(RunDirectory.open(run))), soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
 from prune_env.commands.common import (
     AsJson,
@@ -22,7 +22,9 @@ from prune_env.commands.common import (
     tell_dense,
     warn,
 )
+from prune_env.commands.console import PlainColumn
 from prune_env.common.errors import ConfigError
+from prune_env.config.sections import budget_in_words
 from prune_env.report.network_table import render, warnings_of
 from prune_env.report.whole_runs import finish_with_report, run_searches
 from prune_env.runs.finishing import FinishedSearch
@@ -111,10 +113,10 @@ def _train_several(config: Path, overrides: list[str], budgets: str, as_json: bo
 def _finish(search: SearchRun) -> FinishedSearch:
     """Runs the search under a progress bar."""
     columns = (
-        TextColumn("{task.description}"),
+        PlainColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("best reward {task.fields[reward]}, {task.fields[quality]}{task.fields[workers]}"),
+        PlainColumn("{task.completed:.0f}/{task.total:.0f}"),
+        PlainColumn("best reward {task.fields[reward]}, {task.fields[quality]}{task.fields[workers]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
@@ -145,9 +147,10 @@ def _of_workers(episode: Episode) -> str:
 def _print_reach(search: SearchRun) -> None:
     problem, settings = search.problem, search.settings
     low, high = problem.granularity.reachable(problem.budget)
+    limits = {one.metric: one.keep for one in problem.budget.all}
     notice(
         f"{settings.model.name}: {len(problem.budget.units)} of {len(problem.walk.units)} units free; reachable "
-        f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {settings.budget.keep:.0%}"
+        f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {budget_in_words(limits)}"
     )
     if settings.run.address is None and (idle := idle_words(settings)) is not None:
         notice(idle)

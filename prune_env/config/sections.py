@@ -3,9 +3,19 @@
 Error messages and docs take their texts from here.
 """
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveFloat, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PositiveFloat,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from prune_env.config.protection import RESIDUAL_STREAMS, spelled_out
 
@@ -161,7 +171,51 @@ class BudgetSection(Section):
         "machine, by a formula fitted to timings of its layers).",
     )
     keep: float = Field(default=0.5, gt=0, le=1, description="Share of the dense cost that may remain, in (0, 1].")
+    macs: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Share of the dense MACs that may remain, in (0, 1], whatever the metric; null: no such limit. A "
+        "plan meets every limit. Without keep, the first of macs and params is metric and keep.",
+    )
+    params: float | None = Field(default=None, gt=0, le=1, description="As macs, of the params.")
     batch: int = Field(default=32, ge=1, description="Images in the batch for latency, 1 or more.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _main_budget(cls, given: Any) -> Any:
+        """Without metric and keep, the first of macs and params stands for them."""
+        if not isinstance(given, Mapping) or given.get("keep") is not None:
+            return given
+        named = [name for name in ("macs", "params") if given.get(name) is not None]
+        metric = given.get("metric") or next(iter(named), None)
+        return {**given, "metric": metric, "keep": given[metric]} if metric in named else given
+
+    @model_validator(mode="after")
+    def _one_share_for_each_metric(self) -> Self:
+        share = {"macs": self.macs, "params": self.params}.get(self.metric)
+        if share not in (None, self.keep):
+            raise ValueError(
+                f"keep is {self.keep} and {self.metric} is {share}, but both are the share of the {self.metric}; give "
+                "one of them"
+            )
+        return self
+
+    @property
+    def also(self) -> dict[Literal["macs", "params"], float]:
+        """The shares that a plan must meet besides ``keep``, by metric."""
+        shares: dict[Literal["macs", "params"], float | None] = {"macs": self.macs, "params": self.params}
+        return {name: share for name, share in shares.items() if share is not None and name != self.metric}
+
+    def as_record(self) -> dict[str, Any]:
+        """The limits as plain data, for ``summary.json``."""
+        also = {"also": self.also} if self.also else {}
+        return {"metric": self.metric, "keep": self.keep, **also}
+
+
+def budget_in_words(shares: Mapping[str, float]) -> str:
+    """A budget in words, such as ``50% of the MACs and 40% of the params``, from its shares by metric."""
+    return " and ".join(f"{share:.0%} of the {'MACs' if name == 'macs' else name}" for name, share in shares.items())
 
 
 class EnvSection(Section):

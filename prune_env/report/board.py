@@ -1,16 +1,18 @@
 """The TensorBoard log of a search: curves over the episodes, pictures, the settings and the units."""
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from math import nan
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from prune_env.common.event_log import EventLog
+from prune_env.common.text import printable
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.problem import PruningProblem
@@ -25,8 +27,9 @@ from prune_env.search.episode import Episode
 from prune_env.tasks import draws_pictures
 
 EPISODES_PER_PICTURE = 25
-FLUSH_SECONDS = 10
-"""Seconds between flushes: the longest delay in TensorBoard, and the longest part of the log that a kill loses."""
+
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]()>#+.!|-]")
+"""Characters that Markdown gives a meaning, which a backslash takes away."""
 
 _NO_HYPERPARAMETERS = ("run", "data.path", "model.weights", "env.protect")
 """Settings that are paths or mappings with free keys, which are no hyperparameters."""
@@ -61,7 +64,7 @@ class BoardListener:
         self.splits = splits
         # A resumed search repeats its recorded trials, so let TensorBoard purge the earlier log.
         again = 0 if problem.recalling else None
-        self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS, purge_step=again)
+        self._log = EventLog(folder, again)
         self._history: list[list[float]] = []
         self._series: dict[str, list[Mapping[str, float]]] = {}
         self._last: Episode | None = None
@@ -69,8 +72,8 @@ class BoardListener:
         self._heard: Trial | None = None
         self._pictured = -1
         problem.listeners.append(self._hear)
-        self._writer.add_text("settings", _code_block(config.dump_yaml()))
-        self._writer.add_text("units", _units_table(problem))
+        self._log.add_text("settings", _code_block(config.dump_yaml()))
+        self._log.add_text("units", _units_table(problem))
 
     def __call__(self, episode: Episode, search: Search) -> None:  # noqa: ARG002  (part of the listener protocol)
         """Writes one episode."""
@@ -94,7 +97,7 @@ class BoardListener:
             **{f"keep_ratio/{name}": ratio for name, ratio in ratios.items()},
             **{f"{family}/{name}": value for family, by_layer in series.items() for name, value in by_layer.items()},
         }
-        self._write_scalars(values, episode.number)
+        self._log.add_scalars(values, episode.number)
         if (episode.number + 1) % EPISODES_PER_PICTURE == 0:
             self._write_pictures(episode)
 
@@ -108,7 +111,7 @@ class BoardListener:
                 self._write_pictures(self._last)
             self._write_hyperparameters(self._last)
             self._write_outputs(self._last)
-        self._writer.close()
+        self._log.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +119,11 @@ class BoardListener:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+            return
+        with suppress(OSError):  # a full disk stopped the search already, and is told once
+            self.close()
 
     def _hear(self, trial: Trial) -> None:
         self._heard = trial
@@ -125,11 +132,6 @@ class BoardListener:
     def _point(self, proposed_by: str, reward: float, outcome: Outcome) -> Tried:
         quality = outcome.quality if outcome.complete else nan
         return Tried(proposed_by, reward, quality, outcome.macs / self.problem.baseline.macs)
-
-    def _write_scalars(self, values: dict[str, float], step: int) -> None:
-        # Write all scalars in one record: add_scalar writes one record each, which takes several times as long.
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._add_summary(summary, step)
 
     def _write_pictures(self, episode: Episode) -> None:
         budget = self.problem.budget
@@ -144,7 +146,7 @@ class BoardListener:
         for family, history in self._series.items():
             figures[f"{family}/heat_map"] = series_heat_map(family, history, first)
         for tag, figure in figures.items():
-            self._writer.add_image(tag, figure_pixels(figure), episode.number, dataformats="HWC")
+            self._log.add_image(tag, figure_pixels(figure), episode.number)
         self._pictured = episode.number
 
     def _write_outputs(self, episode: Episode) -> None:
@@ -155,21 +157,17 @@ class BoardListener:
         networks = {name: self.problem.evaluator.pruned(plan) for name, plan in plans.items()}
         picture = compared_pictures(self.problem.evaluator, self.splits, networks, self.config.seed)
         if picture is not None:
-            self._writer.add_image("task/dense_and_best", picture, episode.number, dataformats="HWC")
+            self._log.add_image("task/dense_and_best", picture, episode.number)
 
     def _write_hyperparameters(self, episode: Episode) -> None:
-        """Writes settings and result into this log; SummaryWriter.add_hparams would open another run."""
+        """Writes settings and result."""
         best = {
             "hparam/best_reward": episode.best.reward,
             f"hparam/best_{self.problem.quality_name}": episode.best.outcome.quality,
         }
         for summary in hparams(_flat(self.config.resolved()), best):
-            self._add_summary(summary, 0)
-        self._write_scalars(best, episode.number)
-
-    def _add_summary(self, summary: Summary, step: int) -> None:
-        assert self._writer.file_writer is not None
-        self._writer.file_writer.add_summary(summary, step)
+            self._log.add_summary(summary, 0)
+        self._log.add_scalars(best, episode.number)
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, float | str]:
@@ -195,14 +193,15 @@ def _text(value: Any) -> str:
 
 def _code_block(text: str) -> str:
     """Text as an indented Markdown code block, which no content can close, unlike a fenced block."""
-    return "".join(f"    {line}\n" for line in text.splitlines())
+    return "".join(f"    {line}\n" for line in printable(text).splitlines())
 
 
 def _units_table(problem: PruningProblem) -> str:
     """The walk as a Markdown table."""
 
-    def cell(value: object) -> str:
-        return str(value).replace("|", "\\|").replace("\n", " ")
+    def cell(value: str) -> str:
+        escaped = _MARKDOWN.sub(r"\\\g<0>", printable(value).replace("\n", " "))
+        return escaped.replace("&", "&amp;").replace("<", "&lt;")
 
     rows = ["| unit | channels | protected |", "|---|---:|---|"]
     rows += [f"| {cell(unit.name)} | {unit.channels} | {cell(unit.protected or '')} |" for unit in problem.walk.units]

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from prune_env.common.text import printable
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -91,6 +93,16 @@ def render(**parts: object) -> str:
     """
     loader = PackageLoader("prune_env.report")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_as_text,
     )
     return environment.get_template("report.html").render(parts)
+
+
+def _as_text(value: object) -> object:
+    """Control characters as such in every text; the page's own HTML stays."""
+    return printable(value) if type(value) is str else value

@@ -13,6 +13,7 @@ from prune_env.report.figures import (
     series_heat_map,
 )
 from prune_env.report.run_record import RowRecord, RunRecord, SensitivityRecord, Summary, read_run
+from prune_env.report.sharing import command_without_places, without_places
 from prune_env.runs.run_directory import RunDirectory
 
 
@@ -52,9 +53,9 @@ def render_page(record: RunRecord) -> str:
             *_own_sections(record),
             *([_evidence(record.sensitivity)] if record.sensitivity else []),
         ],
-        command=summary.command,
+        command=command_without_places(summary.command),
         versions=html.HtmlTable(["package", "version"], [*record.versions.items()]),
-        settings=record.settings,
+        settings=without_places(record.settings),
     )
 
 

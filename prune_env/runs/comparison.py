@@ -54,7 +54,7 @@ class SearchComparison:
         settings = self.settings
         return {
             "model": settings.model.name,
-            "budget": {"metric": settings.budget.metric, "keep": settings.budget.keep},
+            "budget": settings.budget.as_record(),
             "evaluations": settings.search.evaluations,
             "directory": str(self.folder),
             "searches": as_record(self.outcomes, self.quality),

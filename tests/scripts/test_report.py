@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shlex
 import shutil
 from base64 import b64decode
 from html import unescape
@@ -17,13 +18,16 @@ from toy import toy_problem, toy_walk
 from prune_env import RunConfig
 from prune_env.commands.report import report
 from prune_env.common.errors import PlanError, RunError
+from prune_env.common.text import printable
 from prune_env.plan import PruningPlan
 from prune_env.report.page import verdicts, write_report
 from prune_env.report.run_record import Summary, read_run
 from prune_env.runs.run_directory import RunDirectory
 
-EVIL = "<script>alert('x')</script>"
-CONFIG = RunConfig.from_mapping({"model": {"name": f"toy {EVIL}"}, "data": {"name": "noise"}})
+EVIL = "<script>alert('x')</script>\u202e\x07"
+SHOWN = EVIL.encode("unicode_escape").decode()
+IMAGES = "/home/me/my own/images"
+CONFIG = RunConfig.from_mapping({"model": {"name": f"toy {EVIL}"}, "data": {"name": "noise", "path": IMAGES}})
 
 
 def row(name: str, reward: float, test: float | None, share: float, milliseconds: float = 3.0) -> dict:
@@ -56,7 +60,7 @@ SUMMARY = {
     "evaluations": 11,
     "seconds": 12.0,
     "seconds_per_evaluation": 1.25,
-    "command": f"prune-env train configs/toy.yaml model.name='{EVIL}'",
+    "command": shlex.join(["prune-env", "train", "/home/me/toy.yaml", f"model.name={EVIL}", f"data.path={IMAGES}"]),
 }
 
 SENSITIVITY = {
@@ -199,12 +203,13 @@ def test_text_from_the_user_is_escaped_wherever_it_stands(run, problem):
     write_report(run)
     reader = read_page(run)
     cells = [cell for line in reader.rows for cell in line]
-    assert EVIL in cells
-    assert f"mine {EVIL}" in cells
-    assert f"mid{EVIL}" in cells
+    assert SHOWN in cells
+    assert f"mine {SHOWN}" in cells
+    assert f"mid{SHOWN}" in cells
     page = run.report.read_text()
     assert "<script" not in page
-    assert unescape(page).count(EVIL) >= 6
+    assert unescape(page).count(SHOWN) >= 5
+    assert shlex.quote(f"model.name={SHOWN}") in unescape(page)
 
 
 def test_every_result_row_is_there_with_its_numbers(finished):
@@ -228,12 +233,12 @@ def test_every_unit_of_the_plan_is_there(finished, problem):
         kept = len(unit.kept)
         expected = [str(unit.channels), str(kept), f"{kept / unit.channels:.0%}"]
         assert rows[unit.name][1:4] == expected
-        assert rows[unit.name][5:] == [str(uniform.get(unit.name, unit.channels)), unit.protected or ""]
+        assert rows[unit.name][5:] == [str(uniform.get(unit.name, unit.channels)), printable(unit.protected or "")]
 
 
 def test_the_evidence_for_sensitive_layers_is_there_where_there_is_any(run):
     rows = {line[0]: line for line in read_page(run).rows if line}
-    assert rows[f"mid{EVIL}"][1:] == ["4 x 5", "75%", "0.31", "", "sensitive"]
+    assert rows[f"mid{SHOWN}"][1:] == ["4 x 5", "75%", "0.31", "", "sensitive"]
     assert 'aria-label="5 4 3 0 0 0 0 0 0 4"' in run.report.read_text()
     run.sensitivity.unlink()
     assert "Evidence" not in write_report(run).read_text()
@@ -250,8 +255,10 @@ def test_the_pictures_are_in_the_page(finished):
 def test_settings_versions_and_command_are_there(finished):
     reader = read_page(finished)
     page = unescape(finished.report.read_text())
-    assert SUMMARY["command"] in page
-    assert finished.config.read_text() in page
+    told = shlex.join(["prune-env", "train", ".../toy.yaml", f"model.name={SHOWN}", "data.path=.../images"])
+    assert told in page
+    assert finished.config.read_text().replace(IMAGES, "'.../images'") in page
+    assert "/home/me" not in page
     names = [line[0] for line in reader.rows]
     assert {"python", "torch", "numpy"} <= set(names)
 
