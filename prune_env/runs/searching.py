@@ -29,7 +29,8 @@ from prune_env.search.policy import save_policy
 from prune_env.search.registry import check_evaluations, check_named_search
 
 OnTrial = Callable[[Trial], None]
-OnEpisode = Callable[[Episode], None]
+OnEpisode = Callable[[Episode], object]
+"""Receives each episode of a search; one that returns False stops the search."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def search_into(
         search: The search.
         watch: Opens a listener for the search.
         on_trial: Called with each trial.
-        on_episode: Called with each episode of the search.
+        on_episode: Called with each episode of the search; False stops the search.
 
     Returns:
         The uniform plan's trial, and the result.
@@ -167,14 +168,14 @@ def search_into(
             run.append_evaluation(trial.as_record())
         on_trial(trial)
 
-    def keep(episode: Episode, running: Search) -> None:
+    def keep(episode: Episode, running: Search) -> object:
         nonlocal written
         if episode.best is not written and not problem.recalling:
             written = episode.best
             run.write_bytes(run.plan, written.plan.to_json())
             if running.policy is not None:
                 save_policy(running.policy, run.policy)
-        on_episode(episode)
+        return on_episode(episode)
 
     with run.held():
         problem.recorded_trials = run.evaluations()
