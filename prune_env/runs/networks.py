@@ -52,6 +52,12 @@ class NetworkRow:
     core_title: str = ""
     reward_images: int = 0
 
+    @property
+    def final(self) -> tuple[float, str]:
+        """The quality that decides between networks, and its set: ``test``, or ``reward`` without test images."""
+        name = quality_of(self.task).name
+        return (self.test[name], "test") if self.test else (self.reward_quality, "reward")
+
     def as_record(self) -> dict[str, Any]:
         """The row as plain data."""
         core = {} if self.core_latency is None else {"core_latency_ms": _milliseconds(self.core_latency)}
