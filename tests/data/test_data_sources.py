@@ -1,3 +1,5 @@
+import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -234,3 +236,24 @@ def test_users_own_source_is_named_by_its_module(tmp_path: Path) -> None:
 def test_users_own_source_that_gives_no_images_is_refused(name: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         load_source(f"own_sources_of_a_test:{name}")
+
+
+def test_labels_that_are_ids_are_refused(tmp_path: Path) -> None:
+    images = np.zeros((3, 4, 4), np.uint8)
+    for largest in (3 * 10**18, 2**63 + 5, 100_000):
+        labels = np.array([0, 1, largest], dtype=np.uint64)
+        np.savez(tmp_path / "x.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+        with pytest.raises(
+            DataError, match=f"x.npz, train: the largest label is {largest}; .* at most 100,000 classes"
+        ):
+            load_source("npz", tmp_path / "x.npz")
+
+
+def test_an_npz_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb:
+        with bomb.open("train_images.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array(file, np.zeros((100, 1000, 1000), np.uint8))
+    begun = time.process_time()
+    with pytest.raises(DataError, match=r"x\.npz was refused: [0-9,]+ bytes would become 100,000,1"):
+        load_source("npz", tmp_path / "x.npz")
+    assert time.process_time() - begun < 1
