@@ -8,7 +8,7 @@ import numpy as np
 from prune_env.common.errors import DataError
 from prune_env.data.arrays import LabelledArrays
 
-GROWTH, FREE_GROWTH = 200, 64_000_000
+GROWTH, FREE_GROWTH = 100, 64_000_000
 """Largest growth of a compressed file when it is read [our choice]: by this factor, and by these bytes in any case."""
 
 LAYOUT = "an .npz file with uint8 train_images, train_labels and test_images, test_labels (or val_*)"
