@@ -52,14 +52,15 @@ def mutant(data: bytes, form: Form | None, random: random.Random) -> bytes:
 
 
 def _change_bytes(data: bytes, tokens: Sequence[bytes], random: random.Random) -> bytes:
-    start = random.randrange(len(data) + 1)
+    if not data:
+        return random.randbytes(8)
+    start = random.randrange(len(data))
     end = min(len(data), start + random.choice((1, 2, 4, 16, 256)))
     way = random.randrange(8 if tokens else 6)
     if way == 0:
         return data[:start]
-    if way == 1 and data:
-        place = min(start, len(data) - 1)
-        return data[:place] + bytes([data[place] ^ (1 << random.randrange(8))]) + data[place + 1 :]
+    if way == 1:
+        return data[:start] + bytes([data[start] ^ (1 << random.randrange(8))]) + data[start + 1 :]
     if way == 2:
         return data[:start] + data[end:]
     if way == 3:
