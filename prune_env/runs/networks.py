@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,6 +37,7 @@ class NetworkRow:
         core_latency: Seconds per batch of the part up to the network's decisions (`Core`); None if not measured or if
             the network has no such part.
         core_title: What that part is.
+        right: Which test images the network gets right, bool [images]; None if the task's quality does not say so.
     """
 
     name: str
@@ -49,6 +50,7 @@ class NetworkRow:
     latency: Latency | None
     core_latency: Latency | None = None
     core_title: str = ""
+    right: Tensor | None = field(default=None, compare=False, repr=False)
 
     def as_record(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -108,21 +110,24 @@ def compare_networks(
         latencies = measure_latency(
             {**models, **{f"{name}, core": core.module for name, core in cores.items()}}, images
         )
-    return [
-        NetworkRow(
+    rows = []
+    for name, (model, costs) in networks.items():
+        test, right = measure_all(model, test_batches(evaluator, splits), evaluator.task)
+        row = NetworkRow(
             name,
             evaluator.task,
             evaluator.measure(model),
-            measure_all(model, test_batches(evaluator, splits), evaluator.task),
+            test,
             costs.macs,
             costs.params,
             len(weights_bytes(model)),
             latencies.get(name),
             latencies.get(f"{name}, core"),
             cores[name].title if name in cores else "",
+            right,
         )
-        for name, (model, costs) in networks.items()
-    ]
+        rows.append(row)
+    return rows
 
 
 def cores_of(task: Task, models: Mapping[str, nn.Module], images: Tensor) -> dict[str, Core]:

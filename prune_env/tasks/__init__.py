@@ -11,6 +11,7 @@ from prune_env.tasks.base import (
     pictures_of,
     quality_of,
     register_task,
+    right_of,
 )
 from prune_env.tasks.classification import Classification
 from prune_env.tasks.detection import Detection
@@ -28,4 +29,5 @@ __all__ = [
     "pictures_of",
     "quality_of",
     "register_task",
+    "right_of",
 ]
