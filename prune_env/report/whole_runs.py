@@ -9,12 +9,14 @@ from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
+from prune_env.common.files import atomic_write, to_json
 from prune_env.config import RunConfig
 from prune_env.report.board import watch_on_board
 from prune_env.report.page import write_report
 from prune_env.report.search_comparison import write_comparison
 from prune_env.runs.comparison import OnFinished, SearchComparison, compare_searches
 from prune_env.runs.finishing import FinishedSearch, finish_search
+from prune_env.runs.recovery_comparison import RecoveryComparison, compare_recovery
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, resume_search, start_search
 from prune_env.runs.settings import alone
@@ -125,3 +127,17 @@ def run_comparison(
     )
     write_comparison(comparison)
     return comparison
+
+
+def run_recovery(
+    settings: RunConfig,
+    folder: Path,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    workers: int = 1,
+    on_progress: OnProgress = quietly,
+) -> RecoveryComparison:
+    """Fine-tunes the runs of a finished comparison, as `compare_recovery`, and writes ``recovered.json``."""
+    recovered = compare_recovery(settings, folder, names, seeds, workers, on_progress)
+    atomic_write(folder / "recovered.json", to_json(recovered.as_record()).encode())
+    return recovered
