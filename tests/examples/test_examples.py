@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -66,6 +67,19 @@ def test_the_notebook_s_cells_run_in_order_and_show_their_results() -> None:
             pages += [value._repr_html_()] if hasattr(value, "_repr_html_") else []
     assert "of its MACs" in pages[0]
     assert pages[-1].startswith("<iframe")
+
+
+def test_the_longer_way_of_the_docs_stops_its_search() -> None:
+    from own_model import my_data, my_network, train_it
+
+    page = (EXAMPLES.parent / "docs" / "python.md").read_text(encoding="utf-8")
+    (block,) = (part for part in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "train_agent(" in part)
+    model, (train, test) = my_network(), my_data()
+    train_it(model, train, epochs=4)
+    names: dict[str, Any] = {"train": train, "test": test, "model": model.eval()}
+    exec(block.replace('"configs/', f'"{EXAMPLES.parent}/configs/'), names)
+    assert names["result"].episodes < 100
+    assert names["small"](next(iter(test))[0]).shape[1] == 10
 
 
 def shown_by(source: str, names: dict[str, Any]) -> Any:
