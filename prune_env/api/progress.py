@@ -111,10 +111,12 @@ def shown(progress: bool, evaluations: int) -> Iterator[Shown]:
         yield Silent()
         return
     notebook = Console().is_jupyter
-    console = Console() if notebook else Console(stderr=True)
     if not (find_spec("ipywidgets") is not None if notebook else sys.stderr.isatty()):
-        yield Shown(evaluations, console, None)
+        # Plain text: a notebook would frame each line of rich.
+        lines = Console(file=sys.stdout if notebook else sys.stderr, force_jupyter=False, force_terminal=False)
+        yield Shown(evaluations, lines, None)
         return
+    console = Console() if notebook else Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),

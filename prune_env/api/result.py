@@ -160,8 +160,8 @@ class PruningResult:
         )
         # Fine-tuning changes no shape, so the network of the search is as fast.
         timed = [row.latency for row in self.rows[1:] if (row.macs, row.params) == (best.macs, best.params)]
-        if dense.latency is None or timed[0] is None:
-            return words
+        if dense.latency is None or timed[0] is None or timed[0].q3 >= dense.latency.q1:
+            return words  # quartiles that overlap tell no difference
         return f"{words}; {dense.latency.median / timed[0].median:.2f} times as fast on this machine"
 
     def __str__(self) -> str:
