@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy import digits_file
 
 from prune_env.common.errors import DataError
 from prune_env.data import load_source
@@ -48,14 +47,15 @@ def test_a_working_directory_that_was_deleted_is_told(
 
 
 @pytest.mark.slow
-def test_inspect_on_a_console_of_latin_1_without_a_home(tmp_path: Path) -> None:
-    config = digits_file(tmp_path, 'env.protect.conv1="größer als 层 \\e[31m"')
+def test_a_console_of_latin_1_without_a_home(tmp_path: Path) -> None:
+    """A whole process: the console is opened before any code of the library runs."""
+    (tmp_path / "job.yaml").write_text("model: {name: größer als 层}\ndata: {name: digits}\n", encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
     done = subprocess.run(
-        [sys.executable, "-m", "prune_env.commands.cli", "inspect", str(config)],
+        [sys.executable, "-m", "prune_env.commands.cli", "inspect", str(tmp_path / "job.yaml")],
         env={**environment, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"},
         capture_output=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert "größer als ".encode("latin-1") + rb"\u5c42 \x1b[31m" in done.stdout
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"error: " + b"model.name: there is no model 'gr\xf6\xdfer als \\u5c42'" in done.stderr
