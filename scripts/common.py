@@ -11,11 +11,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from prune_env.commands.console import TextConsole
-from prune_env.common.errors import DataWarning, UserError
+from prune_env.common.errors import DataWarning, DoubtfulNetworkWarning, UserError
 from prune_env.common.files import in_words, to_json
 from prune_env.common.memory import keep_freed_memory
 from prune_env.common.text import one_screen
 from prune_env.config import RunConfig
+from prune_env.evaluation.dense import DenseQuality
 from prune_env.rewards import RewardError
 from prune_env.runs.networks import NetworkRow
 
@@ -27,12 +28,25 @@ results = TextConsole(width=None if sys.stdout.isatty() else 120)
 
 ConfigArgument = Annotated[Path, typer.Argument(help="A YAML file of settings, for example configs/digits.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that override the file: key.path=value ...")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Go on with a dense network whose quality is near chance (run.force=true).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 def run_directory_of(config: RunConfig, path: Path) -> Path:
     """The run directory of a configuration: ``run.directory``, or runs/NAME after the file."""
     return Path(config.run.directory) if config.run.directory else Path("runs") / path.stem
+
+
+def forced(overrides: list[str] | None, force: bool) -> list[str]:
+    """The overrides with that of ``--force``."""
+    return [*(overrides or ()), *(["run.force=true"] if force else [])]
+
+
+def tell_dense(dense: DenseQuality) -> None:
+    """Prints the dense network's quality, before anything else is measured."""
+    notice(str(dense))
 
 
 def between_commas(given: str) -> list[str]:
@@ -73,8 +87,8 @@ _usual_warning = warnings.showwarning
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """Prints a remark about the data as one line; other warnings as Python does."""
-    if issubclass(category, DataWarning):
+    """Prints a remark about data or network as words; other warnings as Python does."""
+    if issubclass(category, DataWarning | DoubtfulNetworkWarning):
         notice(str(message))
     else:
         _usual_warning(message, category, *place, **more)

@@ -8,19 +8,23 @@ from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
 from prune_env.commands.common import (
     AsJson,
+    Force,
     Overrides,
     between_commas,
     command_line,
     console,
+    forced,
     notice,
     print_json,
     results,
     run_command,
     run_directory_of,
+    tell_dense,
     warn,
 )
 from prune_env.commands.console import PlainColumn
 from prune_env.common.errors import ConfigError
+from prune_env.config.sections import budget_in_words
 from prune_env.report.network_table import render, warnings_of
 from prune_env.report.whole_runs import finish_with_report, run_searches
 from prune_env.runs.finishing import FinishedSearch
@@ -54,6 +58,7 @@ def train(
     overrides: Overrides = None,
     resume: Resume = None,
     budgets: Budgets = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Searches a pruning plan: an agent learns the width of each unit of the network."""
@@ -65,12 +70,12 @@ def train(
     if budgets is not None:
         if config is None:
             raise typer.BadParameter("--budgets needs a file of settings. Repeat the command to go on with its runs.")
-        _train_several(config, list(overrides or ()), budgets, as_json)
+        _train_several(config, forced(overrides, force), budgets, as_json)
         return
     with console.status("loading") as status:
         if config is not None:
-            settings = read_settings(config, overrides or ())
-            search = start_search(settings, run_directory_of(settings, config), status.update)
+            settings = read_settings(config, forced(overrides, force))
+            search = start_search(settings, run_directory_of(settings, config), status.update, tell_dense)
         else:
             search = resume_search(Path(str(resume)), status.update)
     _print_reach(search)
@@ -142,9 +147,10 @@ def _of_workers(episode: Episode) -> str:
 def _print_reach(search: SearchRun) -> None:
     problem, settings = search.problem, search.settings
     low, high = problem.granularity.reachable(problem.budget)
+    limits = {one.metric: one.keep for one in problem.budget.all}
     notice(
         f"{settings.model.name}: {len(problem.budget.units)} of {len(problem.walk.units)} units free; reachable "
-        f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {settings.budget.keep:.0%}"
+        f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {budget_in_words(limits)}"
     )
     if settings.run.address is None and (idle := idle_words(settings)) is not None:
         notice(idle)

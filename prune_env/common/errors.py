@@ -49,6 +49,14 @@ class PlanMismatchError(PlanError):
     """A plan made for another network; names the first module that differs."""
 
 
+class DoubtfulNetworkError(UserError):
+    """A dense network whose quality is near chance, or that does not know the images that it is given."""
+
+
+class DoubtfulNetworkWarning(UserWarning):
+    """The reasons of a `DoubtfulNetworkError`, where the user goes on all the same."""
+
+
 class EvaluationError(UserError):
     """A quality, loss or reward that is not a finite number."""
 

@@ -1,7 +1,7 @@
 """The records that a plan is made of."""
 
 from collections import Counter
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -74,14 +74,18 @@ class PlannedUnit(Frozen):
 
     @model_validator(mode="after")
     def _kept_channels_exist_once(self) -> Self:
+        if self.kept == sorted(set(self.kept)) and self.kept[0] >= 0 and self.kept[-1] < self.channels:
+            return self
         repeated = [channel for channel, count in Counter(self.kept).items() if count > 1]
         if repeated:
             raise ValueError(f"unit {self.name!r} keeps channel {min(repeated)} more than once; each may be named once")
         outside = [channel for channel in self.kept if not 0 <= channel < self.channels]
         if outside:
             raise ValueError(f"unit {self.name!r} keeps channel {outside[0]}; allowed are 0 to {self.channels - 1}")
-        if self.kept != sorted(self.kept):
-            raise ValueError(f"unit {self.name!r}: kept channels must be in ascending order")
+        raise ValueError(f"unit {self.name!r}: kept channels must be in ascending order")
+
+    @model_validator(mode="after")
+    def _index_is_whole(self) -> Self:
         for member in self.members:
             if member.index is not None and (
                 len(member.index) != self.channels
@@ -95,11 +99,15 @@ class PlannedUnit(Frozen):
 
 
 class PlannedBudget(Frozen):
-    """The budget that the plan was made for and the cost that it achieves, as shares of the dense cost."""
+    """The budget that the plan was made for and the cost that it achieves, as shares of the dense cost.
+
+    ``also`` holds the shares that the plan had to meet besides, by metric; `PlannedCosts` has what it costs there.
+    """
 
     metric: Literal["macs", "params", "latency"]
     keep: float = Field(gt=0, le=1)
     achieved: float = Field(ge=0, le=1)
+    also: dict[Literal["macs", "params"], Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
 
 
 class PlannedCosts(Frozen):

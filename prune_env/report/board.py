@@ -1,6 +1,7 @@
 """The TensorBoard log of a search: curves over the episodes, pictures, the settings and the units."""
 
 import re
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from math import nan
@@ -27,6 +28,8 @@ from prune_env.search.episode import Episode
 from prune_env.tasks import draws_pictures
 
 EPISODES_PER_PICTURE = 25
+REST = 50.0
+"""After pictures were drawn, none are drawn for this many times as long: workers wait for the process that draws."""
 
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]()>#+.!|-]")
 """Characters that Markdown gives a meaning, which a backslash takes away."""
@@ -46,8 +49,9 @@ class BoardListener:
     Scalars of each episode: ``search/reward``, ``search/best_reward``, ``search/QUALITY``, ``search/macs_share``,
     ``search/params_share``, ``keep_ratio/UNIT`` for every free unit, the granularity's own series as
     ``FAMILY/LAYER``, and the search's own scalars, such as ``agent/sigma`` (in actions of [0, 1]),
-    ``agent/actor_loss`` and ``agent/critic_loss``. Images every 25 episodes and at the end: ``keep_ratio/heat_map``,
-    ``FAMILY/heat_map`` and ``search/QUALITY_against_macs``. Texts: ``settings`` and ``units``. At the end the
+    ``agent/actor_loss`` and ``agent/critic_loss``. Images: ``keep_ratio/heat_map``, ``FAMILY/heat_map`` and
+    ``search/QUALITY_against_macs``, at the end and every 25 episodes, or less often where drawing them would take more
+    than 2 % of the time. Texts: ``settings`` and ``units``. At the end the
     hyperparameters, with ``hparam/best_reward`` and ``hparam/best_QUALITY``. QUALITY is the task's name of the quality.
 
     Args:
@@ -71,6 +75,7 @@ class BoardListener:
         self._tried = [self._point("dense", nan, problem.baseline)]
         self._heard: Trial | None = None
         self._pictured = -1
+        self._rested = 0.0
         problem.listeners.append(self._hear)
         self._log.add_text("settings", _code_block(config.dump_yaml()))
         self._log.add_text("units", _units_table(problem))
@@ -98,7 +103,7 @@ class BoardListener:
             **{f"{family}/{name}": value for family, by_layer in series.items() for name, value in by_layer.items()},
         }
         self._log.add_scalars(values, episode.number)
-        if (episode.number + 1) % EPISODES_PER_PICTURE == 0:
+        if (episode.number + 1) % EPISODES_PER_PICTURE == 0 and time.monotonic() >= self._rested:
             self._write_pictures(episode)
 
     def close(self) -> None:
@@ -134,6 +139,7 @@ class BoardListener:
         return Tried(proposed_by, reward, quality, outcome.macs / self.problem.baseline.macs)
 
     def _write_pictures(self, episode: Episode) -> None:
+        started = time.monotonic()
         budget = self.problem.budget
         names = [unit.name for unit in budget.units]
         first = episode.number + 1 - len(self._history)
@@ -147,7 +153,8 @@ class BoardListener:
             figures[f"{family}/heat_map"] = series_heat_map(family, history, first)
         for tag, figure in figures.items():
             self._log.add_image(tag, figure_pixels(figure), episode.number)
-        self._pictured = episode.number
+        self._pictured, drawn = episode.number, time.monotonic()
+        self._rested = drawn + REST * (drawn - started)
 
     def _write_outputs(self, episode: Episode) -> None:
         """Writes what the dense and the best network say about a few test images, if the task draws pictures."""

@@ -82,11 +82,12 @@ class PageSection:
     table: HtmlTable
 
 
-def render(**parts: object) -> str:
-    """Renders the whole page.
+def render(template: str = "report.html", **parts: object) -> str:
+    """Renders the whole page, or another template.
 
     Args:
-        parts: The variables of ``templates/report.html``.
+        template: The file in ``templates``.
+        parts: The variables of the template.
 
     Raises:
         jinja2.UndefinedError: If a part is missing.
@@ -100,7 +101,7 @@ def render(**parts: object) -> str:
         lstrip_blocks=True,
         finalize=_as_text,
     )
-    return environment.get_template("report.html").render(parts)
+    return environment.get_template(template).render(parts)
 
 
 def _as_text(value: object) -> object:

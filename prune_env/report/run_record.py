@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_va
 
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
+from prune_env.config.sections import budget_in_words
 from prune_env.granularity import Granularity, make_granularity
 from prune_env.granularity.base import Series
 from prune_env.plan import PruningPlan
@@ -51,10 +52,11 @@ class RowRecord(BaseModel):
 
 
 class SummaryBudget(BaseModel):
-    """The metric, and the share of its dense cost that may remain."""
+    """The metric, the share of its dense cost that may remain, and the shares of other metrics to be met besides."""
 
     metric: str
     keep: float
+    also: dict[str, float] = Field(default_factory=dict)
 
 
 class SparsifyRecord(BaseModel):
@@ -90,8 +92,7 @@ class Summary(BaseModel):
     @property
     def title(self) -> str:
         """The model and its budget in words."""
-        metric = "MACs" if self.budget.metric == "macs" else self.budget.metric
-        return f"{self.model} at {self.budget.keep:.0%} of the {metric}"
+        return f"{self.model} at {budget_in_words({self.budget.metric: self.budget.keep, **self.budget.also})}"
 
 
 class LayerEvidenceRecord(BaseModel):

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from prune_env.common.event_log import EventLog
 from prune_env.common.files import atomic_write, to_json
+from prune_env.config.sections import budget_in_words
 from prune_env.report.comparison_figure import Band, comparison_picture
 from prune_env.report.figures import figure_png
 from prune_env.runs.comparison import SearchComparison
@@ -33,13 +34,10 @@ def write_comparison(comparison: SearchComparison) -> None:
 
 def title_of(comparison: SearchComparison) -> str:
     """The title, one line: model, budget and number of seeds."""
-    settings = comparison.settings
-    metric = "MACs" if settings.budget.metric == "macs" else settings.budget.metric
+    settings, budget = comparison.settings, comparison.settings.budget
     seeds = len(next(iter(comparison.outcomes.values())))
-    return (
-        f"{settings.model.name} at {settings.budget.keep:.0%} of the {metric}: mean of {seeds} seeds and its 95 % "
-        "interval"
-    )
+    words = budget_in_words({budget.metric: budget.keep, **budget.also})
+    return f"{settings.model.name} at {words}: mean of {seeds} seeds and its 95 % interval"
 
 
 def render(searches: Mapping[str, Sequence[SeedResult]], title: str) -> Table:

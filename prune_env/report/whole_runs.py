@@ -9,16 +9,18 @@ from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
+from prune_env.common.files import atomic_write, to_json
 from prune_env.config import RunConfig
 from prune_env.report.board import watch_on_board
 from prune_env.report.page import write_report
 from prune_env.report.search_comparison import write_comparison
 from prune_env.runs.comparison import OnFinished, SearchComparison, compare_searches
 from prune_env.runs.finishing import FinishedSearch, finish_search
+from prune_env.runs.recovery_comparison import RecoveryComparison, compare_recovery
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, resume_search, start_search
 from prune_env.runs.settings import alone
-from prune_env.runs.starting import OnProgress, quietly
+from prune_env.runs.starting import OnDense, OnProgress, quietly
 from prune_env.search.pools.processes import searching_processes
 
 
@@ -28,6 +30,7 @@ def run_search(
     on_progress: OnProgress = quietly,
     on_trial: OnTrial = quietly,
     on_episode: OnEpisode = quietly,
+    on_dense: OnDense = quietly,
 ) -> FinishedSearch:
     """Runs a whole search in a new folder, with the TensorBoard log and the report.
 
@@ -37,6 +40,7 @@ def run_search(
         on_progress: Receives progress messages before the search starts.
         on_trial: Called with each trial.
         on_episode: Called with each episode of the search.
+        on_dense: Receives the quality of the dense network, before anything else is measured.
 
     Returns:
         The run, the best plan and the measured networks.
@@ -44,7 +48,7 @@ def run_search(
     Raises:
         UserError: As `prune_env.runs.searching.start_search`.
     """
-    return finish_with_report(start_search(settings, folder, on_progress), on_trial, on_episode)
+    return finish_with_report(start_search(settings, folder, on_progress, on_dense), on_trial, on_episode)
 
 
 def run_searches(
@@ -107,6 +111,7 @@ def run_comparison(
     on_progress: OnProgress = quietly,
     on_finished: OnFinished = quietly,
     command: str | None = None,
+    on_dense: OnDense = quietly,
 ) -> SearchComparison:
     """Compares searches, as `prune_env.runs.comparison.compare_searches`, and draws the results.
 
@@ -117,6 +122,22 @@ def run_comparison(
         write_report(finished.search.run)
         on_finished(finished)
 
-    comparison = compare_searches(settings, folder, names, seeds, watch_on_board, on_progress, report, command)
+    comparison = compare_searches(
+        settings, folder, names, seeds, watch_on_board, on_progress, report, command, on_dense
+    )
     write_comparison(comparison)
     return comparison
+
+
+def run_recovery(
+    settings: RunConfig,
+    folder: Path,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    workers: int = 1,
+    on_progress: OnProgress = quietly,
+) -> RecoveryComparison:
+    """Fine-tunes the runs of a finished comparison, as `compare_recovery`, and writes ``recovered.json``."""
+    recovered = compare_recovery(settings, folder, names, seeds, workers, on_progress)
+    atomic_write(folder / "recovered.json", to_json(recovered.as_record()).encode())
+    return recovered

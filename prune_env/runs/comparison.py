@@ -23,7 +23,7 @@ from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun, Watch, search_into, unwatched
 from prune_env.runs.seed_results import SeedResult, as_record, best_so_far
 from prune_env.runs.settings import alone, differing_settings, for_workers, settings_of
-from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
+from prune_env.runs.starting import OnDense, OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.search.episode import SearchResult
 from prune_env.search.pools.make import worker_count
 from prune_env.search.pools.processes import searching_processes
@@ -54,7 +54,7 @@ class SearchComparison:
         settings = self.settings
         return {
             "model": settings.model.name,
-            "budget": {"metric": settings.budget.metric, "keep": settings.budget.keep},
+            "budget": settings.budget.as_record(),
             "evaluations": settings.search.evaluations,
             "directory": str(self.folder),
             "searches": as_record(self.outcomes, self.quality),
@@ -70,6 +70,7 @@ def compare_searches(
     on_progress: OnProgress = quietly,
     on_finished: OnFinished = quietly,
     command: str | None = None,
+    on_dense: OnDense = quietly,
 ) -> SearchComparison:
     """Runs several searches on the same problem, seed by seed; finished runs of an interrupted comparison are kept.
 
@@ -82,8 +83,10 @@ def compare_searches(
         on_progress: Receives progress messages.
         on_finished: Called with each search that this call finishes.
         command: The command that repeats the runs, for their summaries; None for the default command.
+        on_dense: Receives the quality of each seed's dense network.
 
     Raises:
+        DoubtfulNetworkError: If a search on the dense network makes no sense.
         ConfigError: If a setting holds an unknown name, or a search needs more evaluations.
         RunError: If the folder holds runs with other settings, or the runs of one seed were measured differently.
     """
@@ -93,7 +96,7 @@ def compare_searches(
     refuse_sparse_training(settings)
     for name in names:
         check_named_search(_with(settings, name, settings.seed))
-    comparison = _Comparison(settings, folder, names, watch, on_progress, on_finished, command)
+    comparison = _Comparison(settings, folder, names, watch, on_progress, on_finished, command, on_dense)
     every = range(settings.seed, settings.seed + seeds)
     if workers > 1:
         comparison.spread(every, workers)
@@ -113,6 +116,7 @@ class _Comparison:
     on_progress: OnProgress
     on_finished: OnFinished
     command: str | None
+    on_dense: OnDense
 
     def __post_init__(self) -> None:
         self.quality = quality_of(make_task(self.settings.task)).name
@@ -139,7 +143,7 @@ class _Comparison:
                 for search in self._missing(seed):
                     if not search.run.config.is_file():
                         start_run(search.run.root, search.settings, search.splits, search.problem)
-                    task = replace(self, on_progress=quietly, on_finished=quietly)
+                    task = replace(self, on_progress=quietly, on_finished=quietly, on_dense=quietly)
                     waiting[pool.submit(_search_elsewhere, task, search.run.root, search.settings)] = search
             for future in as_completed(waiting):
                 search = waiting[future]
@@ -158,15 +162,15 @@ class _Comparison:
         # All searches of a seed share the execution settings and the weights of the first run of this seed.
         earlier = next(iter(self._present(seed)), None)
         base = settings_of(earlier) if earlier is not None else _with(self.settings, missing[0], seed)
-        splits, problem = load_problem(base, earlier, self.on_progress)
+        splits, problem = load_problem(base, earlier, self.on_progress, self.on_dense)
         for name in missing:
             check_evaluations(problem, _with(base, name, seed))
         return [SearchRun(runs[name], _with(self.settings, name, seed), splits, problem.again()) for name in missing]
 
     def _present(self, seed: int) -> list[RunDirectory]:
-        """All started runs of a seed, including those of searches that this call does not compare."""
+        """All started searches of a seed, including those that this call does not compare."""
         folders = sorted((self.folder / f"seed-{seed}").glob("[!.]*/config.yaml"))
-        return [RunDirectory(config.parent) for config in folders]
+        return [run for run in (RunDirectory(config.parent) for config in folders) if run.started]
 
     def _search(self, search: SearchRun, fixed: list[NetworkRow]) -> list[NetworkRow]:
         """As `_finished`; returns the rows of the dense and the uniform network, measured once per seed."""
@@ -239,7 +243,8 @@ def _with(settings: RunConfig, search: str, seed: int) -> RunConfig:
 
 def _check_same_settings(run: RunDirectory, settings: RunConfig) -> None:
     started = RunConfig.load(run.config)
-    differing = differing_settings(started, settings)
+    # How the plans are trained afterwards changes nothing in a search.
+    differing = [key for key in differing_settings(started, settings) if key != "finetune"]
     differing += [
         f"execution.{key}" for key, value in settings.execution if value not in (None, getattr(started.execution, key))
     ]

@@ -49,13 +49,14 @@ def test_a_malformed_reference_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("budget.kep=0.3", "budget.kep: unknown key; did you mean 'keep'? (known: batch, keep, metric)"),
+        ("budget.kep=0.3", "budget.kep: unknown key; did you mean 'keep'? (known: batch, keep, macs, metric, params)"),
         ("bugdet.keep=0.3", "bugdet: unknown key; did you mean 'budget'?"),
         (
             "budget.keep=1.5",
             "budget.keep: given 1.5; must be less than or equal to 1 (Share of the dense cost",
         ),
         ("budget.keep=0", "budget.keep: given 0; must be greater than 0"),
+        ("budget={keep: 0.5, macs: 0.4}", "keep is 0.5 and macs is 0.4, but both are the share of the macs"),
         ("budget.keep=half", 'budget.keep: given "half"; must be a valid number'),
         ("budget.keep=.nan", "budget.keep: given NaN; must be a finite number"),
         (
