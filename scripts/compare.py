@@ -120,6 +120,7 @@ def _compare_searches(settings: RunConfig, folder: Path, names: list[str], seeds
         return
     evaluations = settings.search.evaluations
     results.print(render(comparison.outcomes, f"{title_of(comparison)}, {evaluations} evaluations each"))
+    results.print(f"report      {folder / 'compare.html'}", soft_wrap=True)
     results.print(f"picture     {folder / 'compare.png'}", soft_wrap=True)
     results.print(f"TensorBoard {folder}", soft_wrap=True)
 

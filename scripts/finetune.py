@@ -9,7 +9,8 @@ from prune_env.commands.common import AsJson, Overrides, notice, print_json, res
 from prune_env.commands.training_bar import shown_training
 from prune_env.env.fitting import repair_warning
 from prune_env.report.network_table import render
-from prune_env.runs.finetuning import FOLDER, check_searched, finish_finetuning, resume_finetuning, start_finetuning
+from prune_env.report.whole_runs import finetune_with_report
+from prune_env.runs.finetuning import FOLDER, check_searched, resume_finetuning, start_finetuning
 from prune_env.runs.run_directory import RunDirectory
 
 Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]
@@ -43,7 +44,7 @@ def finetune(
             tuning = start_finetuning(searched, overrides or (), name, listener)
         if tuning.workers.first and (warning := repair_warning(tuning.plan, tuning.settings)):
             notice(warning)
-        finished = finish_finetuning(tuning, listener)
+        finished = finetune_with_report(tuning, listener)
     if finished is None:
         return
     if as_json:
@@ -52,6 +53,7 @@ def finetune(
     results.print(render(finished.rows, _title(finished.summary)))
     results.print(f"weights     {finished.folder.weights}", soft_wrap=True)
     results.print(f"TensorBoard {finished.folder.tensorboard}", soft_wrap=True)
+    results.print(f"report      {searched.report}", soft_wrap=True)
 
 
 def _title(record: dict[str, Any]) -> str:

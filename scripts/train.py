@@ -102,6 +102,7 @@ def _train_several(config: Path, overrides: list[str], budgets: str, as_json: bo
         return
     for folder, summary in found.items():
         results.print(f"{folder}: best reward {summary['best_reward']:.4g}, {summary['seconds']:.0f} s", soft_wrap=True)
+    results.print(f"report      {root / 'report.html'}", soft_wrap=True)
 
 
 def _finish(search: SearchRun) -> FinishedSearch:
