@@ -185,9 +185,8 @@ def _history_section(record: RunRecord, shown: Sequence[PlanTried]) -> list[html
         caption = f"{family.capitalize()} of each layer, by evaluation."
         fmt = "d" if whole and max(values) > 1 else ".0%"
         drawn.append(charts.heat_map(f"history_{family}", caption, len(layers), numbers, span, fmt))
-    return [html.PageSection("What the search decided", "", charts=[chart]) for chart in drawn[:1]] + [
-        html.PageSection(chart.caption.partition(" of ")[0], "", charts=[chart]) for chart in drawn[1:]
-    ]
+    names = ["What the search decided", *(f"What the search decided: {family}" for family in families_of(own))]
+    return [html.PageSection(name, "", charts=[chart]) for name, chart in zip(names, drawn, strict=True)]
 
 
 def _training_section(record: RunRecord) -> list[html.PageSection]:

@@ -170,8 +170,15 @@ def _runs_table(records: Mapping[str, RunRecord], places: Mapping[str, str]) -> 
             ]
         )
     headings = ["run", "budget", "search", "evaluations", "best, reward set", "test set", "fine-tuned, test set"]
+    headings += ["MACs", "params", "ms a batch"]
+    used = [
+        index
+        for index in range(len(headings))
+        if any(row[index] != html.Number.of(None, "") for row in rows) or index < 5
+    ]
+    rows = [[row[index] for index in used] for row in rows]
     return html.HtmlTable(
-        [*headings, "MACs", "params", "ms a batch"], rows, right=range(3, 10), sortable=True, caption="The runs"
+        [headings[index] for index in used], rows, right=range(3, len(used)), sortable=True, caption="The runs"
     )
 
 

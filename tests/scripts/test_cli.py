@@ -62,6 +62,7 @@ def test_a_run_leaves_every_artifact(finished_run):
         "splits.json",
         "sensitivity.json",
         "execution.json",
+        "problem.json",
         "summary.json",
         "report.html",
         "tensorboard",

@@ -31,6 +31,7 @@ _COLOURS = {
     "uniform": "vermilion",
     "probe": "soft",
     "dense": "ink",
+    "all runs": "ink",
     "td3": "ink",
     "sac": "orange",
     "ppo": "purple",
