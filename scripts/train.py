@@ -1,5 +1,6 @@
 """`prune-env train`: searches a network's pruning plan."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -48,11 +49,21 @@ Budgets = Annotated[
 ]
 
 
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Also log to optuna://FILE.db, csv, or a tracker of Accelerate such as wandb; as run.log, may be repeated.",
+        show_default=False,
+    ),
+]
+
+
 def train(
     config: Config = None,
     overrides: Overrides = None,
     resume: Resume = None,
     budgets: Budgets = None,
+    log: Log = None,
     as_json: AsJson = False,
 ) -> None:
     """Searches a pruning plan: an agent learns the width of each unit of the network."""
@@ -61,6 +72,8 @@ def train(
             "give a file of settings to start a run, or --resume RUN to resume one with its own settings; "
             f"{'neither was' if config is None else 'both were'} given."
         )
+    if log:
+        overrides = [*(overrides or ()), f"run.log={json.dumps(log)}"]
     if budgets is not None:
         if config is None:
             raise typer.BadParameter("--budgets needs a file of settings. Repeat the command to go on with its runs.")

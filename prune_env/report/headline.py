@@ -25,8 +25,8 @@ def figures(record: RunRecord) -> list[Figure]:
     for title, ours, theirs in (("MACs", cut.macs, dense.macs), ("params", cut.params, dense.params)):
         shown.append(Figure(title, f"{ours / theirs:.1%}", f"{short(ours)} of {short(theirs)}"))
     if cut.latency_ms is not None and dense.latency_ms is not None:
-        ours, theirs = cut.latency_ms.median, dense.latency_ms.median
-        shown.append(Figure("latency", f"{ours / theirs:.0%}", f"{ours:.2f} of {theirs:.2f} ms a batch"))
+        time, whole = cut.latency_ms.median, dense.latency_ms.median
+        shown.append(Figure("latency", f"{time / whole:.0%}", f"{time:.2f} of {whole:.2f} ms a batch"))
     return shown
 
 

@@ -162,7 +162,7 @@ def _fronts(record: RunRecord, shown: Sequence[PlanTried]) -> list[charts.Chart]
     if any(trial.latency is not None for trial in shown):
         titles["latency"] = "ms by the formula of latency"
     budget, name = record.config.budget, record.metric.name
-    limits = {budget.metric: budget.keep}
+    limits = {str(budget.metric): budget.keep}
     if not shown:
         return []
     return [

@@ -218,7 +218,7 @@ def _tables(records: Mapping[str, RunRecord], by_search: bool = False) -> charts
         fronts += fronts_of(points, name)
         plans += [*points[:: max(1, len(points) // MOST_POINTS)], *(point for point in points if point["big"])]
     record = next(iter(records.values()))
-    dense = _measured(record, "dense", record.row("dense") and "dense")
+    dense = _measured(record, "dense", "dense")
     everything = fronts_of([*({**front, "by": front["of"]} for front in fronts), *dense], ALL)
     return {"plans": [*plans, *dense], "fronts": [*fronts, *everything]}
 

@@ -1,4 +1,4 @@
-"""What watches a search: the TensorBoard log, and the run's page, which a reload shows as it is by then."""
+"""What watches a search: TensorBoard, the other loggers, and the page of the run, which is kept up to date."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,15 +6,17 @@ from contextlib import contextmanager
 from prune_env.env.trial import Trial
 from prune_env.report.board import watch_on_board
 from prune_env.report.live import LivePage
+from prune_env.report.loggers import open_loggers
 from prune_env.report.page import write_report
 from prune_env.report.vega import vega_script
 from prune_env.runs.searching import SearchRun
-from prune_env.search.episode import Listener
+from prune_env.search.base import Search
+from prune_env.search.episode import Episode, Listener
 
 
 @contextmanager
 def watch_search(search: SearchRun) -> Iterator[Listener]:
-    """Logs a search to TensorBoard and keeps its page up to date; a `prune_env.runs.searching.Watch`."""
+    """Logs a search to TensorBoard and to ``run.log``, and keeps its page up to date; a `prune_env.runs.searching.Watch`."""
     vega_script()  # before the search: making the script takes seconds once, which are not the search's
     page, problem = LivePage(lambda: write_report(search.run)), search.problem
 
@@ -24,7 +26,12 @@ def watch_search(search: SearchRun) -> Iterator[Listener]:
 
     problem.listeners.append(hear)
     try:
-        with watch_on_board(search) as board:
-            yield board
+        with watch_on_board(search) as board, open_loggers(search) as loggers:
+
+            def listen(episode: Episode, running: Search) -> None:
+                board(episode, running)
+                loggers(episode, running)
+
+            yield listen
     finally:
         problem.listeners.remove(hear)

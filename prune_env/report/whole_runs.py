@@ -14,6 +14,7 @@ from typing import Any
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.recover import Epoch
+from prune_env.report.hyperparameters import log_result
 from prune_env.report.live import LivePage
 from prune_env.report.page import write_report
 from prune_env.report.runs_page import write_comparison_page, write_runs
@@ -154,6 +155,7 @@ def finish_with_report(
         command: The command that repeats the run, for the report; None for the default command.
     """
     finished = finish_search(search, watch_search, on_trial, on_episode, command)
+    log_result(finished)
     write_report(search.run)
     return finished
 
@@ -180,6 +182,7 @@ def run_comparison(
     page = LivePage(write_page)
 
     def report(finished: FinishedSearch) -> None:
+        log_result(finished)
         write_report(finished.search.run)
         write_page()
         on_finished(finished)

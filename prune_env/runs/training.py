@@ -215,8 +215,11 @@ def _curves(folder: TrainingFolder, known: int, workers: Workers, task: Task) ->
 
         def draw(epoch: Epoch) -> None:
             values = epoch.as_record(task)
-            for name in ("loss", "learning_rate", quality_of(task).name, "waiting", "seconds"):
-                board.add_scalar(f"training/{name}", values[name], epoch.number)
+            quality = quality_of(task).name
+            names = {"train": ("loss", "learning_rate"), "eval": (quality,), "time": ("waiting", "seconds")}
+            for family, own in names.items():
+                for name in own:
+                    board.add_scalar(f"{family}/{name}", values[name], epoch.number)
             board.flush()
 
         yield draw

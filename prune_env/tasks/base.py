@@ -25,7 +25,7 @@ class Metric(Protocol):
     """A number that measures outputs. Call `reset`, then `update` for each batch, then `compute`.
 
     Attributes:
-        name: The key in files and TensorBoard tags: ``test_NAME`` in a result row, ``search/NAME`` in TensorBoard.
+        name: The key in files and TensorBoard tags: ``test_NAME`` in a result row, ``rollout/NAME`` in TensorBoard.
         title: The heading in tables.
         format: The number's format in tables, such as ``.2%`` for a share.
         counts: Whether the number is the share of correct images, where each image is either right or wrong. Racing
