@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from prune_env.commands.common import run_command
+from prune_env.commands.common import results, run_command
 from prune_env.report.page import write_report
 from prune_env.report.runs_page import write_comparison_page
 from prune_env.report.whole_runs import write_side_by_side
@@ -26,11 +26,12 @@ def report(runs: RunsArgument, to: To = None) -> None:
     if to is not None and len(runs) == 1:
         raise typer.BadParameter("--to is for the page of several runs; the page of one run is RUN/report.html.")
     if len(runs) > 1:
-        print(write_side_by_side([RunDirectory.open(run).root for run in runs], to))
+        page = write_side_by_side([RunDirectory.open(run).root for run in runs], to)
     elif not RunDirectory(runs[0]).config.is_file() and any(runs[0].glob("seed-*/*/config.yaml")):
-        print(write_comparison_page(runs[0]))
+        page = write_comparison_page(runs[0])
     else:
-        print(write_report(RunDirectory.open(runs[0])))
+        page = write_report(RunDirectory.open(runs[0]))
+    results.print(str(page), soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

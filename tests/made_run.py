@@ -1,5 +1,6 @@
 """A run as `prune-env train` leaves it, made in milliseconds, with hostile names."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ from prune_env import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.runs.run_directory import RunDirectory
 
-EVIL = "<script>alert('x')</script>"
-CONFIG = RunConfig.from_mapping({"model": {"name": f"toy {EVIL}"}, "data": {"name": "noise"}})
+EVIL = "<script>alert('x')</script>\u202e\x07"
+SHOWN = EVIL.encode("unicode_escape").decode()
+IMAGES = "/home/me/my own/images"
+CONFIG = RunConfig.from_mapping({"model": {"name": f"toy {EVIL}"}, "data": {"name": "noise", "path": IMAGES}})
 
 
 def row(name: str, reward: float, test: float | None, share: float, milliseconds: float = 3.0) -> dict:
@@ -43,7 +46,7 @@ SUMMARY = {
     "evaluations": 11,
     "seconds": 12.0,
     "seconds_per_evaluation": 1.25,
-    "command": f"prune-env train configs/toy.yaml model.name='{EVIL}'",
+    "command": shlex.join(["prune-env", "train", "/home/me/toy.yaml", f"model.name={EVIL}", f"data.path={IMAGES}"]),
 }
 
 SENSITIVITY = {

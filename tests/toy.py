@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -96,6 +97,7 @@ def toy_problem(
     probe_keep: float | None = None,
     latency: LatencyModel | None = None,
     granularity: GranularitySettings | None = None,
+    also: Mapping[Metric, float] = MappingProxyType({}),
 ) -> PruningProblem:
     """A problem made of its parts, without a config; no granularity measures times."""
     walk = walk or toy_walk()
@@ -105,7 +107,7 @@ def toy_problem(
     scores = score_channels("l1", context)
     about = GranularityContext(context, scores, min_keep, lambda: calibration.images, measured={"times": {}})
     prepared = make_granularity(granularity or GranularitySettings()).prepare(about)
-    budget = Budget(walk, metric, keep, min_keep, round_to, beyond_channels=prepared.beyond_channels)
+    budget = Budget(walk, metric, keep, min_keep, round_to, beyond_channels=prepared.beyond_channels, also=also)
     prepared.reachable(budget)
     return PruningProblem(
         walk,
@@ -178,6 +180,7 @@ def planted_images(count: int, seed: int = 0) -> ImageSet:
 
 
 DIGITS: dict[str, Any] = {
+    "run": {"force": True},
     "model": {"name": "digits_resnet"},
     "data": {"name": "digits", "reward_images": 40, "calibration_images": 40, "test_images": 20},
     "execution": {"layout": "channels_last", "dtype": "float32", "folded": True, "batch": 64, "threads": 1},

@@ -1,6 +1,6 @@
 """Data sets in memory, as uint8 arrays."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prune_env.common.errors import DataError
+from prune_env.data.preprocessing import Preprocessing
 from prune_env.data.source import Indices, Split
 
 
@@ -105,6 +106,14 @@ class ArraySource:
     def size(self) -> tuple[int, int]:
         """Height and width of each image, in pixels."""
         return int(self.train.images.shape[1]), int(self.train.images.shape[2])
+
+    def adjusted(self, wanted: Preprocessing) -> "ArraySource":
+        """The same images with another mean and std; None leaves a value as it is."""
+        return replace(self, mean=wanted.mean or self.mean, std=wanted.std or self.std)
+
+    def preprocessing(self) -> Preprocessing:
+        """The scale of the loaded images."""
+        return Preprocessing(mean=self.mean, std=self.std)
 
     def targets(self, split: Split) -> Indices:
         """The class of every image of a split, int64 [N]."""

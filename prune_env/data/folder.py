@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from prune_env.common.errors import DataError
+from prune_env.data.preprocessing import Interpolation, Preprocessing
 from prune_env.data.source import Indices, Split
 
 # The normalisation with which torchvision's and timm's ImageNet networks were trained.
@@ -32,8 +33,8 @@ class LabelledFiles:
 class FolderSource:
     """An `ImageSource` on disk: `load` reads only the requested images.
 
-    `load` resizes the shorter side to 256 / 224 of ``image_size`` and crops the centre, as the authors of the
-    ImageNet networks do in evaluation.
+    `load` resizes the shorter side to ``resize`` pixels and crops the centre, as the authors of the ImageNet networks
+    do in evaluation.
 
     Attributes:
         name: The data set's name.
@@ -44,6 +45,8 @@ class FolderSource:
         mean: Subtracted from each channel, in 0..1.
         std: Divides each channel, in 0..1.
         augment: The usual augmentation in training.
+        resize: Length of the shorter side before the crop, in pixels; None for 256 / 224 of ``image_size``.
+        interpolation: How pixels are computed when an image is resized.
     """
 
     name: str
@@ -54,6 +57,8 @@ class FolderSource:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     augment: str = "resized_crop_flip"
+    resize: int | None = None
+    interpolation: Interpolation = "bilinear"
 
     @classmethod
     def from_folder(cls, name: str, root: Path, image_size: int = 224) -> "FolderSource":
@@ -96,6 +101,28 @@ class FolderSource:
         """Height and width of each loaded image, in pixels."""
         return self.image_size, self.image_size
 
+    def adjusted(self, wanted: Preprocessing) -> "FolderSource":
+        """The same files with another preprocessing; None leaves a value as it is.
+
+        Raises:
+            DataError: If images would be resized to less than the crop.
+        """
+        source = replace(self, **wanted.given)
+        if source._shorter < source.image_size:
+            raise DataError(
+                f"data.resize: {source.resize} given, but the crop (data.image_size) has {source.image_size} pixels. "
+                f"Give {source.image_size} or more."
+            )
+        return source
+
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of the loaded images."""
+        return Preprocessing(self.image_size, self._shorter, self.interpolation, self.mean, self.std)
+
+    @property
+    def _shorter(self) -> int:
+        return self.resize or round(self.image_size * 256 / 224)
+
     def targets(self, split: Split) -> Indices:
         """The class of every image of a split, int64 [N]."""
         return self._files(split).labels
@@ -128,7 +155,8 @@ class FolderSource:
         # Pillow raises many kinds of errors on damaged files.
         except Exception as error:
             raise DataError(f"data set {self.name!r}: {file} cannot be read as an image: {error}") from error
-        picture = functional.resize(picture, round(self.image_size * 256 / 224))
+        mode = functional.InterpolationMode(self.interpolation)
+        picture = functional.resize(picture, self._shorter, mode)
         tensor: Tensor = functional.to_tensor(functional.center_crop(picture, [self.image_size]))
         return tensor
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from prune_env.common.errors import DataError
-from prune_env.data.image_set import ImageSet
+from prune_env.data.image_set import ImageSet, Targets
 from prune_env.data.source import ImageSource, Indices, Split, SplitTargets
 from prune_env.data.stratify import draw_stratified
 
@@ -22,7 +22,7 @@ class Splits:
         reward_indices: Images of the training split for the reward.
         calibration_indices: Images of the training split for BN statistics and feature-map ranks.
         train_indices: The rest of the training split: images for training.
-        test_indices: Images of the test split, which no search ever sees.
+        test_indices: Images of the test split, which no search ever sees; may be empty, then nothing is tested.
     """
 
     source: ImageSource
@@ -66,10 +66,15 @@ def load_images(source: ImageSource, split: Split, indices: Indices) -> ImageSet
     Returns:
         The images in that order.
     """
-    images, targets = source.load(split, indices), source.targets(split)
+    return ImageSet(source.load(split, indices), load_targets(source, split, indices))
+
+
+def load_targets(source: ImageSource, split: Split, indices: Indices) -> Targets:
+    """The targets of images, in the order of their indices."""
+    targets = source.targets(split)
     if isinstance(targets, np.ndarray):
-        return ImageSet(images, torch.from_numpy(targets[indices]))
-    return ImageSet(images, [targets[index] for index in indices])
+        return torch.from_numpy(targets[indices])
+    return [targets[index] for index in indices]
 
 
 def _identity(target: Any) -> Hashable:

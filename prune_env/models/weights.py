@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.errors import WeightsError
-from prune_env.common.files import atomic_write
+from prune_env.common.files import atomic_write, in_words
 
 # Files written before torch 0.4.1, and many converted files, lack this counter; no forward pass here reads it.
 _OPTIONAL = ".num_batches_tracked"
@@ -61,7 +61,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, weights_bytes(model))
     except OSError as error:
-        raise WeightsError(f"weights file {path} cannot be written: {error.strerror or error}") from error
+        raise WeightsError(f"weights file {path} cannot be written: {in_words(error)}") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -1,15 +1,18 @@
 """The TensorBoard log of a search: curves over the evaluations, pictures, the settings and the units."""
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from math import nan
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import summary as protos
 
+from prune_env.common.event_log import EventLog
+from prune_env.common.text import printable
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.problem import PruningProblem
@@ -25,8 +28,9 @@ from prune_env.search.episode import Episode
 from prune_env.tasks import draws_pictures
 
 EPISODES_PER_PICTURE = 25
-FLUSH_SECONDS = 10
-"""Seconds between flushes: the longest delay in TensorBoard, and the longest part of the log that a kill loses."""
+
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]()>#+.!|-]")
+"""Characters that Markdown gives a meaning, which a backslash takes away."""
 
 
 def watch_on_board(search: SearchRun) -> "BoardListener":
@@ -56,7 +60,7 @@ class BoardListener:
         self.splits = splits
         # A resumed search repeats its recorded trials, so let TensorBoard purge the earlier log.
         again = 0 if problem.recalling else None
-        self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS, purge_step=again)
+        self._log = EventLog(folder, again)
         self._history: list[list[float]] = []
         self._series: dict[str, list[Mapping[str, float]]] = {}
         self._last: Episode | None = None
@@ -64,9 +68,9 @@ class BoardListener:
         self._heard: Trial | None = None
         self._pictured = -1
         problem.listeners.append(self._hear)
-        self._writer.add_text("settings", _code_block(config.dump_yaml()))
-        self._writer.add_text("units", _units_table(problem))
-        self._writer.add_custom_scalars(LAYOUT)
+        self._log.add_text("settings", _code_block(config.dump_yaml()))
+        self._log.add_text("units", _units_table(problem))
+        self._log.add_summary(protos.custom_scalars(LAYOUT), 0)
 
     def __call__(self, episode: Episode, search: Search) -> None:  # noqa: ARG002  (part of the listener protocol)
         """Writes one episode."""
@@ -78,7 +82,7 @@ class BoardListener:
         for family, by_layer in self.problem.granularity.series(trial.edits).items():
             self._series.setdefault(family, []).append(by_layer)
         self._last = episode
-        self._write_scalars(scalars_of(episode, self.problem), trial.number)
+        self._log.add_scalars(scalars_of(episode, self.problem), trial.number)
         if (episode.number + 1) % EPISODES_PER_PICTURE == 0:
             self._write_pictures(episode)
 
@@ -91,7 +95,7 @@ class BoardListener:
             if self._pictured != self._last.number:
                 self._write_pictures(self._last)
             self._write_outputs(self._last)
-        self._writer.close()
+        self._log.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +103,11 @@ class BoardListener:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+            return
+        with suppress(OSError):  # a full disk stopped the search already, and is told once
+            self.close()
 
     def _hear(self, trial: Trial) -> None:
         self._heard = trial
@@ -108,12 +116,6 @@ class BoardListener:
     def _point(self, proposed_by: str, reward: float, outcome: Outcome) -> Tried:
         quality = outcome.quality if outcome.complete else nan
         return Tried(proposed_by, reward, quality, outcome.macs / self.problem.baseline.macs)
-
-    def _write_scalars(self, values: dict[str, float], step: int) -> None:
-        # Write all scalars in one record: add_scalar writes one record each, which takes several times as long.
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        assert self._writer.file_writer is not None
-        self._writer.file_writer.add_summary(summary, step)
 
     def _write_pictures(self, episode: Episode) -> None:
         budget = self.problem.budget
@@ -129,7 +131,7 @@ class BoardListener:
         for family, history in self._series.items():
             figures[f"units/{family}"] = series_heat_map(family, history, first)
         for tag, figure in figures.items():
-            self._writer.add_image(tag, figure_pixels(figure), number, dataformats="HWC")
+            self._log.add_image(tag, figure_pixels(figure), number)
         self._pictured = episode.number
 
     def _write_outputs(self, episode: Episode) -> None:
@@ -140,19 +142,20 @@ class BoardListener:
         networks = {name: self.problem.evaluator.pruned(plan) for name, plan in plans.items()}
         picture = compared_pictures(self.problem.evaluator, self.splits, networks, self.config.seed)
         if picture is not None:
-            self._writer.add_image("rollout/dense_and_best", picture, episode.trial.number, dataformats="HWC")
+            self._log.add_image("rollout/dense_and_best", picture, episode.trial.number)
 
 
 def _code_block(text: str) -> str:
     """Text as an indented Markdown code block, which no content can close, unlike a fenced block."""
-    return "".join(f"    {line}\n" for line in text.splitlines())
+    return "".join(f"    {line}\n" for line in printable(text).splitlines())
 
 
 def _units_table(problem: PruningProblem) -> str:
     """The walk as a Markdown table."""
 
-    def cell(value: object) -> str:
-        return str(value).replace("|", "\\|").replace("\n", " ")
+    def cell(value: str) -> str:
+        escaped = _MARKDOWN.sub(r"\\\g<0>", printable(value).replace("\n", " "))
+        return escaped.replace("&", "&amp;").replace("<", "&lt;")
 
     rows = ["| unit | channels | protected |", "|---|---:|---|"]
     rows += [f"| {cell(unit.name)} | {unit.channels} | {cell(unit.protected or '')} |" for unit in problem.walk.units]

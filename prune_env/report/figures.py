@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from prune_env.common.text import printable
 from prune_env.plan import PruningPlan
 from prune_env.report import figure_style as style
 from prune_env.report.figure_style import figure_png as figure_png
@@ -159,7 +160,7 @@ def result_picture(title: str, plan: PruningPlan, uniform: Mapping[str, int] | N
     above, below = figure.subplots(2, 1, height_ratios=(1.15, 1.0))
     _draw_keep_ratios(above, plan, uniform)
     _draw_rewards(below, tried)
-    heading = figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=style.INK)
+    heading = figure.suptitle(printable(title), x=0.01, ha="left", fontsize=12, fontweight="bold", color=style.INK)
     heading.set_parse_math(False)
     return figure
 

@@ -36,10 +36,11 @@ class RowRecord(BaseModel):
 
 
 class SummaryBudget(BaseModel):
-    """The metric, and the share of its dense cost that may remain."""
+    """The metric, the share of its dense cost that may remain, and the shares of other metrics to be met besides."""
 
     metric: str
     keep: float
+    also: dict[str, float] = Field(default_factory=dict)
 
 
 class SparsifyRecord(BaseModel):

@@ -2,7 +2,7 @@
 
 from prune_env.report.file_records import RowRecord, Summary
 from prune_env.report.html import Figure
-from prune_env.report.run_record import RunRecord, metric_in_words
+from prune_env.report.run_record import RunRecord
 
 
 def headline(record: RunRecord) -> str:
@@ -133,9 +133,3 @@ def _sparsified(summary: Summary) -> str:
     )
     epochs = f"{done.epochs} epoch{'s' if done.epochs != 1 else ''}"
     return f" The dense network was trained sparsely first, {epochs} with {done.penalty}: {changes}."
-
-
-def budget_in_words(record: RunRecord) -> str:
-    """The budget, such as 50% of the MACs."""
-    budget = record.config.budget
-    return f"{budget.keep:.0%} of the {metric_in_words(budget.metric)}"

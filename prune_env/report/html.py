@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from prune_env.common.text import printable
 from prune_env.report.charts import THEME, Chart, Tables
 from prune_env.report.vega import vega_script
 
@@ -159,7 +160,12 @@ def render(
     """
     loader = PackageLoader("prune_env.report")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_as_text,
     )
     charts = [chart for section in sections for chart in section.charts]
     data = {
@@ -191,15 +197,23 @@ def _digest(script: str) -> str:
 
 def _inline(data: object) -> str:
     """JSON that no text within can end early; numbers that are not finite become null."""
-    text = json.dumps(_finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """The value with numbers of six digits, None for what is not finite, and control characters as such."""
+    if isinstance(value, str):
+        return printable(value)
     if isinstance(value, float):
         return float(f"{value:.6g}") if isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     return value
+
+
+def _as_text(value: object) -> object:
+    """Control characters as such in every text; the page's own HTML stays."""
+    return printable(value) if type(value) is str else value

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from prune_env.common.event_log import EventLog
 from prune_env.config import RunConfig
 from prune_env.runs.finishing import FinishedSearch
 
@@ -32,15 +32,12 @@ def log_result(finished: FinishedSearch) -> None:
     """Adds the hyperparameters and the quality on the test set to the TensorBoard log of a finished search."""
     search, row = finished.search, finished.rows[-1]
     quality, step = search.problem.quality_name, finished.summary["evaluations"] - 1
-    results = {f"test/{quality}": row.test[quality]}
+    results = {f"test/{quality}": row.test[quality]} if row.test else {}
     shown = {"rollout/best_reward": finished.result.best.reward, **results}
-    with SummaryWriter(str(search.run.tensorboard)) as writer:
-        assert writer.file_writer is not None
-        # SummaryWriter.add_hparams would open another run.
+    with EventLog(search.run.tensorboard) as log:
         for summary in hparams(hyperparameters(search.settings), shown):
-            writer.file_writer.add_summary(summary, step)
-        for tag, value in results.items():
-            writer.add_scalar(tag, value, step)
+            log.add_summary(summary, step)
+        log.add_scalars(results, step)
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, float | str]:

@@ -54,6 +54,7 @@ def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
             "metric": budget.metric,
             "keep": budget.keep,
             "reachable": list(problem.granularity.reachable(budget)),
+            "also": {one.metric: {"keep": one.keep, "reachable": list(one.reachable)} for one in budget.also},
         },
         "latency": None if problem.latency is None else problem.latency.as_record(),
         "granularity": {"name": problem.granularity.settings.name, "measured": problem.granularity.measurements()},

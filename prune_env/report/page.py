@@ -10,6 +10,7 @@ from prune_env.report.headline import effort, figures, headline, verdicts
 from prune_env.report.page_data import families_of, loss_rises, picked_plans, run_tables, shown_trials
 from prune_env.report.reading import read_run
 from prune_env.report.run_record import PlanTried, RunRecord
+from prune_env.report.sharing import command_without_places, without_places
 from prune_env.runs.run_directory import RunDirectory
 
 
@@ -48,9 +49,9 @@ def render_page(record: RunRecord) -> str:
         figures=figures(record),
         result=_result_table(record),
         verdicts=[] if record.summary is None else verdicts(record.summary),
-        command=command,
+        command=command_without_places(command),
         versions=html.HtmlTable(["package", "version"], [*record.versions.items()]),
-        settings=record.settings,
+        settings=without_places(record.settings),
     )
 
 
@@ -162,7 +163,7 @@ def _fronts(record: RunRecord, shown: Sequence[PlanTried]) -> list[charts.Chart]
     if any(trial.latency is not None for trial in shown):
         titles["latency"] = "ms by the formula of latency"
     budget, name = record.config.budget, record.metric.name
-    limits = {str(budget.metric): budget.keep}
+    limits = {str(budget.metric): budget.keep, **budget.also}
     if not shown:
         return []
     return [

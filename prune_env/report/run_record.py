@@ -6,6 +6,7 @@ from functools import cached_property
 from math import isfinite, nan
 
 from prune_env.config import RunConfig
+from prune_env.config.sections import budget_in_words
 from prune_env.granularity import Granularity
 from prune_env.granularity.base import Series
 from prune_env.plan import PruningPlan
@@ -133,8 +134,13 @@ class RunRecord:
     @property
     def title(self) -> str:
         """The model and its budget in words."""
+        return f"{self.config.model.name} at {self.budget}"
+
+    @property
+    def budget(self) -> str:
+        """The budget in words."""
         budget = self.config.budget
-        return f"{self.config.model.name} at {budget.keep:.0%} of the {metric_in_words(budget.metric)}"
+        return budget_in_words({budget.metric: budget.keep, **budget.also})
 
     @property
     def free(self) -> list[UnitRecord]:
@@ -181,8 +187,3 @@ class RunRecord:
         """The dense network's quality on the reward set; None if not known yet."""
         row = self.row("dense")
         return self.problem.dense.quality if row is None else row.reward_quality
-
-
-def metric_in_words(metric: str) -> str:
-    """The metric of a budget as texts name it."""
-    return "MACs" if metric == "macs" else metric

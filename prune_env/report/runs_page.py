@@ -10,7 +10,6 @@ import numpy as np
 from prune_env.common.errors import RunError
 from prune_env.common.files import atomic_write
 from prune_env.report import charts, html
-from prune_env.report.headline import budget_in_words
 from prune_env.report.page_data import fronts_of, plan_row
 from prune_env.report.reading import read_run
 from prune_env.report.run_record import RunRecord
@@ -158,7 +157,7 @@ def _runs_table(records: Mapping[str, RunRecord], places: Mapping[str, str]) -> 
         rows.append(
             [
                 html.Link(label, places[label]),
-                budget_in_words(record),
+                record.budget,
                 record.search,
                 f"{max(0, len(record.trials) - 1):,} of {record.config.search.evaluations:,}",
                 html.Number.of(None if best is None else best.quality, ".2%"),

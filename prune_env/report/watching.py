@@ -16,7 +16,7 @@ from prune_env.search.episode import Episode, Listener
 
 @contextmanager
 def watch_search(search: SearchRun) -> Iterator[Listener]:
-    """Logs a search to TensorBoard and to ``run.log``, and keeps its page up to date; a `prune_env.runs.searching.Watch`."""
+    """Watches a search by TensorBoard, ``run.log`` and its page; a `prune_env.runs.searching.Watch`."""
     vega_script()  # before the search: making the script takes seconds once, which are not the search's
     page, problem = LivePage(lambda: write_report(search.run)), search.problem
 

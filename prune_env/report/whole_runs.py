@@ -26,7 +26,7 @@ from prune_env.runs.finishing import FinishedSearch, finish_search
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, resume_search, start_search
 from prune_env.runs.settings import alone
-from prune_env.runs.starting import OnProgress, quietly
+from prune_env.runs.starting import OnDense, OnProgress, quietly
 from prune_env.runs.training import NOBODY, TrainingListener
 from prune_env.search.pools.processes import searching_processes
 from prune_env.tasks import Metric
@@ -38,6 +38,7 @@ def run_search(
     on_progress: OnProgress = quietly,
     on_trial: OnTrial = quietly,
     on_episode: OnEpisode = quietly,
+    on_dense: OnDense = quietly,
 ) -> FinishedSearch:
     """Runs a whole search in a new folder, with the TensorBoard log and the report.
 
@@ -47,6 +48,7 @@ def run_search(
         on_progress: Receives progress messages before the search starts.
         on_trial: Called with each trial.
         on_episode: Called with each episode of the search.
+        on_dense: Receives the quality of the dense network, before anything else is measured.
 
     Returns:
         The run, the best plan and the measured networks.
@@ -54,7 +56,7 @@ def run_search(
     Raises:
         UserError: As `prune_env.runs.searching.start_search`.
     """
-    return finish_with_report(start_search(settings, folder, on_progress), on_trial, on_episode)
+    return finish_with_report(start_search(settings, folder, on_progress, on_dense), on_trial, on_episode)
 
 
 def run_searches(
@@ -168,6 +170,7 @@ def run_comparison(
     on_progress: OnProgress = quietly,
     on_finished: OnFinished = quietly,
     command: str | None = None,
+    on_dense: OnDense = quietly,
 ) -> SearchComparison:
     """Compares searches, as `prune_env.runs.comparison.compare_searches`, and draws the results.
 
@@ -191,7 +194,7 @@ def run_comparison(
         on_progress(words)
         page.tick()
 
-    comparison = compare_searches(settings, folder, names, seeds, watch_search, progress, report, command)
+    comparison = compare_searches(settings, folder, names, seeds, watch_search, progress, report, command, on_dense)
     # Once more, so that every report shows the curves of all rivals.
     for run in comparison.runs:
         write_report(run)

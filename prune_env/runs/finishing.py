@@ -81,7 +81,7 @@ def summary_of(
     return {
         "model": settings.model.name,
         "search": settings.agent.name,
-        "budget": {"metric": settings.budget.metric, "keep": settings.budget.keep},
+        "budget": settings.budget.as_record(),
         "rows": [row.as_record() for row in rows],
         "best_reward": result.best.reward,
         "threads": torch.get_num_threads(),

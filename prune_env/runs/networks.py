@@ -29,7 +29,7 @@ class NetworkRow:
         name: The network's name in tables.
         task: The network's task.
         reward_quality: Quality on the reward set, in [0, 1].
-        test: Every metric on the test set by name, and the ``loss``.
+        test: Every metric on the test set by name, and the ``loss``; empty without test images.
         macs: MACs for one image.
         params: Number of weights.
         size: Size of the safetensors file in bytes.
@@ -37,6 +37,7 @@ class NetworkRow:
         core_latency: Seconds per batch of the part up to the network's decisions (`Core`); None if not measured or if
             the network has no such part.
         core_title: What that part is.
+        reward_images: Number of images of the reward set; 0 if not known.
     """
 
     name: str
@@ -49,6 +50,7 @@ class NetworkRow:
     latency: Latency | None
     core_latency: Latency | None = None
     core_title: str = ""
+    reward_images: int = 0
 
     def as_record(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -113,13 +115,14 @@ def compare_networks(
             name,
             evaluator.task,
             evaluator.measure(model),
-            measure_all(model, test_batches(evaluator, splits), evaluator.task),
+            measure_all(model, test_batches(evaluator, splits), evaluator.task) if len(splits.test_indices) else {},
             costs.macs,
             costs.params,
             len(weights_bytes(model)),
             latencies.get(name),
             latencies.get(f"{name}, core"),
             cores[name].title if name in cores else "",
+            evaluator.images,
         )
         for name, (model, costs) in networks.items()
     ]

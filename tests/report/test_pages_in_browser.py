@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from made_run import CONFIG, EVIL, made_problem, made_run
+from made_run import CONFIG, SHOWN, made_problem, made_run
 
 from prune_env.report.page import write_report
 from prune_env.report.runs_page import write_comparison_page, write_runs
@@ -122,7 +122,7 @@ def test_hostile_names_are_texts_everywhere(opened):
     hint = page.locator("#vg-tooltip-element").inner_text()
     assert hint.splitlines()[0].split("\t") == ["unit", "stem"]
     assert "null" not in hint
-    assert EVIL in page.locator("h1").inner_text()
+    assert SHOWN in page.locator("h1").inner_text()
     assert page.evaluate("document.scripts.length") == 3
 
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shlex
 import shutil
 from base64 import b64encode
 from hashlib import sha256
@@ -12,13 +13,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from made_run import CONFIG, EVIL, SUMMARY, made_problem, made_run, row
+from made_run import CONFIG, EVIL, IMAGES, SHOWN, SUMMARY, made_problem, made_run, row
 from PIL import Image
 from safetensors.torch import save_file
 
 from prune_env import RunConfig
 from prune_env.commands.report import report
 from prune_env.common.errors import PlanError, RunError
+from prune_env.common.text import printable
 from prune_env.plan import PruningPlan
 from prune_env.recover import Epoch
 from prune_env.report.file_records import Summary
@@ -147,14 +149,16 @@ def test_text_from_the_user_is_escaped_wherever_it_stands(run, problem):
     write_report(run)
     reader = read_page(run)
     cells = [cell for line in reader.rows for cell in line]
-    assert EVIL in cells
-    assert f"mine {EVIL}" in cells
-    assert f"mid{EVIL}" in cells
+    assert SHOWN in cells
+    assert f"mine {SHOWN}" in cells
+    assert f"mid{SHOWN}" in cells
     page = run.report.read_text()
     assert "<script>alert" not in page
     assert page.count("<script") == 3
-    assert EVIL in reader.data["names"]
-    assert reader.data["tables"]["units"][0]["unit"] == EVIL
+    assert not set("\u202e\x07") & set(page)
+    assert SHOWN in reader.data["names"]
+    assert reader.data["tables"]["units"][0]["unit"] == SHOWN
+    assert shlex.quote(f"model.name={SHOWN}") in unescape(page)
 
 
 def test_every_result_row_is_there_with_its_numbers(finished):
@@ -179,12 +183,12 @@ def test_every_unit_of_the_plan_is_there(finished, problem):
         expected = [str(unit.channels), str(kept), f"{kept / unit.channels:.0%}"]
         assert rows[unit.name][1:4] == expected
         assert rows[unit.name][5] == str(uniform.get(unit.name, unit.channels))
-        assert rows[unit.name][-1] == (unit.protected or "")
+        assert rows[unit.name][-1] == printable(unit.protected or "")
 
 
 def test_the_evidence_for_sensitive_layers_is_there_where_there_is_any(run):
     rows = {line[0]: line for line in read_page(run).rows if line}
-    assert rows[f"mid{EVIL}"][1:] == ["4 x 5", "75%", "0.31", "", "sensitive"]
+    assert rows[f"mid{SHOWN}"][1:] == ["4 x 5", "75%", "0.31", "", "sensitive"]
     assert 'aria-label="5 4 3 0 0 0 0 0 0 4"' in run.report.read_text()
     run.sensitivity.unlink()
     assert "Evidence" not in write_report(run).read_text()
@@ -264,8 +268,10 @@ def test_a_fine_tuning_has_its_row_its_headline_and_its_curves(run):
 def test_settings_versions_and_command_are_there(finished):
     reader = read_page(finished)
     page = unescape(finished.report.read_text())
-    assert SUMMARY["command"] in page
-    assert finished.config.read_text() in page
+    told = shlex.join(["prune-env", "train", ".../toy.yaml", f"model.name={SHOWN}", "data.path=.../images"])
+    assert told in page
+    assert finished.config.read_text().replace(IMAGES, "'.../images'") in page
+    assert "/home/me" not in page
     names = [line[0] for line in reader.rows]
     assert {"python", "torch", "numpy"} <= set(names)
 
