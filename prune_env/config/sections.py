@@ -57,6 +57,12 @@ class RunSection(Section):
         "processors, or GPUs.",
     )
 
+    log: tuple[str, ...] = Field(
+        default=(),
+        description="More places that a search logs to: optuna://FILE.db (an Optuna study for optuna-dashboard), csv "
+        "(evaluations.csv in the run), and Accelerate's trackers that are installed, such as wandb or mlflow.",
+    )
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:

@@ -186,7 +186,7 @@ def test_every_epoch_is_in_tensorboard_once_whenever_the_process_ends(
         parts = log.name.split(".")
         log.rename(log.with_name(".".join([*parts[:3], str(int(parts[3]) - 10), *parts[4:]])))
     run(folder, splits, validate)
-    assert scalars(folder)["training/loss"] == [1, 2, 3, 4]
+    assert scalars(folder)["train/loss"] == [1, 2, 3, 4]
 
 
 def fill_the_disk(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
