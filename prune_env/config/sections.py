@@ -219,7 +219,7 @@ class BudgetSection(Section):
         return {"metric": self.metric, "keep": self.keep, **also}
 
 
-def budget_in_words(shares: Mapping[str, float]) -> str:
+def budget_in_words(shares: Mapping[Any, float]) -> str:
     """A budget in words, such as ``50% of the MACs and 40% of the params``, from its shares by metric."""
     return " and ".join(f"{share:.0%} of the {'MACs' if name == 'macs' else name}" for name, share in shares.items())
 

@@ -23,6 +23,7 @@ from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Batches, Epoch, Teacher
 from prune_env.recover.small_sets import for_small_set
+from prune_env.recover.teacher import Ensemble
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.runs.networks import NetworkRow, compare_networks
 from prune_env.runs.run_directory import RunDirectory
@@ -214,7 +215,7 @@ def finish_finetuning(
         settings.seed,
         tuning.workers,
         evaluator.measure,
-        Teacher(tuning.dense, answers or tuning.searched.teacher) if settings.finetune.distillation else None,
+        _teacher(tuning, answers or tuning.searched.teacher),
         trainable=tuning.trainable,
         listener=listener,
     )
@@ -251,6 +252,28 @@ def _network(
     if resume:
         return trainable.network(plan, evaluator.walk.model, None)
     return evaluator.recalibrated(trainable.network(plan, evaluator.model, evaluator.repair))
+
+
+def _teacher(tuning: Finetuning, answers: Path) -> Teacher | None:
+    """The dense network, together with the networks of other fine-tunings if the settings name some.
+
+    Raises:
+        PlanError: If a named network was cut from another dense network.
+        RunError: If a named fine-tuning is not finished.
+    """
+    section = tuning.settings.finetune
+    if not section.distillation:
+        return None
+    networks = [tuning.dense]
+    for name in section.teachers:
+        folder = TrainingFolder(Path(name))
+        if not folder.summary.is_file():
+            raise RunError(
+                f"finetune.teachers: {name!r} holds no finished fine-tuning. Give RUN/finetune, for example."
+            )
+        networks.append(PruningPlan.load(folder.plan).apply(tuning.dense))
+        load_weights(networks[-1], folder.weights)
+    return Teacher(Ensemble(networks) if section.teachers else tuning.dense, answers)
 
 
 def _recalibrated(tuning: Finetuning) -> nn.Module:
