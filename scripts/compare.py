@@ -27,12 +27,15 @@ from prune_env.config import RunConfig
 from prune_env.criteria import criterion_named, known_criteria
 from prune_env.report.criterion_table import render_criteria
 from prune_env.report.fidelity_table import render_fidelity
+from prune_env.report.recovery_table import render_recovery
 from prune_env.report.search_comparison import render, title_of
-from prune_env.report.whole_runs import run_comparison
+from prune_env.report.whole_runs import run_comparison, run_recovery
 from prune_env.runs.criterion_comparison import compare_criteria
 from prune_env.runs.fidelity import measure_fidelity
 from prune_env.runs.finishing import FinishedSearch
+from prune_env.runs.recovery_comparison import RecoveryComparison
 from prune_env.runs.settings import read_settings
+from prune_env.search.pools.make import worker_count
 from prune_env.search.registry import SEARCHES
 from prune_env.tasks import make_task, quality_of
 
@@ -49,6 +52,12 @@ Criteria = Annotated[
 Fidelity = Annotated[
     bool, typer.Option("--fidelity", help="Measure instead how well the reward predicts fine-tuned quality.")
 ]
+Finetune = Annotated[
+    bool,
+    typer.Option(
+        "--finetune", help="Fine-tune every plan and the dense network by the same recipe (finetune.*), and compare."
+    ),
+]
 
 
 def compare(
@@ -60,6 +69,7 @@ def compare(
     fidelity: Fidelity = False,
     criteria: Criteria = None,
     force: Force = False,
+    finetune: Finetune = False,
     as_json: AsJson = False,
 ) -> None:
     """Runs several searches on one problem with several seeds. An interrupted comparison keeps its finished runs."""
@@ -75,12 +85,14 @@ def compare(
         raise ConfigError("--fidelity and --criteria: both given; allowed is one. Give one of them.")
     if (fidelity or criteria is not None) and searches != DEFAULT:
         raise ConfigError("--searches: given with --fidelity or --criteria, which run no searches. Remove --searches.")
+    if finetune and (fidelity or criteria is not None):
+        raise ConfigError("--finetune: given with --fidelity or --criteria, which run no searches. Give one of them.")
     if fidelity:
         _compare_fidelity(settings, folder, as_json)
     elif criteria is not None:
         _compare_criteria(settings, folder, criteria_of(criteria), seeds, as_json)
     else:
-        _compare_searches(settings, folder, searches_of(searches), seeds, as_json)
+        _compare_searches(settings, folder, searches_of(searches), seeds, finetune, as_json)
 
 
 def searches_of(given: str) -> list[str]:
@@ -112,7 +124,9 @@ def criteria_of(given: str) -> list[str]:
     return names
 
 
-def _compare_searches(settings: RunConfig, folder: Path, names: list[str], seeds: int, as_json: bool) -> None:
+def _compare_searches(
+    settings: RunConfig, folder: Path, names: list[str], seeds: int, finetune: bool, as_json: bool
+) -> None:
     def on_finished(finished: FinishedSearch) -> None:
         name, seed = finished.search.settings.agent.name, finished.search.settings.seed
         notice(f"seed {seed}, {name}: {finished.rows[-1].reward_quality:.2%}, {finished.result.seconds:.0f} s")
@@ -121,14 +135,25 @@ def _compare_searches(settings: RunConfig, folder: Path, names: list[str], seeds
         comparison = run_comparison(
             settings, folder, names, seeds, status.update, on_finished, command_line(), tell_dense
         )
+    recovered = _recover(settings, folder, names, seeds) if finetune else None
     if as_json:
-        print_json(comparison.as_record())
+        more = {"recovered": recovered.as_record()} if recovered is not None else {}
+        print_json({**comparison.as_record(), **more})
         return
     evaluations = settings.search.evaluations
     results.print(render(comparison.outcomes, f"{title_of(comparison)}, {evaluations} evaluations each"))
+    if recovered is not None:
+        for table in render_recovery(recovered):
+            results.print(table)
     results.print(f"report      {folder / 'compare.html'}", soft_wrap=True)
     results.print(f"picture     {folder / 'compare.png'}", soft_wrap=True)
     results.print(f"TensorBoard {folder}", soft_wrap=True)
+
+
+def _recover(settings: RunConfig, folder: Path, names: list[str], seeds: int) -> RecoveryComparison:
+    every = range(settings.seed, settings.seed + seeds)
+    with console.status("") as status:
+        return run_recovery(settings, folder, names, every, worker_count(settings), status.update)
 
 
 def _compare_criteria(settings: RunConfig, folder: Path, names: list[str], seeds: int, as_json: bool) -> None:

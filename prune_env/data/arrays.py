@@ -11,6 +11,9 @@ from prune_env.common.errors import DataError
 from prune_env.data.preprocessing import Preprocessing
 from prune_env.data.source import Indices, Split
 
+MOST_CLASSES = 100_000
+"""Classes of a data set at most [our choice]: a larger label is an id rather than the number of a class."""
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledArrays:
@@ -48,6 +51,11 @@ class LabelledArrays:
             raise DataError(
                 f"{what}: labels must be integers, one for each of the {len(images)} images, "
                 f"given {labels.dtype} {labels.shape}"
+            )
+        if int(labels.max()) >= MOST_CLASSES:
+            raise DataError(
+                f"{what}: the largest label is {int(labels.max())}; labels must number the classes from 0, and at most "
+                f"{MOST_CLASSES:,} classes are allowed"
             )
         if images.ndim == 3:
             images = images[..., np.newaxis]

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from prune_env.common.errors import DataError
+from prune_env.data.image_file import read_rgb
 from prune_env.data.preprocessing import Interpolation, Preprocessing
 from prune_env.data.source import Indices, Split
 
@@ -147,18 +148,33 @@ class FolderSource:
         return self.train if split == "train" else self.test
 
     def _read(self, file: str) -> Tensor:
-        from torchvision.transforms import functional
+        picture = read_rgb(file, self.name)
+        side = self.image_size
+        box = central_square(picture.size, side, self._shorter)
+        picture = picture.resize((side, side), Image.Resampling[self.interpolation.upper()], box=box)
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div_(255.0)
 
-        try:
-            with Image.open(file) as opened:
-                picture = opened.convert("RGB")
-        # Pillow raises many kinds of errors on damaged files.
-        except Exception as error:
-            raise DataError(f"data set {self.name!r}: {file} cannot be read as an image: {error}") from error
-        mode = functional.InterpolationMode(self.interpolation)
-        picture = functional.resize(picture, self._shorter, mode)
-        tensor: Tensor = functional.to_tensor(functional.center_crop(picture, [self.image_size]))
-        return tensor
+
+def central_square(size: tuple[int, int], side: int, shorter: int) -> tuple[float, float, float, float]:
+    """The square of an image that `FolderSource.load` shows, as left, top, right and bottom in pixels.
+
+    It is what stays where the shorter side is resized to ``shorter`` and the centre is cropped; found before anything
+    is resized, because an image of 2 x 30,000 pixels would become one of 256 x 3,840,000.
+
+    Args:
+        size: Width and height of the image.
+        side: Height and width of the loaded image.
+        shorter: The image's shorter side after the resizing, in pixels, ``side`` or more.
+
+    Example:
+        >>> central_square((512, 768), 224, 256)
+        (32.0, 160.0, 480.0, 608.0)
+    """
+    longer = int(shorter * max(size) / min(size))
+    resized = (shorter, longer) if size[0] <= size[1] else (longer, shorter)
+    scales = [whole / small for whole, small in zip(size, resized, strict=True)]
+    left, top = (round((small - side) / 2) * scale for small, scale in zip(resized, scales, strict=True))
+    return left, top, left + side * scales[0], top + side * scales[1]
 
 
 def _list_files(name: str, folder: Path) -> tuple[tuple[str, ...], LabelledFiles]:

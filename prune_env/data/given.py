@@ -155,15 +155,16 @@ def _images(items: Items, boxes: bool, on_progress: Callable[[str], None]) -> Gi
     known = None if boxes else known_labels(items.dataset)
     if known is not None and np.array_equal(known[probes], labels_in(items.what, targets)):
         return GivenImages(items, known, size, varies)
-    found: list[SplitTargets] = []
+    labels, targets = [], []
     count = 0
     for images, some in _in_order(items, np.arange(len(items)), varies):
-        found.append(boxes_in(items.what, some) if boxes else labels_in(items.what, some))
+        if boxes:
+            targets += boxes_in(items.what, some)
+        else:
+            labels.append(labels_in(items.what, some))
         count += len(images)
         on_progress(f"reading the targets of {items.what}: {count:,} of {len(items):,}")
-    if boxes:
-        return GivenImages(items, [target for part in found for target in part], size, varies)
-    return GivenImages(items, np.concatenate(found), size, varies)
+    return GivenImages(items, targets if boxes else np.concatenate(labels), size, varies)
 
 
 def _in_order(items: Items, indices: Indices, varies: bool) -> Iterator[tuple[Tensor, object]]:

@@ -83,7 +83,7 @@ class Items:
         """
         loader = DataLoader(
             self.dataset,
-            batch_sampler=places,  # type: ignore[arg-type]
+            batch_sampler=places,
             collate_fn=self.collate,
             num_workers=workers,
             generator=generator,

@@ -47,7 +47,7 @@ def build_detector(
     known = torchvision_detectors()
     if name in DETECTORS:
         try:
-            model = DETECTORS.find(name)(**{"classes": classes, "in_channels": in_channels, **arguments})
+            model: nn.Module = DETECTORS.find(name)(**{"classes": classes, "in_channels": in_channels, **arguments})
         except TypeError as error:
             raise ModelError(f"model {name!r} does not take these model.arguments: {error}") from error
     elif name in known:

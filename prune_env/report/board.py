@@ -1,6 +1,7 @@
 """The TensorBoard log of a search: curves over the evaluations, pictures, the settings and the units."""
 
 import re
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from math import nan
@@ -28,6 +29,8 @@ from prune_env.search.episode import Episode
 from prune_env.tasks import draws_pictures
 
 EPISODES_PER_PICTURE = 25
+REST = 50.0
+"""After pictures were drawn, none are drawn for this many times as long: workers wait for the process that draws."""
 
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]()>#+.!|-]")
 """Characters that Markdown gives a meaning, which a backslash takes away."""
@@ -42,9 +45,10 @@ class BoardListener:
     """Writes a search to TensorBoard; give it to `prune_env.search.loop.train_agent` as a listener.
 
     Scalars of each episode are those of `prune_env.report.scalars.scalars_of`. A step is an evaluation, as
-    `prune-env compare` counts: the uniform plan is 0, and probes count. Images every 25 episodes and at the end:
-    ``units/keep_ratio``, ``units/FAMILY`` and ``share/QUALITY_against_macs``. Texts: ``settings`` and ``units``. The
-    custom scalars show reward, costs and losses side by side.
+    `prune-env compare` counts: the uniform plan is 0, and probes count. Images: ``units/keep_ratio``, ``units/FAMILY``
+    and ``share/QUALITY_against_macs``, at the end and every 25 episodes, or less often where drawing them would take
+    more than 2 % of the time. Texts: ``settings`` and ``units``. The custom scalars show reward, costs and losses side
+    by side.
 
     Args:
         folder: The folder of the log; made if it does not exist.
@@ -67,6 +71,7 @@ class BoardListener:
         self._tried = [self._point("dense", nan, problem.baseline)]
         self._heard: Trial | None = None
         self._pictured = -1
+        self._rested = 0.0
         problem.listeners.append(self._hear)
         self._log.add_text("settings", _code_block(config.dump_yaml()))
         self._log.add_text("units", _units_table(problem))
@@ -83,7 +88,7 @@ class BoardListener:
             self._series.setdefault(family, []).append(by_layer)
         self._last = episode
         self._log.add_scalars(scalars_of(episode, self.problem), trial.number)
-        if (episode.number + 1) % EPISODES_PER_PICTURE == 0:
+        if (episode.number + 1) % EPISODES_PER_PICTURE == 0 and time.monotonic() >= self._rested:
             self._write_pictures(episode)
 
     def close(self) -> None:
@@ -118,6 +123,7 @@ class BoardListener:
         return Tried(proposed_by, reward, quality, outcome.macs / self.problem.baseline.macs)
 
     def _write_pictures(self, episode: Episode) -> None:
+        started = time.monotonic()
         budget = self.problem.budget
         names = [unit.name for unit in budget.units]
         number = episode.trial.number
@@ -132,7 +138,8 @@ class BoardListener:
             figures[f"units/{family}"] = series_heat_map(family, history, first)
         for tag, figure in figures.items():
             self._log.add_image(tag, figure_pixels(figure), number)
-        self._pictured = episode.number
+        self._pictured, drawn = episode.number, time.monotonic()
+        self._rested = drawn + REST * (drawn - started)
 
     def _write_outputs(self, episode: Episode) -> None:
         """Writes what the dense and the best network say about a few test images, if the task draws pictures."""

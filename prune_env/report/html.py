@@ -143,7 +143,20 @@ class PageSection:
     pictures: Sequence[Picture] = ()
 
 
-def render(
+def render(template: str, **parts: object) -> str:
+    """Renders a template that needs no script.
+
+    Args:
+        template: The file in ``templates/``.
+        parts: The variables of the template.
+
+    Raises:
+        jinja2.UndefinedError: If a part is missing.
+    """
+    return _environment().get_template(template).render(parts)
+
+
+def render_page(
     template: str, sections: Sequence[PageSection], tables: Tables, more: Mapping[str, Any], **parts: object
 ) -> str:
     """Renders a whole page.
@@ -158,15 +171,6 @@ def render(
     Raises:
         jinja2.UndefinedError: If a part is missing.
     """
-    loader = PackageLoader("prune_env.report")
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_as_text,
-    )
     charts = [chart for section in sections for chart in section.charts]
     data = {
         "charts": {chart.name: {"spec": chart.spec, "canvas": chart.canvas} for chart in charts},
@@ -174,6 +178,7 @@ def render(
         "tables": tables,
         **more,
     }
+    environment = _environment()
     scripts = [vega_script(), _file(environment, "page.js")] if charts else [_file(environment, "page.js")]
     return environment.get_template(template).render(
         sections=sections,
@@ -182,6 +187,17 @@ def render(
         style=_file(environment, "page.css"),
         data=_inline(data),
         **parts,
+    )
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("prune_env.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_as_text,
     )
 
 

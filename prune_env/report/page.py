@@ -39,7 +39,7 @@ def render_page(record: RunRecord) -> str:
     """The page's HTML: it holds its scripts and data, and fetches nothing."""
     shown = shown_trials(record)
     command = f"prune-env train --resume {record.name}" if record.summary is None else record.summary.command
-    return html.render(
+    return html.render_page(
         "report.html",
         _sections(record, shown),
         run_tables(record, shown),

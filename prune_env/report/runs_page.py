@@ -39,7 +39,7 @@ def write_runs(runs: Sequence[RunDirectory], page: Path) -> Path:
         raise RunError(f"The runs measure different qualities ({given}). Give runs of one task.")
     models = list(dict.fromkeys(record.config.model.name for record in records.values()))
     places = {label: os.path.relpath(run.report, page.parent) for label, run in _labelled(runs).items()}
-    text = html.render(
+    text = html.render_page(
         "runs.html",
         [_fronts(records), html.PageSection("The runs", "", _runs_table(records, places))],
         _tables(records),
@@ -75,7 +75,7 @@ def write_comparison_page(folder: Path) -> Path:
     drawn = [charts.comparison(list(curves), first.metric.name, floor)] if curves else []
     places = {label: f"{label}/report.html" for label in records}
     seeds = len({label.split("/")[0] for label in records})
-    text = html.render(
+    text = html.render_page(
         "runs.html",
         [
             html.PageSection("The searches", "", _searches_table(by_search) if by_search else None, drawn),

@@ -23,12 +23,14 @@ def without_places(settings: str) -> str:
 
 
 def command_without_places(command: str) -> str:
-    """Replaces absolute paths in a command line as `without_places`.
+    """Replaces absolute paths in a command line as `without_places`; a call of `prune_env.prune` names none.
 
     Example:
         >>> command_without_places("prune-env train /home/me/digits.yaml data.path=/data/mine seed=3")
         'prune-env train .../digits.yaml data.path=.../mine seed=3'
     """
+    if command.startswith("prune_env.prune("):
+        return command
     try:
         words = shlex.split(command)
     except ValueError:  # a quote without its end: no command of ours

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prune_env.common.errors import RunError
+from prune_env.common.files import atomic_write, to_json
 from prune_env.config import RunConfig
 from prune_env.recover import Epoch
 from prune_env.report.hyperparameters import log_result
@@ -23,6 +24,7 @@ from prune_env.report.watching import watch_search
 from prune_env.runs.comparison import OnFinished, SearchComparison, compare_searches
 from prune_env.runs.finetuning import Finetuning, FinishedTraining, finish_finetuning
 from prune_env.runs.finishing import FinishedSearch, finish_search
+from prune_env.runs.recovery_comparison import RecoveryComparison, compare_recovery
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, resume_search, start_search
 from prune_env.runs.settings import alone
@@ -201,3 +203,17 @@ def run_comparison(
     write_comparison_page(folder)
     write_comparison(comparison)
     return comparison
+
+
+def run_recovery(
+    settings: RunConfig,
+    folder: Path,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    workers: int = 1,
+    on_progress: OnProgress = quietly,
+) -> RecoveryComparison:
+    """Fine-tunes the runs of a finished comparison, as `compare_recovery`, and writes ``recovered.json``."""
+    recovered = compare_recovery(settings, folder, names, seeds, workers, on_progress)
+    atomic_write(folder / "recovered.json", to_json(recovered.as_record()).encode())
+    return recovered

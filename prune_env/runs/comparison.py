@@ -174,9 +174,9 @@ class _Comparison:
         return [SearchRun(runs[name], _with(self.settings, name, seed), splits, problem.again()) for name in missing]
 
     def _present(self, seed: int) -> list[RunDirectory]:
-        """All started runs of a seed, including those of searches that this call does not compare."""
+        """All started searches of a seed, including those that this call does not compare."""
         folders = sorted((self.folder / f"seed-{seed}").glob("[!.]*/config.yaml"))
-        return [RunDirectory(config.parent) for config in folders]
+        return [run for run in (RunDirectory(config.parent) for config in folders) if run.started]
 
     def _search(self, search: SearchRun, fixed: list[NetworkRow]) -> list[NetworkRow]:
         """As `_finished`; returns the rows of the dense and the uniform network, measured once per seed."""
@@ -249,7 +249,8 @@ def _with(settings: RunConfig, search: str, seed: int) -> RunConfig:
 
 def _check_same_settings(run: RunDirectory, settings: RunConfig) -> None:
     started = RunConfig.load(run.config)
-    differing = differing_settings(started, settings)
+    # How the plans are trained afterwards changes nothing in a search.
+    differing = [key for key in differing_settings(started, settings) if key != "finetune"]
     differing += [
         f"execution.{key}" for key, value in settings.execution if value not in (None, getattr(started.execution, key))
     ]

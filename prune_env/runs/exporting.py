@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.errors import ConfigError, suggest
+from prune_env.common.files import atomic_write
 from prune_env.common.latency import measure_latency
 from prune_env.config import RunConfig
 from prune_env.data.timing import batch_to_time
@@ -111,7 +112,7 @@ def _decoded(model: nn.Module, core: Core, images: Tensor, folder: Path) -> dict
     equal scores, and such lists cannot be compared place by place.
     """
     for name, text in core.files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        atomic_write(folder / name, text.encode())
     return {
         "part": core.title,
         "decoded_difference": difference(model, lambda given: core.decode(core.module(given)), images),

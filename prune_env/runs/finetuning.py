@@ -1,10 +1,11 @@
 """Fine-tunes a run's pruned network, with the dense network as its teacher."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -19,7 +20,8 @@ from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.granularity import Trainable, make_granularity
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
-from prune_env.recover import Batches, Epoch
+from prune_env.recover import Batches, Epoch, Teacher
+from prune_env.recover.small_sets import for_small_set
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.runs.networks import NetworkRow, compare_networks
 from prune_env.runs.run_directory import RunDirectory
@@ -27,12 +29,12 @@ from prune_env.runs.settings import settings_of
 from prune_env.runs.training import (
     NOBODY,
     TrainingListener,
-    epoch_to_keep,
     set_threads,
     train_into,
     training_images,
 )
 from prune_env.runs.training_folder import TrainingFolder, check_same_data, resume_training, start_training
+from prune_env.runs.unseen import reward_set_is_unseen
 from prune_env.tasks import make_task
 
 FOLDER = "finetune"
@@ -141,7 +143,10 @@ def _prepared(
     set_threads(settings.finetune)
     workers = AcceleratedWorkers(device_of(settings))
     splits = load_splits(settings)
-    batches = training_images(splits, settings.finetune, settings.seed, workers, make_task(settings.task))
+    count = len(splits.train_indices) + len(splits.calibration_indices)
+    section, steps = for_small_set(settings.finetune, count, workers.processes)
+    settings = settings.model_copy(update={"finetune": section})
+    batches = training_images(splits, section, settings.seed, workers, make_task(settings.task), steps)
     plan = PruningPlan.load(searched.plan if given is not None else TrainingFolder(place).started_plan)
     if workers.first:
         listener.on_progress("building the network and tracing it")
@@ -159,12 +164,18 @@ def _prepared(
     return Finetuning(searched, folder, settings, workers, splits, batches, evaluator, dense, plan, trainable, network)
 
 
-def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -> FinishedTraining | None:
+def finish_finetuning(
+    tuning: Finetuning, listener: TrainingListener = NOBODY, answers: Path | None = None
+) -> FinishedTraining | None:
     """Trains to the end, measures the networks, and writes weights, plan and ``summary.json``.
+
+    The start is kept where the trained network is worse on images that no network of the run was trained on
+    (`reward_set_is_unseen`). Where no such images are known, the last epoch is kept.
 
     Args:
         tuning: The fine-tuning.
         listener: Receives the progress of the training.
+        answers: Folder of the teacher's outputs, which fine-tunings of the same network share; None for the run's own.
 
     Returns:
         The result; None in all processes except the first.
@@ -174,6 +185,7 @@ def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -
     """
     folder, settings, evaluator = tuning.folder, tuning.settings, tuning.evaluator
     plan, network = tuning.plan, tuning.network
+    started = plan if tuning.trainable is None else PruningPlan.load(tuning.searched.plan)
     networks = {
         "dense": (tuning.dense, evaluator.walk.plan({}).costs),
         "recalibrated": (_recalibrated(tuning), plan.costs),
@@ -186,7 +198,7 @@ def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -
         settings.seed,
         tuning.workers,
         evaluator.measure,
-        tuning.dense if settings.finetune.distillation else None,
+        Teacher(tuning.dense, answers or tuning.searched.teacher) if settings.finetune.distillation else None,
         trainable=tuning.trainable,
         listener=listener,
     )
@@ -195,13 +207,20 @@ def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -
     if tuning.trainable is not None:
         load_weights(network, folder.selecting)
         network, plan = tuning.trainable.finish(network, plan, evaluator.walk, settings.env.round_to or 1)
-        folder.write_bytes(folder.plan, plan.to_json())
-        save_weights(network, folder.weights)
     else:
         load_weights(network, folder.weights)
     networks["fine-tuned"] = network, plan.costs
     rows = compare_networks(evaluator, tuning.splits, networks, batch=None)
-    summary = _summary(folder, settings, epochs, execution, rows)
+    unseen, refused = reward_set_is_unseen(tuning.searched, tuning.splits), None
+    if unseen and rows[2].reward_quality < rows[1].reward_quality:
+        refused, rows[2] = rows[2].as_record(), replace(rows[1], name="fine-tuned")
+        network, plan = networks["recalibrated"][0], started
+    folder.write_bytes(folder.plan, plan.to_json())
+    save_weights(network, folder.weights)
+    right = {row.name: row.right.clone() for row in rows if row.right is not None}
+    if right:
+        folder.write_bytes(folder.right, safetensors.torch.save(right))
+    summary = {**_summary(tuning, epochs, execution, rows), "unseen_images": unseen, "refused": refused}
     folder.write_json(folder.summary, summary)
     return FinishedTraining(folder, rows, summary)
 
@@ -232,21 +251,19 @@ def _on(workers: Workers, settings: RunConfig) -> RunConfig:
 
 
 def _summary(
-    folder: TrainingFolder,
-    settings: RunConfig,
-    epochs: list[Epoch],
-    execution: ExecutionSettings,
-    rows: list[NetworkRow],
+    tuning: Finetuning, epochs: list[Epoch], execution: ExecutionSettings, rows: list[NetworkRow]
 ) -> dict[str, Any]:
-    seconds = sum(epoch.seconds for epoch in epochs)
+    seconds, batches = sum(epoch.seconds for epoch in epochs), tuning.batches
     return {
-        "model": settings.model.name,
+        "model": tuning.settings.model.name,
         "rows": [row.as_record() for row in rows],
-        "best_epoch": epoch_to_keep(epochs, len(epochs)).number,
         "execution": asdict(execution),
+        "batch_size": batches.batch_size,
+        "steps": len(epochs) * len(batches),
         "seconds": seconds,
+        "images_per_second": len(epochs) * len(batches) * batches.batch_size / seconds,
         "threads": torch.get_num_threads(),
         "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / seconds,
         "epochs": [epoch.as_record(rows[0].task) for epoch in epochs],
-        "weights": str(folder.weights),
+        "weights": str(tuning.folder.weights),
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class NetworkRow:
             the network has no such part.
         core_title: What that part is.
         reward_images: Number of images of the reward set; 0 if not known.
+        right: Which test images the network gets right, bool [images]; None if the task's quality does not say so.
     """
 
     name: str
@@ -51,6 +52,14 @@ class NetworkRow:
     core_latency: Latency | None = None
     core_title: str = ""
     reward_images: int = 0
+
+    @property
+    def final(self) -> tuple[float, str]:
+        """The quality that decides between networks, and its set: ``test``, or ``reward`` without test images."""
+        name = quality_of(self.task).name
+        return (self.test[name], "test") if self.test else (self.reward_quality, "reward")
+
+    right: Tensor | None = field(default=None, compare=False, repr=False)
 
     def as_record(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -110,12 +119,16 @@ def compare_networks(
         latencies = measure_latency(
             {**models, **{f"{name}, core": core.module for name, core in cores.items()}}, images
         )
-    return [
-        NetworkRow(
+    rows = []
+    for name, (model, costs) in networks.items():
+        test, right = {}, None
+        if len(splits.test_indices):
+            test, right = measure_all(model, test_batches(evaluator, splits), evaluator.task)
+        row = NetworkRow(
             name,
             evaluator.task,
             evaluator.measure(model),
-            measure_all(model, test_batches(evaluator, splits), evaluator.task) if len(splits.test_indices) else {},
+            test,
             costs.macs,
             costs.params,
             len(weights_bytes(model)),
@@ -123,9 +136,10 @@ def compare_networks(
             latencies.get(f"{name}, core"),
             cores[name].title if name in cores else "",
             evaluator.images,
+            right,
         )
-        for name, (model, costs) in networks.items()
-    ]
+        rows.append(row)
+    return rows
 
 
 def cores_of(task: Task, models: Mapping[str, nn.Module], images: Tensor) -> dict[str, Core]:

@@ -125,6 +125,11 @@ class RunDirectory(Folder):
         return self.execution.is_file() or (self.root / EARLIER_EXECUTION).is_file()
 
     @property
+    def teacher(self) -> Path:
+        """Folder of the teacher's outputs, which the run's fine-tunings share."""
+        return self.root / "teacher"
+
+    @property
     def report(self) -> Path:
         """The report: an HTML page."""
         return self.root / "report.html"

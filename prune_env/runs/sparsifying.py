@@ -15,7 +15,7 @@ from prune_env.env.builders import build_problem, trace
 from prune_env.env.loading import device_of, load_splits, with_preprocessing
 from prune_env.evaluation.measuring import measure
 from prune_env.models import load_weights, save_weights
-from prune_env.recover import Batches, Workers
+from prune_env.recover import Batches, Teacher, Workers
 from prune_env.recover.penalties import PENALTIES, Penalty, PenaltyContext
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import read_settings
@@ -107,9 +107,6 @@ def resume_sparsifying(run: RunDirectory) -> SparseTraining:
 def finish_sparsifying(training: SparseTraining, on_progress: OnProgress = quietly) -> nn.Module:
     """Trains to the end, and writes the plain network's weights and ``summary.json``; does nothing if both exist.
 
-    The last epoch is kept: the penalty works to the end, so an earlier epoch is as a rule better only because it is
-    less sparse [our choice].
-
     Args:
         training: The training.
         on_progress: Receives progress messages.
@@ -151,10 +148,9 @@ def _train(training: SparseTraining, sparse: nn.Module, on_progress: OnProgress)
         settings.seed,
         workers,
         validate,
-        copied(training.dense) if section.distillation else None,
+        Teacher(copied(training.dense)) if section.distillation else None,
         trainable=penalty,
         listener=_listener(on_progress, section.epochs),
-        choose=lambda epochs, _: epochs[-1],
     )
     load_weights(network, folder.selecting)
     did = penalty.record(network)

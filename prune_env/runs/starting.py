@@ -106,7 +106,8 @@ def check_dense(
 
 def load_network(settings: RunConfig, splits: Splits, on_progress: OnProgress = quietly) -> nn.Module:
     """Loads the network that the settings name, and trains it if they ask for pretraining."""
-    on_progress("training the dense network" if settings.model.weights is None else "loading")
+    training = settings.model.weights is None and settings.pretrain.epochs
+    on_progress("training the dense network" if training else "loading the network")
     return load_model(
         settings,
         splits,

@@ -12,6 +12,7 @@ from prune_env.tasks.base import (
     pictures_of,
     quality_of,
     register_task,
+    right_of,
     suspicions_of,
 )
 from prune_env.tasks.classification import Classification
@@ -31,5 +32,6 @@ __all__ = [
     "pictures_of",
     "quality_of",
     "register_task",
+    "right_of",
     "suspicions_of",
 ]

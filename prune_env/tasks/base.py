@@ -24,6 +24,8 @@ Reduction = Literal["none", "mean", "sum"]
 class Metric(Protocol):
     """A number that measures outputs. Call `reset`, then `update` for each batch, then `compute`.
 
+    A quality that counts images may say which ones (see `right_of`): ``right(outputs, batch) -> bool tensor [n]``.
+
     Attributes:
         name: The key in files and TensorBoard tags: ``test_NAME`` in a result row, ``rollout/NAME`` in TensorBoard.
         title: The heading in tables.
@@ -201,6 +203,17 @@ def make_task(settings: TaskSection | None = None) -> Task:
 def quality_of(task: Task) -> Metric:
     """Returns a new metric for the task's quality."""
     return task.metrics()[0]
+
+
+def right_of(task: Task) -> Callable[[Any, Batch], Tensor] | None:
+    """Returns what tells the right images of a batch, bool [n]; None if the task's quality does not say which.
+
+    Two networks are then compared image by image (`prune_env.runs.pairs`), which needs fewer images than to compare
+    two shares.
+    """
+    quality = quality_of(task)
+    right: Callable[[Any, Batch], Tensor] | None = getattr(quality, "right", None) if quality.counts else None
+    return right
 
 
 def core_of(task: Task, model: nn.Module, images: Tensor) -> Core | None:

@@ -53,14 +53,17 @@ class Accuracy:
 
     def update(self, outputs: Any, batch: Batch) -> None:
         """Adds the scores [n, classes] of a batch."""
+        right = self.right(outputs, batch)
+        self._right += int(right.sum())
+        self._images += len(right)
+
+    def right(self, outputs: Any, batch: Batch) -> Tensor:
+        """Which images of a batch count, bool [n]."""
         labels = _labels(batch.targets)
         logits: Tensor = outputs.float()
         if self.k == 1:
-            right = logits.argmax(dim=1) == labels
-        else:
-            right = logits.topk(min(self.k, logits.shape[1])).indices == labels[:, None]
-        self._right += int(right.sum())
-        self._images += len(labels)
+            return logits.argmax(dim=1) == labels
+        return (logits.topk(min(self.k, logits.shape[1])).indices == labels[:, None]).any(dim=1)
 
     def compute(self) -> float:
         """Returns the share over all batches since `reset`."""

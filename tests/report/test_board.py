@@ -16,6 +16,7 @@ from toy import digits_splits, image_set, toy_problem, toy_walk
 
 from prune_env import RunConfig
 from prune_env.env.problem import PruningProblem
+from prune_env.report import board as board_module
 from prune_env.report.board import BoardListener
 from prune_env.report.figures import quality_against_macs
 from prune_env.report.hyperparameters import hyperparameters, log_result
@@ -255,6 +256,17 @@ def test_a_search_that_goes_on_keeps_its_episode_numbers(tmp_path):
     log = read(tmp_path)
     assert list(curve(log, "rollout/reward")) == [0, 1, 2]
     assert [event.step for event in log.Images("units/keep_ratio")] == [2]
+
+
+@pytest.mark.parametrize(("rest", "steps"), [(0.0, [1, 3, 4]), (1e9, [1, 4])])
+def test_pictures_rest_after_they_were_drawn(tmp_path, monkeypatch, rest, steps):
+    monkeypatch.setattr(board_module, "EPISODES_PER_PICTURE", 2)
+    monkeypatch.setattr(board_module, "REST", rest)
+    problem = toy_problem()
+    with BoardListener(tmp_path, problem, CONFIG) as board:
+        for episode in heard(problem, 5):
+            board(episode, None)
+    assert [event.step for event in read(tmp_path).Images("units/keep_ratio")] == steps
 
 
 @pytest.mark.slow
