@@ -46,7 +46,7 @@ class BoardListener:
 
     Scalars of each episode are those of `prune_env.report.scalars.scalars_of`. A step is an evaluation, as
     `prune-env compare` counts: the uniform plan is 0, and probes count. Images: ``units/keep_ratio``, ``units/FAMILY``
-    and ``rollout/QUALITY_against_macs``, at the end and every 25 episodes, or less often where drawing them would take
+    and ``share/QUALITY_against_macs``, at the end and every 25 episodes, or less often where drawing them would take
     more than 2 % of the time. Texts: ``settings`` and ``units``. The custom scalars show reward, costs and losses side
     by side.
 
@@ -55,7 +55,7 @@ class BoardListener:
         problem: The problem of the search. The listener records all of its trials from now on, also outside episodes.
         config: The run's settings.
         splits: The data, for the task's pictures of the dense and the best network at the end,
-            ``rollout/dense_and_best``; None for no such pictures.
+            ``test/dense_and_best``; None for no such pictures.
     """
 
     def __init__(self, folder: Path, problem: PruningProblem, config: RunConfig, splits: Splits | None = None) -> None:
@@ -132,7 +132,7 @@ class BoardListener:
         scatter = quality_against_macs(self._tried, quality, budget.keep if budget.metric == "macs" else None)
         figures = {
             "units/keep_ratio": keep_ratio_heat_map(np.array(self._history), names, first),
-            f"rollout/{quality}_against_macs": scatter,
+            f"share/{quality}_against_macs": scatter,
         }
         for family, history in self._series.items():
             figures[f"units/{family}"] = series_heat_map(family, history, first)
@@ -149,7 +149,7 @@ class BoardListener:
         networks = {name: self.problem.evaluator.pruned(plan) for name, plan in plans.items()}
         picture = compared_pictures(self.problem.evaluator, self.splits, networks, self.config.seed)
         if picture is not None:
-            self._log.add_image("rollout/dense_and_best", picture, episode.trial.number)
+            self._log.add_image("test/dense_and_best", picture, episode.trial.number)
 
 
 def _code_block(text: str) -> str:

@@ -6,6 +6,7 @@ None of them is needed: the run directory, the report and TensorBoard hold every
 import csv
 import json
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -148,7 +149,8 @@ class OptunaLogger:
             directions=["maximize", "minimize"],
             load_if_exists=True,
         )
-        self._study.set_metric_names([problem.quality_name, "MACs"])
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            self._study.set_metric_names([problem.quality_name, "MACs"])
         for key, value in hyperparameters(search.settings).items():
             self._study.set_user_attr(key, value)
         self._known = {trial.user_attrs.get("number") for trial in self._study.get_trials(deepcopy=False)}

@@ -162,8 +162,7 @@ def _fronts(record: RunRecord, shown: Sequence[PlanTried]) -> list[charts.Chart]
     titles = {"macs": "MACs that remain", "params": "params that remain"}
     if any(trial.latency is not None for trial in shown):
         titles["latency"] = "ms by the formula of latency"
-    budget, name = record.config.budget, record.metric.name
-    limits = {str(budget.metric): budget.keep, **budget.also}
+    limits, name = record.limits, record.metric.name
     if not shown:
         return []
     return [

@@ -139,8 +139,13 @@ class RunRecord:
     @property
     def budget(self) -> str:
         """The budget in words."""
+        return budget_in_words(self.limits)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The shares of the dense costs that may remain, by metric."""
         budget = self.config.budget
-        return budget_in_words({budget.metric: budget.keep, **budget.also})
+        return {str(budget.metric): budget.keep, **{str(metric): keep for metric, keep in budget.also.items()}}
 
     @property
     def free(self) -> list[UnitRecord]:

@@ -6,7 +6,7 @@ from prune_env.search.episode import Episode
 LAYOUT = {
     "The search": {
         "reward": ["Multiline", ["rollout/reward", "rollout/best_reward"]],
-        "costs": ["Multiline", ["rollout/macs_share", "rollout/params_share"]],
+        "costs": ["Multiline", ["share/macs", "share/params"]],
         "losses": ["Multiline", ["train/actor_loss", "train/critic_loss"]],
     }
 }
@@ -16,11 +16,11 @@ LAYOUT = {
 def scalars_of(episode: Episode, problem: PruningProblem) -> dict[str, float]:
     """The scalars of an episode by tag.
 
-    ``rollout/reward``, ``rollout/best_reward``, ``rollout/QUALITY``, ``rollout/macs_share`` and
-    ``rollout/params_share``; the search's own, such as ``train/actor_loss``; ``units/keep_ratio/UNIT`` for every free
-    unit; the granularity's own series as ``units/FAMILY/LAYER``. ``rollout`` and ``train`` are Stable-Baselines3's
-    families; the units come after them in the alphabet, so that they do not hide them. QUALITY is the task's name for
-    its quality.
+    ``rollout/reward``, ``rollout/best_reward`` and ``rollout/QUALITY``; ``share/macs`` and ``share/params``, the shares
+    of the dense network's costs; the search's own, such as ``train/actor_loss``; ``units/keep_ratio/UNIT`` for every
+    free unit; the granularity's own series as ``units/FAMILY/LAYER``. ``rollout`` and ``train`` are
+    Stable-Baselines3's families. TensorBoard sorts families by the alphabet and opens the first, which is ``rollout``.
+    QUALITY is the task's name for its quality.
 
     Args:
         episode: The episode.
@@ -31,8 +31,8 @@ def scalars_of(episode: Episode, problem: PruningProblem) -> dict[str, float]:
         "rollout/reward": trial.reward,
         "rollout/best_reward": episode.best.reward,
         f"rollout/{trial.quality_name}": trial.outcome.quality,
-        "rollout/macs_share": trial.outcome.macs / problem.baseline.macs,
-        "rollout/params_share": trial.outcome.params / problem.baseline.params,
+        "share/macs": trial.outcome.macs / problem.baseline.macs,
+        "share/params": trial.outcome.params / problem.baseline.params,
         **episode.scalars,
         **{f"units/keep_ratio/{unit.name}": widths[unit.name] / unit.channels for unit in problem.budget.units},
         **{

@@ -87,8 +87,8 @@ def test_every_episode_has_its_reward_accuracy_and_costs(searched, log):
         "rollout/reward": lambda episode: episode.trial.reward,
         "rollout/best_reward": lambda episode: episode.best.reward,
         "rollout/accuracy": lambda episode: episode.trial.outcome.accuracy,
-        "rollout/macs_share": lambda episode: episode.trial.outcome.macs / problem.walk.macs(),
-        "rollout/params_share": lambda episode: episode.trial.outcome.params / problem.walk.params(),
+        "share/macs": lambda episode: episode.trial.outcome.macs / problem.walk.macs(),
+        "share/params": lambda episode: episode.trial.outcome.params / problem.walk.params(),
     }.items():
         expected = {episode.trial.number: value(episode) for episode in episodes}
         assert curve(log, tag) == pytest.approx(expected, rel=1e-6)
@@ -112,7 +112,7 @@ def test_every_free_unit_has_its_keep_ratio(searched, log):
 
 
 def test_pictures_come_every_25_episodes_and_at_the_end(log):
-    assert set(log.Tags()["images"]) == {"units/keep_ratio", "rollout/accuracy_against_macs"}
+    assert set(log.Tags()["images"]) == {"units/keep_ratio", "share/accuracy_against_macs"}
     for tag in log.Tags()["images"]:
         events = log.Images(tag)
         assert [event.step for event in events] == [28, 29]
