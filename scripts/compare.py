@@ -145,6 +145,7 @@ def _compare_searches(
     if recovered is not None:
         for table in render_recovery(recovered):
             results.print(table)
+    results.print(f"report      {folder / 'compare.html'}", soft_wrap=True)
     results.print(f"picture     {folder / 'compare.png'}", soft_wrap=True)
     results.print(f"TensorBoard {folder}", soft_wrap=True)
 

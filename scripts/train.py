@@ -1,5 +1,6 @@
 """`prune-env train`: searches a network's pruning plan."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from prune_env.commands.common import (
 from prune_env.commands.console import PlainColumn
 from prune_env.common.errors import ConfigError
 from prune_env.config.sections import budget_in_words
+from prune_env.report.loggers import check_loggers
 from prune_env.report.network_table import render, warnings_of
 from prune_env.report.whole_runs import finish_with_report, run_searches
 from prune_env.runs.finishing import FinishedSearch
@@ -53,11 +55,21 @@ Budgets = Annotated[
 ]
 
 
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Log also to optuna://FILE.db, csv, or a tracker of Accelerate, such as wandb; may be repeated (run.log).",
+        show_default=False,
+    ),
+]
+
+
 def train(
     config: Config = None,
     overrides: Overrides = None,
     resume: Resume = None,
     budgets: Budgets = None,
+    log: Log = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -67,6 +79,8 @@ def train(
             "give a file of settings to start a run, or --resume RUN to resume one with its own settings; "
             f"{'neither was' if config is None else 'both were'} given."
         )
+    if log:
+        overrides = [*(overrides or ()), f"run.log={json.dumps(log)}"]
     if budgets is not None:
         if config is None:
             raise typer.BadParameter("--budgets needs a file of settings. Repeat the command to go on with its runs.")
@@ -75,6 +89,7 @@ def train(
     with console.status("loading") as status:
         if config is not None:
             settings = read_settings(config, forced(overrides, force))
+            check_loggers(settings.run.log)
             search = start_search(settings, run_directory_of(settings, config), status.update, tell_dense)
         else:
             search = resume_search(Path(str(resume)), status.update)
@@ -108,6 +123,7 @@ def _train_several(config: Path, overrides: list[str], budgets: str, as_json: bo
         return
     for folder, summary in found.items():
         results.print(f"{folder}: best reward {summary['best_reward']:.4g}, {summary['seconds']:.0f} s", soft_wrap=True)
+    results.print(f"report      {root / 'report.html'}", soft_wrap=True)
 
 
 def _finish(search: SearchRun) -> FinishedSearch:

@@ -57,6 +57,12 @@ class RunSection(Section):
         "processors, or GPUs.",
     )
 
+    log: tuple[str, ...] = Field(
+        default=(),
+        description="More places that a search logs to: optuna://FILE.db (an Optuna study for optuna-dashboard), csv "
+        "(evaluations.csv in the run), and Accelerate's trackers that are installed, such as wandb or mlflow.",
+    )
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
@@ -213,7 +219,7 @@ class BudgetSection(Section):
         return {"metric": self.metric, "keep": self.keep, **also}
 
 
-def budget_in_words(shares: Mapping[str, float]) -> str:
+def budget_in_words(shares: Mapping[Any, float]) -> str:
     """A budget in words, such as ``50% of the MACs and 40% of the params``, from its shares by metric."""
     return " and ".join(f"{share:.0%} of the {'MACs' if name == 'macs' else name}" for name, share in shares.items())
 

@@ -180,12 +180,23 @@ def central_square(size: tuple[int, int], side: int, shorter: int) -> tuple[floa
 def _list_files(name: str, folder: Path) -> tuple[tuple[str, ...], LabelledFiles]:
     from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
+    def is_image(path: str) -> bool:
+        return not _hidden(Path(path).name) and path.lower().endswith(IMG_EXTENSIONS)
+
     if not folder.is_dir():
         raise DataError(f"data set {name!r}: {folder} does not exist; data.path must be {LAYOUT}")
     try:
-        class_names, positions = find_classes(folder)
-        samples: Iterable[tuple[str, int]] = make_dataset(folder, positions, IMG_EXTENSIONS)
+        class_names = [found for found in find_classes(folder)[0] if not _hidden(found)]
+        if not class_names:
+            raise FileNotFoundError(f"{folder} holds no class folder.")
+        positions = {found: number for number, found in enumerate(class_names)}
+        samples: Iterable[tuple[str, int]] = make_dataset(folder, positions, is_valid_file=is_image)
     except FileNotFoundError as error:
         raise DataError(f"data set {name!r}: {error} data.path must be {LAYOUT}") from error
     files, labels = zip(*samples, strict=True)
     return tuple(class_names), LabelledFiles(files, np.asarray(labels, dtype=np.int64))
+
+
+def _hidden(name: str) -> bool:
+    """Whether a file or folder was left by a system or a program: .ipynb_checkpoints, ._1.png, __MACOSX."""
+    return name.startswith(".") or name == "__MACOSX"

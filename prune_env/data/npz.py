@@ -35,6 +35,8 @@ def read_npz(path: Path) -> tuple[LabelledArrays, LabelledArrays]:
             test = "test" if "test_images" in keys else "val"
             wanted = ("train_images", "train_labels", f"{test}_images", f"{test}_labels")
             arrays = {key: file[key] for key in wanted if key in keys}
+            if any(not isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("a part is no array")  # numpy gives its bytes
     except Exception as error:
         raise DataError(
             f"{path} was refused: it is damaged, or not {LAYOUT}; arrays of objects are never unpickled"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from prune_env.common.errors import RunError
+from prune_env.common.errors import ConfigError, RunError
 from prune_env.common.files import atomic_write
 from prune_env.common.fingerprint import weights_digest
 from prune_env.data import Batch
@@ -72,6 +72,32 @@ class Teacher:
             "execution": [execution.layout, execution.dtype, batches.workers.device.type, torch.get_num_threads()],
         }
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+class Ensemble(nn.Module):
+    """Several networks as one teacher: the mean of their outputs, which must be tensors [our choice].
+
+    Args:
+        networks: The networks, one or more.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The mean output for images [N, C, H, W].
+
+        Raises:
+            ConfigError: If an output is not a tensor.
+        """
+        outputs = [network(images) for network in self.networks]
+        if not all(isinstance(one, Tensor) for one in outputs):
+            raise ConfigError(
+                "finetune.teachers: given, but a network's output is not one tensor, so there is no mean of several. "
+                "Give no teachers."
+            )
+        return torch.stack(outputs).mean(0)
 
 
 class Lesson:

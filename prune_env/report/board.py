@@ -1,15 +1,16 @@
-"""The TensorBoard log of a search: curves over the episodes, pictures, the settings and the units."""
+"""The TensorBoard log of a search: curves over the evaluations, pictures, the settings and the units."""
 
 import re
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from math import nan
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard import summary as protos
 
 from prune_env.common.event_log import EventLog
 from prune_env.common.text import printable
@@ -19,6 +20,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.report.figure_style import figure_pixels
 from prune_env.report.figures import Tried, keep_ratio_heat_map, quality_against_macs, series_heat_map
+from prune_env.report.scalars import LAYOUT, scalars_of
 from prune_env.rewards import Outcome
 from prune_env.runs.pictures import compared_pictures
 from prune_env.runs.searching import SearchRun
@@ -27,12 +29,11 @@ from prune_env.search.episode import Episode
 from prune_env.tasks import draws_pictures
 
 EPISODES_PER_PICTURE = 25
+REST = 50.0
+"""After pictures were drawn, none are drawn for this many times as long: workers wait for the process that draws."""
 
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]()>#+.!|-]")
 """Characters that Markdown gives a meaning, which a backslash takes away."""
-
-_NO_HYPERPARAMETERS = ("run", "data.path", "model.weights", "env.protect")
-"""Settings that are paths or mappings with free keys, which are no hyperparameters."""
 
 
 def watch_on_board(search: SearchRun) -> "BoardListener":
@@ -43,19 +44,18 @@ def watch_on_board(search: SearchRun) -> "BoardListener":
 class BoardListener:
     """Writes a search to TensorBoard; give it to `prune_env.search.loop.train_agent` as a listener.
 
-    Scalars of each episode: ``search/reward``, ``search/best_reward``, ``search/QUALITY``, ``search/macs_share``,
-    ``search/params_share``, ``keep_ratio/UNIT`` for every free unit, the granularity's own series as
-    ``FAMILY/LAYER``, and the search's own scalars, such as ``agent/sigma`` (in actions of [0, 1]),
-    ``agent/actor_loss`` and ``agent/critic_loss``. Images every 25 episodes and at the end: ``keep_ratio/heat_map``,
-    ``FAMILY/heat_map`` and ``search/QUALITY_against_macs``. Texts: ``settings`` and ``units``. At the end the
-    hyperparameters, with ``hparam/best_reward`` and ``hparam/best_QUALITY``. QUALITY is the task's name of the quality.
+    Scalars of each episode are those of `prune_env.report.scalars.scalars_of`. A step is an evaluation, as
+    `prune-env compare` counts: the uniform plan is 0, and probes count. Images: ``units/keep_ratio``, ``units/FAMILY``
+    and ``share/QUALITY_against_macs``, at the end and every 25 episodes, or less often where drawing them would take
+    more than 2 % of the time. Texts: ``settings`` and ``units``. The custom scalars show reward, costs and losses side
+    by side.
 
     Args:
         folder: The folder of the log; made if it does not exist.
         problem: The problem of the search. The listener records all of its trials from now on, also outside episodes.
         config: The run's settings.
-        splits: The data, for the task's pictures of the dense and the best network at the end, ``task/dense_and_best``;
-            None for no such pictures.
+        splits: The data, for the task's pictures of the dense and the best network at the end,
+            ``test/dense_and_best``; None for no such pictures.
     """
 
     def __init__(self, folder: Path, problem: PruningProblem, config: RunConfig, splits: Splits | None = None) -> None:
@@ -71,9 +71,11 @@ class BoardListener:
         self._tried = [self._point("dense", nan, problem.baseline)]
         self._heard: Trial | None = None
         self._pictured = -1
+        self._rested = 0.0
         problem.listeners.append(self._hear)
         self._log.add_text("settings", _code_block(config.dump_yaml()))
         self._log.add_text("units", _units_table(problem))
+        self._log.add_summary(protos.custom_scalars(LAYOUT), 0)
 
     def __call__(self, episode: Episode, search: Search) -> None:  # noqa: ARG002  (part of the listener protocol)
         """Writes one episode."""
@@ -81,35 +83,22 @@ class BoardListener:
         if trial is not self._heard:
             self._hear(trial)
         widths = trial.plan.widths
-        ratios = {unit.name: widths[unit.name] / unit.channels for unit in self.problem.budget.units}
-        self._history.append(list(ratios.values()))
-        series = self.problem.granularity.series(trial.edits)
-        for family, by_layer in series.items():
+        self._history.append([widths[unit.name] / unit.channels for unit in self.problem.budget.units])
+        for family, by_layer in self.problem.granularity.series(trial.edits).items():
             self._series.setdefault(family, []).append(by_layer)
         self._last = episode
-        values = {
-            "search/reward": trial.reward,
-            "search/best_reward": episode.best.reward,
-            f"search/{trial.quality_name}": trial.outcome.quality,
-            "search/macs_share": trial.outcome.macs / self.problem.baseline.macs,
-            "search/params_share": trial.outcome.params / self.problem.baseline.params,
-            **episode.scalars,
-            **{f"keep_ratio/{name}": ratio for name, ratio in ratios.items()},
-            **{f"{family}/{name}": value for family, by_layer in series.items() for name, value in by_layer.items()},
-        }
-        self._log.add_scalars(values, episode.number)
-        if (episode.number + 1) % EPISODES_PER_PICTURE == 0:
+        self._log.add_scalars(scalars_of(episode, self.problem), trial.number)
+        if (episode.number + 1) % EPISODES_PER_PICTURE == 0 and time.monotonic() >= self._rested:
             self._write_pictures(episode)
 
     def close(self) -> None:
-        """Writes the last pictures and the hyperparameters, and closes the log; a second call does nothing."""
+        """Writes the last pictures and closes the log; a second call does nothing."""
         if self._hear not in self.problem.listeners:
             return
         self.problem.listeners.remove(self._hear)
         if self._last is not None:
             if self._pictured != self._last.number:
                 self._write_pictures(self._last)
-            self._write_hyperparameters(self._last)
             self._write_outputs(self._last)
         self._log.flush()
 
@@ -134,20 +123,23 @@ class BoardListener:
         return Tried(proposed_by, reward, quality, outcome.macs / self.problem.baseline.macs)
 
     def _write_pictures(self, episode: Episode) -> None:
+        started = time.monotonic()
         budget = self.problem.budget
         names = [unit.name for unit in budget.units]
-        first = episode.number + 1 - len(self._history)
+        number = episode.trial.number
+        first = number + 1 - len(self._history)
         quality = self.problem.quality_name
         scatter = quality_against_macs(self._tried, quality, budget.keep if budget.metric == "macs" else None)
         figures = {
-            "keep_ratio/heat_map": keep_ratio_heat_map(np.array(self._history), names, first),
-            f"search/{quality}_against_macs": scatter,
+            "units/keep_ratio": keep_ratio_heat_map(np.array(self._history), names, first),
+            f"share/{quality}_against_macs": scatter,
         }
         for family, history in self._series.items():
-            figures[f"{family}/heat_map"] = series_heat_map(family, history, first)
+            figures[f"units/{family}"] = series_heat_map(family, history, first)
         for tag, figure in figures.items():
-            self._log.add_image(tag, figure_pixels(figure), episode.number)
-        self._pictured = episode.number
+            self._log.add_image(tag, figure_pixels(figure), number)
+        self._pictured, drawn = episode.number, time.monotonic()
+        self._rested = drawn + REST * (drawn - started)
 
     def _write_outputs(self, episode: Episode) -> None:
         """Writes what the dense and the best network say about a few test images, if the task draws pictures."""
@@ -157,38 +149,7 @@ class BoardListener:
         networks = {name: self.problem.evaluator.pruned(plan) for name, plan in plans.items()}
         picture = compared_pictures(self.problem.evaluator, self.splits, networks, self.config.seed)
         if picture is not None:
-            self._log.add_image("task/dense_and_best", picture, episode.number)
-
-    def _write_hyperparameters(self, episode: Episode) -> None:
-        """Writes settings and result."""
-        best = {
-            "hparam/best_reward": episode.best.reward,
-            f"hparam/best_{self.problem.quality_name}": episode.best.outcome.quality,
-        }
-        for summary in hparams(_flat(self.config.resolved()), best):
-            self._log.add_summary(summary, 0)
-        self._log.add_scalars(best, episode.number)
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, float | str]:
-    """Settings by dotted key; lists become text, and nulls are left out."""
-    found: dict[str, float | str] = {}
-    for name, value in settings.items():
-        key = prefix + name
-        if key in _NO_HYPERPARAMETERS or value is None:
-            continue
-        if isinstance(value, dict):
-            found |= _flat(value, key + ".")
-        else:
-            # hparams() would write a bool as a number.
-            found[key] = value if isinstance(value, int | float) and not isinstance(value, bool) else _text(value)
-    return found
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+            self._log.add_image("test/dense_and_best", picture, episode.trial.number)
 
 
 def _code_block(text: str) -> str:

@@ -36,7 +36,7 @@ def title_of(comparison: SearchComparison) -> str:
     """The title, one line: model, budget and number of seeds."""
     settings, budget = comparison.settings, comparison.settings.budget
     seeds = len(next(iter(comparison.outcomes.values())))
-    words = budget_in_words({budget.metric: budget.keep, **budget.also})
+    words = budget_in_words({budget.metric: budget.keep} | budget.also)
     return f"{settings.model.name} at {words}: mean of {seeds} seeds and its 95 % interval"
 
 

@@ -49,6 +49,12 @@ class SearchComparison:
     outcomes: dict[str, list[SeedResult]]
     quality: str
 
+    @property
+    def runs(self) -> list[RunDirectory]:
+        """The runs of all searches and seeds."""
+        places = [(one.seed, name) for name, outcomes in self.outcomes.items() for one in outcomes]
+        return [RunDirectory(self.folder / f"seed-{seed}" / name) for seed, name in places]
+
     def as_record(self) -> dict[str, Any]:
         """The comparison as plain data, for ``compare.json``."""
         settings = self.settings

@@ -14,7 +14,7 @@ from prune_env.env.loading import load_model, load_splits
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.models import load_weights
 from prune_env.plan import PruningPlan
-from prune_env.runs.finetuning import FOLDER
+from prune_env.runs.finetuning import place_of
 from prune_env.runs.networks import NetworkRow, compare_networks
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.starting import OnProgress, quietly
@@ -84,7 +84,7 @@ def ranked_stages(run: RunDirectory, networks: RunNetworks, name: str | None = N
         networks: Its networks.
         name: As `load_networks`; a fine-tuning that is named comes first.
     """
-    folder = TrainingFolder(run.root / (name or FOLDER)) if "fine-tuned" in networks.stages else run
+    folder = TrainingFolder(place_of(run, name)) if "fine-tuned" in networks.stages else run
     summary = folder.read_json(folder.summary) if folder.summary.is_file() else {"rows": []}
     rows = {row["name"]: row for row in summary["rows"]}
     if folder is run:
@@ -143,7 +143,7 @@ def _stages(
     run: RunDirectory, name: str | None, evaluator: Evaluator, plan: PruningPlan
 ) -> dict[str, tuple[nn.Module, PruningPlan]]:
     stages = {"cut": (plan.apply(evaluator.walk.model), plan), "recalibrated": (evaluator.pruned(plan), plan)}
-    tuned = TrainingFolder(run.root / (name or FOLDER))
+    tuned = TrainingFolder(place_of(run, name))
     if name is not None or tuned.root.is_dir():
         if not tuned.summary.is_file():
             raise RunError(

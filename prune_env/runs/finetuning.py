@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from prune_env.common.copying import copied
-from prune_env.common.errors import RunError
+from prune_env.common.errors import ConfigError, RunError
+from prune_env.common.text import quoted
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.fitting import fit_plan
@@ -22,6 +23,7 @@ from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Batches, Epoch, Teacher
 from prune_env.recover.small_sets import for_small_set
+from prune_env.recover.teacher import Ensemble
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.runs.networks import NetworkRow, compare_networks
 from prune_env.runs.run_directory import RunDirectory
@@ -102,7 +104,7 @@ def start_finetuning(
         RunError: If the search is not finished, or the folder exists.
     """
     check_searched(searched)
-    place = searched.root / name
+    place = place_of(searched, name)
     RunDirectory.check_free(place, "--name")
     given = RunConfig.load(searched.config, overrides)
     return _prepared(searched, place, settings_of(searched, overrides), given, listener)
@@ -120,8 +122,23 @@ def resume_finetuning(searched: RunDirectory, name: str = FOLDER, listener: Trai
         RunError: If the training does not exist, is finished, or was started with other data.
     """
     check_searched(searched)
-    place = searched.root / name
+    place = place_of(searched, name)
     return _prepared(searched, place, settings_of(resume_training(place)), None, listener)
+
+
+def place_of(searched: RunDirectory, name: str | None = None) -> Path:
+    """The folder of a fine-tuning within its run.
+
+    Args:
+        searched: The run.
+        name: The folder's name; None for the usual one.
+
+    Raises:
+        ConfigError: If the name leads out of the run, or into a folder of it.
+    """
+    if name is not None and (Path(name).name != name or name in ("", ".", "..")):
+        raise ConfigError(f"--name: {quoted(name)} given; allowed is the name of a folder within the run, without '/'.")
+    return searched.root / (name or FOLDER)
 
 
 def check_searched(run: RunDirectory) -> None:
@@ -198,7 +215,7 @@ def finish_finetuning(
         settings.seed,
         tuning.workers,
         evaluator.measure,
-        Teacher(tuning.dense, answers or tuning.searched.teacher) if settings.finetune.distillation else None,
+        _teacher(tuning, answers or tuning.searched.teacher),
         trainable=tuning.trainable,
         listener=listener,
     )
@@ -235,6 +252,28 @@ def _network(
     if resume:
         return trainable.network(plan, evaluator.walk.model, None)
     return evaluator.recalibrated(trainable.network(plan, evaluator.model, evaluator.repair))
+
+
+def _teacher(tuning: Finetuning, answers: Path) -> Teacher | None:
+    """The dense network, together with the networks of other fine-tunings if the settings name some.
+
+    Raises:
+        PlanError: If a named network was cut from another dense network.
+        RunError: If a named fine-tuning is not finished.
+    """
+    section = tuning.settings.finetune
+    if not section.distillation:
+        return None
+    networks = [tuning.dense]
+    for name in section.teachers:
+        folder = TrainingFolder(Path(name))
+        if not folder.summary.is_file():
+            raise RunError(
+                f"finetune.teachers: {name!r} holds no finished fine-tuning. Give RUN/finetune, for example."
+            )
+        networks.append(PruningPlan.load(folder.plan).apply(tuning.dense))
+        load_weights(networks[-1], folder.weights)
+    return Teacher(Ensemble(networks) if section.teachers else tuning.dense, answers)
 
 
 def _recalibrated(tuning: Finetuning) -> nn.Module:

@@ -171,8 +171,8 @@ def compare_recovery(
 ) -> RecoveryComparison:
     """Fine-tunes every run of a finished comparison, and each seed's dense network, by the same recipe.
 
-    All trainings share the execution settings of the first one, which is a dense network's, and each seed's trainings
-    share the teacher's outputs. Finished trainings are kept, and interrupted ones are resumed.
+    All trainings share the number type of the first one, which is a dense network's, and the trainings of a seed share
+    the teacher's outputs. Finished trainings are kept, and interrupted ones are resumed.
 
     Args:
         settings: The settings; ``finetune`` is the recipe.
@@ -248,10 +248,9 @@ class _Job:
             )
 
     def like(self, first: "_Job") -> "_Job":
-        """The job with the execution settings of a finished one."""
-        execution = first.folder.read_json(first.folder.summary)["execution"]
-        decided = {key: execution[key] for key in ("layout", "dtype")}
-        return _Job(self.run, self.recipe.model_copy(update=decided), self.given)
+        """The job with the number type of a finished one; the layout stays open, as not every layout suits all."""
+        dtype = first.folder.read_json(first.folder.summary)["execution"]["dtype"]
+        return _Job(self.run, self.recipe.model_copy(update={"dtype": dtype}), self.given)
 
     def train(self, on_progress: OnProgress = quietly) -> None:
         """Starts or resumes the training, to its end; does nothing where it is finished."""

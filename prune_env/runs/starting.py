@@ -159,6 +159,7 @@ def _write_start(run: RunDirectory, settings: RunConfig, splits: Splits, problem
     if of_granularity is not None and file is not None:
         run.write_json(run.root / file, of_granularity)
     run.write_json(run.splits, splits.record())
+    run.write_json(run.problem, problem.as_record())
     save_scores(settings.criterion.name, problem.context, problem.scores, run.scores)
     if problem.report is not None:
         run.write_json(run.sensitivity, problem.report.as_record())

@@ -196,8 +196,10 @@ def _curves(folder: TrainingFolder, known: int, workers: Workers, task: Task) ->
 
         def draw(epoch: Epoch) -> None:
             values = epoch.as_record(task)
-            names = ("loss", "learning_rate", quality_of(task).name, "waiting", "seconds")
-            log.add_scalars({f"training/{name}": values[name] for name in names}, epoch.number)
+            quality = quality_of(task).name
+            names = {"train": ("loss", "learning_rate"), "eval": (quality,), "time": ("waiting", "seconds")}
+            tags = [(f"{family}/{name}", name) for family, own in names.items() for name in own]
+            log.add_scalars({tag: values[name] for tag, name in tags}, epoch.number)
             log.flush()
 
         yield draw

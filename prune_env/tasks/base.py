@@ -27,7 +27,7 @@ class Metric(Protocol):
     A quality that counts images may say which ones (see `right_of`): ``right(outputs, batch) -> bool tensor [n]``.
 
     Attributes:
-        name: The key in files and TensorBoard tags: ``test_NAME`` in a result row, ``search/NAME`` in TensorBoard.
+        name: The key in files and TensorBoard tags: ``test_NAME`` in a result row, ``rollout/NAME`` in TensorBoard.
         title: The heading in tables.
         format: The number's format in tables, such as ``.2%`` for a share.
         counts: Whether the number is the share of correct images, where each image is either right or wrong. Racing

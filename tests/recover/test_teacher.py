@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from toy import TASK
 
 import prune_env.recover.teacher as teacher_module
-from prune_env.common.errors import RunError
+from prune_env.common.errors import ConfigError, RunError
 from prune_env.data import ArraySource, Batch
 from prune_env.data.source import Indices
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.recover import Batches, Teacher, Trainer, Workers
+from prune_env.recover.teacher import Ensemble
 
 SETTINGS = settings_of(augment="crop_flip", distillation=0.7)
 EXECUTION = ExecutionSettings.for_training()
@@ -143,6 +144,23 @@ def test_outputs_that_are_no_tensor_are_given_as_they_are_and_not_kept(tmp_path:
         assert model.passes == passes
         assert not np.array_equal(found[0]["scores"], found[0]["scores"].half().float())
     assert not list(tmp_path.iterdir())
+
+
+def test_several_networks_teach_their_mean_output() -> None:
+    networks, batch = [network(seed).eval() for seed in (5, 6)], next(batches_of(SETTINGS).epoch(1))
+    with torch.no_grad():
+        found = TASK.forward(Ensemble(networks).eval(), batch)
+        assert torch.allclose(found, (networks[0](batch.images) + networks[1](batch.images)) / 2)
+    assert len({Teacher(Ensemble(some)).digest for some in (networks, networks[:1], networks[::-1])}) == 3
+
+
+def test_outputs_that_have_no_mean_are_refused_as_teachers() -> None:
+    class Listed(nn.Module):
+        def forward(self, images: Tensor) -> list[Tensor]:
+            return [images]
+
+    with pytest.raises(ConfigError, match=r"finetune\.teachers: given, but .* not one tensor"):
+        Ensemble([network(), Listed()])(next(batches_of(SETTINGS).epoch(1)).images)
 
 
 def test_a_damaged_file_is_told_by_its_name(tmp_path: Path) -> None:

@@ -253,6 +253,25 @@ def test_the_dense_network_is_the_teacher_where_one_is_asked_for(
     assert all(torch.equal(tensor, dense.state_dict()[name]) for name, tensor in state.items())
 
 
+def test_a_fine_tuned_network_teaches_beside_the_dense_one(
+    run: RunDirectory, finished: TrainingFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    taught: list[Any] = []
+
+    def look(*given: object, **_: object) -> None:
+        taught.append(given[-1])
+        raise LookedError
+
+    monkeypatch.setattr("prune_env.runs.finetuning.train_into", look)
+    with pytest.raises(LookedError):
+        finetune(run.root, [f"finetune.teachers=[{finished.root}]"], name=tmp_path.name)
+    dense, tuned = taught[0].model.networks
+    assert all(torch.equal(tensor, dense.state_dict()[name]) for name, tensor in load_file(run.dense_weights).items())
+    assert all(torch.equal(tensor, tuned.state_dict()[name]) for name, tensor in load_file(finished.weights).items())
+    said = refused(run.root, f"finetune.teachers=[{run.root}]", "--name", f"{tmp_path.name}-2")
+    assert "holds no finished fine-tuning" in said
+
+
 def test_no_image_of_the_reward_or_the_test_set_is_trained_on(
     run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,8 +337,8 @@ def test_every_epoch_is_in_tensorboard_once_after_a_resume(
     finetune(run.root, name=interrupted.root.name, resume=True)
     assert same_result(interrupted, finished)
     curves, expected = curves_of(interrupted), curves_of(finished)
-    assert curves.keys() == {f"training/{name}" for name in ("loss", "learning_rate", "accuracy", "waiting", "seconds")}
-    for name in ("training/loss", "training/learning_rate", "training/accuracy"):
+    assert curves.keys() == {"train/loss", "train/learning_rate", "eval/accuracy", "time/waiting", "time/seconds"}
+    for name in ("train/loss", "train/learning_rate", "eval/accuracy"):
         assert [step for step, _ in curves[name]] == [1, 2, 3]
         assert curves[name] == expected[name]
 
