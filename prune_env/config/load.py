@@ -13,6 +13,7 @@ import yaml
 
 from prune_env.common.errors import ConfigError, suggest
 from prune_env.config.protection import spelled_out
+from prune_env.config.shipped import find_config, shipped_configs
 
 # "$${" is an escaped "${"; any other "${" must begin a complete reference.
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})?")
@@ -22,7 +23,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML file that holds a mapping.
 
     Args:
-        path: The file, UTF-8.
+        path: The file, UTF-8, or the name of a shipped one (`prune_env.config.shipped`).
 
     Returns:
         The mapping, as plain Python values.
@@ -31,11 +32,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: The file is missing, cannot be read, is not YAML, or does not hold a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = find_config(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        beside = sorted(other.name for other in path.parent.glob("*.yaml"))
-        hint = f"; {suggest(path.name, beside)}" if beside else ""
-        raise ConfigError(f"config file {str(path)!r} does not exist{hint}") from None
+        beside = {other.stem: other.name for other in path.parent.glob("*.yaml")}
+        known = {**{name: name for name in shipped_configs()}, **beside}.values()
+        raise ConfigError(f"config file {str(path)!r} does not exist; {suggest(path.name, known)}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"config file {str(path)!r} cannot be read: {reason}") from None
@@ -44,6 +45,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         kind = "empty" if document is None else f"a {type(document).__name__}"
         raise ConfigError(f"config file {str(path)!r} is {kind}; it must be a mapping of keys, for example seed: 0")
     return document
+
+
+def override_path(override: str) -> tuple[str, ...]:
+    """The keys that an override ``key.path=value`` gives: section, key and, for a mapping, one key in it."""
+    return tuple(override.partition("=")[0].strip().split(".", 2))
 
 
 def with_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -62,8 +68,8 @@ def with_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dic
     """
     result = copy.deepcopy(dict(document))
     for override in overrides:
-        path, equals, text = override.partition("=")
-        keys = path.strip().split(".", 2)
+        _, equals, text = override.partition("=")
+        keys = override_path(override)
         if not equals or not all(keys):
             raise ConfigError(f"override {override!r}: write key.path=value, for example search.evaluations=400")
         target = result
