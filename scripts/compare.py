@@ -12,19 +12,23 @@ from prune_env.commands.common import (
     Overrides,
     between_commas,
     command_line,
-    console,
     notice,
     print_json,
+    print_place,
     results,
+    resumable,
     run_command,
     run_directory_of,
 )
+from prune_env.commands.next_steps import after_interrupted_runs, print_next, with_comparison, with_config
+from prune_env.commands.progress import phases
 from prune_env.common.errors import ConfigError
+from prune_env.common.words import counted
 from prune_env.config import RunConfig
 from prune_env.criteria import criterion_named, known_criteria
 from prune_env.report.criterion_table import render_criteria
 from prune_env.report.fidelity_table import render_fidelity
-from prune_env.report.search_comparison import render, title_of
+from prune_env.report.search_comparison import ranked, render, title_of
 from prune_env.report.whole_runs import run_comparison
 from prune_env.runs.criterion_comparison import compare_criteria
 from prune_env.runs.fidelity import measure_fidelity
@@ -73,10 +77,15 @@ def compare(
         raise ConfigError("--searches: given with --fidelity or --criteria, which run no searches. Remove --searches.")
     if fidelity:
         _compare_fidelity(settings, folder, as_json)
+        steps = with_config(str(config), overrides or (), inspected=True)
     elif criteria is not None:
         _compare_criteria(settings, folder, criteria_of(criteria), seeds, as_json)
+        steps = with_config(str(config), [*(overrides or ()), "criterion.name=NAME"], inspected=True)
     else:
-        _compare_searches(settings, folder, searches_of(searches), seeds, as_json)
+        best = _compare_searches(settings, folder, searches_of(searches), seeds, as_json)
+        steps = with_comparison(folder, best, str(config), overrides or ())
+    if not as_json:
+        print_next(steps)
 
 
 def searches_of(given: str) -> list[str]:
@@ -108,25 +117,28 @@ def criteria_of(given: str) -> list[str]:
     return names
 
 
-def _compare_searches(settings: RunConfig, folder: Path, names: list[str], seeds: int, as_json: bool) -> None:
+def _compare_searches(settings: RunConfig, folder: Path, names: list[str], seeds: int, as_json: bool) -> str:
+    """Compares searches; returns the best one's name."""
+
     def on_finished(finished: FinishedSearch) -> None:
         name, seed = finished.search.settings.agent.name, finished.search.settings.seed
         notice(f"seed {seed}, {name}: {finished.rows[-1].reward_quality:.2%}, {finished.result.seconds:.0f} s")
 
-    with console.status("") as status:
-        comparison = run_comparison(settings, folder, names, seeds, status.update, on_finished, command_line())
+    with resumable(lambda: after_interrupted_runs(folder)), phases("loading") as say:
+        comparison = run_comparison(settings, folder, names, seeds, say, on_finished, command_line())
     if as_json:
         print_json(comparison.as_record())
-        return
-    evaluations = settings.search.evaluations
-    results.print(render(comparison.outcomes, f"{title_of(comparison)}, {evaluations} evaluations each"))
-    results.print(f"picture     {folder / 'compare.png'}", soft_wrap=True)
-    results.print(f"TensorBoard {folder}", soft_wrap=True)
+    else:
+        evaluations = counted(settings.search.evaluations, "evaluation")
+        results.print(render(comparison.outcomes, f"{title_of(comparison)}, {evaluations} each"))
+        print_place("picture", folder / "compare.png")
+        print_place("TensorBoard", folder)
+    return ranked(comparison.outcomes)[0]
 
 
 def _compare_criteria(settings: RunConfig, folder: Path, names: list[str], seeds: int, as_json: bool) -> None:
-    with console.status("") as status:
-        comparison = compare_criteria(settings, folder, names, seeds, status.update)
+    with resumable(lambda: after_interrupted_runs(folder)), phases("loading") as say:
+        comparison = compare_criteria(settings, folder, names, seeds, say)
     for name, reason in comparison.left_out.items():
         notice(f"{name} is left out: {reason}")
     if as_json:
@@ -136,8 +148,8 @@ def _compare_criteria(settings: RunConfig, folder: Path, names: list[str], seeds
 
 
 def _compare_fidelity(settings: RunConfig, folder: Path, as_json: bool) -> None:
-    with console.status("") as status:
-        record = measure_fidelity(settings, folder, status.update)
+    with resumable(lambda: after_interrupted_runs(folder)), phases("loading") as say:
+        record = measure_fidelity(settings, folder, say)
     if as_json:
         print_json(record)
     else:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from prune_env.common.words import counted
 from prune_env.report import html
 from prune_env.report.figures import (
     figure_png,
@@ -12,7 +13,8 @@ from prune_env.report.figures import (
     reward_curve,
     series_heat_map,
 )
-from prune_env.report.run_record import RowRecord, RunRecord, SensitivityRecord, Summary, read_run
+from prune_env.report.run_record import RunRecord, SensitivityRecord, Summary, read_run
+from prune_env.report.verdicts import against_dense, verdicts
 from prune_env.runs.run_directory import RunDirectory
 
 
@@ -41,10 +43,11 @@ def render_page(record: RunRecord) -> str:
     summary = record.summary
     return html.render(
         title=summary.title,
-        effort=f"{summary.evaluations:,} plans evaluated, {summary.episodes:,} of them proposed by {summary.search}, "
-        f"in {summary.seconds:,.0f} s ({summary.seconds_per_evaluation:.2f} s an evaluation) on {summary.device} with "
-        f"{summary.threads} thread{'s' if summary.threads != 1 else ''}.{_sparsified(summary)}",
-        result=_result_table(summary),
+        headline=headline(record),
+        effort=f"{counted(summary.evaluations, 'plan')} evaluated, {summary.episodes:,} of them proposed by "
+        f"{summary.search}, in {summary.seconds:,.0f} s ({summary.seconds_per_evaluation:.2f} s an evaluation) on "
+        f"{summary.device} with {counted(summary.threads, 'thread')}.{_sparsified(summary)}",
+        result=_result_table(record),
         verdicts=verdicts(summary),
         pictures=_pictures(record),
         sections=[
@@ -58,6 +61,13 @@ def render_page(record: RunRecord) -> str:
     )
 
 
+def headline(record: RunRecord) -> str:
+    """The result against the dense network in a sentence: of the fine-tuned network, if there is one."""
+    summary, tuned = record.summary, record.tuned
+    row, dense = (summary.row(summary.search), summary.row("dense")) if tuned is None else (tuned.row, tuned.dense)
+    return against_dense(row, dense, record.quality) if row is not None and dense is not None else ""
+
+
 def _sparsified(summary: Summary) -> str:
     """A sentence on the sparse training before the search; empty without one."""
     done = summary.sparsify
@@ -68,49 +78,8 @@ def _sparsified(summary: Summary) -> str:
         for name, before in done.before.items()
         if name in done.after
     )
-    epochs = f"{done.epochs} epoch{'s' if done.epochs != 1 else ''}"
+    epochs = counted(done.epochs, "epoch")
     return f" The dense network was trained sparsely first, {epochs} with {done.penalty}: {changes}."
-
-
-def verdicts(summary: Summary) -> list[tuple[str, bool]]:
-    """Sentences that compare the search's plan with each other pruned plan.
-
-    Returns:
-        Pairs of a sentence and whether the search is ahead.
-    """
-    best = summary.row(summary.search)
-    sentences = []
-    for other in summary.rows:
-        if best is None or other.name in (summary.search, "dense"):
-            continue
-        sentences.append(_compare(best, other, best.reward_quality, other.reward_quality, "reward set"))
-        if best.test_quality is not None and other.test_quality is not None:
-            sentences.append(_compare(best, other, best.test_quality, other.test_quality, "test set"))
-        sentences.extend(_compare_speed(best, other))
-    return sentences
-
-
-def _compare(best: RowRecord, other: RowRecord, ours: float, theirs: float, where: str) -> tuple[str, bool]:
-    points = f"{100 * abs(ours - theirs):.2f} points"
-    if ours > theirs:
-        return f"On the {where} {best.name} beats {other.name} by {points}: {ours:.2%} against {theirs:.2%}.", True
-    if ours == theirs:
-        words = f"On the {where} {other.name} is as good as {best.name}: {theirs:.2%}. The search gained nothing there."
-        return words, False
-    return f"On the {where} {other.name} beats {best.name} by {points}: {theirs:.2%} against {ours:.2%}.", False
-
-
-def _compare_speed(best: RowRecord, other: RowRecord) -> list[tuple[str, bool]]:
-    """A sentence if the quartile ranges of the timings do not overlap."""
-    if best.latency_ms is None or other.latency_ms is None:
-        return []
-    ours, theirs = best.latency_ms, other.latency_ms
-    times = f"{ours.median:.2f} ms a batch against {theirs.median:.2f} ms."
-    if ours.q3 < theirs.q1:
-        return [(f"{best.name}'s network is faster than {other.name}'s: {times}", True)]
-    if theirs.q3 < ours.q1:
-        return [(f"{best.name}'s network is slower than {other.name}'s: {times}", False)]
-    return []
 
 
 def _headline(summary: Summary) -> str:
@@ -120,10 +89,11 @@ def _headline(summary: Summary) -> str:
     return f"{summary.title} ({'test' if tested else 'reward'} set: {', '.join(parts)})"
 
 
-def _result_table(summary: Summary) -> html.HtmlTable:
+def _result_table(record: RunRecord) -> html.HtmlTable:
+    summary = record.summary
     dense = summary.row("dense") or summary.rows[0]
     rows = []
-    for row in summary.rows:
+    for row in [*summary.rows, *([record.tuned.row] if record.tuned is not None else [])]:
         time = row.latency_ms
         rows.append(
             [
@@ -137,7 +107,8 @@ def _result_table(summary: Summary) -> html.HtmlTable:
         )
     latency = f"ms / {summary.batch_size} images (quartiles)"
     headings = ["", "reward set", "test set", "MACs / image", "params", latency]
-    return html.HtmlTable(headings, rows, right=range(1, 6), chosen=summary.search)
+    chosen = summary.search if record.tuned is None else record.tuned.row.name
+    return html.HtmlTable(headings, rows, right=range(1, 6), chosen=chosen)
 
 
 def _pictures(record: RunRecord) -> list[html.Picture]:

@@ -1,7 +1,7 @@
 """The data of a report: reads and checks the files of one run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -17,8 +17,11 @@ from prune_env.granularity import Granularity, make_granularity
 from prune_env.granularity.base import Series
 from prune_env.plan import PruningPlan
 from prune_env.report.figures import Tried
+from prune_env.runs.finetuning import FOLDER, TUNED
+from prune_env.runs.networks import NetworkRow
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.starting import measurements_of
+from prune_env.runs.training_folder import TrainingFolder
 from prune_env.tasks import make_task, quality_of
 
 
@@ -48,6 +51,14 @@ class RowRecord(BaseModel):
             return record
         names = {f"{images}_{info.context['quality']}": f"{images}_quality" for images in ("reward", "test")}
         return {names.get(key, key): value for key, value in record.items()}
+
+
+def row_records(rows: Sequence[NetworkRow]) -> dict[str, RowRecord]:
+    """Measured networks as a report reads them, by name."""
+    return {
+        row.name: RowRecord.model_validate(row.as_record(), context={"quality": quality_of(row.task).name})
+        for row in rows
+    }
 
 
 class SummaryBudget(BaseModel):
@@ -115,6 +126,20 @@ class SensitivityRecord(BaseModel):
     layer_threshold: float
 
 
+class TrainedRows(BaseModel):
+    """The keys of a fine-tuning's ``summary.json`` that the report shows."""
+
+    rows: list[RowRecord] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The fine-tuned network, and the dense one that was timed in turn with it."""
+
+    row: RowRecord
+    dense: RowRecord
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """A finished run.
@@ -130,6 +155,7 @@ class RunRecord:
         granularity: The granularity, with the measurements of the run.
         series: The granularity's own numbers to plot, for each of the search's plans.
         sensitivity: The evidence for sensitive layers; None if ``sensitivity.enabled`` was off.
+        tuned: The fine-tuned network; None if the run has no finished fine-tuning of its plan.
         pictures: The networks' outputs on a few images as a PNG; None if the task draws no pictures.
         settings: The text of ``config.yaml``.
         versions: Versions of the packages that made the run.
@@ -145,6 +171,7 @@ class RunRecord:
     granularity: Granularity
     series: list[Series]
     sensitivity: SensitivityRecord | None
+    tuned: Tuned | None
     pictures: bytes | None
     settings: str
     versions: Mapping[str, str]
@@ -205,10 +232,21 @@ def read_run(run: RunDirectory) -> RunRecord:
         granularity=granularity,
         series=series,
         sensitivity=_read(run.sensitivity, SensitivityRecord, quality_name) if run.sensitivity.is_file() else None,
+        tuned=_tuned(run, plan, quality_name),
         pictures=run.pictures.read_bytes() if run.pictures.is_file() else None,
         settings=settings,
         versions=dict(_versions(settings)),
     )
+
+
+def _tuned(run: RunDirectory, plan: PruningPlan, quality: str) -> Tuned | None:
+    folder = TrainingFolder(run.root / FOLDER)
+    if not folder.summary.is_file() or PruningPlan.load(folder.started_plan).kept != plan.kept:
+        return None
+    rows = {row.name: row for row in _read(folder.summary, TrainedRows, quality).rows}
+    if "dense" not in rows or TUNED not in rows:
+        raise RunError(f"{str(folder.summary)!r} is damaged: it has no rows named dense and {TUNED}")
+    return Tuned(rows[TUNED], rows["dense"])
 
 
 def _granularity_of(run: RunDirectory, settings: RunConfig) -> Granularity:

@@ -23,7 +23,7 @@ from prune_env.recover import Batches, Epoch
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.runs.networks import NetworkRow, compare_networks
 from prune_env.runs.run_directory import RunDirectory
-from prune_env.runs.settings import settings_of
+from prune_env.runs.settings import settings_of, use_threads
 from prune_env.runs.training import (
     NOBODY,
     TrainingListener,
@@ -37,6 +37,9 @@ from prune_env.tasks import make_task
 
 FOLDER = "finetune"
 """Default name of the fine-tuning's folder within a run."""
+
+TUNED = "fine-tuned"
+"""The name of the fine-tuned network in tables."""
 
 
 @dataclass(frozen=True)
@@ -199,9 +202,11 @@ def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -
         save_weights(network, folder.weights)
     else:
         load_weights(network, folder.weights)
-    networks["fine-tuned"] = network, plan.costs
-    rows = compare_networks(evaluator, tuning.splits, networks, batch=None)
-    summary = _summary(folder, settings, epochs, execution, rows)
+    networks[TUNED] = network, plan.costs
+    trained_by = torch.get_num_threads()
+    use_threads(settings)  # latencies are those of the search
+    rows = compare_networks(evaluator, tuning.splits, networks, settings.budget.batch)
+    summary = _summary(folder, settings, epochs, execution, rows) | {"threads": trained_by}
     folder.write_json(folder.summary, summary)
     return FinishedTraining(folder, rows, summary)
 
@@ -245,7 +250,7 @@ def _summary(
         "best_epoch": epoch_to_keep(epochs, len(epochs)).number,
         "execution": asdict(execution),
         "seconds": seconds,
-        "threads": torch.get_num_threads(),
+        "batch_size": settings.budget.batch,
         "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / seconds,
         "epochs": [epoch.as_record(rows[0].task) for epoch in epochs],
         "weights": str(folder.weights),

@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from prune_env.common.errors import EvaluationError, RunError
 from prune_env.common.fingerprint import weights_digest
 from prune_env.common.training_part import TrainingPart
+from prune_env.common.words import counted
 from prune_env.config.training import TrainingSection
 from prune_env.data import Splits
 from prune_env.evaluation.execution import ExecutionSettings
@@ -122,7 +123,9 @@ def train_into(
         listener = listener if workers.first else NOBODY
         listener.on_progress("measuring the fastest execution settings")
         execution = known[2] if known else workers.agree(_fastest(model, batches, settings))
-        listener.on_progress(f"training in {execution.dtype}, {execution.layout}, {torch.get_num_threads()} threads")
+        listener.on_progress(
+            f"training in {execution.dtype}, {execution.layout}, {counted(torch.get_num_threads(), 'thread')}"
+        )
         if teacher is not None:
             teacher.to(workers.device).to(memory_format=execution.memory_format).eval()
         trainer = Trainer(model, batches, settings, seed, workers, execution, teacher, trainable)

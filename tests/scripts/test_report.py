@@ -18,8 +18,9 @@ from prune_env import RunConfig
 from prune_env.commands.report import report
 from prune_env.common.errors import PlanError, RunError
 from prune_env.plan import PruningPlan
-from prune_env.report.page import verdicts, write_report
+from prune_env.report.page import write_report
 from prune_env.report.run_record import Summary, read_run
+from prune_env.report.verdicts import verdicts
 from prune_env.runs.run_directory import RunDirectory
 
 EVIL = "<script>alert('x')</script>"
