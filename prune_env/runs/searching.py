@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import prune_env.agents  # noqa: F401  (registers the searches)
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.data import Splits

@@ -26,8 +26,8 @@ def as_search(name: str, value: Any) -> type[Search]:
     return value
 
 
-SEARCHES: Registry[type[Search]] = Registry("agent or search", "agent.name", adopt=as_search)
-"""Importing the package `agents` fills the registry."""
+SEARCHES: Registry[type[Search]] = Registry("agent or search", "agent.name", adopt=as_search, home="prune_env.agents")
+"""All searches by name."""
 
 
 def register_search(name: str) -> Callable[[type[Search]], type[Search]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy import digits_file
+from toy import digits_file, policy_for
 
 from prune_env import RunConfig
 from prune_env.commands.train import train
@@ -352,7 +352,7 @@ def problem(config: Path) -> PruningProblem:
 def test_every_search_is_resumed_where_it_stopped(
     name: str, config: Path, problem: PruningProblem, tmp_path: Path
 ) -> None:
-    settings = RunConfig.load(config, [f"agent.name={name}"])
+    settings = RunConfig.load(config, [f"agent.name={name}", *policy_for(name)])
     whole = searched(RunDirectory.create(tmp_path / "whole"), problem.again(), settings)
     resumed = searched(half_of(whole, tmp_path / "half"), problem.again(), settings)
     assert len(whole.evaluations()) > 1

@@ -39,6 +39,6 @@ def idle_words(config: RunConfig) -> str | None:
         return None
     idle = f"{counted(workers - lag, 'worker')} {'is' if workers - lag == 1 else 'are'} idle"
     return (
-        f"search.workers: {workers} with search.lag: {lag}: {idle} except for probes and plans that depend on no outcome. Give search.lag={workers} to use them all (it changes the result), or "
-        f"search.workers={lag}."
+        f"search.workers: {workers} with search.lag: {lag}: {idle} except for probes and plans that depend on no "
+        f"outcome. Give search.lag={workers} to use them all (it changes the result), or search.workers={lag}."
     )
