@@ -143,12 +143,12 @@ def _pruned(
     """Searches and fine-tunes in a folder, and leaves random generators and threads as they were."""
     detecting = document["task"]["name"] == "detection"
     evaluations = document["search"]["evaluations"]
+    # Mistakes in settings are told before any image is read.
+    check_names(_settings(document, {"name": "given"}, overrides))
+    RunDirectory.check_free(folder, "directory=...")
     with ExitStack() as stack:
         stack.enter_context(global_randomness(document["seed"]))
         stack.enter_context(_same_threads())
-        # Mistakes in settings are told before any image is read.
-        check_names(_settings(document, {"name": "given"}, overrides))
-        RunDirectory.check_free(folder, "directory=...")
         show = stack.enter_context(shown(progress, evaluations))
         source = given_source(train, test, detecting, show.on_progress)
         settings = _settings(document, {"name": source.name, **_sizes(source)}, overrides)
