@@ -1,13 +1,13 @@
 """The table of formats: one decorated function for each file that the library reads."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from box_trees import coco_tree, voc_tree
 from PIL import Image
@@ -27,16 +27,18 @@ from prune_env.criteria import ScoringContext, load_scores, save_scores, score_c
 from prune_env.data import load_source
 from prune_env.data.boxes import check_box_targets
 from prune_env.env import PruningEnv
+from prune_env.env.builders import Remembered
 from prune_env.evaluation import execution_memory
 from prune_env.evaluation.execution import ExecutionChoice, ExecutionSettings
 from prune_env.granularity import make_granularity
 from prune_env.models import load_weights, weights_bytes
 from prune_env.recover import Epoch
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
-from prune_env.report.page import verdicts
-from prune_env.report.run_record import read_run
+from prune_env.report.page import render_page
+from prune_env.report.reading import read_run
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun, search_into
+from prune_env.runs.starting import measurements_of, remembered_by
 from prune_env.search.policy import load_policy, policy_of, save_policy
 
 
@@ -204,18 +206,17 @@ def checkpoints(folder: Path) -> Case:
 @fuzzed("execution")
 def executions(folder: Path) -> Case:
     """Execution settings in the user's cache: those that were measured, or they are measured again."""
-    place = folder / "form.json"
     options: dict[str, tuple[Any, ...]] = {"layout": ("channels_last", "contiguous"), "dtype": ("float32",)}
     options |= {"folded": (True, False), "batch": (64, 32), "threads": (1, 2)}
     known = ExecutionChoice(ExecutionSettings(batch=64, threads=1), "measured", agreement=0.5)
 
-    def read() -> ExecutionChoice | None:
-        usual = execution_memory._place
-        execution_memory._place = lambda _: place
-        try:
-            return execution_memory.recall({}, options)
-        finally:
-            execution_memory._place = usual
+    def cached(call: Any, *given: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(folder))
+            return call(*given)
+
+    cached(execution_memory.remember, {}, known)
+    (place,) = folder.rglob("*.json")
 
     def check(choice: ExecutionChoice | None) -> None:
         if choice is None:
@@ -227,7 +228,8 @@ def executions(folder: Path) -> Case:
         if choice.agreement is not None and not -1 <= choice.agreement <= 1:
             raise AssertionError(f"an agreement of {choice.agreement}")
 
-    return Case([(json.dumps(known.as_record()).encode(), JSON)], place, read, check)
+    seeds = [(place.read_bytes(), JSON)]
+    return Case(seeds, place, lambda: cached(execution_memory.recall, {}, options), check)
 
 
 @fuzzed("npz")
@@ -300,19 +302,25 @@ def voc(folder: Path) -> Case:
     return Case([(place.read_bytes(), WORDS)], place, lambda: load_source("voc", folder, 32), _boxes)
 
 
+def searched(folder: Path) -> tuple[RunDirectory, SearchRun]:
+    """A run of a small search of random plans."""
+    run = RunDirectory.create(folder / "run")
+    config = digits_config("agent.name=random", "search.evaluations=6")
+    run.write_config(config)
+    search = SearchRun(run, config, None, toy_problem(batch_size=24))  # type: ignore[arg-type]
+    search_into(replace(search, problem=search.problem.again()))
+    return run, search
+
+
 @fuzzed("journal", share=0.25)
 def journals(folder: Path) -> Case:
     """A search's recorded trials: a resumed search ends with the plan of the uninterrupted one, or is refused."""
-    config = digits_config("agent.name=random", "search.evaluations=6")
-    problem = toy_problem(batch_size=24)
-    run = RunDirectory.create(folder / "run")
+    run, search = searched(folder)
+    expected, lines = run.plan.read_bytes(), run.evaluations_file.read_bytes()
 
-    def search() -> bytes:
-        search_into(SearchRun(run, config, None, problem.again()))  # type: ignore[arg-type]
+    def read() -> bytes:
+        search_into(replace(search, problem=search.problem.again()))
         return run.plan.read_bytes()
-
-    expected = search()
-    lines = run.evaluations_file.read_bytes()
 
     def check(plan: bytes) -> None:
         if plan != expected:
@@ -322,18 +330,12 @@ def journals(folder: Path) -> Case:
         for path in run.root.iterdir():
             path.unlink()
 
-    return Case([(lines, LINES)], run.evaluations_file, search, check, restored)
+    return Case([(lines, LINES)], run.evaluations_file, read, check, restored)
 
 
-def _run(folder: Path) -> RunDirectory:
+def finished(folder: Path) -> RunDirectory:
     """A finished run of a toy network, with every file that the report reads."""
-    problem = toy_problem(keep=0.8)
-    run = RunDirectory.create(folder / "run")
-    run.write_config(digits_config())
-    for number in range(5):
-        kind = "uniform" if number == 0 else "ddpg"
-        trial = problem.attempt(problem.budget.uniform(), kind)
-        run.append_evaluation({**trial.as_record(), "kind": kind})
+    run, _ = searched(folder)
     rows = [
         {
             "name": name,
@@ -343,11 +345,11 @@ def _run(folder: Path) -> RunDirectory:
             "params": 100,
             "latency_ms": {"median": 2.0, "q1": 1.0, "q3": 3.0},
         }
-        for name in ("dense", "uniform", "ddpg")
+        for name in ("dense", "uniform", "random")
     ]
     summary = {
         "model": "toy",
-        "search": "ddpg",
+        "search": "random",
         "budget": {"metric": "macs", "keep": 0.8},
         "rows": rows,
         "threads": 1,
@@ -368,20 +370,19 @@ def _run(folder: Path) -> RunDirectory:
     }
     run.write_json(run.summary, summary)
     run.write_json(run.sensitivity, ranks)
-    run.write_bytes(run.plan, problem.plan(problem.budget.uniform()).to_json())
     return run
 
 
 def _reported(name: str, form: Any) -> Any:
     def make(folder: Path) -> Case:
-        run = _run(folder)
+        run = finished(folder)
         place = run.root / name
 
-        def check(record: Any) -> None:
-            for text, _ in verdicts(record.summary):
-                assert text
+        def check(page: str) -> None:
+            assert "</html>" in page
+            assert "\x1b" not in page
 
-        return Case([(place.read_bytes(), form)], place, lambda: read_run(run), check)
+        return Case([(place.read_bytes(), form)], place, lambda: render_page(read_run(run)), check)
 
     return make
 
@@ -397,35 +398,30 @@ for file, form in REPORTED.items():
 def latencies(folder: Path) -> Case:
     """A run's formula of latency: finite seconds for every width."""
     walk, run = toy_walk(), RunDirectory.create(folder / "run")
-    layers = {name: LayerLatency(1e-3, 1e-5, 1e-5, 1e-7) for name in walk.fingerprint}
-    known = LatencyModel(layers, constant=1e-3, values=1e-9, batch=32, threads=1, error=0.05)
+    layer = LayerLatency(constant=1e-3, inputs=1e-5, outputs=1e-5, products=1e-7)
+    layers = dict.fromkeys(("stem", "down", "up", "project", "mid", "out", "fc"), layer)
+    known = LatencyModel(layers=layers, constant=1e-3, values=1e-9, batch=32, threads=1, error=0.05)
     run.write_json(run.latency, known.as_record())
-    seed = run.latency.read_bytes()
 
-    def read() -> LatencyModel:
-        return LatencyModel.from_record(run.read_json(run.latency))
+    def check(remembered: Remembered) -> None:
+        assert remembered.latency is not None
+        assert np.isfinite(remembered.latency.seconds(walk, walk.width_list()))
 
-    def check(model: LatencyModel) -> None:
-        seconds = model.seconds(walk, walk.width_list())
-        assert np.isfinite(seconds)
-
-    return Case([(seed, JSON)], run.latency, read, check)
+    seeds = [(run.latency.read_bytes(), JSON)]
+    return Case(seeds, run.latency, lambda: remembered_by(run, digits_config()), check)
 
 
 def _measured(granularity: str, measured: Any) -> Any:
     def make(folder: Path) -> Case:
-        run, problem = RunDirectory.create(folder / "run"), toy_problem()
-        settings = GRANULARITIES.find(granularity).Settings(name=granularity)
+        run, plan = RunDirectory.create(folder / "run"), toy_walk().plan({})
+        settings = digits_config(f"granularity.name={granularity}")
         place = run.root / f"{granularity}s.json"
         run.write_json(place, measured)
 
         def read() -> Any:
-            return make_granularity(settings).restore(run.read_json(place))
+            return make_granularity(settings.granularity).restore(measurements_of(run, settings)).tables(32, plan)
 
-        def check(restored: Any) -> None:
-            restored.tables(32, problem.walk.plan({}))
-
-        return Case([(place.read_bytes(), JSON)], place, read, check)
+        return Case([(place.read_bytes(), JSON)], place, read)
 
     return make
 
