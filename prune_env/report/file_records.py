@@ -136,7 +136,6 @@ class TrainingSummary(BaseModel):
     """The keys of a fine-tuning's ``summary.json`` that the report shows."""
 
     rows: list[RowRecord] = Field(min_length=1)
-    best_epoch: int
     seconds: float
 
 
