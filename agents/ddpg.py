@@ -7,6 +7,7 @@ action alone. The actor also imitates the best plan so far, with a weight that f
 self-imitation learning, Oh et al., 2018].
 """
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -22,11 +23,20 @@ from torch import Tensor, nn
 from prune_env.agents.demonstrations import Demonstrations
 from prune_env.agents.exploration import NoiseSchedule, truncated_normal
 from prune_env.agents.replay_buffer import EpisodeReplayBuffer
-from prune_env.agents.updates import Chain, FusedAdam, squares_gradient
+from prune_env.agents.updates import Adam, Chain, Parameters, squares_gradient
 from prune_env.config.agent import AgentSection
 from prune_env.env.observation import STATIC, FloatArray
 
 ONE = torch.ones(())
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The best episode: observations [steps, features], actions [steps, numbers], and the weight of its imitation."""
+
+    observations: Tensor
+    actions: Tensor
+    weight: Tensor
 
 
 class PruningTD3(TD3):
@@ -59,8 +69,7 @@ class PruningTD3(TD3):
 
     @cached_property
     def _acting(self) -> Chain:
-        with torch.no_grad():
-            return Chain(self.actor.mu)
+        return Chain(self.actor.mu)
 
     @property
     def acting(self) -> bool:
@@ -82,7 +91,7 @@ class PruningTD3(TD3):
         else:
             assert self._last_obs is not None
             # The actor's own call prepares images and dictionaries, too; these observations need nothing.
-            mean = self._acting.forward(torch.as_tensor(self._last_obs))[-1].detach().numpy()
+            mean = self._acting.forward(torch.as_tensor(self._last_obs))[-1].numpy()
             action = truncated_normal(mean, 2.0 * self.sigma, self.generator)
         return action, action
 
@@ -124,45 +133,73 @@ class PruningDDPG(PruningTD3, DDPG):
             super().train(gradient_steps, batch_size)
             return
         self._update_learning_rate(None)
-        with torch.no_grad():
-            self._update(gradient_steps)
+        self._update(gradient_steps)
+
+    @cached_property
+    def _valuing(self) -> Chain:
+        return Chain(self.critic.q_networks[0])
+
+    @cached_property
+    def _optimisers(self) -> tuple[Adam, Adam]:
+        return Adam(self._acting, self.actor.optimizer), Adam(self._valuing, self.critic.optimizer)
+
+    @cached_property
+    def _rooms(self) -> tuple[Parameters, Parameters, Parameters]:
+        """Room for the gradients of the critic, of the actor, and of the actor's imitation."""
+        return self._valuing.room(), self._acting.room(), self._acting.room()
 
     def _update(self, gradient_steps: int) -> None:
         observations, actions, scores = self._episodes()
-        static = observations.clone()
-        static[..., len(STATIC) :] = 0.0
+        features, count = observations.shape[-1], min(len(scores), self.decomposed)
+        valued = torch.cat([observations, actions], dim=-1)
+        valued[..., len(STATIC) : features] = 0.0
         best = int(scores.argmax())
-        act, value = self._acting, Chain(self.critic.q_networks[0])
-        act_step, value_step = FusedAdam(self.actor.optimizer), FusedAdam(self.critic.optimizer)
         weight = torch.tensor(self.imitation * max(0.0, 1.0 - self._episode_num / self.episodes))
-        imitated = bool(weight)
-        shown, shown_actions = observations[best], actions[best]
-        losses = []
-        for _ in range(gradient_steps):
-            drawn = torch.from_numpy(self.generator.integers(len(scores), size=min(len(scores), self.decomposed)))
-            features, rows = static[drawn].flatten(0, 1), len(drawn) * self.steps
-            wanted = scores[drawn]
-            found = value.forward(torch.cat([features, actions[drawn].flatten(0, 1)], dim=-1))
-            sums = found[-1].view(len(drawn), self.steps).sum(dim=1)
-            fitted = squares_gradient(sums, wanted, ONE)[:, None].expand(-1, self.steps).reshape(rows, 1)
-            critic_loss = F.mse_loss(sums, wanted)
-            value_step.step(value.gradients(found, fitted))
-            acted = act.forward(observations[drawn].flatten(0, 1))
-            valued = value.forward(torch.cat([features, acted[-1]], dim=-1))
-            actor_loss = -valued[-1].mean()
-            raised = value.input_gradient(valued, (-ONE / rows).expand(rows, 1))[:, features.shape[1] :]
-            gradients = act.gradients(acted, raised)
-            if imitated:
-                copied = act.forward(shown)
-                actor_loss = actor_loss + weight * F.mse_loss(copied[-1], shown_actions)
-                held = act.gradients(copied, squares_gradient(copied[-1], shown_actions, weight))
-                gradients = [one + other for one, other in zip(gradients, held, strict=True)]
-            act_step.step(gradients)
-            losses.append((actor_loss, critic_loss))
+        shown = _Shown(observations[best], actions[best], weight)
+        drawn = torch.from_numpy(self.generator.integers(len(scores), size=(gradient_steps, count)))
+        wanted, sums, values, copies = scores[drawn], [], [], []
+        for number, episodes in enumerate(drawn):
+            rows = valued.index_select(0, episodes).flatten(0, 1)
+            sums.append(self._fit_critic(rows, wanted[number]))
+            value, copied = self._raise_actor(observations.index_select(0, episodes).flatten(0, 1), rows, shown)
+            values.append(value)
+            copies.append(copied)
         self._n_updates += gradient_steps
-        means = torch.tensor(losses).mean(dim=0)
-        self.logger.record("train/actor_loss", float(means[0]))
-        self.logger.record("train/critic_loss", float(means[1]))
+        distance = F.mse_loss(torch.stack(copies), shown.actions.expand(gradient_steps, -1, -1))
+        self.logger.record("train/actor_loss", float(weight * distance - torch.stack(values).mean()))
+        self.logger.record("train/critic_loss", float(F.mse_loss(torch.stack(sums), wanted)))
+
+    def _fit_critic(self, rows: Tensor, wanted: Tensor) -> Tensor:
+        """Fits the sums of the steps' values to scores [episodes], one step of Adam; returns the sums before it."""
+        critic, (_, adam) = self._valuing, self._optimisers
+        found = critic.forward(rows)
+        sums = found[-1].view(len(wanted), self.steps).sum(dim=1)
+        gradient = squares_gradient(sums, wanted, ONE)[:, None].expand(-1, self.steps).reshape(-1, 1)
+        adam.step(critic.gradients(found, gradient, self._rooms[0]))
+        return sums
+
+    def _raise_actor(self, observations: Tensor, rows: Tensor, shown: "_Shown") -> tuple[Tensor, Tensor]:
+        """Raises the values of the actor's own actions, one step of Adam.
+
+        Args:
+            observations: [episodes * steps, features].
+            rows: The critic's inputs of these steps [episodes * steps, features + numbers]; their actions are replaced.
+            shown: The episode that the actor imitates.
+
+        Returns:
+            The values of the actions before the step, and the actor's actions in the shown episode.
+        """
+        actor, critic, (adam, _), (_, raising, copying) = self._acting, self._valuing, self._optimisers, self._rooms
+        features = observations.shape[1]
+        acted, copied = actor.forward(observations), actor.forward(shown.observations)
+        rows[:, features:] = acted[-1]
+        found = critic.forward(rows)
+        upward = critic.input_gradient(found, (-ONE / len(rows)).expand(len(rows), 1))[:, features:]
+        gradient = actor.gradients(acted, upward, raising)
+        if shown.weight:
+            gradient += actor.gradients(copied, squares_gradient(copied[-1], shown.actions, shown.weight), copying)
+        adam.step(gradient)
+        return found[-1], copied[-1]
 
     def _episodes(self) -> tuple[Tensor, Tensor, Tensor]:
         """Stored observations [E, steps, features], actions [E, steps, numbers], normal scores of the rewards [E]."""

@@ -108,7 +108,7 @@ class Learner(Search):
         """Mean losses of the last updates."""
         losses = self.agent.logger.name_to_value
         return {
-            f"agent/{name}": losses[f"train/{name}"]
+            f"train/{name}": losses[f"train/{name}"]
             for name in ("actor_loss", "critic_loss")
             if f"train/{name}" in losses
         }
@@ -162,7 +162,7 @@ class _DemonstratedLearner(OffPolicyLearner):
         """Standard deviation of the exploration once the agent acts, and mean losses of the last updates."""
         scalars, noise = dict(super().scalars), self.agent.noise
         if self.told >= noise.warmup:
-            scalars["agent/sigma"] = noise.sigma(self.told)
+            scalars["train/sigma"] = noise.sigma(self.told)
         return scalars
 
 

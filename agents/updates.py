@@ -1,22 +1,40 @@
 """Updates of small networks without autograd's bookkeeping: the same operations, the same digits, a third of the time.
 
 A search makes one update a step, and each takes longer to record than to compute. So the gradients of a chain of linear
-layers are written out here. They are the operations that autograd itself would call, in its order.
+layers are written out here. They are the operations that autograd itself would call, in its order. The parameters of a
+chain lie in one vector, so that an optimiser's step is one operation.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
 
 MEAN = 1
 """torch's number for the mean of a loss over its elements."""
 
 
+class Parameters:
+    """A vector with one value for each parameter of a chain, or with its gradient.
+
+    Args:
+        shapes: The shapes of the parameters.
+
+    Attributes:
+        vector: float32 [parameters].
+        parts: The vector as one tensor for each parameter.
+    """
+
+    def __init__(self, shapes: Sequence[torch.Size]) -> None:
+        self.vector = torch.zeros(sum(shape.numel() for shape in shapes))
+        parts = self.vector.split([shape.numel() for shape in shapes])
+        self.parts = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
 class Chain:
     """Linear layers with ReLU between them, on rows [N, features].
+
+    The layers' parameters become views of one vector, and keep their values.
 
     Args:
         layers: Linear, ReLU, Linear, ..., Linear; after them Tanh or nothing.
@@ -27,95 +45,101 @@ class Chain:
 
     def __init__(self, layers: nn.Module) -> None:
         assert isinstance(layers, nn.Sequential)
-        self._linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
         self._bounded = isinstance(layers[-1], nn.Tanh)
-        # Views, so that they follow the optimiser's updates.
-        self._weights = [(layer.bias, layer.weight, layer.weight.t()) for layer in self._linears]
-        self.parameters = list(layers.parameters())
+        given = list(layers.parameters())
+        self._shapes = [parameter.shape for parameter in given]
+        self.parameters = self.room()
+        for parameter, part in zip(given, self.parameters.parts, strict=True):
+            parameter.data = part.copy_(parameter.detach())
+        parts = self.parameters.parts
+        self._layers = [(bias, weight, weight.t()) for weight, bias in zip(parts[::2], parts[1::2], strict=True)]
+
+    def room(self) -> Parameters:
+        """Room for gradients."""
+        return Parameters(self._shapes)
 
     def forward(self, rows: Tensor) -> list[Tensor]:
         """The input of each layer, and last the output."""
         found = [rows]
-        last = len(self._linears) - 1
-        for number, (bias, _, transposed) in enumerate(self._weights):
+        last = len(self._layers) - 1
+        for number, (bias, _, transposed) in enumerate(self._layers):
             rows = torch.addmm(bias, rows, transposed)
             if number < last:
-                rows = rows.relu_()
+                rows.relu_()
             elif self._bounded:
-                rows = rows.tanh_()
+                rows.tanh_()
             found.append(rows)
         return found
 
-    def gradients(self, found: Sequence[Tensor], gradient: Tensor) -> list[Tensor]:
+    def gradients(self, found: Sequence[Tensor], gradient: Tensor, into: Parameters) -> Tensor:
         """The gradients of `parameters`.
 
         Args:
             found: The result of `forward`.
             gradient: The loss's gradient for the output [N, outputs].
+            into: Where the gradients are written.
+
+        Returns:
+            The vector of ``into``.
         """
-        gradients: list[Tensor] = []
-        for number in reversed(range(len(self._linears))):
+        for number in reversed(range(len(self._layers))):
             gradient = self._before(number, found, gradient)
-            gradients = [gradient.t().mm(found[number]), gradient.sum(0), *gradients]
+            torch.mm(gradient.t(), found[number], out=into.parts[2 * number])
+            torch.sum(gradient, 0, out=into.parts[2 * number + 1])
             if number:
-                gradient = gradient.mm(self._weights[number][1])
-        return gradients
+                gradient = gradient.mm(self._layers[number][1])
+        return into.vector
 
     def input_gradient(self, found: Sequence[Tensor], gradient: Tensor) -> Tensor:
         """The gradient for the input [N, features]; arguments as `gradients`."""
-        for number in reversed(range(len(self._linears))):
-            gradient = self._before(number, found, gradient).mm(self._weights[number][1])
+        for number in reversed(range(len(self._layers))):
+            gradient = self._before(number, found, gradient).mm(self._layers[number][1])
         return gradient
 
     def _before(self, number: int, found: Sequence[Tensor], gradient: Tensor) -> Tensor:
         """The gradient for a linear layer's result, from that for what follows it."""
         output = found[number + 1]
-        if number < len(self._linears) - 1:
-            return torch.ops.aten.threshold_backward(gradient, output, 0)  # type: ignore[no-any-return]
-        return torch.ops.aten.tanh_backward(gradient, output) if self._bounded else gradient
+        if number < len(self._layers) - 1:
+            # In place: only this chain has made this gradient.
+            return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
+        return torch.ops.aten.tanh_backward.default(gradient, output) if self._bounded else gradient
 
 
 def squares_gradient(values: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
     """The gradient of ``weight`` times the mean squared difference, for the values."""
-    return torch.ops.aten.mse_loss_backward(weight, values, targets, MEAN)  # type: ignore[no-any-return]
+    return torch.ops.aten.mse_loss_backward.default(weight, values, targets, MEAN)
 
 
-class FusedAdam:
-    """Steps of a torch Adam optimiser that was made with ``fused=True``, without what its `step` does around them.
-
-    The optimiser's own state is used and updated, so that the two may be mixed.
+class Adam:
+    """The steps of ``torch.optim.Adam(fused=True)`` on a chain's parameters, without torch's checks before each step.
 
     Args:
-        optimiser: The optimiser, with one group of parameters.
+        chain: The chain.
+        settings: The optimiser whose rate, betas and epsilon are used; its own state stays as it is.
     """
 
-    def __init__(self, optimiser: torch.optim.Optimizer) -> None:
-        self._optimiser = optimiser
+    def __init__(self, chain: Chain, settings: torch.optim.Optimizer) -> None:
+        (self._settings,) = settings.param_groups
+        self._vector = chain.parameters.vector
+        self._mean, self._square = torch.zeros_like(self._vector), torch.zeros_like(self._vector)
+        self._steps = torch.zeros(())
 
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        """Takes one step with a gradient for each parameter."""
-        (group,) = self._optimiser.param_groups
-        parameters: list[nn.Parameter] = group["params"]
-        if len(self._optimiser.state) < len(parameters):
-            # The first step lets torch make the state.
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            self._optimiser.step()
-            return
-        states: list[dict[str, Any]] = [self._optimiser.state[parameter] for parameter in parameters]
-        adam(
-            parameters,  # type: ignore[arg-type]
-            list(gradients),
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+    def step(self, gradient: Tensor) -> None:
+        """Takes one step with the gradient of the parameters' vector."""
+        given = self._settings
+        self._steps += 1
+        torch._fused_adam_(
+            [self._vector],
+            [gradient],
+            [self._mean],
+            [self._square],
             [],
-            [state["step"] for state in states],
-            fused=True,
-            amsgrad=group["amsgrad"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=group["maximize"],
+            [self._steps],
+            amsgrad=given["amsgrad"],
+            lr=given["lr"],
+            beta1=given["betas"][0],
+            beta2=given["betas"][1],
+            weight_decay=given["weight_decay"],
+            eps=given["eps"],
+            maximize=given["maximize"],
         )

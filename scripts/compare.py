@@ -9,15 +9,18 @@ import typer
 from prune_env.commands.common import (
     AsJson,
     ConfigArgument,
+    Force,
     Overrides,
     between_commas,
     command_line,
     console,
+    forced,
     notice,
     print_json,
     results,
     run_command,
     run_directory_of,
+    tell_dense,
 )
 from prune_env.common.errors import ConfigError
 from prune_env.config import RunConfig
@@ -65,11 +68,12 @@ def compare(
     seeds: Seeds = 3,
     fidelity: Fidelity = False,
     criteria: Criteria = None,
+    force: Force = False,
     finetune: Finetune = False,
     as_json: AsJson = False,
 ) -> None:
     """Runs several searches on one problem with several seeds. An interrupted comparison keeps its finished runs."""
-    settings = read_settings(config, overrides or ())
+    settings = read_settings(config, forced(overrides, force))
     if evaluations is not None:
         section = settings.search.model_copy(update={"evaluations": evaluations})
         settings = settings.model_copy(update={"search": section})
@@ -128,7 +132,9 @@ def _compare_searches(
         notice(f"seed {seed}, {name}: {finished.rows[-1].reward_quality:.2%}, {finished.result.seconds:.0f} s")
 
     with console.status("") as status:
-        comparison = run_comparison(settings, folder, names, seeds, status.update, on_finished, command_line())
+        comparison = run_comparison(
+            settings, folder, names, seeds, status.update, on_finished, command_line(), tell_dense
+        )
     recovered = _recover(settings, folder, names, seeds) if finetune else None
     if as_json:
         more = {"recovered": recovered.as_record()} if recovered is not None else {}
@@ -139,6 +145,7 @@ def _compare_searches(
     if recovered is not None:
         for table in render_recovery(recovered):
             results.print(table)
+    results.print(f"report      {folder / 'compare.html'}", soft_wrap=True)
     results.print(f"picture     {folder / 'compare.png'}", soft_wrap=True)
     results.print(f"TensorBoard {folder}", soft_wrap=True)
 
@@ -151,7 +158,7 @@ def _recover(settings: RunConfig, folder: Path, names: list[str], seeds: int) ->
 
 def _compare_criteria(settings: RunConfig, folder: Path, names: list[str], seeds: int, as_json: bool) -> None:
     with console.status("") as status:
-        comparison = compare_criteria(settings, folder, names, seeds, status.update)
+        comparison = compare_criteria(settings, folder, names, seeds, status.update, tell_dense)
     for name, reason in comparison.left_out.items():
         notice(f"{name} is left out: {reason}")
     if as_json:
@@ -162,7 +169,7 @@ def _compare_criteria(settings: RunConfig, folder: Path, names: list[str], seeds
 
 def _compare_fidelity(settings: RunConfig, folder: Path, as_json: bool) -> None:
     with console.status("") as status:
-        record = measure_fidelity(settings, folder, status.update)
+        record = measure_fidelity(settings, folder, status.update, tell_dense)
     if as_json:
         print_json(record)
     else:

@@ -13,6 +13,7 @@ from prune_env.runs.exporting import export_run
 from prune_env.runs.networks import LATENCY_BATCH
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of
+from prune_env.tasks import make_task, quality_of
 
 
 class Target(StrEnum):
@@ -41,7 +42,7 @@ def export(
     batch: Batch = LATENCY_BATCH,
     as_json: AsJson = False,
 ) -> None:
-    """Exports a run's pruned network: fine-tuned if there is a fine-tuning, else recalibrated."""
+    """Exports a run's best pruned network: fine-tuned if that made it better, else recalibrated."""
     searched = RunDirectory.open(run)
     settings = settings_of(searched, [*(overrides or []), "run.device=cpu"])
     with console.status("") as status:
@@ -52,7 +53,10 @@ def export(
         print_json(record)
         return
     files, folder = ", ".join(record["files"]), record["folder"]
-    results.print(f"{files} in {folder}: the {record['weights']} network", soft_wrap=True)
+    quality, metric = record["quality"], quality_of(make_task(settings.task))
+    shown = f"{metric.name} {quality['value']:{metric.format}} on the {quality['images']} set"
+    others = "".join(f"; {stage}: {value:{metric.format}}" for stage, value in record["passed_over"].items())
+    results.print(f"{files} in {folder}: the {record['weights']} network, {shown}{others}", soft_wrap=True)
     results.print(f"largest difference from the network's outputs: {record['difference']:.1e} of the largest output")
     if "latency_ms" in record:
         times = ", ".join(f"{key} {value['median']:.1f}" for key, value in record["latency_ms"].items())

@@ -9,11 +9,11 @@ from prune_env.commands.common import AsJson, Overrides, notice, print_json, res
 from prune_env.commands.training_bar import shown_training
 from prune_env.env.fitting import repair_warning
 from prune_env.report.network_table import render
+from prune_env.report.whole_runs import finetune_with_report
 from prune_env.runs.finetuning import (
     FOLDER,
     FinishedTraining,
     check_searched,
-    finish_finetuning,
     resume_finetuning,
     start_finetuning,
 )
@@ -51,7 +51,7 @@ def finetune(
             tuning = start_finetuning(searched, overrides or (), name, listener)
         if tuning.workers.first and (warning := repair_warning(tuning.plan, tuning.settings)):
             notice(warning)
-        finished = finish_finetuning(tuning, listener)
+        finished = finetune_with_report(tuning, listener)
     if finished is None:
         return
     if as_json:
@@ -61,6 +61,7 @@ def finetune(
     _tell_what_is_kept(finished)
     results.print(f"weights     {finished.folder.weights}", soft_wrap=True)
     results.print(f"TensorBoard {finished.folder.tensorboard}", soft_wrap=True)
+    results.print(f"report      {searched.report}", soft_wrap=True)
 
 
 def _tell_what_is_kept(finished: FinishedTraining) -> None:

@@ -2,22 +2,37 @@
 
 from typing import Any
 
-from prune_env.commands.common import AsJson, ConfigArgument, Overrides, console, print_json, results, run_command
+from prune_env.commands.common import (
+    AsJson,
+    ConfigArgument,
+    Force,
+    Overrides,
+    console,
+    forced,
+    print_json,
+    results,
+    run_command,
+    tell_dense,
+)
+from prune_env.data import describe_images, images_in_words
 from prune_env.env.problem import PruningProblem
 from prune_env.report.inspection import inspect_problem, render_granularity, render_units
 from prune_env.runs.settings import read_settings
 from prune_env.runs.starting import load_problem
 
 
-def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def inspect_walk(
+    config: ConfigArgument, overrides: Overrides = None, force: Force = False, as_json: AsJson = False
+) -> None:
     """Shows, without a search: units, coupling, costs, ranks, protected units and reasons, reachable budgets, time."""
-    settings = read_settings(config, overrides or ())
+    settings = read_settings(config, forced(overrides, force))
     with console.status("") as status:
-        _, problem = load_problem(settings, on_progress=status.update)
-        record = inspect_problem(problem)
+        splits, problem = load_problem(settings, on_progress=status.update, on_dense=tell_dense)
+        record = {"data": describe_images(splits.source), **inspect_problem(problem)}
     if as_json:
         print_json(record)
         return
+    results.print(f"images: {images_in_words(splits.source)}", soft_wrap=True)
     for table in render_units(problem, record):
         results.print(table)
     _tell(problem, record, settings.env.min_keep, settings.search.evaluations)

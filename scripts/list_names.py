@@ -5,7 +5,6 @@ from fnmatch import fnmatchcase
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from prune_env.commands.common import AsJson, print_json, results, run_command
 from prune_env.common.errors import ConfigError, suggest
@@ -56,7 +55,7 @@ def list_names(kind: Kind, pattern: Pattern = "*", as_json: AsJson = False) -> N
         return
     width = max(map(len, found))
     for name, line in found.items():
-        results.print(Text(f"{name:<{width}}  {line}".rstrip()), soft_wrap=True)
+        results.print(f"{name:<{width}}  {line}".rstrip(), soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

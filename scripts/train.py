@@ -1,26 +1,32 @@
 """`prune-env train`: searches a network's pruning plan."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
 from prune_env.commands.common import (
     AsJson,
+    Force,
     Overrides,
     between_commas,
     command_line,
     console,
+    forced,
     notice,
     print_json,
     results,
     run_command,
     run_directory_of,
+    tell_dense,
     warn,
 )
+from prune_env.commands.console import PlainColumn
 from prune_env.common.errors import ConfigError
 from prune_env.config.sections import budget_in_words
+from prune_env.report.loggers import check_loggers
 from prune_env.report.network_table import render, warnings_of
 from prune_env.report.whole_runs import finish_with_report, run_searches
 from prune_env.runs.finishing import FinishedSearch
@@ -49,11 +55,22 @@ Budgets = Annotated[
 ]
 
 
+Log = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Log also to optuna://FILE.db, csv, or a tracker of Accelerate, such as wandb; may be repeated (run.log).",
+        show_default=False,
+    ),
+]
+
+
 def train(
     config: Config = None,
     overrides: Overrides = None,
     resume: Resume = None,
     budgets: Budgets = None,
+    log: Log = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Searches a pruning plan: an agent learns the width of each unit of the network."""
@@ -62,15 +79,18 @@ def train(
             "give a file of settings to start a run, or --resume RUN to resume one with its own settings; "
             f"{'neither was' if config is None else 'both were'} given."
         )
+    if log:
+        overrides = [*(overrides or ()), f"run.log={json.dumps(log)}"]
     if budgets is not None:
         if config is None:
             raise typer.BadParameter("--budgets needs a file of settings. Repeat the command to go on with its runs.")
-        _train_several(config, list(overrides or ()), budgets, as_json)
+        _train_several(config, forced(overrides, force), budgets, as_json)
         return
     with console.status("loading") as status:
         if config is not None:
-            settings = read_settings(config, overrides or ())
-            search = start_search(settings, run_directory_of(settings, config), status.update)
+            settings = read_settings(config, forced(overrides, force))
+            check_loggers(settings.run.log)
+            search = start_search(settings, run_directory_of(settings, config), status.update, tell_dense)
         else:
             search = resume_search(Path(str(resume)), status.update)
     _print_reach(search)
@@ -103,15 +123,16 @@ def _train_several(config: Path, overrides: list[str], budgets: str, as_json: bo
         return
     for folder, summary in found.items():
         results.print(f"{folder}: best reward {summary['best_reward']:.4g}, {summary['seconds']:.0f} s", soft_wrap=True)
+    results.print(f"report      {root / 'report.html'}", soft_wrap=True)
 
 
 def _finish(search: SearchRun) -> FinishedSearch:
     """Runs the search under a progress bar."""
     columns = (
-        TextColumn("{task.description}"),
+        PlainColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("best reward {task.fields[reward]}, {task.fields[quality]}{task.fields[workers]}"),
+        PlainColumn("{task.completed:.0f}/{task.total:.0f}"),
+        PlainColumn("best reward {task.fields[reward]}, {task.fields[quality]}{task.fields[workers]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:

@@ -180,6 +180,7 @@ def planted_images(count: int, seed: int = 0) -> ImageSet:
 
 
 DIGITS: dict[str, Any] = {
+    "run": {"force": True},
     "model": {"name": "digits_resnet"},
     "data": {"name": "digits", "reward_images": 40, "calibration_images": 40, "test_images": 20},
     "execution": {"layout": "channels_last", "dtype": "float32", "folded": True, "batch": 64, "threads": 1},

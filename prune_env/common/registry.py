@@ -6,9 +6,11 @@ message. ``package.module:callable`` is accepted wherever a name is, so that use
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from prune_env.common.errors import ConfigError, UserError, suggest
@@ -55,6 +57,7 @@ class Registry(Generic[T]):
         self._adopt = adopt
         self._documented = documented
         self._values: dict[str, T] = {}
+        self._lent: ContextVar[Mapping[str, T]] = ContextVar(f"lent {kind}", default=MappingProxyType({}))
 
     def register(self, name: str) -> Callable[[T], T]:
         """Returns a decorator that registers a value under a name.
@@ -88,6 +91,24 @@ class Registry(Generic[T]):
         finally:
             self._values = before
 
+    @contextmanager
+    def lending(self, name: str, value: T) -> Iterator[None]:
+        """Gives a name to a value within the block, before any other value of this name; other threads do not see it.
+
+        Example:
+            >>> words = Registry[str]("word", "word.name")
+            >>> with words.lending("mine", "hello"):
+            ...     words.find("mine")
+            'hello'
+            >>> "mine" in words
+            False
+        """
+        token = self._lent.set({**self._lent.get(), name: value})
+        try:
+            yield
+        finally:
+            self._lent.reset(token)
+
     def names(self, pattern: str = "*") -> tuple[str, ...]:
         """Returns the registered names that match a wildcard pattern, in any case, in the order of registration."""
         return tuple(name for name in self._values if fnmatchcase(name.lower(), pattern.lower()))
@@ -100,7 +121,7 @@ class Registry(Generic[T]):
         return iter(self._values)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._values
+        return name in self._values or name in self._lent.get()
 
     def find(self, name: str, setting: str | None = None) -> T:
         """Returns the value of a registered name, or imports ``package.module:callable``.
@@ -112,6 +133,8 @@ class Registry(Generic[T]):
         Raises:
             UserError: If the name is unknown; offers the nearest known name. The type is the registry's ``error``.
         """
+        if name in self._lent.get():
+            return self._lent.get()[name]
         if name in self._values:
             return self._values[name]
         if ":" not in name:

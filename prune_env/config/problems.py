@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from prune_env.common.errors import suggest
+from prune_env.common.errors import nearest, suggest
 
 _UNKNOWN = ("extra_forbidden", "invalid_key")
-_SHOWN_PROBLEMS = 15
+_SHOWN_PROBLEMS = 7  # with their meanings, these fit one screen
 _SHOWN_CHARACTERS = 60
 
 
@@ -23,24 +23,30 @@ def describe_problems(error: ValidationError, root: type[BaseModel], source: str
         source: The origin of the document, for the first line.
 
     Returns:
-        The message, of at most 15 problems.
+        The message, of at most 7 problems; each section's known keys are listed once.
     """
     # Misspelt keys first: they are the likeliest cause of the other problems.
     problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] not in _UNKNOWN)
-    lines = [_line(problem, root) for problem in problems]
+    listed: set[type[BaseModel]] = set()
+    lines = [_line(problem, root, listed) for problem in problems]
     more = len(lines) - _SHOWN_PROBLEMS
     if more > 0:
         lines = [*lines[:_SHOWN_PROBLEMS], f"and {more} more"]
     return "\n  ".join([f"{source}:", *lines])
 
 
-def _line(problem: Mapping[str, Any], root: type[BaseModel]) -> str:
+def _line(problem: Mapping[str, Any], root: type[BaseModel], listed: set[type[BaseModel]]) -> str:
+    """One problem in words; ``listed`` holds the sections whose keys an earlier line lists."""
     place: Sequence[str | int] = problem["loc"]
     section, field = _find(place, root)
     key = _key(place, field)
     if problem["type"] in _UNKNOWN:
-        known = (section or root).model_fields
-        return f"{key}: unknown key; {suggest(str(place[-1]), known)}"
+        known, name = section or root, str(place[-1])
+        if known in listed:
+            near = nearest(name, known.model_fields)
+            return f"{key}: unknown key" + (f"; did you mean {near!r}?" if near else "")
+        listed.add(known)
+        return f"{key}: unknown key; {suggest(name, known.model_fields)}"
     meaning = f" ({field.description})" if field and field.description else ""
     if problem["type"] == "missing":
         return f"{key}: required, and not given{meaning}"

@@ -6,7 +6,16 @@ Error messages and docs take their texts from here.
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PositiveFloat,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from prune_env.config.protection import RESIDUAL_STREAMS, spelled_out
 
@@ -33,6 +42,11 @@ class RunSection(Section):
         min_length=1,
         description="Folder of the run, which must not exist yet; null: runs/NAME, after the file.",
     )
+    force: bool = Field(
+        default=False,
+        description="Whether to go on with a dense network whose quality is near chance, or that is far better once "
+        "its batch norms are measured anew; --force on the command line.",
+    )
     device: str = Field(default="auto", description="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 
     address: str | None = Field(
@@ -41,6 +55,12 @@ class RunSection(Section):
         description="The Ray cluster whose nodes measure plans (extra ray): auto (the one that this machine belongs "
         "to), local, or HOST:PORT of its head node; null: this machine alone. search.workers: auto takes all of its "
         "processors, or GPUs.",
+    )
+
+    log: tuple[str, ...] = Field(
+        default=(),
+        description="More places that a search logs to: optuna://FILE.db (an Optuna study for optuna-dashboard), csv "
+        "(evaluations.csv in the run), and Accelerate's trackers that are installed, such as wandb or mlflow.",
     )
 
     @field_validator("device")
@@ -89,7 +109,30 @@ class DataSection(Section):
     image_size: int | tuple[int, int] | None = Field(
         default=None,
         description="Height and width of the images in pixels, 1 or more, for data sets of image files: one number, or "
-        "[height, width] where boxes are known (null: 224, with boxes 320); other data sets have a fixed size.",
+        "[height, width] where boxes are known (null: that of the pretrained weights, else 224, with boxes 320); other "
+        "data sets have a fixed size.",
+    )
+    resize: int | None = Field(
+        default=None,
+        ge=1,
+        description="Shorter side of an image file in pixels, 1 or more, before its middle is cut to image_size; null: "
+        "that of the pretrained weights, else 256/224 of image_size.",
+    )
+    interpolation: Literal["bilinear", "bicubic"] | None = Field(
+        default=None,
+        description="How image files are resized; null: as for the pretrained weights, else bilinear.",
+    )
+    mean: tuple[float, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Mean that is subtracted from each channel, for intensities in 0..1; null: that of the pretrained "
+        "weights for image files, else the data set's own.",
+    )
+    std: tuple[PositiveFloat, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Standard deviation by which each channel is divided, for intensities in 0..1, above 0; null: as "
+        "for mean.",
     )
 
     @field_validator("image_size", mode="before")

@@ -74,14 +74,18 @@ class PlannedUnit(Frozen):
 
     @model_validator(mode="after")
     def _kept_channels_exist_once(self) -> Self:
+        if self.kept == sorted(set(self.kept)) and self.kept[0] >= 0 and self.kept[-1] < self.channels:
+            return self
         repeated = [channel for channel, count in Counter(self.kept).items() if count > 1]
         if repeated:
             raise ValueError(f"unit {self.name!r} keeps channel {min(repeated)} more than once; each may be named once")
         outside = [channel for channel in self.kept if not 0 <= channel < self.channels]
         if outside:
             raise ValueError(f"unit {self.name!r} keeps channel {outside[0]}; allowed are 0 to {self.channels - 1}")
-        if self.kept != sorted(self.kept):
-            raise ValueError(f"unit {self.name!r}: kept channels must be in ascending order")
+        raise ValueError(f"unit {self.name!r}: kept channels must be in ascending order")
+
+    @model_validator(mode="after")
+    def _index_is_whole(self) -> Self:
         for member in self.members:
             if member.index is not None and (
                 len(member.index) != self.channels

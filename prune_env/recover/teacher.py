@@ -27,7 +27,8 @@ class Teacher:
     An epoch's images, their order and their augmentation follow from the seed and the epoch's number (`Batches`). So
     trainings that differ only in their network, or in how it learns, ask the same questions. The answers are computed
     once and kept as half floats. They are rounded for the first training, too, so that it makes no difference which
-    training is first. Outputs that are not one tensor with a row for each image, such as a detector's, are not kept.
+    training is first. Outputs that are not one tensor with a row for each image, such as a detector's, are not
+    kept, nor are those for images that the data set itself varies.
 
     Args:
         model: The network; it is moved to the device and into the layout of the training.
@@ -55,7 +56,7 @@ class Teacher:
             RunError: If the file of the epoch is damaged.
         """
         file = None
-        if self.folder is not None:
+        if self.folder is not None and batches.repeatable:
             file = self.folder / f"{self._name(batches, execution)}-{number:04d}.safetensors"
         return Lesson(self.model, batches, execution, file)
 

@@ -8,12 +8,22 @@ from rich.table import Table
 
 from prune_env.common.latency import Latency
 from prune_env.common.timing import is_faster
+from prune_env.evaluation.dense import far_above
 from prune_env.runs.networks import LATENCY_BATCH, NetworkRow
+from prune_env.tasks import quality_of
 
 
 def warnings_of(rows: Sequence[NetworkRow]) -> list[str]:
-    """Warnings about networks with fewer MACs than the first (dense) row that are not faster."""
-    dense, warnings = rows[0], []
+    """Warnings about networks that are far better than the first (dense) row, or have fewer MACs and are not faster."""
+    dense = rows[0]
+    metric = quality_of(dense.task)
+    warnings = [
+        f"{row.name} is far better than the dense network on the reward set ({row.reward_quality:{metric.format}} "
+        f"against {dense.reward_quality:{metric.format}}). That is no gain by pruning: the images are not prepared as "
+        "in the dense network's training (data.image_size, data.mean, data.std), or its training was too short."
+        for row in rows[1:]
+        if far_above(row.reward_quality, dense.reward_quality, metric, row.reward_images)
+    ]
     for row in rows[1:]:
         if row.latency is None or dense.latency is None:
             continue
@@ -43,8 +53,8 @@ def render(rows: list[NetworkRow], title: str, batch: int = LATENCY_BATCH) -> Ta
         table.add_row(
             row.name,
             f"{row.reward_quality:{quality.format}}",
-            *(f"{row.test[metric.name]:{metric.format}}" for metric in (quality, *others)),
-            f"{row.test['loss']:.3f}",
+            *(f"{row.test[metric.name]:{metric.format}}" if row.test else "-" for metric in (quality, *others)),
+            f"{row.test['loss']:.3f}" if row.test else "-",
             f"{_short(row.macs)} {_share(row.macs, dense.macs)}",
             f"{_short(row.params)} {_share(row.params, dense.params)}",
             f"{_short(row.size)}B",

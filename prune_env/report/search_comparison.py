@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from rich.box import SIMPLE
 from rich.table import Table
-from torch.utils.tensorboard import SummaryWriter
 
+from prune_env.common.event_log import EventLog
 from prune_env.common.files import atomic_write, to_json
 from prune_env.config.sections import budget_in_words
 from prune_env.report.comparison_figure import Band, comparison_picture
@@ -26,10 +26,10 @@ def write_comparison(comparison: SearchComparison) -> None:
     atomic_write(folder / "compare.png", figure_png(picture))
     # One log per search, so that TensorBoard overlays their curves.
     for name, band in drawn.items():
-        with SummaryWriter(str(folder / "tensorboard" / name), purge_step=0) as writer:
-            for number, (mean, low, high) in enumerate(zip(*band, strict=True), start=1):
-                for key, value in (("mean", mean), ("low", low), ("high", high)):
-                    writer.add_scalar(f"compare/best_{comparison.quality}_{key}", value, number)
+        with EventLog(folder / "tensorboard" / name, purge_step=0) as log:
+            for number, values in enumerate(zip(*band, strict=True), start=1):
+                tags = (f"compare/best_{comparison.quality}_{key}" for key in ("mean", "low", "high"))
+                log.add_scalars(dict(zip(tags, values, strict=True)), number)
 
 
 def title_of(comparison: SearchComparison) -> str:

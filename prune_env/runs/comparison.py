@@ -23,7 +23,7 @@ from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun, Watch, search_into, unwatched
 from prune_env.runs.seed_results import SeedResult, as_record, best_so_far
 from prune_env.runs.settings import alone, differing_settings, for_workers, settings_of
-from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
+from prune_env.runs.starting import OnDense, OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.search.episode import SearchResult
 from prune_env.search.pools.make import worker_count
 from prune_env.search.pools.processes import searching_processes
@@ -49,6 +49,12 @@ class SearchComparison:
     outcomes: dict[str, list[SeedResult]]
     quality: str
 
+    @property
+    def runs(self) -> list[RunDirectory]:
+        """The runs of all searches and seeds."""
+        places = [(one.seed, name) for name, outcomes in self.outcomes.items() for one in outcomes]
+        return [RunDirectory(self.folder / f"seed-{seed}" / name) for seed, name in places]
+
     def as_record(self) -> dict[str, Any]:
         """The comparison as plain data, for ``compare.json``."""
         settings = self.settings
@@ -70,6 +76,7 @@ def compare_searches(
     on_progress: OnProgress = quietly,
     on_finished: OnFinished = quietly,
     command: str | None = None,
+    on_dense: OnDense = quietly,
 ) -> SearchComparison:
     """Runs several searches on the same problem, seed by seed; finished runs of an interrupted comparison are kept.
 
@@ -82,8 +89,10 @@ def compare_searches(
         on_progress: Receives progress messages.
         on_finished: Called with each search that this call finishes.
         command: The command that repeats the runs, for their summaries; None for the default command.
+        on_dense: Receives the quality of each seed's dense network.
 
     Raises:
+        DoubtfulNetworkError: If a search on the dense network makes no sense.
         ConfigError: If a setting holds an unknown name, or a search needs more evaluations.
         RunError: If the folder holds runs with other settings, or the runs of one seed were measured differently.
     """
@@ -93,7 +102,7 @@ def compare_searches(
     refuse_sparse_training(settings)
     for name in names:
         check_named_search(_with(settings, name, settings.seed))
-    comparison = _Comparison(settings, folder, names, watch, on_progress, on_finished, command)
+    comparison = _Comparison(settings, folder, names, watch, on_progress, on_finished, command, on_dense)
     every = range(settings.seed, settings.seed + seeds)
     if workers > 1:
         comparison.spread(every, workers)
@@ -113,6 +122,7 @@ class _Comparison:
     on_progress: OnProgress
     on_finished: OnFinished
     command: str | None
+    on_dense: OnDense
 
     def __post_init__(self) -> None:
         self.quality = quality_of(make_task(self.settings.task)).name
@@ -139,7 +149,7 @@ class _Comparison:
                 for search in self._missing(seed):
                     if not search.run.config.is_file():
                         start_run(search.run.root, search.settings, search.splits, search.problem)
-                    task = replace(self, on_progress=quietly, on_finished=quietly)
+                    task = replace(self, on_progress=quietly, on_finished=quietly, on_dense=quietly)
                     waiting[pool.submit(_search_elsewhere, task, search.run.root, search.settings)] = search
             for future in as_completed(waiting):
                 search = waiting[future]
@@ -158,7 +168,7 @@ class _Comparison:
         # All searches of a seed share the execution settings and the weights of the first run of this seed.
         earlier = next(iter(self._present(seed)), None)
         base = settings_of(earlier) if earlier is not None else _with(self.settings, missing[0], seed)
-        splits, problem = load_problem(base, earlier, self.on_progress)
+        splits, problem = load_problem(base, earlier, self.on_progress, self.on_dense)
         for name in missing:
             check_evaluations(problem, _with(base, name, seed))
         return [SearchRun(runs[name], _with(self.settings, name, seed), splits, problem.again()) for name in missing]

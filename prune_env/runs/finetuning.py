@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from prune_env.common.copying import copied
-from prune_env.common.errors import RunError
+from prune_env.common.errors import ConfigError, RunError
+from prune_env.common.text import quoted
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.fitting import fit_plan
@@ -103,7 +104,7 @@ def start_finetuning(
         RunError: If the search is not finished, or the folder exists.
     """
     check_searched(searched)
-    place = searched.root / name
+    place = place_of(searched, name)
     RunDirectory.check_free(place, "--name")
     given = RunConfig.load(searched.config, overrides)
     return _prepared(searched, place, settings_of(searched, overrides), given, listener)
@@ -121,8 +122,23 @@ def resume_finetuning(searched: RunDirectory, name: str = FOLDER, listener: Trai
         RunError: If the training does not exist, is finished, or was started with other data.
     """
     check_searched(searched)
-    place = searched.root / name
+    place = place_of(searched, name)
     return _prepared(searched, place, settings_of(resume_training(place)), None, listener)
+
+
+def place_of(searched: RunDirectory, name: str | None = None) -> Path:
+    """The folder of a fine-tuning within its run.
+
+    Args:
+        searched: The run.
+        name: The folder's name; None for the usual one.
+
+    Raises:
+        ConfigError: If the name leads out of the run, or into a folder of it.
+    """
+    if name is not None and (Path(name).name != name or name in ("", ".", "..")):
+        raise ConfigError(f"--name: {quoted(name)} given; allowed is the name of a folder within the run, without '/'.")
+    return searched.root / (name or FOLDER)
 
 
 def check_searched(run: RunDirectory) -> None:

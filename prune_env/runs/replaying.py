@@ -16,6 +16,7 @@ from prune_env.env.loading import check_names, load_model, load_splits, refuse_s
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.plan import PruningPlan
 from prune_env.runs.networks import NetworkRow, compare_plans
+from prune_env.runs.starting import OnDense, check_dense, quietly
 from prune_env.search.policy import Policy, load_policy
 
 
@@ -32,12 +33,13 @@ def read_plan_or_policy(source: Path) -> PruningPlan | Policy:
     return load_policy(source) if source.suffix == ".safetensors" else PruningPlan.load(source)
 
 
-def replay_on(learned: PruningPlan | Policy, settings: RunConfig) -> list[NetworkRow]:
+def replay_on(learned: PruningPlan | Policy, settings: RunConfig, on_dense: OnDense = quietly) -> list[NetworkRow]:
     """Applies a plan to the network that the settings name, or lets a policy prune this network.
 
     Args:
         learned: The plan or the policy.
         settings: The settings.
+        on_dense: Receives the quality of the dense network.
 
     Returns:
         The dense network, the uniform one at the plan's cost (if such a plan exists), and the ``replayed`` one.
@@ -45,11 +47,13 @@ def replay_on(learned: PruningPlan | Policy, settings: RunConfig) -> list[Networ
     Raises:
         PlanError: If the plan does not fit this network.
         ConfigError: If the policy was trained with other limits than the settings'.
+        DoubtfulNetworkError: If the dense network's quality is near chance, or its images are not those it knows.
     """
     check_names(settings)
     refuse_sparse_training(settings)
     splits = load_splits(settings)
     model = load_model(settings, splits, accept=learned.apply if isinstance(learned, PruningPlan) else None)
+    check_dense(settings, splits, model, on_dense=on_dense)
     if isinstance(learned, PruningPlan):
         evaluator, plan = fit_plan(learned, settings, splits, model)
     else:

@@ -70,6 +70,11 @@ class RunDirectory(Folder):
         return self.root / "arrived.jsonl"
 
     @property
+    def problem(self) -> Path:
+        """The problem in numbers: the dense network's outcome, and what each unit can save (`PruningProblem`)."""
+        return self.root / "problem.json"
+
+    @property
     def splits(self) -> Path:
         """The image indices of the reward, calibration and test set."""
         return self.root / "splits.json"

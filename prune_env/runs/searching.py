@@ -21,7 +21,7 @@ from prune_env.runs.journal import RunJournal
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import for_workers, settings_of, use_threads
 from prune_env.runs.sparsifying import SparseTraining, finish_sparsifying, resume_sparsifying, start_sparsifying
-from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
+from prune_env.runs.starting import OnDense, OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode, Listener, SearchResult
 from prune_env.search.loop import train_agent
@@ -29,7 +29,8 @@ from prune_env.search.policy import save_policy
 from prune_env.search.registry import check_evaluations, check_named_search
 
 OnTrial = Callable[[Trial], None]
-OnEpisode = Callable[[Episode], None]
+OnEpisode = Callable[[Episode], object]
+"""Receives each episode of a search; one that returns False stops the search."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def unwatched(_: SearchRun) -> AbstractContextManager[Listener]:
     return nullcontext(lambda _episode, _search: None)
 
 
-def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
+def start_search(
+    settings: RunConfig, folder: Path, on_progress: OnProgress = quietly, on_dense: OnDense = quietly
+) -> SearchRun:
     """Prepares a search and makes its run directory; `search_into` runs the search.
 
     With ``sparsify.epochs`` above 0, the network is trained sparsely first, in the run directory.
@@ -67,10 +70,12 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
         settings: The settings.
         folder: A folder that does not exist.
         on_progress: Receives progress messages.
+        on_dense: Receives the quality of the dense network.
 
     Raises:
         RunError: If the folder exists or cannot be made.
         ConfigError: If a setting holds an unknown name, or the search needs more evaluations.
+        DoubtfulNetworkError: If a search on the dense network makes no sense.
         BudgetError: If the budget cannot be met.
     """
     settings = for_workers(settings)
@@ -80,8 +85,8 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
     check_named_search(settings)
     if settings.sparsify.epochs:
         use_threads(settings)
-        return _sparsified(start_sparsifying(settings, folder, on_progress), on_progress)
-    splits, problem = load_problem(settings, on_progress=on_progress)
+        return _sparsified(start_sparsifying(settings, folder, on_progress, on_dense), on_progress)
+    splits, problem = load_problem(settings, on_progress=on_progress, on_dense=on_dense)
     check_evaluations(problem, settings)
     return SearchRun(start_run(folder, settings, splits, problem), settings, splits, problem)
 
@@ -147,7 +152,7 @@ def search_into(
         search: The search.
         watch: Opens a listener for the search.
         on_trial: Called with each trial.
-        on_episode: Called with each episode of the search.
+        on_episode: Called with each episode of the search; False stops the search.
 
     Returns:
         The uniform plan's trial, and the result.
@@ -163,14 +168,14 @@ def search_into(
             run.append_evaluation(trial.as_record())
         on_trial(trial)
 
-    def keep(episode: Episode, running: Search) -> None:
+    def keep(episode: Episode, running: Search) -> object:
         nonlocal written
         if episode.best is not written and not problem.recalling:
             written = episode.best
             run.write_bytes(run.plan, written.plan.to_json())
             if running.policy is not None:
                 save_policy(running.policy, run.policy)
-        on_episode(episode)
+        return on_episode(episode)
 
     with run.held():
         problem.recorded_trials = run.evaluations()

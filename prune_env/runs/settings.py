@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from prune_env.config import RunConfig
+from prune_env.data.preprocessing import KEYS as PREPROCESSING
 from prune_env.runs.run_directory import RunDirectory
 
 
@@ -65,12 +66,16 @@ def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
     return settings.model_copy(update={"sparsify": sparsify})
 
 
+FOUND = (("env", "round_to"), *(("data", key) for key in PREPROCESSING))
+"""Section and key of settings that a run finds where they are null, and records."""
+
+
 def differing_settings(started: RunConfig, wanted: RunConfig) -> list[str]:
     """Names of the sections in which two settings differ, except those about the folder and about measurements."""
-    if wanted.env.round_to is None:
-        env = wanted.env.model_copy(update={"round_to": started.env.round_to})
-        wanted = wanted.model_copy(update={"env": env})
     theirs, ours = started.resolved(), wanted.resolved()
+    for section, key in FOUND:
+        if ours[section][key] is None:
+            ours[section][key] = theirs[section][key]
     for settings in (theirs, ours):
         # The result does not depend on the number of workers.
         del settings["search"]["workers"]

@@ -12,14 +12,14 @@ from prune_env.common.copying import copied
 from prune_env.config import RunConfig
 from prune_env.data import Splits, load_images
 from prune_env.env.builders import build_problem, trace
-from prune_env.env.loading import device_of, load_splits
+from prune_env.env.loading import device_of, load_splits, with_preprocessing
 from prune_env.evaluation.measuring import measure
 from prune_env.models import load_weights, save_weights
 from prune_env.recover import Batches, Teacher, Workers
 from prune_env.recover.penalties import PENALTIES, Penalty, PenaltyContext
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import read_settings
-from prune_env.runs.starting import OnProgress, load_network, quietly, untrained_network
+from prune_env.runs.starting import OnDense, OnProgress, check_dense, load_network, quietly, untrained_network
 from prune_env.runs.training import TrainingListener, set_threads, train_into, training_images
 from prune_env.runs.training_folder import TrainingFolder, check_same_data, start_training
 from prune_env.search.registry import check_evaluations
@@ -52,26 +52,32 @@ class SparseTraining:
     penalty: Penalty
 
 
-def start_sparsifying(settings: RunConfig, folder: Path, on_progress: OnProgress = quietly) -> SparseTraining:
+def start_sparsifying(
+    settings: RunConfig, folder: Path, on_progress: OnProgress = quietly, on_dense: OnDense = quietly
+) -> SparseTraining:
     """Prepares a sparse training and makes its run; `finish_sparsifying` trains.
 
     Args:
         settings: The settings of the run; ``sparsify`` sets the training.
         folder: The run directory, which must not exist.
         on_progress: Receives progress messages.
+        on_dense: Receives the quality of the network before the training.
 
     Raises:
         ConfigError: If the penalty does not suit the network.
+        DoubtfulNetworkError: If a search on the network makes no sense.
         BudgetError: If the budget is out of reach of the dense network's smallest plan.
         RunError: If the folder exists or cannot be made.
     """
     RunDirectory.check_free(folder)
     splits = load_splits(settings)
     dense = load_network(settings, splits, on_progress)
+    check_dense(settings, splits, dense, on_progress, on_dense)
     on_progress("checking the search before the sparse training")
     _check_search(settings, splits, dense)
     batches, penalty = _prepared(settings, splits, dense)
     penalty.network(copied(dense))
+    settings = with_preprocessing(settings, splits.source)
     with RunDirectory.making(folder) as run:
         run.write_config(settings)
         start_training(run.sparsify, settings, splits, dense, batches.workers)
@@ -198,15 +204,15 @@ def _check_search(settings: RunConfig, splits: Splits, dense: nn.Module) -> None
 
 
 def _qualities(training: SparseTraining, model: nn.Module) -> Mapping[str, float]:
-    """The quality on the reward and on the test set."""
+    """The quality on the reward set and, if there is one, on the test set."""
     task, device = training.batches.task, training.batches.workers.device
     network, quality = copied(model).to(device).eval(), quality_of(task).name
     reward = training.splits.reward().to(device).batches(BATCH)
-    test = (batch for part in training.splits.test_batches(BATCH) for batch in part.to(device).batches(BATCH))
-    return {
-        f"reward_{quality}": measure(network, reward, task).quality,
-        f"test_{quality}": measure(network, test, task).quality,
-    }
+    qualities = {f"reward_{quality}": measure(network, reward, task).quality}
+    if len(training.splits.test_indices):
+        test = (batch for part in training.splits.test_batches(BATCH) for batch in part.to(device).batches(BATCH))
+        qualities[f"test_{quality}"] = measure(network, test, task).quality
+    return qualities
 
 
 def _listener(on_progress: OnProgress, epochs: int) -> TrainingListener:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from prune_env.common.errors import EvaluationError, RunError
+from prune_env.common.event_log import EventLog
 from prune_env.common.fingerprint import weights_digest
 from prune_env.common.training_part import TrainingPart
 from prune_env.config.training import TrainingSection
@@ -192,12 +192,14 @@ def _curves(folder: TrainingFolder, known: int, workers: Workers, task: Task) ->
     if not workers.first:
         yield quietly
         return
-    with SummaryWriter(str(folder.tensorboard), purge_step=known + 1) as board:
+    with EventLog(folder.tensorboard, purge_step=known + 1) as log:
 
         def draw(epoch: Epoch) -> None:
             values = epoch.as_record(task)
-            for name in ("loss", "learning_rate", quality_of(task).name, "waiting", "seconds"):
-                board.add_scalar(f"training/{name}", values[name], epoch.number)
-            board.flush()
+            quality = quality_of(task).name
+            names = {"train": ("loss", "learning_rate"), "eval": (quality,), "time": ("waiting", "seconds")}
+            tags = [(f"{family}/{name}", name) for family, own in names.items() for name in own]
+            log.add_scalars({tag: values[name] for tag, name in tags}, epoch.number)
+            log.flush()
 
         yield draw

@@ -20,8 +20,11 @@ def reward_set_is_unseen(run: RunDirectory, splits: Splits) -> bool:
     """
     if not run.splits.is_file() or run.read_json(run.splits) != splits.record():
         return False
-    weights = RunConfig.load(run.config).model.weights
-    return weights is None or _left_out(Path(weights), splits)
+    config = RunConfig.load(run.config)
+    if config.model.weights is None:
+        # Without pretraining, the network came with weights of its own, such as one that was given in Python.
+        return config.pretrain.epochs > 0
+    return _left_out(Path(config.model.weights), splits)
 
 
 def _left_out(weights: Path, splits: Splits) -> bool:

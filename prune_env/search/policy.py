@@ -16,7 +16,7 @@ from torch import nn
 
 from prune_env.common.errors import ConfigError, WeightsError
 from prune_env.common.files import atomic_write
-from prune_env.common.fingerprint import shorten
+from prune_env.common.text import shorten
 from prune_env.config import RunConfig
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.older import RENAMED

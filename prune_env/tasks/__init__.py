@@ -5,6 +5,7 @@ from prune_env.tasks.base import (
     Metric,
     Reduction,
     Task,
+    chance_of,
     core_of,
     draws_pictures,
     make_task,
@@ -12,6 +13,7 @@ from prune_env.tasks.base import (
     quality_of,
     register_task,
     right_of,
+    suspicions_of,
 )
 from prune_env.tasks.classification import Classification
 from prune_env.tasks.detection import Detection
@@ -23,6 +25,7 @@ __all__ = [
     "Metric",
     "Reduction",
     "Task",
+    "chance_of",
     "core_of",
     "draws_pictures",
     "make_task",
@@ -30,4 +33,5 @@ __all__ = [
     "quality_of",
     "register_task",
     "right_of",
+    "suspicions_of",
 ]

@@ -340,4 +340,5 @@ def best_channels(scores: npt.NDArray[np.float64] | None, unit: Unit, width: int
         channel = int(np.argmin(np.isfinite(scores)))
         raise UserError(f"Unit {unit.name!r}: a score is not a finite number: {scores[channel]} for channel {channel}.")
     order = np.argsort(-np.asarray(scores), kind="stable")
-    return [int(channel) for channel in np.sort(order[:width])]
+    kept: list[int] = np.sort(order[:width]).tolist()
+    return kept

@@ -1,5 +1,6 @@
 """RunConfig: messages about mistakes in config files and overrides."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,18 @@ def test_every_problem_is_told_at_once_and_the_misspelt_keys_first() -> None:
     assert [line.split(":")[0].strip() for line in rest] == ["agent.tua", "budget.keep", "search.evaluations"]
 
 
-def test_many_problems_still_fit_on_a_screen() -> None:
-    text = message(*[f"agent.unknown{number}=1" for number in range(40)])
-    assert len(text.splitlines()) == 17
-    assert text.endswith("and 25 more")
+@pytest.mark.parametrize("value", ["agent.unknown{}=1", "agent.{}nois=1", "env.{}=[" + "x, " * 400 + "x]"])
+def test_many_problems_still_fit_on_a_screen(value: str) -> None:
+    text = message(*[value.format(number) for number in range(40)])
+    assert sum(-(-len(line) // 80) for line in text.splitlines()) <= 24
+    assert text.endswith("and 33 more")
+
+
+def test_many_values_out_of_range_still_fit_on_a_screen() -> None:
+    wrong = ["keep=3", "metric=no", "batch=0"], ["min_keep=0", "round_to=0", "trace_seconds=0", "approximate=3"]
+    text = message(*(f"{name}.{one}" for name, given in zip(("budget", "env"), wrong, strict=True) for one in given))
+    assert len(text.splitlines()) == 8
+    assert sum(-(-len(line) // 80) for line in text.splitlines()) <= 24
 
 
 def test_a_long_value_is_cut_short() -> None:
@@ -165,3 +174,49 @@ def test_a_file_that_is_no_config_is_refused_in_words(tmp_path: Path, content: b
 
 def test_a_problem_in_a_file_is_told_with_the_file(file: Path) -> None:
     assert file_message(file, "budget.keep=3").startswith(f"config file {str(file)!r}:\n  budget.keep:")
+
+
+class TestALimit:
+    """What a small file may cost: each was minutes or gigabytes."""
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (
+                b"a: &a [x,x,x,x,x,x,x,x,x]\n"
+                + b"".join(b"%c: &%c [%s]\n" % (98 + n, 98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(9)),
+                "it holds more than 5,000 values",
+            ),
+            (b"seed: &a [*a]\n", "an alias stands for the value that it stands in (line 1"),
+            (b"seed: &a {b: {c: *a}}\n", "an alias stands for the value that it stands in (line 1"),
+            (b"seed: 1\nmodel: {name: a}\nseed: 2\n", "the key 'seed' is given twice (line 3, column 1)"),
+            (b"data: {name: a, name: b}\n", "the key 'name' is given twice (line 1"),
+            (b"seed: " + b"[" * 50 + b"]" * 50, "it is nested more than 20 levels deep"),
+            (b"seed: {" * 5_000, "it is nested more than 20 levels deep"),
+            (b"- " * 30_000, "it is nested more than 20 levels deep"),
+            (b"seed: [" + b"1," * 30_000 + b"]", "it holds more than 5,000 values"),
+            (b"#" * 2_000_000, "it is larger than 200,000 bytes"),
+        ],
+    )
+    def test_is_told_at_once(self, tmp_path: Path, content: bytes, words: str) -> None:
+        path = tmp_path / "job.yaml"
+        path.write_bytes(content)
+        begun = time.process_time()
+        assert words in file_message(path)
+        assert time.process_time() - begun < 2
+
+    @pytest.mark.parametrize("text", ["${A:-", "${", "${A}", "$${A:-${A:-"])
+    def test_of_references_is_told_at_once(self, text: str) -> None:
+        begun = time.process_time()
+        said = message(f"data.path='{text * 20_000}'")
+        assert "holds more than 100 references to variables" in said
+        assert sum(-(-len(line) // 80) for line in said.splitlines()) <= 24
+        assert time.process_time() - begun < 2
+
+    def test_does_not_keep_aliases_from_ordinary_files(self, tmp_path: Path) -> None:
+        path = tmp_path / "job.yaml"
+        path.write_text(
+            "model: &m {name: cifar_resnet20, arguments: &a {x: [1, 2]}}\ndata: {name: cifar10}\n"
+            "env: {protect: {<<: {conv1: why}, conv1: because}}\n"
+        )
+        assert RunConfig.load(path).env.protect == {"conv1": "because"}

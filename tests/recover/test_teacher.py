@@ -1,18 +1,20 @@
 """The teacher: its outputs for an epoch's batches are computed once, whoever asks."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from practice import CPU, batches_of, network, settings_of
+from practice import CPU, batches_of, network, noise_source, settings_of
 from torch import Tensor, nn
 from toy import TASK
 
 import prune_env.recover.teacher as teacher_module
 from prune_env.common.errors import ConfigError, RunError
-from prune_env.data import Batch
+from prune_env.data import ArraySource, Batch
+from prune_env.data.source import Indices
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.recover import Batches, Teacher, Trainer, Workers
 from prune_env.recover.teacher import Ensemble
@@ -108,6 +110,23 @@ def test_a_large_epoch_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(teacher_module, "LARGEST_EPOCH", most)
         answers(Teacher(network(5), tmp_path), batches)
         assert len(list(tmp_path.iterdir())) == kept
+
+
+class Varying(ArraySource):
+    """A data set that shifts its images anew each time that it is read."""
+
+    varies = True
+
+    def stream(self, batches: Sequence[Indices]) -> Iterator[Tensor]:
+        for indices in batches:
+            images = self.load("train", indices)
+            yield images + torch.rand(len(images), 1, 1, 1)
+
+
+@pytest.mark.parametrize("given", [noise_source(40), Varying(**vars(noise_source(40)))], ids=["fixed", "varying"])
+def test_answers_for_images_that_vary_are_not_kept(tmp_path: Path, given: ArraySource) -> None:
+    answers(Teacher(network(5), tmp_path), batches_of(SETTINGS, source=given))
+    assert len(list(tmp_path.iterdir())) == (0 if isinstance(given, Varying) else 1)
 
 
 class Several(type(TASK)):  # type: ignore[misc]

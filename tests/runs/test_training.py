@@ -20,6 +20,8 @@ from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.models import load_weights
 from prune_env.recover import Epoch, Workers, training_loss
 from prune_env.recover import trainer as trainer_module
+from prune_env.runs.finetuning import place_of
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.training import Validate, train_into, training_images
 from prune_env.runs.training_folder import TrainingFolder, resume_training, start_training
 
@@ -186,7 +188,7 @@ def test_every_epoch_is_in_tensorboard_once_whenever_the_process_ends(
         parts = log.name.split(".")
         log.rename(log.with_name(".".join([*parts[:3], str(int(parts[3]) - 10), *parts[4:]])))
     run(folder, splits, validate)
-    assert scalars(folder)["training/loss"] == [1, 2, 3, 4]
+    assert scalars(folder)["train/loss"] == [1, 2, 3, 4]
 
 
 def fill_the_disk(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
@@ -282,3 +284,10 @@ def test_no_images_to_learn_from_are_told_in_words(folder: TrainingFolder, split
     none = replace(splits, train_indices=splits.train_indices[:0], calibration_indices=splits.train_indices[:0])
     with pytest.raises(ConfigError, match="0 images"):
         run(folder, none, Told(0.5))
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "a/b", "..", "", "x" * 300 + "/y"])
+def test_a_fine_tuning_never_leaves_its_run(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"--name: .* given; allowed is the name of a folder within the run"):
+        place_of(RunDirectory(tmp_path / "run"), name)
+    assert place_of(RunDirectory(tmp_path / "run")) == tmp_path / "run" / "finetune"

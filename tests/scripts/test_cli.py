@@ -62,6 +62,7 @@ def test_a_run_leaves_every_artifact(finished_run):
         "splits.json",
         "sensitivity.json",
         "execution.json",
+        "problem.json",
         "summary.json",
         "report.html",
         "tensorboard",
@@ -104,7 +105,7 @@ def test_tensorboard_shows_every_episode(finished_run):
     log = EventAccumulator(str(finished_run[0] / "tensorboard"))
     log.Reload()
     episodes = json.loads(finished_run[1].stdout)["episodes"]
-    for tag in ("search/reward", "search/best_reward", "search/accuracy", "search/macs_share"):
+    for tag in ("rollout/reward", "rollout/best_reward", "rollout/accuracy", "share/macs"):
         assert len(log.Scalars(tag)) == episodes
 
 

@@ -337,8 +337,8 @@ def test_every_epoch_is_in_tensorboard_once_after_a_resume(
     finetune(run.root, name=interrupted.root.name, resume=True)
     assert same_result(interrupted, finished)
     curves, expected = curves_of(interrupted), curves_of(finished)
-    assert curves.keys() == {f"training/{name}" for name in ("loss", "learning_rate", "accuracy", "waiting", "seconds")}
-    for name in ("training/loss", "training/learning_rate", "training/accuracy"):
+    assert curves.keys() == {"train/loss", "train/learning_rate", "eval/accuracy", "time/waiting", "time/seconds"}
+    for name in ("train/loss", "train/learning_rate", "eval/accuracy"):
         assert [step for step, _ in curves[name]] == [1, 2, 3]
         assert curves[name] == expected[name]
 

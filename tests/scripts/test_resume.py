@@ -181,10 +181,11 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_was_not(
 def test_every_step_of_a_resumed_run_is_in_tensorboard_once(finished: RunDirectory, interrupted: RunDirectory) -> None:
     wait_for_another_second(interrupted)
     train(resume=interrupted.root)
-    assert len(list(interrupted.tensorboard.glob("events.*"))) == 2
+    assert len(list(interrupted.tensorboard.glob("events.*"))) == 3
     curves = curves_of(interrupted)
-    episodes = interrupted.read_json(interrupted.summary)["episodes"]
-    assert [step for step, _ in curves["search/reward"]] == list(range(episodes))
+    summary = interrupted.read_json(interrupted.summary)
+    first = summary["evaluations"] - summary["episodes"]
+    assert [step for step, _ in curves["rollout/reward"]] == list(range(first, summary["evaluations"]))
     assert curves == curves_of(finished)
 
 
