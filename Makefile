@@ -8,7 +8,7 @@ TOOL_PACKAGES := pip-audit==2.10.1 pip-licenses==5.5.5 uv==0.13.9
 MUTANTS ?= 20000
 SEED ?= 0
 
-.PHONY: setup demo demo-detection test test-all fuzz lint format lock lowest audit licences
+.PHONY: setup docs demo demo-detection test test-all fuzz lint format lock lowest audit licences
 
 setup: $(READY)
 
@@ -67,3 +67,7 @@ audit: $(TOOLS)/.ready
 # The licence of every installed dependency.
 licences: $(READY) $(TOOLS)/.ready
 	$(TOOLS)/pip-licenses --python $(BIN)/python --from mixed --order license
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "site/index.html"

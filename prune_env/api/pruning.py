@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -29,8 +30,9 @@ from prune_env.search.episode import Episode
 REWARD_IMAGES, CALIBRATION_IMAGES = 1000, 256
 """Images of the reward and of the calibration set, where there are enough."""
 
-SHARE = 4
-"""Each of the two sets takes at most one in this number of a class's images [our choice]."""
+SHARE, ENOUGH = 4, 200
+"""Each of the two sets takes at most one in `SHARE` of a class's images, but `ENOUGH` of all where there are as many
+[our choices]."""
 
 
 def prune(
@@ -193,14 +195,14 @@ def _finetuned(run: RunDirectory, show: Shown) -> FinishedTraining:
 
 
 def _sizes(source: GivenSource) -> dict[str, int]:
-    """The sizes of the reward and the calibration set: the usual ones, or less for few images."""
+    """The sizes of the reward and the calibration set: the usual ones, or fewer where classes have few images."""
     targets = source.targets("train")
-    if isinstance(targets, list):
-        each, classes = len(targets), 1
-    else:
-        counts = torch.as_tensor(targets).bincount()
-        each, classes = int(counts[counts > 0].min()), int((counts > 0).sum())
-    most = max(1, each // SHARE) * classes
+    most = len(targets) // SHARE
+    if isinstance(targets, np.ndarray):
+        counts = np.unique(targets, return_counts=True)[1]
+        # Sets are class-balanced, so that the smallest class sets the limit.
+        most = max(int(counts.min()) // SHARE * len(counts), min(most, ENOUGH))
+    most = max(1, most)
     return {"reward_images": min(REWARD_IMAGES, most), "calibration_images": min(CALIBRATION_IMAGES, most)}
 
 

@@ -121,7 +121,8 @@ def compare_networks(
         )
     rows = []
     for name, (model, costs) in networks.items():
-        test, right = {}, None
+        test: dict[str, float] = {}
+        right = None
         if len(splits.test_indices):
             test, right = measure_all(model, test_batches(evaluator, splits), evaluator.task)
         row = NetworkRow(

@@ -22,7 +22,7 @@ def play(show: Shown) -> None:
     """A short call: reading, measuring, a search of ten plans, an epoch."""
     for count in (64, 128):
         show.on_progress(f"reading the targets of train: {count} of 128")
-    show.on_dense(DenseQuality(METRIC, 0.975, 0.975, 0.1, 400, ""))
+    show.on_dense(DenseQuality(METRIC, 0.975, 0.975, 0.975, 400, 0.1, 400, ""))
     best: Any = SimpleNamespace(reward=-0.25, quality_name="accuracy", outcome=SimpleNamespace(quality=0.75))
     for number in range(11):
         trial: Any = SimpleNamespace(number=number)

@@ -18,9 +18,10 @@ from toy import digits_config, trained_digits
 import prune_env
 from prune_env import PruningPlan
 from prune_env.api import PruningResult
+from prune_env.api.pruning import _sizes
 from prune_env.common.copying import copied
 from prune_env.common.errors import BudgetError, ConfigError, DataError, DoubtfulNetworkError, ModelError, RunError
-from prune_env.data import load_source
+from prune_env.data import given_source, load_source
 from prune_env.models import save_weights
 from prune_env.report.whole_runs import run_search
 from prune_env.testing.promises import Snapshot
@@ -231,3 +232,13 @@ def test_what_cannot_work_is_refused_before_any_search_and_leaves_nothing(
         pruned(made, train=images, **options)
     assert globals_now() == before
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("counts", "reward", "calibration"),
+    [([5000] * 10, 1000, 256), ([135] * 10, 330, 256), ([900, 8], 200, 200), ([40, 30], 17, 17), ([1, 1], 1, 1)],
+)
+def test_the_sets_fit_the_classes_that_there_are(counts: list[int], reward: int, calibration: int) -> None:
+    labels = torch.cat([torch.full((count,), number) for number, count in enumerate(counts)])
+    source = given_source((torch.zeros(len(labels), 1, 1, 1), labels))
+    assert _sizes(source) == {"reward_images": reward, "calibration_images": calibration}

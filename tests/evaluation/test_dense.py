@@ -84,8 +84,19 @@ def test_one_answer_for_all_images_is_recognised(splits: Splits) -> None:
     assert reason.startswith("the network gives class 9 for 100% of the images")
 
 
+def test_the_quality_is_that_of_all_images_and_the_comparison_that_of_some(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = measure_dense(trained_digits(), scaled(splits, 0.0, 1.0), TASK, CPU)
+    monkeypatch.setattr("prune_env.evaluation.dense.LOOKED_AT", 300)
+    parts = measure_dense(trained_digits(), scaled(splits, 0.0, 1.0), TASK, CPU)
+    assert parts.quality == pytest.approx(whole.quality)
+    assert (whole.compared, parts.compared, parts.images) == (400, 300, 400)
+    assert parts.misread
+
+
 def test_too_few_images_tell_nothing() -> None:
-    dense = DenseQuality(METRIC, 1.0, 1.0, 0.5, 4, "")
+    dense = DenseQuality(METRIC, 1.0, 1.0, 1.0, 4, 0.5, 4, "")
     assert dense.bound > 1
     assert dense.near_chance
     assert not far_above(1.0, 0.0, METRIC, 0)
@@ -96,10 +107,10 @@ def test_a_quality_that_counts_no_images_is_near_chance_at_nothing() -> None:
         counts = False
 
     metric: Metric = Overlap()
-    assert DenseQuality(metric, 0.01, 0.01, 0.0, 10, "").near_chance
-    assert not DenseQuality(metric, 0.02, 0.02, 0.0, 10, "").doubtful
-    assert DenseQuality(metric, 0.2, 0.31, 0.0, 10, "").misread
-    assert not DenseQuality(metric, 0.2, 0.29, 0.0, 10, "").misread
+    assert DenseQuality(metric, 0.01, 0.01, 0.01, 10, 0.0, 10, "").near_chance
+    assert not DenseQuality(metric, 0.02, 0.02, 0.02, 10, 0.0, 10, "").doubtful
+    assert DenseQuality(metric, 0.2, 0.31, 0.2, 10, 0.0, 10, "").misread
+    assert not DenseQuality(metric, 0.2, 0.29, 0.2, 10, 0.0, 10, "").misread
 
 
 def test_a_doubtful_network_is_refused_unless_forced() -> None:
