@@ -175,12 +175,16 @@ class _Loader(yaml.SafeLoader):
         """One value; counts values and their depth."""
         self.depth, self.values = getattr(self, "depth", 0) + 1, getattr(self, "values", 0) + 1
         if self.depth > DEEPEST:
-            raise self._refusal(f"it is nested more than {DEEPEST} levels deep", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+            raise self._refusal(f"it is nested more than {DEEPEST} levels deep", self._place())
         if self.values > MOST_VALUES:
-            raise self._refusal(f"it holds more than {MOST_VALUES:,} values", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+            raise self._refusal(f"it holds more than {MOST_VALUES:,} values", self._place())
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def _place(self) -> yaml.Mark:
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        return event.start_mark
 
     def get_single_node(self) -> yaml.Node | None:
         """The whole document, checked."""
