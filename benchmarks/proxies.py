@@ -163,7 +163,7 @@ def perturbed(network: nn.Module, seed: int) -> nn.Module:
         for weight in noisy.parameters():
             if weight.dim() > 1:
                 noise: Tensor = torch.randn(weight.shape, generator=generator)
-                weight += NOISE * weight.square().mean().sqrt() * noise.to(weight.device)
+                weight.add_(NOISE * weight.square().mean().sqrt() * noise.to(weight.device))
     return noisy
 
 

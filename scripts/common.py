@@ -32,7 +32,7 @@ console = TextConsole(stderr=True)
 results = TextConsole(width=None if sys.stdout.isatty() else 120)
 """Results, on standard output; 120 columns if it is not a terminal, which fits every table."""
 
-WHOLE_WORDS: Mapping[str, bool] = {"break_long_words": False, "break_on_hyphens": False, "replace_whitespace": False}
+WHOLE_WORDS: Mapping[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "replace_whitespace": False}
 """How lines are wrapped in a terminal."""
 
 ConfigArgument = Annotated[

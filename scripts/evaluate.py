@@ -25,8 +25,8 @@ from prune_env.config.shipped import is_shipped
 from prune_env.env.fitting import repair_warning
 from prune_env.env.loading import device_of
 from prune_env.plan import PruningPlan
+from prune_env.report.file_records import row_records
 from prune_env.report.network_table import render, warnings_of
-from prune_env.report.run_record import row_records
 from prune_env.report.verdicts import against_dense
 from prune_env.runs.evaluating import evaluate_run
 from prune_env.runs.run_directory import RunDirectory

@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from prune_env.common.latency import Latency
+from prune_env.report.file_records import row_records
 from prune_env.report.fitting import FirstThatFits, plain_table
 from prune_env.report.network_table import render
-from prune_env.report.run_record import row_records
 from prune_env.report.search_comparison import render as render_comparison
 from prune_env.report.verdicts import against_dense
 from prune_env.runs.networks import NetworkRow
