@@ -26,9 +26,7 @@ class LazyCommand(TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """The context of the command itself."""
-        module = import_module(f"{__package__}.{self.module}")
-        app = app_of(getattr(module, self.module), getattr(module, "COMMAND_CLASS", None))
-        return typer.main.get_command(app).make_context(info_name, args, parent, **extra)
+        return command_of(self.module).make_context(info_name, args, parent, **extra)
 
 
 class LazyGroup(TyperGroup):
@@ -47,6 +45,12 @@ class LazyGroup(TyperGroup):
         except KeyboardInterrupt:
             notice("Interrupted. Every file that was written is whole.")
             raise typer.Exit(130) from None
+
+
+def command_of(module: str) -> Any:
+    """The command that a file of this folder holds; imports the file."""
+    found = import_module(f"{__package__}.{module}")
+    return typer.main.get_command(app_of(getattr(found, module), getattr(found, "COMMAND_CLASS", None)))
 
 
 def _first_line(module: str) -> str:

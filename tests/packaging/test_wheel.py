@@ -113,14 +113,3 @@ def test_files_about_the_release_agree_with_its_version() -> None:
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert newest is not None
     assert newest[1] == PROJECT["version"]
-
-
-def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed() -> None:
-    """``make test-lowest`` installs the lower bound of every dependency."""
-    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()
-    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *(each for extra in ("onnx", "timm", "ray") for each in extras[extra])]
-    bounds = dict(re.match(r"([\w-]+)>=([\w.]+)", each).groups() for each in wanted)  # type: ignore[union-attr]
-    assert len(bounds) == len(wanted) > 20
-    assert {name: pinned.get(name) for name in bounds} == bounds

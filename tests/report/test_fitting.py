@@ -86,7 +86,8 @@ def test_a_column_that_wraps_keeps_its_words_whole() -> None:
     table.add_column("unit", no_wrap=True)
     table.add_column("why")
     table.add_row("layer4.2.conv3 with spaces", "sensitive: its_maps_have_a_long_name are low-rank " * 3)
-    other = plain_table("narrow")
+    other = plain_table("")
+    other.add_column("narrow")
     for width in (60, 70):
         text = printed(FirstThatFits(table, other), width)
         assert "layer4.2.conv3 with spaces" in text

@@ -88,19 +88,17 @@ def test_configurations_are_listed_printed_and_copied_but_never_written_over(cli
 @pytest.mark.parametrize(
     ("words", "epochs", "overrides"),
     [
-        (["train", "digits"], None, None),
-        (["train", "digits", "--finetune"], int(OWN_EPOCHS), None),
-        (["train", "--finetune", "digits"], int(OWN_EPOCHS), None),
+        (["train", "digits"], None, []),
+        (["train", "digits", "--finetune"], int(OWN_EPOCHS), []),
+        (["train", "--finetune", "digits"], int(OWN_EPOCHS), []),
         (["train", "digits", "--finetune", "12", "seed=1"], 12, ["seed=1"]),
         (["train", "digits", "--finetune", "seed=1", "--json"], int(OWN_EPOCHS), ["seed=1"]),
-        (["train", "digits", "--finetune=3"], 3, None),
+        (["train", "digits", "--finetune=3"], 3, []),
     ],
 )
-def test_finetune_takes_a_number_of_epochs_or_none(
-    words: list[str], epochs: int | None, overrides: list[str] | None
-) -> None:
+def test_finetune_takes_a_number_of_epochs_or_none(words: list[str], epochs: int | None, overrides: list[str]) -> None:
     found = parsed(words)
-    assert (str(found["config"]), found["finetune"], found["overrides"]) == ("digits", epochs, overrides)
+    assert (str(found["config"]), found["finetune"], list(found["overrides"] or ())) == ("digits", epochs, overrides)
 
 
 def test_every_command_that_is_offered_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
