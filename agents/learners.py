@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -119,6 +120,18 @@ class OffPolicyLearner(Learner):
 
     agent: OffPolicyAlgorithm
 
+    def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
+        super().__init__(problem, config)
+        self._stored: dict[Walked, npt.NDArray[np.int64]] = {}
+
+    def revise(self, changed: Sequence[tuple[Proposal, Trial]]) -> None:
+        """Replaces the rewards of stored episodes."""
+        buffer = self.agent.replay_buffer
+        assert buffer is not None
+        for proposal, trial in changed:
+            if proposal.note in self._stored:
+                buffer.rewards[self._stored[proposal.note], 0] = np.float32(trial.reward)
+
     def _act(self, observation: FloatArray, step: int) -> tuple[FloatArray, Any]:
         agent = self.agent
         # Stable-Baselines3's agents read these: exploration and warm-up go by the number of episode and step.
@@ -131,6 +144,9 @@ class OffPolicyLearner(Learner):
         agent, steps = self.agent, self.steps
         buffer = agent.replay_buffer
         assert isinstance(buffer, EpisodeReplayBuffer)
+        self._stored[episode] = buffer.places_of_next(steps)
+        if len(self._stored) > buffer.buffer_size // steps:
+            del self._stored[next(iter(self._stored))]  # the buffer overwrites its oldest episode
         buffer.add_episode(episode.observations, np.stack(episode.told), reward)
         agent._episode_num, agent.num_timesteps = self.told, self.told * steps
         if agent.num_timesteps > agent.learning_starts:

@@ -1,7 +1,7 @@
 """Black-box optimisers over the logarithms of the widths: CMA-ES and the tree-structured Parzen estimator."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,13 @@ class CmaEs(_Optimiser):
     def tell(self, proposal: Proposal, trial: Trial) -> None:
         """Keeps the outcome until a generation is complete and the next one is drawn."""
         self._told.append((proposal.note, self._cost(trial)))
+
+    def revise(self, changed: Sequence[tuple[Proposal, Trial]]) -> None:
+        """Replaces the costs of candidates whose generation is not told yet."""
+        for proposal, trial in changed:
+            for place, (candidate, _) in enumerate(self._told):
+                if candidate is proposal.note:
+                    self._told[place] = candidate, self._cost(trial)
 
     def _learn(self) -> None:
         """Moves the distribution by the oldest generation whose outcomes are all told, if there is one."""

@@ -52,7 +52,7 @@ class EpisodeReplayBuffer(ReplayBuffer):
             reward: The finished episode's reward.
         """
         steps = len(actions)
-        places = (self.pos + np.arange(steps)) % self.buffer_size
+        places = self.places_of_next(steps)
         self.observations[places, 0] = observations[:-1]
         self.next_observations[places, 0] = observations[1:]
         self.actions[places, 0] = actions
@@ -60,6 +60,10 @@ class EpisodeReplayBuffer(ReplayBuffer):
         self.dones[places, 0] = np.arange(steps) == steps - 1
         self.full = self.full or self.pos + steps >= self.buffer_size
         self.pos = (self.pos + steps) % self.buffer_size
+
+    def places_of_next(self, steps: int) -> npt.NDArray[np.int64]:
+        """Where `add_episode` will store the next episode of this many steps."""
+        return (self.pos + np.arange(steps)) % self.buffer_size
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """Samples a batch, updates the moving average, and subtracts the average from the rewards."""

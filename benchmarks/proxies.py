@@ -23,7 +23,7 @@ import torch
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.common.arrays import IntArray
@@ -162,8 +162,8 @@ def perturbed(network: nn.Module, seed: int) -> nn.Module:
     with torch.no_grad():
         for weight in noisy.parameters():
             if weight.dim() > 1:
-                noise: Tensor = torch.randn(weight.shape, generator=generator)
-                weight += NOISE * weight.square().mean().sqrt() * noise.to(weight.device)
+                noise = torch.randn(weight.shape, generator=generator).to(weight.device)
+                weight.add_(noise * weight.square().mean().sqrt(), alpha=NOISE)
     return noisy
 
 

@@ -26,6 +26,7 @@ from prune_env.commands.common import (
 from prune_env.commands.console import PlainColumn
 from prune_env.common.errors import ConfigError
 from prune_env.config.sections import budget_in_words
+from prune_env.env.trial import Trial
 from prune_env.report.loggers import check_loggers
 from prune_env.report.network_table import render, warnings_of
 from prune_env.report.whole_runs import finish_with_report, run_searches
@@ -145,7 +146,10 @@ def _finish(search: SearchRun) -> FinishedSearch:
             quality = f"{best.quality_name} {best.outcome.quality:.2%}"
             progress.update(bar, reward=f"{best.reward:.4g}", quality=quality, workers=_of_workers(episode))
 
-        return finish_with_report(search, lambda _: progress.advance(bar), show, command_line())
+        def heard(trial: Trial) -> None:
+            progress.advance(bar, 0 if trial.steps else 1)  # trainings of rungs do not count as evaluations
+
+        return finish_with_report(search, heard, show, command_line())
 
 
 def _of_workers(episode: Episode) -> str:

@@ -35,6 +35,7 @@ class Shown:
         self._task: TaskID | None = None
         self._best = ""
         self._said = ""
+        self._trained = 0
 
     def on_progress(self, words: str) -> None:
         """Shows a phase."""
@@ -50,7 +51,9 @@ class Shown:
 
     def on_trial(self, trial: Trial) -> None:
         """Shows how many plans were measured."""
-        done = trial.number  # the uniform plan comes first and is no evaluation of the search
+        # The uniform plan comes first and is no evaluation of the search; trainings of rungs do not count either.
+        self._trained += trial.steps > 0
+        done = trial.number - self._trained
         every = max(1, self._evaluations // LINES)
         if self._bar is not None:
             self._show("search", self._evaluations, done)
@@ -62,7 +65,7 @@ class Shown:
         best = episode.best
         self._best = f", best reward {best.reward:.4g}, {best.quality_name} {best.outcome.quality:.2%}"
         if self._bar is not None:
-            self._show("search", self._evaluations, episode.trial.number)
+            self._show("search", self._evaluations, episode.trial.number - self._trained)
 
     def training(self) -> TrainingListener:
         """A listener for the fine-tuning."""

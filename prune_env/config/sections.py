@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     JsonValue,
     PositiveFloat,
+    PositiveInt,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -378,6 +379,21 @@ class SearchSection(Section):
         "are known, so that as many workers as this can measure at once. The lag changes the result; the number of "
         "workers never does.",
     )
+
+    rungs: tuple[PositiveInt, ...] = Field(
+        default=(),
+        description="Steps of short trainings, ascending, such as [100, 400, 1500]: of the plans proposed, the best "
+        "quarter is trained by finetune.* for the first number of steps, of these the best quarter for the second, "
+        "and so on. The longest-trained plans decide the winner, and agents on a replay buffer and CMA-ES rank plans "
+        "by them; empty: none. These trainings do not count as evaluations.",
+    )
+
+    @field_validator("rungs")
+    @classmethod
+    def _ascend(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError("must ascend")
+        return value
 
     @field_validator("workers", mode="before")
     @classmethod

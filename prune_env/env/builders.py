@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from prune_env.data import Splits, load_images
 from prune_env.data.timing import batch_to_time
 from prune_env.env.loading import check_names, device_of
 from prune_env.env.problem import PruningProblem
+from prune_env.env.short_training import ShortTraining
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionChoice, ExecutionSettings
 from prune_env.evaluation.execution_choice import ExecutionChooser
@@ -190,11 +192,18 @@ def build_problem(
         context=context,
         granularity=granularity,
         latency=latency,
+        short_training=_short_training(config, splits) if config.search.rungs else None,
         probe_keep=config.sensitivity.probe_keep,
         race=Race.on(evaluator, reward) if config.search.racing else None,
         execution_choice=choice,
         provenance={**facts, "seed": config.seed},
     )
+
+
+def _short_training(config: RunConfig, splits: Splits) -> ShortTraining:
+    """The trainings of ``search.rungs``, on all training images except the reward set."""
+    indices = np.sort(np.concatenate([splits.train_indices, splits.calibration_indices]))
+    return ShortTraining(splits.source, indices, config.finetune, config.seed, make_task(config.task))
 
 
 def _prepared_granularity(

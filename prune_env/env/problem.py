@@ -14,6 +14,7 @@ from prune_env.criteria import ScoringContext
 from prune_env.env.observation import Observer, UnitEvidence
 from prune_env.env.planner import Planner
 from prune_env.env.proposal import Proposal
+from prune_env.env.short_training import ShortTraining
 from prune_env.env.trial import Measured, Trial
 from prune_env.evaluation.evaluator import Evaluator, plan_key, reusable
 from prune_env.evaluation.execution import ExecutionChoice
@@ -44,6 +45,7 @@ class PruningProblem:
         execution_choice: How the evaluator's execution settings were chosen; None if they were not.
         granularity: The granularity, prepared for the network.
         latency: The formula that computes latency from the widths; None if neither budget nor reward needs it.
+        short_training: Trains a plan's network before it is measured (``search.rungs``); None if nothing asks for it.
         probe_keep: The keep ratio of the probes that measure the rise of the loss; None for no probes.
         provenance: Facts to record in every plan.
         listeners: Called with each trial.
@@ -65,6 +67,7 @@ class PruningProblem:
     context: ScoringContext
     granularity: Granularity
     latency: LatencyModel | None = None
+    short_training: ShortTraining | None = None
     probe_keep: float | None = None
     race: Race | None = None
     execution_choice: ExecutionChoice | None = None
@@ -172,13 +175,19 @@ class PruningProblem:
         measured = None if self.recalling else self.measure(plan, stop_early)
         return self.conclude(plan, proposed_by, measured, self.is_known(plan, stop_early))
 
-    def measure(self, plan: PruningPlan, stop_early: StopEarly | None) -> Measured:
+    def measure(self, plan: PruningPlan, stop_early: StopEarly | None, steps: int = 0) -> Measured:
         """Measures a plan in this process, or finds its outcome in the evaluator's cache.
+
+        After a short training of ``steps`` steps, the outcome is another one and is not cached.
 
         Seconds are those of the measurement, also where another search of the same problem made it: a search's seconds
         must not depend on the searches before it.
         """
         started, key = time.perf_counter(), plan_key(plan)
+        if steps:
+            assert self.short_training is not None
+            trained = self.short_training.outcome(self.evaluator, plan, steps)
+            return Measured(trained, time.perf_counter() - started)
         earlier = self.took.get(key) if key not in self.outcomes else None
         outcome = self.evaluator.evaluate(plan, stop_early)
         seconds = time.perf_counter() - started
@@ -195,7 +204,9 @@ class PruningProblem:
         known = self.outcomes.get(plan_key(plan))
         return known is not None and reusable(known, stop_early)
 
-    def conclude(self, plan: PruningPlan, proposed_by: str, measured: Measured | None, cached: bool = False) -> Trial:
+    def conclude(
+        self, plan: PruningPlan, proposed_by: str, measured: Measured | None, cached: bool = False, steps: int = 0
+    ) -> Trial:
         """Makes the next trial of a plan whose outcome is measured or recorded, and calls the listeners.
 
         Args:
@@ -203,6 +214,7 @@ class PruningProblem:
             proposed_by: Who proposes the plan.
             measured: The measurement; None takes the next of `recorded_trials`.
             cached: Whether an earlier trial has the outcome; not read for a recorded trial.
+            steps: Steps of the training before the measurement; 0 for none.
 
         Raises:
             EvaluationError: As `attempt_plan`.
@@ -210,9 +222,10 @@ class PruningProblem:
         """
         recalled = measured is None
         if measured is None:
-            measured = self._recall(plan, proposed_by)
+            measured = self._recall(plan, proposed_by, steps)
             cached = bool(self.recorded_trials[self.trials]["cached"])
-        self.outcomes[plan_key(plan)] = measured.outcome
+        if not steps:
+            self.outcomes[plan_key(plan)] = measured.outcome
         outcome = self._priced(measured.outcome, plan)
         try:
             reward = self.reward(outcome, self.baseline)
@@ -230,9 +243,10 @@ class PruningProblem:
             recalled=recalled,
             borrowed=measured.borrowed,
             edits=self.granularity.record(plan),
+            steps=steps,
         )
         self.trials += 1
-        if self.race is not None:
+        if self.race is not None and not steps:
             self.race.hear(trial)
         for listener in self.listeners:
             listener(trial)
@@ -243,13 +257,16 @@ class PruningProblem:
         """Whether the next trial is a recorded one."""
         return self.trials < len(self.recorded_trials)
 
-    def _recall(self, plan: PruningPlan, proposed_by: str) -> Measured:
+    def _recall(self, plan: PruningPlan, proposed_by: str, steps: int) -> Measured:
         """Returns the recorded outcome of the next trial and puts it into the evaluator's cache."""
-        measured = self.recorded(self.recorded_trials[self.trials], self.trials, plan, proposed_by)
-        self.evaluator.remember(plan, measured.outcome)
+        measured = self.recorded(self.recorded_trials[self.trials], self.trials, plan, proposed_by, steps)
+        if not steps:
+            self.evaluator.remember(plan, measured.outcome)
         return measured
 
-    def recorded(self, row: Mapping[str, Any], number: int, plan: PruningPlan, proposed_by: str) -> Measured:
+    def recorded(
+        self, row: Mapping[str, Any], number: int, plan: PruningPlan, proposed_by: str, steps: int = 0
+    ) -> Measured:
         """Reads the measurement of a plan from the record of its trial.
 
         Args:
@@ -257,6 +274,7 @@ class PruningProblem:
             number: Number of the trial.
             plan: The plan that the search proposes at this position.
             proposed_by: Who proposes it.
+            steps: Steps of the training before the measurement; 0 for none.
 
         Raises:
             RunError: If the record is of another plan, or incomplete.
@@ -269,7 +287,7 @@ class PruningProblem:
         widths = {unit.name: plan.widths[unit.name] for unit in self.budget.units}
         edits = self.granularity.record(plan)
         recorded, proposed = (row["widths"], {key: row.get(key) for key in edits}), (widths, edits)
-        if row["kind"] != proposed_by or recorded != proposed:
+        if (row["kind"], row.get("steps", 0)) != (proposed_by, steps) or recorded != proposed:
             raise RunError(
                 f"evaluation {number} of the run was {row['kind']!r} with {_in_words(*recorded)}, but the resumed "
                 f"search proposes {proposed_by!r} with {_in_words(*proposed)}. The run was made on another machine, "

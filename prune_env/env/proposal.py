@@ -19,6 +19,7 @@ class Proposal:
             problem's own.
         plan: The plan. A search that has made the plan gives it, so that it is not made again.
         note: What the search wants to have when the outcome is told; it is neither read nor sent.
+        steps: Steps for which the plan's network is trained before it is measured (`ShortTraining`); 0 for none.
     """
 
     widths: IntArray | None = None
@@ -26,6 +27,7 @@ class Proposal:
     action: str | None = None
     plan: PruningPlan | None = None
     note: Any = None
+    steps: int = 0
 
     def __post_init__(self) -> None:
         if self.widths is None and self.numbers is None and self.plan is None:

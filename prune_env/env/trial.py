@@ -29,7 +29,8 @@ class Trial:
 
     Attributes:
         number: Number of earlier trials of this problem.
-        proposed_by: Who proposed the plan: ``probe`` (for the evidence), ``uniform``, or the search's name.
+        proposed_by: Who proposed the plan: ``probe`` (for the evidence), ``uniform``, the search's name, or ``rung``
+            for a plan of the search that is measured again after a short training.
         plan: The plan.
         outcome: The measurements.
         reward: The reward of the outcome.
@@ -39,6 +40,7 @@ class Trial:
         recalled: Whether the outcome was read from the records of an interrupted run.
         borrowed: Whether another search of the same problem measured the plan; the seconds are those of then.
         edits: The record of the plan's edits (`Granularity.record`).
+        steps: Steps for which the plan's network was trained before it was measured; 0 for none.
     """
 
     number: int = field(compare=False)
@@ -52,6 +54,7 @@ class Trial:
     recalled: bool = field(compare=False, default=False)
     borrowed: bool = field(compare=False, default=False)
     edits: Mapping[str, Any] = field(compare=False, default_factory=dict)
+    steps: int = 0
 
     def as_record(self) -> dict[str, Any]:
         """One line of a run's ``evaluations.jsonl``; protected units are left out."""
@@ -67,6 +70,7 @@ class Trial:
             "cached": self.cached,
             "images": self.outcome.images,
             "seconds": round(self.seconds, 4),
+            **({"steps": self.steps} if self.steps else {}),
             "widths": {unit.name: len(unit.kept) for unit in self.plan.units if unit.protected is None},
             **{name: value for name, value in self.edits.items() if value is not None},
         }

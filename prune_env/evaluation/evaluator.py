@@ -189,6 +189,11 @@ class Evaluator:
         """Returns a network's quality on the reward set, in float32, for final results; `evaluate` may use bfloat16."""
         return measure(model, self._exact(self._sets[0]), self.task).quality
 
+    def outcome_of(self, model: nn.Module, plan: PruningPlan) -> Outcome:
+        """Returns the outcome of a plan whose network was trained, in float32 on the reward set."""
+        found = measure(model, self._exact(self._sets[0]), self.task)
+        return Outcome(found.quality, found.loss, plan.costs.macs, plan.costs.params)
+
     def _exact(self, images: ImageSet) -> list[Batch]:
         return _batches(images, ExecutionSettings(self.execution.layout, batch=self.execution.batch), self.device)
 

@@ -1,9 +1,11 @@
 """Batches of training images: from memory if all images fit, else read while the network computes."""
 
+import copy
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import torch
@@ -85,6 +87,12 @@ class Batches:
     def repeatable(self) -> bool:
         """Whether seed and epoch alone decide the images; not where the data set itself varies them."""
         return self._stream is None or not self._stream.varies
+
+    def lasting(self, steps: int) -> Self:
+        """The same images with epochs of other length, in steps; shares the memory."""
+        other = copy.copy(self)
+        other.steps, other.seconds = steps, 0.0
+        return other
 
     def __len__(self) -> int:
         """Batches per epoch."""

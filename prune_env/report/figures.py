@@ -16,7 +16,7 @@ from prune_env.plan import PruningPlan
 from prune_env.report import figure_style as style
 from prune_env.report.figure_style import figure_png as figure_png
 
-NOT_A_SEARCH = ("probe", "uniform", "dense")
+NOT_A_SEARCH = ("probe", "uniform", "dense", "rung")
 """Kinds of trials outside episodes: no search proposed them."""
 
 

@@ -84,6 +84,7 @@ def summary_of(
         "budget": settings.budget.as_record(),
         "rows": [row.as_record() for row in rows],
         "best_reward": result.best.reward,
+        "best_steps": result.best.steps,
         "threads": torch.get_num_threads(),
         "device": str(evaluator.device),
         "batch_size": settings.budget.batch,

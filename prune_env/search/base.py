@@ -1,7 +1,7 @@
 """The base class of searches: a search is asked for plans and told their outcomes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from prune_env.config import RunConfig
@@ -71,6 +71,14 @@ class Search(ABC):
         Args:
             proposal: What `ask` returned.
             trial: The plan, its outcome and its reward.
+        """
+
+    def revise(self, changed: Sequence[tuple[Proposal, Trial]]) -> None:  # noqa: B027  (most searches cannot)
+        """Learns that proposals rank otherwise than they were told (``search.rungs``).
+
+        Args:
+            changed: Earlier proposals, each with the trial of the plan whose rank it has now. A proposal whose outcome
+                was not told, the last one, may be among them.
         """
 
     @property

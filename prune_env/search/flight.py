@@ -37,6 +37,11 @@ class _Plane:
     cached: bool = False
     result: Measured | Exception | None = None
 
+    @property
+    def steps(self) -> int:
+        """Steps of the training before the measurement; 0 for none."""
+        return self.order.proposal.steps
+
 
 class Flight:
     """Measures plans in a pool, and makes their trials in the order in which the plans were proposed.
@@ -79,15 +84,17 @@ class Flight:
         problem, number = self.problem, self.problem.trials + len(self._planes)
         plan = problem.planner.plan(proposal)
         recorded = number < len(problem.recorded_trials)
-        stop_early = None if recorded else problem.stop_early(plan, proposed_by)
+        stop_early = None if recorded or proposal.steps else problem.stop_early(plan, proposed_by)
         proposal = replace(proposal, plan=plan)
         plane = _Plane(Order(number, proposal, stop_early), plan, proposed_by)
         if recorded:
-            plane.result = problem.recorded(problem.recorded_trials[number], number, plan, proposed_by)
+            row = problem.recorded_trials[number]
+            plane.result = problem.recorded(row, number, plan, proposed_by, proposal.steps)
         else:
             self._start(plane)
         self._planes.append(plane)
-        self._latest[plan_key(plan)] = number
+        if not proposal.steps:
+            self._latest[plan_key(plan)] = number
 
     def conclude(self) -> Trial:
         """Waits for the oldest plan, makes its trial and calls the listeners.
@@ -110,17 +117,21 @@ class Flight:
         if isinstance(plane.result, Exception):
             raise plane.result
         measured = None if problem.recalling else plane.result
-        return problem.conclude(plane.plan, plane.proposed_by, measured, plane.cached)
+        return problem.conclude(plane.plan, plane.proposed_by, measured, plane.cached, plane.steps)
 
     def _start(self, plane: _Plane) -> None:
         """Finds the outcome of a plan, or the earlier trial that will have it, or orders its measurement."""
         order, problem = plane.order, self.problem
         kept = self.journal.arrived.get(order.number) if self.journal is not None else None
-        plane.leader = self._latest.get(plan_key(plane.plan))
         if kept is not None:
-            plane.result = problem.recorded(kept, order.number, plane.plan, plane.proposed_by)
+            plane.result = problem.recorded(kept, order.number, plane.plan, plane.proposed_by, plane.steps)
             plane.cached = bool(kept["cached"])
-        elif plane.leader is not None:
+            return
+        if plane.steps:
+            self._order(plane)
+            return
+        plane.leader = self._latest.get(plan_key(plane.plan))
+        if plane.leader is not None:
             self._follow(plane)
         elif problem.is_known(plane.plan, order.stop_early):
             plane.result, plane.cached = Measured(problem.outcomes[plan_key(plane.plan)], 0.0), True
@@ -156,7 +167,8 @@ class Flight:
         assert plane is not None
         plane.result = arrival.result
         if isinstance(arrival.result, Measured):
-            self.problem.remember(plane.plan, arrival.result)
+            if not plane.steps:
+                self.problem.remember(plane.plan, arrival.result)
             if self.journal is not None and plane is not self._planes[0]:
                 self.journal.keep(self._record(plane, arrival.result))
         for other in self._planes:
@@ -174,6 +186,7 @@ class Flight:
             "images": outcome.images,
             "cached": False,
             "seconds": round(measured.seconds, 4),
+            **({"steps": plane.steps} if plane.steps else {}),
             "widths": {unit.name: plane.plan.widths[unit.name] for unit in problem.budget.units},
             **{name: value for name, value in problem.granularity.record(plane.plan).items() if value is not None},
         }

@@ -1,5 +1,6 @@
 """The loop that asks and tells any search, measures its plans in a pool, and notifies the listeners."""
 
+import math
 import time
 from collections import deque
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from prune_env.search.base import Search
 from prune_env.search.callback import SearchCallback
 from prune_env.search.episode import Episode, Listener, SearchResult
 from prune_env.search.flight import Flight, Journal
+from prune_env.search.ladder import RUNG, Ladder
 from prune_env.search.pools import Pool
 from prune_env.search.pools.make import make_pool
 from prune_env.search.registry import SEARCHES, check_evaluations, check_named_search
@@ -78,25 +80,21 @@ class _Loop:
         self.search = search
         self.flight = flight
         self.watcher = watcher
+        self.ladder = Ladder(config.search.rungs) if config.search.rungs else None
         self.name = config.agent.name
         self.lag = config.search.lag
         self.asked = self.told = 0
+        self.left = self.learned = 0
+        self.ended = False
 
     def run(self) -> None:
         if self.search.probes and self.problem.probes and not self.problem.probed:
             self._probe()
-        most = self.watcher.evaluations - self.watcher.trials
+        self.left = most = self.watcher.evaluations - self.watcher.trials
         proposals: deque[Proposal] = deque()
-        ended = False
         while True:
-            while not ended and self.asked < most and self._may_ask():
-                proposal = self.search.ask()
-                if proposal is None:
-                    ended = True
-                    break
-                if proposal.widths is not None:
-                    self.problem.budget.refuse_widths(f"agent.name={self.name}")
-                self.flight.submit(proposal, self.name)
+            while self._may_ask() and (proposal := self._next()) is not None:
+                self.flight.submit(proposal, RUNG if proposal.steps else self.name)
                 proposals.append(proposal)
                 self.asked += 1
             if not proposals:
@@ -106,9 +104,30 @@ class _Loop:
                 return
             self.told += 1
             proposal = proposals.popleft()
-            # No proposal depends on the last outcome: learning from it would be wasted time.
-            if self.told < most:
-                self.search.tell(proposal, trial)
+            if not proposal.steps:
+                self.learned += 1
+                # No proposal depends on the last outcome: learning from it would be wasted time.
+                if self.learned < most:
+                    self.search.tell(proposal, trial)
+            if self.ladder is not None and (changed := self.ladder.hear(proposal, trial)):
+                self.search.revise(changed)
+
+    def _next(self) -> Proposal | None:
+        """A plan to be trained if one is due, else the search's next proposal; None for neither."""
+        if self.ladder is not None and self.asked >= self._independent:
+            promoted = self.ladder.promote()
+            if promoted is not None:
+                return promoted
+        if self.ended or not self.left:
+            return None
+        proposal = self.search.ask()
+        if proposal is None:
+            self.ended = True
+            return None
+        if proposal.widths is not None:
+            self.problem.budget.refuse_widths(f"agent.name={self.name}")
+        self.left -= 1
+        return proposal
 
     def _probe(self) -> None:
         """Measures the probes, as many at once as there are workers."""
@@ -117,9 +136,15 @@ class _Loop:
             self.flight.submit(proposal, "probe")
         self.problem.loss_rises = self.problem.rises_of([self.flight.conclude() for _ in probes])
 
+    @property
+    def _independent(self) -> float:
+        """How many proposals depend on no outcome; with a ladder, which plans are trained does."""
+        independent = self.search.independent
+        return 0 if self.ladder is not None and math.isinf(independent) else independent
+
     def _may_ask(self) -> bool:
         """Whether exactly the outcomes that the next proposal may depend on have been told."""
-        independent = self.search.independent
+        independent = self._independent
         known = self.asked - self.lag + 1
         if self.asked >= independent:
             return self.told >= max(known, independent)
@@ -159,13 +184,19 @@ class _Watcher:
         return {f"workers/{name}": float(value) for name, value in now.items()}
 
     def hear(self, trial: Trial) -> None:
-        self.trials += 1
         # Measured before this process, or by another search: the seconds belong to this search all the same.
         self.earlier += trial.seconds if trial.recalled or trial.borrowed else 0.0
+        if trial.proposed_by in (self.name, RUNG) and (
+            # The longer a plan was trained, the more its outcome says.
+            self.best is None or (trial.steps, trial.reward) > (self.best.steps, self.best.reward)
+        ):
+            self.best = trial
+        if trial.proposed_by == RUNG:
+            return
+        self.trials += 1
         if trial.proposed_by != self.name:
             return
-        if self.best is None or trial.reward > self.best.reward:
-            self.best = trial
+        assert self.best is not None
         others = self.trials - self.episodes - 1
         of = self.evaluations - others
         scalars = {**self.search.scalars, **self._of_workers()}

@@ -28,4 +28,4 @@ class Here(Pool):
         order = self._orders.popleft()
         # An error must rise here with its own traceback: there is no other process that could have raised it.
         plan = self.problem.planner.plan(order.proposal)
-        return Arrival(order.number, self.problem.measure(plan, order.stop_early))
+        return Arrival(order.number, self.problem.measure(plan, order.stop_early, order.proposal.steps))

@@ -11,6 +11,7 @@ from prune_env.common.errors import ConfigError, RunError, UserError
 from prune_env.env.planner import Planner
 from prune_env.env.problem import PruningProblem
 from prune_env.env.proposal import Proposal
+from prune_env.env.short_training import ShortTraining
 from prune_env.env.trial import Measured
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.rewards import Outcome
@@ -25,16 +26,19 @@ class Bench:
         planner: Makes the plans.
         evaluator: Measures them; the worker builds its own from the walk, the images and the execution settings.
         threads: Threads of torch in the worker.
+        short_training: Trains networks before they are measured; None if nothing asks for it.
     """
 
     planner: Planner
     evaluator: Evaluator
     threads: int = 1
+    short_training: ShortTraining | None = None
 
     @classmethod
     def of(cls, problem: PruningProblem) -> "Bench":
         """The bench of a problem."""
-        return cls(replace(problem.planner, provenance={}), problem.evaluator, problem.evaluator.execution.threads or 1)
+        threads = problem.evaluator.execution.threads or 1
+        return cls(replace(problem.planner, provenance={}), problem.evaluator, threads, problem.short_training)
 
     def packed(self) -> bytes:
         """The bench as bytes.
@@ -63,6 +67,7 @@ class Bench:
             "the task (task.name)": evaluator.task,
             "the granularity (granularity.name)": planner.granularity,
             "the budget": planner.budget,
+            "the data set, which search.rungs trains on": self.short_training,
         }
         for words, part in parts.items():
             try:
@@ -92,8 +97,12 @@ class Worker:
         """Measures a plan; an error of the plan is returned, so that it is raised in the plan's turn."""
         started = time.perf_counter()
         try:
-            plan = self.bench.planner.plan(order.proposal)
-            outcome = self.bench.evaluator.run(plan, order.stop_early)
+            plan, steps = self.bench.planner.plan(order.proposal), order.proposal.steps
+            if steps:
+                assert self.bench.short_training is not None
+                outcome = self.bench.short_training.outcome(self.bench.evaluator, plan, steps)
+            else:
+                outcome = self.bench.evaluator.run(plan, order.stop_early)
         except UserError as error:
             return error
         except Exception as error:
