@@ -1,5 +1,6 @@
 """`prune-env train`: searches a network's pruning plan."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from prune_env.commands.common import (
     AsJson,
-    Overrides,
     between_commas,
     command_line,
     console,
@@ -20,21 +20,34 @@ from prune_env.commands.common import (
     warn,
 )
 from prune_env.common.errors import ConfigError
+from prune_env.config import RunConfig
 from prune_env.report.network_table import render, warnings_of
 from prune_env.report.whole_runs import finish_with_report, run_searches
 from prune_env.runs.finishing import FinishedSearch
 from prune_env.runs.searching import SearchRun, resume_search, start_search
-from prune_env.runs.settings import for_workers, read_settings
+from prune_env.runs.settings import read_settings
 from prune_env.search.episode import Episode
-from prune_env.search.pools.make import idle_words, worker_count
+from prune_env.search.pools.make import idle_words
 from prune_env.tasks import make_task, quality_of
 
 Config = Annotated[
     Path | None, typer.Argument(help="A YAML file of settings, for example configs/digits.yaml.", show_default=False)
 ]
+More = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Settings that override the file: key.path=value ... Further files: one run for each, RUN/NAME after the "
+        "file, search.workers of them at a time.",
+        show_default=False,
+    ),
+]
 Resume = Annotated[
     Path | None,
-    typer.Option(help="The directory of an interrupted run, to resume it.", show_default=False),
+    typer.Option(
+        help="The directory of an interrupted run, to resume it with its own settings. search.workers=... and "
+        "run.address=... may be given.",
+        show_default=False,
+    ),
 ]
 
 
@@ -50,28 +63,33 @@ Budgets = Annotated[
 
 def train(
     config: Config = None,
-    overrides: Overrides = None,
+    overrides: More = None,
     resume: Resume = None,
     budgets: Budgets = None,
     as_json: AsJson = False,
 ) -> None:
     """Searches a pruning plan: an agent learns the width of each unit of the network."""
-    if (config is None) == (resume is None):
+    words = [*([str(config)] if config is not None else []), *(overrides or ())]
+    files = [Path(word) for word in words if _names_settings(word)]
+    if resume is None and config is not None and config not in files:
+        files.insert(0, config)
+    given = [word for word in words if Path(word) not in files]
+    if bool(files) == (resume is not None):
         raise typer.BadParameter(
             "give a file of settings to start a run, or --resume RUN to resume one with its own settings; "
-            f"{'neither was' if config is None else 'both were'} given."
+            f"{'both were' if files else 'neither was'} given."
         )
-    if budgets is not None:
-        if config is None:
+    if budgets is not None or len(files) > 1:
+        if not files:
             raise typer.BadParameter("--budgets needs a file of settings. Repeat the command to go on with its runs.")
-        _train_several(config, list(overrides or ()), budgets, as_json)
+        _train_several(runs_of(files, given, budgets), as_json)
         return
     with console.status("loading") as status:
-        if config is not None:
-            settings = read_settings(config, overrides or ())
-            search = start_search(settings, run_directory_of(settings, config), status.update)
+        if resume is None:
+            settings = read_settings(files[0], given)
+            search = start_search(settings, run_directory_of(settings, files[0]), status.update)
         else:
-            search = resume_search(Path(str(resume)), status.update)
+            search = resume_search(resume, status.update, given)
     _print_reach(search)
     finished = _finish(search)
     run = search.run
@@ -86,17 +104,40 @@ def train(
             results.print(f"{name:<12}{place}", soft_wrap=True)
 
 
-def _train_several(config: Path, overrides: list[str], budgets: str, as_json: bool) -> None:
-    """Runs one search for each budget."""
-    kept = between_commas(budgets)
-    settings = {keep: for_workers(read_settings(config, [*overrides, f"budget.keep={keep}"])) for keep in kept}
-    if not settings:
+def _names_settings(word: str) -> bool:
+    """Whether a word of the command line is a file of settings, and not a setting."""
+    return Path(word).is_file() or ("=" not in word and Path(word).suffix in (".yaml", ".yml"))
+
+
+def runs_of(files: Sequence[Path], overrides: Sequence[str], budgets: str | None) -> dict[Path, RunConfig]:
+    """The settings of each run, by its folder: one for each file and each budget.
+
+    Raises:
+        ConfigError: If a setting is invalid, no budget is given, or two runs would have the same folder.
+    """
+    kept = between_commas(budgets) if budgets is not None else []
+    if budgets is not None and not kept:
         raise ConfigError("--budgets: none given; allowed are shares in (0, 1], separated by commas, such as 0.5,0.3.")
-    root = run_directory_of(next(iter(settings.values())), config)
-    runs = {root / f"keep-{keep}": given for keep, given in settings.items()}
-    workers = worker_count(next(iter(settings.values())))
+    runs: dict[Path, RunConfig] = {}
+    for file in files:
+        settings = read_settings(file, overrides)
+        root = run_directory_of(settings, file)
+        if len(files) > 1 and settings.run.directory is not None:
+            root = root / file.stem
+        several = {root / f"keep-{keep}": read_settings(file, [*overrides, f"budget.keep={keep}"]) for keep in kept}
+        for folder, given in (several or {root: settings}).items():
+            if folder in runs:
+                raise ConfigError(
+                    f"{file}: another file's run has the folder {str(folder)!r} as well. Rename the file."
+                )
+            runs[folder] = given
+    return runs
+
+
+def _train_several(runs: Mapping[Path, RunConfig], as_json: bool) -> None:
+    """Runs several searches, as many at a time as there are workers."""
     with console.status(f"{len(runs)} searches"):
-        found = run_searches(runs, workers, lambda folder: notice(f"{folder} is finished"))
+        found = run_searches(runs, lambda folder: notice(f"{folder} is finished"))
     if as_json:
         print_json({"runs": [{"run": str(folder), **summary} for folder, summary in found.items()]})
         return
@@ -145,7 +186,7 @@ def _print_reach(search: SearchRun) -> None:
         f"{settings.model.name}: {len(problem.budget.units)} of {len(problem.walk.units)} units free; reachable "
         f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {settings.budget.keep:.0%}"
     )
-    if settings.run.address is None and (idle := idle_words(settings)) is not None:
+    if (idle := idle_words(settings)) is not None:
         notice(idle)
 
 

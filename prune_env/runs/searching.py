@@ -3,14 +3,13 @@
 `prune_env.report.whole_runs.run_search` also writes the TensorBoard log and the report.
 """
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import prune_env.agents  # noqa: F401  (registers the searches)
-from prune_env.common.errors import RunError
+from prune_env.common.errors import ConfigError, RunError
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.builders import build_problem
@@ -26,6 +25,7 @@ from prune_env.search.base import Search
 from prune_env.search.episode import Episode, Listener, SearchResult
 from prune_env.search.loop import train_agent
 from prune_env.search.policy import save_policy
+from prune_env.search.pools.make import check_sendable, check_workers
 from prune_env.search.registry import check_evaluations, check_named_search
 
 OnTrial = Callable[[Trial], None]
@@ -70,33 +70,22 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
 
     Raises:
         RunError: If the folder exists or cannot be made.
-        ConfigError: If a setting holds an unknown name, or the search needs more evaluations.
+        ConfigError: If a setting holds an unknown name, the search needs more evaluations, there is no cluster at
+            ``run.address``, or the problem cannot be sent to workers.
         BudgetError: If the budget cannot be met.
     """
     settings = for_workers(settings)
-    refuse_temporary(folder)
     RunDirectory.check_free(folder)
     check_names(settings)
     check_named_search(settings)
+    check_workers(settings)
     if settings.sparsify.epochs:
         use_threads(settings)
         return _sparsified(start_sparsifying(settings, folder, on_progress), on_progress)
     splits, problem = load_problem(settings, on_progress=on_progress)
     check_evaluations(problem, settings)
+    check_sendable(problem, settings)
     return SearchRun(start_run(folder, settings, splits, problem), settings, splits, problem)
-
-
-def refuse_temporary(folder: Path) -> None:
-    """Refuses a relative run directory inside a submitted Ray job, whose working directory is temporary.
-
-    Raises:
-        RunError: If the run would be lost with the job.
-    """
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not folder.is_absolute():
-        raise RunError(
-            f"run.directory: {str(folder)!r} given inside a submitted Ray job, whose working directory is removed at "
-            "its end. Give an absolute path on a disk that stays: run.directory=/..."
-        )
 
 
 def _sparsified(training: SparseTraining, on_progress: OnProgress) -> SearchRun:
@@ -108,7 +97,7 @@ def _sparsified(training: SparseTraining, on_progress: OnProgress) -> SearchRun:
     return SearchRun(start_run(run.root, settings, splits, problem, run), settings, splits, problem)
 
 
-def resume_search(folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
+def resume_search(folder: Path, on_progress: OnProgress = quietly, workers: Sequence[str] = ()) -> SearchRun:
     """Loads an interrupted search with its own settings; `search_into` resumes it.
 
     A sparse training that was interrupted is finished first.
@@ -116,10 +105,19 @@ def resume_search(folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
     Args:
         folder: The run directory of the search.
         on_progress: Receives progress messages.
+        workers: Who measures from now on: ``search.workers=...``, ``run.address=...`` or both. The result does not
+            depend on it.
 
     Raises:
         RunError: If the run does not exist, is finished, or was started with other weights or images.
+        ConfigError: If ``workers`` holds another setting.
     """
+    for given in workers:
+        if given.partition("=")[0] not in ("search.workers", "run.address"):
+            raise ConfigError(
+                f"{given}: given with a run that is resumed, which keeps its own settings. Only search.workers and "
+                "run.address may be given, because the result does not depend on them."
+            )
     run = RunDirectory.open(folder)
     if run.summary.is_file():
         raise RunError(
@@ -128,8 +126,9 @@ def resume_search(folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
             "more search.evaluations."
         )
     if not run.started and run.sparsify.is_dir():
-        return _sparsified(resume_sparsifying(run), on_progress)
-    settings = settings_of(run)
+        return _sparsified(resume_sparsifying(run, workers), on_progress)
+    settings = for_workers(settings_of(run, workers))
+    check_workers(settings)
     splits, problem = load_problem(settings, run, on_progress)
     check_same_start(run, splits, problem)
     return SearchRun(run, settings, splits, problem)

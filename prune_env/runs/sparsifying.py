@@ -1,6 +1,6 @@
 """Sparse training: trains a run's network with a penalty before the search, in the run's own folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,17 +79,18 @@ def start_sparsifying(settings: RunConfig, folder: Path, on_progress: OnProgress
     return SparseTraining(run, TrainingFolder(run.sparsify), settings, splits, batches, dense, penalty)
 
 
-def resume_sparsifying(run: RunDirectory) -> SparseTraining:
+def resume_sparsifying(run: RunDirectory, overrides: Sequence[str] = ()) -> SparseTraining:
     """Loads the sparse training of a run whose search has not started; `finish_sparsifying` resumes it.
 
     Args:
         run: The run.
+        overrides: Settings on which the training does not depend: ``key.path=value``.
 
     Raises:
         RunError: If the training was started with other data.
     """
     folder = TrainingFolder.open(run.sparsify)
-    settings = read_settings(run.config)
+    settings = read_settings(run.config, overrides)
     splits = load_splits(settings)
     check_same_data(folder, splits)
     dense = untrained_network(settings, splits)

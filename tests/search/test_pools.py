@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_whole import Broken
 from toy import ToyResNet, image_set, toy_problem, toy_walk
 
 from prune_env import RunConfig
@@ -70,7 +71,10 @@ class TestProcesses:
         expected = searched(problem, config, Here(problem))
         for workers in (1, 2, 4) if name == "ddpg" else (2,):
             problem = problem_with()
-            assert searched(problem, config, Processes(problem, workers)) == expected
+            pool = Processes(problem, workers)
+            # An interrupt on the terminal reaches the workers as well, which the driver ends.
+            assert searched(problem, config, pool, lambda trial, pool=pool: interrupt(trial, pool)) == expected
+            assert pool.status()["asked_again"] == 0
 
     @pytest.mark.slow
     def test_that_are_killed_are_replaced_and_their_plans_measured_again(self) -> None:
@@ -100,6 +104,13 @@ class TestProcesses:
             searched(problem, config_of("ddpg"), Processes(problem, 1))
 
     @pytest.mark.slow
+    def test_that_cannot_be_built_in_a_process_end_the_search_with_the_reason(self) -> None:
+        problem = problem_with(Broken)
+        words = r"^The worker process \d+ cannot start: RunError\('cannot be built here'\)"
+        with pytest.raises(RunError, match=words):
+            searched(problem, config_of("ddpg"), Processes(problem, 2))
+
+    @pytest.mark.slow
     def test_raise_the_error_of_a_plan_in_its_turn(self) -> None:
         problem = problem_with(Failing)
         heard: list[int] = []
@@ -123,6 +134,12 @@ class TestProcesses:
             with pytest.raises(ConfigError, match=r"search\.workers: given .*; must be 1 or more, or auto"):
                 config_of("ddpg", workers=given)
         assert config_of("ddpg", workers="auto").search.workers == "auto"
+
+
+def interrupt(trial: Trial, pool: Processes) -> None:
+    if trial.number == 5:
+        for process in pool._executor._processes:
+            os.kill(process, signal.SIGINT)
 
 
 class Deadly(Evaluator):
