@@ -15,7 +15,7 @@ from test_whole import Broken, failing, squared
 from prune_env.common.errors import ConfigError, RunError
 from prune_env.env.trial import Trial
 from prune_env.search.pools import cluster
-from prune_env.search.pools.connection import SIGNS_OF_LIFE, check_address
+from prune_env.search.pools.connection import check_address
 from prune_env.search.pools.here import Here
 from prune_env.search.pools.whole import spread
 
@@ -53,8 +53,7 @@ def nodes() -> Iterator[Any]:
     """A cluster of two simulated nodes of one processor each, to which this process is connected."""
     ray = pytest.importorskip("ray", reason="needs the extra ray: pip install 'prune-env[ray]'")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**SIGNS_OF_LIFE, "RAY_USAGE_STATS_ENABLED": "0"}.items():
-            patch.setenv(name, value)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         # The workers import the tests' own classes from where this process found them.
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         from ray.cluster_utils import Cluster

@@ -8,13 +8,6 @@ from typing import Any
 
 from prune_env.common.errors import ConfigError
 
-SIGNS_OF_LIFE = {
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-}
-"""A hung node is noticed after 5 s; Ray's own settings take 64 s. A head node reads them when it starts."""
-
 KNOCK = 10.0
 """Seconds in which a head node must answer [our choice]."""
 
@@ -33,10 +26,8 @@ def check_address(address: str) -> None:
 
 
 def _ray(address: str) -> Any:
-    """The module of Ray, with our settings for clusters that this process starts."""
+    """The module of Ray, which sends no usage statistics unless the user asks for it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    for name, value in SIGNS_OF_LIFE.items():
-        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError:
