@@ -89,7 +89,7 @@ class CmaEs(_Optimiser):
     @property
     def scalars(self) -> Mapping[str, float]:
         """The step size."""
-        return {"search/sigma": float(self._strategy.sigma)}
+        return {"train/sigma": float(self._strategy.sigma)}
 
 
 @register_search("cma_from_rules")

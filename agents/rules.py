@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from prune_env.budget import Budget
 from prune_env.common.arrays import IntArray
 from prune_env.criteria.eigenvalues import layer_eigenvalues
 from prune_env.env.problem import PruningProblem
@@ -77,18 +78,17 @@ def greedy_widths(problem: PruningProblem, power: float) -> IntArray:
     # Avoid a division by zero for units that cannot shrink.
     scale = _rises(problem) / np.maximum((probed / budget.channels) ** -power - 1.0, 1e-12)
     stride = np.maximum(budget.round_to, budget.channels // STRIDE)
-    widths, cost = budget.channels.copy(), budget.dense
-    while cost > budget.limit:
+    widths = budget.channels.copy()
+    while over := [one for one in budget.all if one.cost(widths) > one.limit]:
         narrower = np.array([budget.allowed(i, width - stride[i]) for i, width in enumerate(widths)])
-        costs = np.array([budget.cost(_with(widths, i, narrower[i])) for i in range(len(widths))])
         rises = scale * ((narrower / budget.channels) ** -power - (widths / budget.channels) ** -power)
-        saved = cost - costs
+        saved = np.sum([_saved(one, widths, narrower) for one in over], axis=0)
         price = np.divide(rises, saved, out=np.full(len(widths), np.inf), where=saved > 0)
         cheapest = int(price.argmin())
         if saved[cheapest] <= 0:
             break  # every unit is at its least width, and only edits can meet the budget
-        widths[cheapest], cost = narrower[cheapest], int(costs[cheapest])
-    return widths
+        widths[cheapest] = narrower[cheapest]
+    return budget.filled(widths, widths)
 
 
 def eigenvalue_widths(problem: PruningProblem) -> IntArray:
@@ -115,22 +115,22 @@ def eigenvalue_widths(problem: PruningProblem) -> IntArray:
         return np.array([budget.allowed(number, width) for number, width in enumerate(wanted)])
 
     enough, too_little = MOST_STRENGTH, 0.0
-    if budget.cost(widths(enough)) > budget.limit:
+    if not budget.fits(widths(enough)):
         # The units with the largest eigenvalues must shrink as well to meet the budget.
         return budget.project(widths(enough))
     for _ in range(HALVINGS):
         middle = 0.5 * (enough + too_little)
-        if budget.cost(widths(middle)) <= budget.limit:
+        if budget.fits(widths(middle)):
             enough = middle
         else:
             too_little = middle
-    return widths(enough)
+    return budget.filled(widths(enough), budget.channels)
 
 
-def _with(widths: IntArray, number: int, width: int) -> IntArray:
-    changed = widths.copy()
-    changed[number] = width
-    return changed
+def _saved(budget: Budget, widths: IntArray, narrower: IntArray) -> npt.NDArray[np.float64]:
+    """What each unit saves when it alone becomes narrower, as a share of the dense cost, [units]."""
+    costs = [budget.cost(np.where(np.arange(len(widths)) == i, narrower, widths)) for i in range(len(widths))]
+    return (budget.cost(widths) - np.array(costs)) / budget.dense
 
 
 def _rises(problem: PruningProblem) -> npt.NDArray[np.float64]:

@@ -55,11 +55,10 @@ class Thresholds(Search):
 
 def lowest_threshold(problem: PruningProblem) -> float:
     """The lowest threshold whose plan meets the budget; `HIGHEST` if no threshold does."""
-    unlimited = problem.budget.with_keep(1.0)
+    unlimited = problem.budget.unlimited()
 
     def fits(threshold: float) -> bool:
-        builder = decided(problem.granularity.builder(unlimited), shares_above(problem, threshold))
-        return builder.cost(builder.widths) <= problem.budget.limit
+        return decided(problem.granularity.builder(unlimited), shares_above(problem, threshold)).within(problem.budget)
 
     low, high = 0.0, HIGHEST
     if fits(low):

@@ -2,47 +2,71 @@
 
 from typing import Any
 
-from prune_env.commands.common import AsJson, ConfigArgument, Overrides, console, print_json, results, run_command
+from prune_env.commands.common import (
+    AsJson,
+    ConfigArgument,
+    Force,
+    Overrides,
+    forced,
+    print_json,
+    results,
+    run_command,
+    tell,
+    tell_dense,
+)
+from prune_env.commands.next_steps import print_next, with_config
+from prune_env.commands.progress import phases
+from prune_env.common.words import counted
+from prune_env.data import describe_images, images_in_words
 from prune_env.env.problem import PruningProblem
 from prune_env.report.inspection import inspect_problem, render_granularity, render_units
 from prune_env.runs.settings import read_settings
 from prune_env.runs.starting import load_problem
 
 
-def inspect_walk(config: ConfigArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def inspect_walk(
+    config: ConfigArgument, overrides: Overrides = None, force: Force = False, as_json: AsJson = False
+) -> None:
     """Shows, without a search: units, coupling, costs, ranks, protected units and reasons, reachable budgets, time."""
-    settings = read_settings(config, overrides or ())
-    with console.status("") as status:
-        _, problem = load_problem(settings, on_progress=status.update)
-        record = inspect_problem(problem)
+    settings = read_settings(config, forced(overrides, force))
+    with phases("loading") as say:
+        splits, problem = load_problem(settings, on_progress=say, on_dense=tell_dense)
+        record = {"data": describe_images(splits.source), **inspect_problem(problem)}
     if as_json:
         print_json(record)
         return
+    tell(f"images: {images_in_words(splits.source)}")
     for table in render_units(problem, record):
         results.print(table)
-    _tell(problem, record, settings.env.min_keep, settings.search.evaluations)
+    _tell_costs(problem, record, settings.env.min_keep, settings.search.evaluations)
     for table in render_granularity(problem, settings.budget.batch):
         results.print(table)
     if problem.walk.idle:
-        results.print(f"never called in the forward pass, left dense: {', '.join(problem.walk.idle)}")
+        tell(f"never called in the forward pass, left dense: {', '.join(problem.walk.idle)}")
+    print_next(with_config(str(config), overrides or (), inspected=True))
 
 
-def _tell(problem: PruningProblem, record: dict[str, Any], min_keep: float, evaluations: int) -> None:
-    (low, high), budget, seconds = record["budget"]["reachable"], problem.budget, record["seconds_per_episode"]
-    results.print(
+def _tell_costs(problem: PruningProblem, record: dict[str, Any], min_keep: float, evaluations: int) -> None:
+    limits, seconds = record["budget"], record["seconds_per_episode"]
+    limits = {limits["metric"]: limits, **limits["also"]}
+    budgets = "".join(
+        f"budget: keep {one['keep']:.1%} of the {metric}; reachable: {one['reachable'][0]:.1%} to "
+        f"{one['reachable'][1]:.0%} with env.min_keep {min_keep}\n"
+        for metric, one in limits.items()
+    )
+    tell(
         f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set "
         f"{problem.quality_name} {problem.baseline.quality:.2%}\n"
         f"{fixed_macs_in_words(record)}params that the cost formula takes as fixed: {record['fixed_params']:,}\n"
         f"free units reach {record['reach']['macs']:.1%} of the MACs, {record['reach']['params']:.1%} of the params\n"
-        f"budget: keep {budget.keep:.1%} of the {budget.metric}; reachable: {low:.1%} to {high:.0%} "
-        f"with env.min_keep {min_keep}\n"
+        f"{budgets}"
         f"an episode takes about {seconds:.2f} s; {evaluations} evaluations about {seconds * evaluations / 60:.1f} min"
     )
     if (latency := problem.latency) is not None:
         dense_seconds = latency.seconds(problem.walk, problem.walk.width_list())
-        results.print(
+        tell(
             f"latency by the formula: {1e3 * dense_seconds:.1f} ms a batch of {latency.batch} for the dense network, "
-            f"{latency.threads} threads; error {latency.error:.1%} on networks outside the fit"
+            f"{counted(latency.threads, 'thread')}; error {latency.error:.1%} on networks outside the fit"
         )
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TimeRemainingColumn
 
 from prune_env.commands.common import console
+from prune_env.commands.console import PlainColumn
 from prune_env.recover import Epoch
 from prune_env.runs.training import Step, TrainingListener
 from prune_env.tasks import Metric
@@ -15,9 +16,9 @@ from prune_env.tasks import Metric
 def shown_training() -> Iterator[TrainingListener]:
     """Yields a listener that shows a training on the console from its first event on."""
     columns = (
-        TextColumn("{task.description}"),
+        PlainColumn("{task.description}"),
         BarColumn(),
-        TextColumn("loss {task.fields[loss]}, {task.fields[quality]}, waiting {task.fields[waiting]}"),
+        PlainColumn("loss {task.fields[loss]}, {task.fields[quality]}, waiting {task.fields[waiting]}"),
         TimeRemainingColumn(),
     )
     progress = Progress(*columns, console=console)

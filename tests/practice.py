@@ -10,7 +10,7 @@ from toy import CLASSES, COLOURS, SIDE, TASK, ToyResNet
 from prune_env.config.training import FinetuneSection
 from prune_env.data import ArraySource, LabelledArrays
 from prune_env.evaluation.execution import ExecutionSettings
-from prune_env.recover import Batches, Trainer, Workers
+from prune_env.recover import Batches, Teacher, Trainer, Workers
 
 CPU = torch.device("cpu")
 
@@ -56,4 +56,5 @@ def trainer_of(
 ) -> Trainer:
     """A trainer without a folder, of a new network by default; its images have the size of `image_set`'s."""
     execution = ExecutionSettings.for_training(settings.layout or "contiguous", settings.dtype or "float32")
-    return Trainer(model or network(), batches_of(settings, count), settings, 0, Workers(CPU), execution, teacher)
+    taught_by = Teacher(teacher) if teacher is not None else None
+    return Trainer(model or network(), batches_of(settings, count), settings, 0, Workers(CPU), execution, taught_by)

@@ -6,6 +6,7 @@ from toy import digits_config, digits_splits, trained_digits
 
 from prune_env import RunConfig
 from prune_env.env.builders import trace
+from prune_env.env.loading import load_splits
 from prune_env.models import save_weights
 from prune_env.runs.run_directory import RunDirectory
 
@@ -30,6 +31,7 @@ def pruned_run(root: Path) -> RunDirectory:
     run = RunDirectory.create(root)
     run.write_config(config)
     save_weights(model, run.dense_weights)
+    run.write_json(run.splits, load_splits(config).record())
     walk = trace(config, digits_splits(), model)
     plan = walk.plan({unit.name: (unit.channels + 1) // 2 for unit in walk.free})
     run.write_bytes(run.plan, plan.to_json())

@@ -3,9 +3,18 @@
 import difflib
 from collections.abc import Iterable
 
+from prune_env.common.text import one_screen
+
 
 class UserError(ValueError):
-    """A mistake in the user's input. The command line prints only the message and exits with code 2."""
+    """A mistake in the user's input. The command line prints only the message and exits with code 2.
+
+    The message fits one screen, and control characters in names are shown as such: both may come from a file that
+    somebody else made.
+    """
+
+    def __str__(self) -> str:
+        return one_screen(super().__str__())
 
 
 class ConfigError(UserError):
@@ -40,6 +49,14 @@ class PlanMismatchError(PlanError):
     """A plan made for another network; names the first module that differs."""
 
 
+class DoubtfulNetworkError(UserError):
+    """A dense network whose quality is near chance, or that does not know the images that it is given."""
+
+
+class DoubtfulNetworkWarning(UserWarning):
+    """The reasons of a `DoubtfulNetworkError`, where the user goes on all the same."""
+
+
 class EvaluationError(UserError):
     """A quality, loss or reward that is not a finite number."""
 
@@ -57,10 +74,15 @@ def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:160]
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that is most similar to a name; None if none is similar. Capital letters do not count."""
+    lowered = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name[:100].lower(), lowered, n=1, cutoff=0.5)
+    return lowered[near[0]] if near else None
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Offers the nearest known name, if one is similar, and lists the known names (at most 40).
-
-    Capital letters do not count, so that a name in the wrong case is offered in the right one.
 
     Args:
         name: The name that the user wrote.
@@ -70,7 +92,6 @@ def suggest(name: str, known: Iterable[str]) -> str:
         For example ``did you mean 'resnet56'? (known: resnet20, resnet56)``.
     """
     names = sorted(known)
-    lowered = {each.lower(): each for each in names}
-    near = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    near = nearest(name, names)
     listing = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
-    return f"did you mean {lowered[near[0]]!r}? (known: {listing})" if near else f"known: {listing or 'none'}"
+    return f"did you mean {near!r}? (known: {listing})" if near else f"known: {listing or 'none'}"

@@ -1,13 +1,46 @@
 """Files that survive a kill, a full disk and a power cut."""
 
+import errno
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from prune_env.common.errors import RunError
+
+ADVICE: Mapping[int, str] = MappingProxyType(
+    {
+        errno.ENOSPC: "; free some space, then repeat or resume the command",
+        errno.EDQUOT: "; free some space, then repeat or resume the command",
+        errno.EROFS: "; give a folder on another file system",
+    }
+)
+"""What to do about an error of the system, by its number."""
+
+
+def in_words(error: OSError) -> str:
+    """Says what went wrong with a file, and what to do about a full disk or a read-only file system.
+
+    Example:
+        >>> in_words(OSError(errno.EROFS, os.strerror(errno.EROFS)))
+        'Read-only file system; give a folder on another file system'
+    """
+    return f"{error.strerror or error}{ADVICE.get(error.errno or 0, '')}"
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names a file in an error of the system: a full disk is told by a file's number, and by that of a part of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def atomic_write(path: Path, data: bytes) -> None:
@@ -18,18 +51,19 @@ def atomic_write(path: Path, data: bytes) -> None:
         data: The whole content.
 
     Raises:
-        OSError: The disk is full, or the folder cannot be written. The old file is unchanged.
+        OSError: The disk is full, or the folder cannot be written; names the file. The old file is unchanged.
     """
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            # Without fsync, a power cut may leave an empty file under the new name.
-            os.fsync(file.fileno())
-        os.replace(part, path)  # noqa: PTH105  (os.replace is documented to be atomic)
-    finally:
-        part.unlink(missing_ok=True)
+    with naming(path):
+        try:
+            with part.open("xb") as file:
+                file.write(data)
+                file.flush()
+                # Without fsync, a power cut may leave an empty file under the new name.
+                os.fsync(file.fileno())
+            os.replace(part, path)  # noqa: PTH105  (os.replace is documented to be atomic)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def to_json(value: Any) -> str:
@@ -53,10 +87,11 @@ def append_record(path: Path, record: Mapping[str, Any]) -> None:
         ValueError: The record holds a number that is not finite. Nothing is written.
     """
     line = json.dumps(dict(record), allow_nan=False, ensure_ascii=False) + "\n"
-    if path.is_file():
-        _drop_torn_line(path)
-    with path.open("ab") as file:
-        file.write(line.encode("utf-8"))
+    with naming(path):
+        if path.is_file():
+            _drop_torn_line(path)
+        with path.open("ab") as file:
+            file.write(line.encode("utf-8"))
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from prune_env.common.layers import cuts_itself
+from prune_env.common.text import shorten
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
@@ -39,12 +40,6 @@ def weights_digest(model: nn.Module) -> str:
     for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]
-
-
-def shorten(text: str, most: int = 120) -> str:
-    """Puts text on one line of at most ``most`` characters, because text from a file may have any length."""
-    line = " ".join(text[: 2 * most].split())
-    return line if len(line) <= most and len(text) <= 2 * most else line[: most - 3] + "..."
 
 
 def _describe(module: nn.Module) -> str:

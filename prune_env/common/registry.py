@@ -6,9 +6,11 @@ message. ``package.module:callable`` is accepted wherever a name is, so that use
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from prune_env.common.errors import ConfigError, UserError, suggest
@@ -26,6 +28,8 @@ class Registry(Generic[T]):
         adopt: Turns an imported object into a value, given ``package.module:callable`` and the object, or raises a
             `UserError`; None takes the object itself.
         documented: Gives the object that holds a value's docstring; None for the value itself.
+        home: The package whose import registers the library's own values, for a registry that lies outside of it. It
+            is imported when the registry is first read.
 
     Example:
         >>> shapes = Registry[int]("shape", "shape.name")
@@ -48,13 +52,24 @@ class Registry(Generic[T]):
         error: type[UserError] = ConfigError,
         adopt: Callable[[str, Any], T] | None = None,
         documented: Callable[[T], object] | None = None,
+        home: str | None = None,
     ) -> None:
         self.kind = kind
         self.setting = setting
         self.error = error
         self._adopt = adopt
         self._documented = documented
-        self._values: dict[str, T] = {}
+        self._home = home
+        self._registered: dict[str, T] = {}
+        self._lent: ContextVar[Mapping[str, T]] = ContextVar(f"lent {kind}", default=MappingProxyType({}))
+
+    @property
+    def _values(self) -> dict[str, T]:
+        """The registered values, the library's own among them."""
+        if self._home is not None:
+            home, self._home = self._home, None
+            importlib.import_module(home)
+        return self._registered
 
     def register(self, name: str) -> Callable[[T], T]:
         """Returns a decorator that registers a value under a name.
@@ -86,7 +101,25 @@ class Registry(Generic[T]):
         try:
             yield
         finally:
-            self._values = before
+            self._registered = before
+
+    @contextmanager
+    def lending(self, name: str, value: T) -> Iterator[None]:
+        """Gives a name to a value within the block, before any other value of this name; other threads do not see it.
+
+        Example:
+            >>> words = Registry[str]("word", "word.name")
+            >>> with words.lending("mine", "hello"):
+            ...     words.find("mine")
+            'hello'
+            >>> "mine" in words
+            False
+        """
+        token = self._lent.set({**self._lent.get(), name: value})
+        try:
+            yield
+        finally:
+            self._lent.reset(token)
 
     def names(self, pattern: str = "*") -> tuple[str, ...]:
         """Returns the registered names that match a wildcard pattern, in any case, in the order of registration."""
@@ -100,7 +133,7 @@ class Registry(Generic[T]):
         return iter(self._values)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._values
+        return name in self._values or name in self._lent.get()
 
     def find(self, name: str, setting: str | None = None) -> T:
         """Returns the value of a registered name, or imports ``package.module:callable``.
@@ -112,6 +145,8 @@ class Registry(Generic[T]):
         Raises:
             UserError: If the name is unknown; offers the nearest known name. The type is the registry's ``error``.
         """
+        if name in self._lent.get():
+            return self._lent.get()[name]
         if name in self._values:
             return self._values[name]
         if ":" not in name:

@@ -1,46 +1,68 @@
 """Turns pydantic's errors about settings into messages for the user."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from prune_env.common.errors import suggest
+from prune_env.common.errors import nearest, suggest
 
 _UNKNOWN = ("extra_forbidden", "invalid_key")
-_SHOWN_PROBLEMS = 15
+_SHOWN_PROBLEMS = 7  # with their meanings, these fit one screen
 _SHOWN_CHARACTERS = 60
 
 
-def describe_problems(error: ValidationError, root: type[BaseModel], source: str) -> str:
+OVERRIDES = "overrides (key.path=value)"
+"""The origin of settings that were given beside the document, in messages."""
+
+
+def describe_problems(
+    error: ValidationError, root: type[BaseModel], source: str, overridden: Collection[tuple[str, ...]] = ()
+) -> str:
     """Describes all problems of a document, one per line: key, given value, allowed values.
 
     Args:
         error: The error that pydantic raised.
         root: The model of the document: sections of keys.
-        source: The origin of the document, for the first line.
+        source: The origin of the document.
+        overridden: The keys that overrides gave (`override_path`).
 
     Returns:
-        The message, of at most 15 problems.
+        The message: the origin of the problems, then the problems, at most 7; each section's known keys are listed
+        once.
     """
     # Misspelt keys first: they are the likeliest cause of the other problems.
     problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] not in _UNKNOWN)
-    lines = [_line(problem, root) for problem in problems]
-    more = len(lines) - _SHOWN_PROBLEMS
-    if more > 0:
-        lines = [*lines[:_SHOWN_PROBLEMS], f"and {more} more"]
-    return "\n  ".join([f"{source}:", *lines])
+    lines: dict[str, list[str]] = {}
+    listed: set[type[BaseModel]] = set()
+    for problem in problems[:_SHOWN_PROBLEMS]:
+        origin = OVERRIDES if is_overridden(problem["loc"], overridden) else source
+        lines.setdefault(origin, []).append(_line(problem, root, listed))
+    more = len(problems) - _SHOWN_PROBLEMS
+    parts = ["\n  ".join([f"{origin}:", *own]) for origin, own in lines.items()]
+    return "\n".join([*parts, *([f"  and {more} more"] if more > 0 else [])])
 
 
-def _line(problem: Mapping[str, Any], root: type[BaseModel]) -> str:
+def is_overridden(place: Sequence[str | int], overridden: Collection[tuple[str, ...]]) -> bool:
+    """Whether an override gave the value at a place: the value itself, what holds it, or a part of it."""
+    keys = tuple(map(str, place))
+    return any(path[: len(keys)] == keys[: len(path)] for path in overridden)
+
+
+def _line(problem: Mapping[str, Any], root: type[BaseModel], listed: set[type[BaseModel]]) -> str:
+    """One problem in words; ``listed`` holds the sections whose keys an earlier line lists."""
     place: Sequence[str | int] = problem["loc"]
     section, field = _find(place, root)
     key = _key(place, field)
     if problem["type"] in _UNKNOWN:
-        known = (section or root).model_fields
-        return f"{key}: unknown key; {suggest(str(place[-1]), known)}"
+        known, name = section or root, str(place[-1])
+        if known in listed:
+            near = nearest(name, known.model_fields)
+            return f"{key}: unknown key" + (f"; did you mean {near!r}?" if near else "")
+        listed.add(known)
+        return f"{key}: unknown key; {suggest(name, known.model_fields)}"
     meaning = f" ({field.description})" if field and field.description else ""
     if problem["type"] == "missing":
         return f"{key}: required, and not given{meaning}"

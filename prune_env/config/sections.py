@@ -3,9 +3,19 @@
 Error messages and docs take their texts from here.
 """
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PositiveFloat,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from prune_env.config.protection import RESIDUAL_STREAMS, spelled_out
 
@@ -32,6 +42,11 @@ class RunSection(Section):
         min_length=1,
         description="Folder of the run, which must not exist yet; null: runs/NAME, after the file.",
     )
+    force: bool = Field(
+        default=False,
+        description="Whether to go on with a dense network whose quality is near chance, or that is far better once "
+        "its batch norms are measured anew; --force on the command line.",
+    )
     device: str = Field(default="auto", description="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 
     address: str | None = Field(
@@ -40,6 +55,12 @@ class RunSection(Section):
         description="The Ray cluster whose nodes measure plans (extra ray): auto (the one that this machine belongs "
         "to), local, or HOST:PORT of its head node; null: this machine alone. search.workers: auto takes all of its "
         "processors, or GPUs.",
+    )
+
+    log: tuple[str, ...] = Field(
+        default=(),
+        description="More places that a search logs to: optuna://FILE.db (an Optuna study for optuna-dashboard), csv "
+        "(evaluations.csv in the run), and Accelerate's trackers that are installed, such as wandb or mlflow.",
     )
 
     @field_validator("device")
@@ -88,7 +109,30 @@ class DataSection(Section):
     image_size: int | tuple[int, int] | None = Field(
         default=None,
         description="Height and width of the images in pixels, 1 or more, for data sets of image files: one number, or "
-        "[height, width] where boxes are known (null: 224, with boxes 320); other data sets have a fixed size.",
+        "[height, width] where boxes are known (null: that of the pretrained weights, else 224, with boxes 320); other "
+        "data sets have a fixed size.",
+    )
+    resize: int | None = Field(
+        default=None,
+        ge=1,
+        description="Shorter side of an image file in pixels, 1 or more, before its middle is cut to image_size; null: "
+        "that of the pretrained weights, else 256/224 of image_size.",
+    )
+    interpolation: Literal["bilinear", "bicubic"] | None = Field(
+        default=None,
+        description="How image files are resized; null: as for the pretrained weights, else bilinear.",
+    )
+    mean: tuple[float, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Mean that is subtracted from each channel, for intensities in 0..1; null: that of the pretrained "
+        "weights for image files, else the data set's own.",
+    )
+    std: tuple[PositiveFloat, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Standard deviation by which each channel is divided, for intensities in 0..1, above 0; null: as "
+        "for mean.",
     )
 
     @field_validator("image_size", mode="before")
@@ -133,7 +177,51 @@ class BudgetSection(Section):
         "machine, by a formula fitted to timings of its layers).",
     )
     keep: float = Field(default=0.5, gt=0, le=1, description="Share of the dense cost that may remain, in (0, 1].")
+    macs: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Share of the dense MACs that may remain, in (0, 1], whatever the metric; null: no such limit. A "
+        "plan meets every limit. Without keep, the first of macs and params is metric and keep.",
+    )
+    params: float | None = Field(default=None, gt=0, le=1, description="As macs, of the params.")
     batch: int = Field(default=32, ge=1, description="Images in the batch for latency, 1 or more.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _main_budget(cls, given: Any) -> Any:
+        """Without metric and keep, the first of macs and params stands for them."""
+        if not isinstance(given, Mapping) or given.get("keep") is not None:
+            return given
+        named = [name for name in ("macs", "params") if given.get(name) is not None]
+        metric = given.get("metric") or next(iter(named), None)
+        return {**given, "metric": metric, "keep": given[metric]} if metric in named else given
+
+    @model_validator(mode="after")
+    def _one_share_for_each_metric(self) -> Self:
+        share = {"macs": self.macs, "params": self.params}.get(self.metric)
+        if share not in (None, self.keep):
+            raise ValueError(
+                f"keep is {self.keep} and {self.metric} is {share}, but both are the share of the {self.metric}; give "
+                "one of them"
+            )
+        return self
+
+    @property
+    def also(self) -> dict[Literal["macs", "params"], float]:
+        """The shares that a plan must meet besides ``keep``, by metric."""
+        shares: dict[Literal["macs", "params"], float | None] = {"macs": self.macs, "params": self.params}
+        return {name: share for name, share in shares.items() if share is not None and name != self.metric}
+
+    def as_record(self) -> dict[str, Any]:
+        """The limits as plain data, for ``summary.json``."""
+        also = {"also": self.also} if self.also else {}
+        return {"metric": self.metric, "keep": self.keep, **also}
+
+
+def budget_in_words(shares: Mapping[Any, float]) -> str:
+    """A budget in words, such as ``50% of the MACs and 40% of the params``, from its shares by metric."""
+    return " and ".join(f"{share:.0%} of the {'MACs' if name == 'macs' else name}" for name, share in shares.items())
 
 
 class EnvSection(Section):
@@ -290,6 +378,19 @@ class SearchSection(Section):
         "are known, so that as many workers as this can measure at once. The lag changes the result; the number of "
         "workers never does.",
     )
+
+    schedule: int | None = Field(
+        default=None,
+        ge=1,
+        description="Evaluations that the agent's schedules are made for (demonstrations, warm-up, imitation, replay "
+        "buffer), 1 or more; null: search.evaluations. `prune-env train --resume RUN search.evaluations=N` sets it to "
+        "the run's first number, so that a search of another length begins as the run did.",
+    )
+
+    @property
+    def scheduled(self) -> int:
+        """Evaluations that the agent's schedules are made for."""
+        return self.schedule or self.evaluations
 
     @field_validator("workers", mode="before")
     @classmethod

@@ -137,3 +137,8 @@ class FinetuneSection(DistilledSection):
         lt=1,
         description="Length of the moving average of the weights, as a share of all steps, in [0, 1); 0: no average.",
     )
+    teachers: tuple[str, ...] = Field(
+        default=(),
+        description="Folders of finished fine-tunings of the same dense network, such as RUN/finetune, whose networks "
+        "teach beside the dense network: the mean of all outputs is imitated; only for outputs that are one tensor.",
+    )

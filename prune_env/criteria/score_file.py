@@ -11,7 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from prune_env.common.errors import RunError
-from prune_env.common.files import atomic_write
+from prune_env.common.files import atomic_write, in_words
 from prune_env.common.fingerprint import weights_digest
 from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.registry import criterion_named
@@ -51,7 +51,7 @@ def save_scores(name: str, context: ScoringContext, scores: Scores, path: Path) 
     try:
         atomic_write(path, safetensors.numpy.save(arrays, {"facts": _facts(name, context)}))
     except OSError as error:
-        raise RunError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+        raise RunError(f"cannot write {str(path)!r}: {in_words(error)}") from None
 
 
 def _facts(name: str, context: ScoringContext) -> str:

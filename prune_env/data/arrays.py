@@ -1,6 +1,6 @@
 """Data sets in memory, as uint8 arrays."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -8,7 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prune_env.common.errors import DataError
+from prune_env.data.preprocessing import Preprocessing
 from prune_env.data.source import Indices, Split
+
+MOST_CLASSES = 100_000
+"""Classes of a data set at most [our choice]: a larger label is an id rather than the number of a class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,11 @@ class LabelledArrays:
             raise DataError(
                 f"{what}: labels must be integers, one for each of the {len(images)} images, "
                 f"given {labels.dtype} {labels.shape}"
+            )
+        if int(labels.max()) >= MOST_CLASSES:
+            raise DataError(
+                f"{what}: the largest label is {int(labels.max())}; labels must number the classes from 0, and at most "
+                f"{MOST_CLASSES:,} classes are allowed"
             )
         if images.ndim == 3:
             images = images[..., np.newaxis]
@@ -105,6 +114,14 @@ class ArraySource:
     def size(self) -> tuple[int, int]:
         """Height and width of each image, in pixels."""
         return int(self.train.images.shape[1]), int(self.train.images.shape[2])
+
+    def adjusted(self, wanted: Preprocessing) -> "ArraySource":
+        """The same images with another mean and std; None leaves a value as it is."""
+        return replace(self, mean=wanted.mean or self.mean, std=wanted.std or self.std)
+
+    def preprocessing(self) -> Preprocessing:
+        """The scale of the loaded images."""
+        return Preprocessing(mean=self.mean, std=self.std)
 
     def targets(self, split: Split) -> Indices:
         """The class of every image of a split, int64 [N]."""

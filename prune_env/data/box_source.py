@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prune_env.common.errors import DataError
 from prune_env.data.boxes import BoxTarget
+from prune_env.data.image_file import read_rgb
 from prune_env.data.source import Indices, Split
 
 PADDING = 0.5
@@ -110,11 +111,7 @@ class BoxSource:
         return self.train if split == "train" else self.test
 
     def _read(self, file: ImageFile) -> Tensor:
-        try:
-            with Image.open(file.path) as opened:
-                picture = opened.convert("RGB")
-        except Exception as error:  # Pillow raises many kinds of errors on damaged files
-            raise DataError(f"data set {self.name!r}: {file.path} cannot be read as an image: {error}") from error
+        picture = read_rgb(file.path, self.name)
         if (picture.height, picture.width) != file.size:
             raise DataError(
                 f"data set {self.name!r}: {file.path} has {picture.height}x{picture.width} pixels, but its annotation "

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from prune_env.common.errors import DataError
+from prune_env.data.image_file import read_rgb
+from prune_env.data.preprocessing import Interpolation, Preprocessing
 from prune_env.data.source import Indices, Split
 
 # The normalisation with which torchvision's and timm's ImageNet networks were trained.
@@ -32,8 +34,8 @@ class LabelledFiles:
 class FolderSource:
     """An `ImageSource` on disk: `load` reads only the requested images.
 
-    `load` resizes the shorter side to 256 / 224 of ``image_size`` and crops the centre, as the authors of the
-    ImageNet networks do in evaluation.
+    `load` resizes the shorter side to ``resize`` pixels and crops the centre, as the authors of the ImageNet networks
+    do in evaluation.
 
     Attributes:
         name: The data set's name.
@@ -44,6 +46,8 @@ class FolderSource:
         mean: Subtracted from each channel, in 0..1.
         std: Divides each channel, in 0..1.
         augment: The usual augmentation in training.
+        resize: Length of the shorter side before the crop, in pixels; None for 256 / 224 of ``image_size``.
+        interpolation: How pixels are computed when an image is resized.
     """
 
     name: str
@@ -54,6 +58,8 @@ class FolderSource:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     augment: str = "resized_crop_flip"
+    resize: int | None = None
+    interpolation: Interpolation = "bilinear"
 
     @classmethod
     def from_folder(cls, name: str, root: Path, image_size: int = 224) -> "FolderSource":
@@ -96,6 +102,28 @@ class FolderSource:
         """Height and width of each loaded image, in pixels."""
         return self.image_size, self.image_size
 
+    def adjusted(self, wanted: Preprocessing) -> "FolderSource":
+        """The same files with another preprocessing; None leaves a value as it is.
+
+        Raises:
+            DataError: If images would be resized to less than the crop.
+        """
+        source = replace(self, **wanted.given)
+        if source._shorter < source.image_size:
+            raise DataError(
+                f"data.resize: {source.resize} given, but the crop (data.image_size) has {source.image_size} pixels. "
+                f"Give {source.image_size} or more."
+            )
+        return source
+
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of the loaded images."""
+        return Preprocessing(self.image_size, self._shorter, self.interpolation, self.mean, self.std)
+
+    @property
+    def _shorter(self) -> int:
+        return self.resize or round(self.image_size * 256 / 224)
+
     def targets(self, split: Split) -> Indices:
         """The class of every image of a split, int64 [N]."""
         return self._files(split).labels
@@ -120,28 +148,55 @@ class FolderSource:
         return self.train if split == "train" else self.test
 
     def _read(self, file: str) -> Tensor:
-        from torchvision.transforms import functional
+        picture = read_rgb(file, self.name)
+        side = self.image_size
+        box = central_square(picture.size, side, self._shorter)
+        picture = picture.resize((side, side), Image.Resampling[self.interpolation.upper()], box=box)
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div_(255.0)
 
-        try:
-            with Image.open(file) as opened:
-                picture = opened.convert("RGB")
-        # Pillow raises many kinds of errors on damaged files.
-        except Exception as error:
-            raise DataError(f"data set {self.name!r}: {file} cannot be read as an image: {error}") from error
-        picture = functional.resize(picture, round(self.image_size * 256 / 224))
-        tensor: Tensor = functional.to_tensor(functional.center_crop(picture, [self.image_size]))
-        return tensor
+
+def central_square(size: tuple[int, int], side: int, shorter: int) -> tuple[float, float, float, float]:
+    """The square of an image that `FolderSource.load` shows, as left, top, right and bottom in pixels.
+
+    It is what stays where the shorter side is resized to ``shorter`` and the centre is cropped; found before anything
+    is resized, because an image of 2 x 30,000 pixels would become one of 256 x 3,840,000.
+
+    Args:
+        size: Width and height of the image.
+        side: Height and width of the loaded image.
+        shorter: The image's shorter side after the resizing, in pixels, ``side`` or more.
+
+    Example:
+        >>> central_square((512, 768), 224, 256)
+        (32.0, 160.0, 480.0, 608.0)
+    """
+    longer = int(shorter * max(size) / min(size))
+    resized = (shorter, longer) if size[0] <= size[1] else (longer, shorter)
+    scales = [whole / small for whole, small in zip(size, resized, strict=True)]
+    left, top = (round((small - side) / 2) * scale for small, scale in zip(resized, scales, strict=True))
+    return left, top, left + side * scales[0], top + side * scales[1]
 
 
 def _list_files(name: str, folder: Path) -> tuple[tuple[str, ...], LabelledFiles]:
     from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
+    def is_image(path: str) -> bool:
+        return not _hidden(Path(path).name) and path.lower().endswith(IMG_EXTENSIONS)
+
     if not folder.is_dir():
         raise DataError(f"data set {name!r}: {folder} does not exist; data.path must be {LAYOUT}")
     try:
-        class_names, positions = find_classes(folder)
-        samples: Iterable[tuple[str, int]] = make_dataset(folder, positions, IMG_EXTENSIONS)
+        class_names = [found for found in find_classes(folder)[0] if not _hidden(found)]
+        if not class_names:
+            raise FileNotFoundError(f"{folder} holds no class folder.")
+        positions = {found: number for number, found in enumerate(class_names)}
+        samples: Iterable[tuple[str, int]] = make_dataset(folder, positions, is_valid_file=is_image)
     except FileNotFoundError as error:
         raise DataError(f"data set {name!r}: {error} data.path must be {LAYOUT}") from error
     files, labels = zip(*samples, strict=True)
     return tuple(class_names), LabelledFiles(files, np.asarray(labels, dtype=np.int64))
+
+
+def _hidden(name: str) -> bool:
+    """Whether a file or folder was left by a system or a program: .ipynb_checkpoints, ._1.png, __MACOSX."""
+    return name.startswith(".") or name == "__MACOSX"

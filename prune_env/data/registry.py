@@ -53,7 +53,7 @@ def load_source(name: str, path: str | Path | None = None, image_size: ImageSize
             user's own callable fails or returns something else than a data set.
     """
     given = path or os.environ.get(PATH_VARIABLE) or None
-    source = _opened(name, None if given is None else Path(given).expanduser(), image_size)
+    source = _opened(name, None if given is None else _without_tilde(Path(given)), image_size)
     if image_size is not None and source.size != sides_of(image_size):
         height, width = source.size
         raise DataError(
@@ -61,6 +61,15 @@ def load_source(name: str, path: str | Path | None = None, image_size: ImageSize
             "leave the setting out"
         )
     return source
+
+
+def _without_tilde(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise DataError(
+            f"data.path: {str(path)!r} begins in a home that nobody knows: HOME is not set; give the whole path"
+        ) from None
 
 
 def sides_of(image_size: ImageSize) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Protocol of a data set: all targets at once, images on request."""
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,3 +58,15 @@ class ImageSource(Protocol):
 
     def load(self, split: Split, indices: Indices) -> Tensor:
         """The images at ``indices`` of a split, float32 [n, channels, height, width], in that order."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A data set that reads a training's batches itself, for example with augmentation and processes of its own."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether training images differ each time that they are read, so that a training must not keep them."""
+
+    def stream(self, batches: Sequence[Indices]) -> Iterator[Tensor]:
+        """Yields the training images of each array of indices, float32 [n, channels, height, width]."""

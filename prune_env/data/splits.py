@@ -1,5 +1,7 @@
 """The reward, calibration, training and test sets: disjoint by index, and the same for the same seed."""
 
+import warnings
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -7,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from prune_env.common.errors import DataError
-from prune_env.data.image_set import ImageSet
+from prune_env.common.errors import DataError, DataWarning
+from prune_env.data.image_set import ImageSet, Targets
 from prune_env.data.source import ImageSource, Indices, Split, SplitTargets
 from prune_env.data.stratify import draw_stratified
 
@@ -22,7 +24,7 @@ class Splits:
         reward_indices: Images of the training split for the reward.
         calibration_indices: Images of the training split for BN statistics and feature-map ranks.
         train_indices: The rest of the training split: images for training.
-        test_indices: Images of the test split, which no search ever sees.
+        test_indices: Images of the test split, which no search ever sees; may be empty, then nothing is tested.
     """
 
     source: ImageSource
@@ -66,10 +68,15 @@ def load_images(source: ImageSource, split: Split, indices: Indices) -> ImageSet
     Returns:
         The images in that order.
     """
-    images, targets = source.load(split, indices), source.targets(split)
+    return ImageSet(source.load(split, indices), load_targets(source, split, indices))
+
+
+def load_targets(source: ImageSource, split: Split, indices: Indices) -> Targets:
+    """The targets of images, in the order of their indices."""
+    targets = source.targets(split)
     if isinstance(targets, np.ndarray):
-        return ImageSet(images, torch.from_numpy(targets[indices]))
-    return ImageSet(images, [targets[index] for index in indices])
+        return torch.from_numpy(targets[indices])
+    return [targets[index] for index in indices]
 
 
 def _identity(target: Any) -> Hashable:
@@ -87,6 +94,8 @@ def make_splits(
 ) -> Splits:
     """Draw the reward, calibration and test sets, class-balanced: counts per class differ by at most 1.
 
+    A class that has fewer images than the others give is drawn whole; a `DataWarning` says so.
+
     Here a class is a stratum: all images whose targets have the same value of ``stratum``. If strata are sets of
     classes, each class is in as large a share of a set's images as of the data set's (see `draw_stratified`).
 
@@ -102,7 +111,7 @@ def make_splits(
         The splits; reward and calibration images are in random order.
 
     Raises:
-        DataError: If a size is below its minimum, or above the number that can be drawn class-balanced.
+        DataError: If a size is below its minimum, or above the number of images that are left.
     """
     draw = _drawer(source.targets("train"), stratum)
     generator = np.random.default_rng(seed)
@@ -148,19 +157,25 @@ def _drawer(targets: SplitTargets, stratum: Callable[[Any], Hashable]) -> Draw:
 def _balanced(
     setting: str, count: int, classes: Indices, available: Indices, generator: np.random.Generator
 ) -> Indices:
-    """Draw ``count`` of the ``available`` indices, class-balanced, in random order."""
+    """Draw ``count`` of the ``available`` indices in random order, class-balanced as far as the classes reach."""
+    if count > len(available):
+        raise DataError(f"{setting}={count} is too large: {len(available)} images are left")
     present = np.unique(classes)
     by_class = available[np.argsort(classes[available], kind="stable")]
     pools = np.split(by_class, np.searchsorted(classes[by_class], present[1:]))
-    each, left = divmod(count, len(present))
-    larger = [place for place, pool in enumerate(pools) if len(pool) > each]
-    smallest = min(len(pool) for pool in pools)
-    if smallest < each or len(larger) < left:
-        most = smallest * len(present) + sum(len(pool) > smallest for pool in pools)
-        raise DataError(
-            f"{setting}={count} is too large: {len(available)} images of {len(present)} classes are left, "
-            f"{smallest} in the smallest class, so at most {most} can be drawn class-balanced"
-        )
+    sizes = np.array([len(pool) for pool in pools])
+    each = count // len(present)
+    if np.minimum(sizes, each + 1).sum() < count:  # the others give more than a small class has
+        each = bisect_right(range(count + 1), count, key=lambda most: int(np.minimum(sizes, most).sum())) - 1
+    left = count - int(np.minimum(sizes, each).sum())
+    larger = np.flatnonzero(sizes > each).tolist()
     one_more = set(generator.choice(larger, left, replace=False).tolist()) if left else set()
     drawn = [generator.permutation(pool)[: each + (place in one_more)] for place, pool in enumerate(pools)]
+    fewest, most = (choose(map(len, drawn)) for choose in (min, max))
+    if most > fewest + 1:
+        warnings.warn(
+            f"{setting}={count}: the classes are of unequal size, so {fewest} to {most} images of each were drawn",
+            DataWarning,
+            stacklevel=2,
+        )
     return generator.permutation(np.concatenate(drawn))

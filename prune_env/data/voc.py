@@ -4,11 +4,10 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from prune_env.common.errors import DataError
 from prune_env.data.box_source import DEFAULT_SIDE, BoxedImages, BoxSource, ImageFile, refuse_repeated, scaled
 from prune_env.data.boxes import LeftOut, box_target
+from prune_env.data.image_file import size_of
 from prune_env.data.registry import existing_path, not_found, register_source, sides_of
 from prune_env.data.source import ImageSize
 
@@ -86,8 +85,7 @@ def _size(document: ElementTree.Element, image: Path) -> tuple[int, int]:
     sides = [int(document.findtext(f"size/{key}") or 0) for key in ("height", "width")]
     if min(sides) > 0:
         return sides[0], sides[1]
-    with Image.open(image) as opened:
-        return opened.height, opened.width
+    return size_of(image)
 
 
 def _text(element: ElementTree.Element, key: str) -> str:

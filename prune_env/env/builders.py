@@ -108,7 +108,8 @@ def build_budget(config: RunConfig, splits: Splits, walk: LayerWalk, latency: La
     beyond = make_granularity(config.granularity).beyond_channels
 
     def of(multiple: int, beyond_channels: bool = False) -> Budget:
-        return Budget(walk, wanted.metric, wanted.keep, given.min_keep, multiple, formula, beyond_channels)
+        also = wanted.also
+        return Budget(walk, wanted.metric, wanted.keep, given.min_keep, multiple, formula, beyond_channels, also)
 
     if given.round_to is not None:
         return of(given.round_to, beyond)

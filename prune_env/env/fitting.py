@@ -12,6 +12,7 @@ from prune_env.env.builders import build_evaluator, make_repair, scoring_context
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.plan import PruningPlan
 from prune_env.walk import LayerWalk
+from prune_env.walk.costs import Metric
 
 
 def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.Module) -> tuple[Evaluator, PruningPlan]:
@@ -32,7 +33,7 @@ def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.M
         PlanError: If the plan's units differ from the traced units.
     """
     walk = trace(settings, splits, model)
-    _check_units(plan, walk)
+    check_units(plan, walk)
     walk = walk.protecting({unit.name: unit.protected for unit in plan.units if unit.protected})
     costs = walk.costs(plan.widths, plan.by_layer)
     repair = make_repair(settings, splits, walk, edits=bool(plan.edits))
@@ -66,10 +67,11 @@ def rival_plans(evaluator: Evaluator, splits: Splits, settings: RunConfig, plan:
     metric = plan.budget.metric if plan.budget else "macs"
     if metric == "latency":  # a latency is valid only on the machine that measured it
         metric = "macs"
-    share = costs.macs / costs.dense_macs if metric == "macs" else costs.params / costs.dense_params
+    shares = {"macs": costs.macs / costs.dense_macs, "params": costs.params / costs.dense_params}
+    also: dict[Metric, float] = {name: shares[name] for name in plan.budget.also} if plan.budget else {}
     plans = {"dense": walk.plan({})}
     try:
-        budget = Budget(walk, metric, share, 1e-9)
+        budget = Budget(walk, metric, shares[metric], 1e-9, also=also)
         widths = budget.names(budget.uniform())
     except BudgetError:
         return plans
@@ -77,7 +79,12 @@ def rival_plans(evaluator: Evaluator, splits: Splits, settings: RunConfig, plan:
     return {**plans, "uniform": walk.plan(widths, scores)}
 
 
-def _check_units(plan: PruningPlan, walk: LayerWalk) -> None:
+def check_units(plan: PruningPlan, walk: LayerWalk) -> None:
+    """Checks that the units that a plan cuts are those of a walk.
+
+    Raises:
+        PlanError: Names the first unit that differs.
+    """
     # A release may find units that another one protects or does not know; only the units that the plan cuts must agree.
     planned = {unit.name: unit for unit in plan.units if len(unit.kept) < unit.channels}
     unknown = sorted(planned.keys() - {unit.name for unit in walk.units})

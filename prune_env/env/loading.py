@@ -8,8 +8,10 @@ from torch import nn
 from prune_env.common.errors import ConfigError, ModelError
 from prune_env.config import RunConfig
 from prune_env.config.granularity import GRANULARITIES
+from prune_env.config.sections import DataSection
 from prune_env.criteria import criterion_named
-from prune_env.data import Splits, load_images, make_splits
+from prune_env.data import Adjustable, ImageSource, Preprocessing, Splits, adjust, load_images, make_splits
+from prune_env.models import own_preprocessing
 from prune_env.recover import train_network
 from prune_env.recover.penalties import PENALTIES
 from prune_env.repair import REPAIRS
@@ -42,11 +44,35 @@ def load_model(
 
 
 def load_splits(config: RunConfig) -> Splits:
-    """Loads the data that a configuration names, split by index."""
+    """Loads the data that a configuration names, split by index.
+
+    The preprocessing of image files is that of the pretrained weights, if the configuration names any; its own settings
+    come first.
+    """
     data, task = config.data, make_task(config.task)
-    return make_splits(
-        task.load(data), data.reward_images, data.calibration_images, config.seed, data.test_images, task.stratum
-    )
+    own = own_preprocessing(config.model.name, config.model.weights)
+    source = adjust(task.load(data), preprocessing_in(data), own)
+    return make_splits(source, data.reward_images, data.calibration_images, config.seed, data.test_images, task.stratum)
+
+
+def preprocessing_in(data: DataSection) -> Preprocessing:
+    """The preprocessing that settings give; two sides of different lengths are no part of it."""
+    sides = {data.image_size} if isinstance(data.image_size, int) else set(data.image_size or ())
+    size = sides.pop() if len(sides) == 1 else None
+    return Preprocessing(size, data.resize, data.interpolation, data.mean, data.std)
+
+
+def with_preprocessing(config: RunConfig, source: ImageSource) -> RunConfig:
+    """The settings with the preprocessing that the pretrained weights named, so that other weights get the same images.
+
+    Args:
+        config: The settings.
+        source: The data set that was loaded with them.
+    """
+    if own_preprocessing(config.model.name, config.model.weights) is None or not isinstance(source, Adjustable):
+        return config
+    data = config.data.model_copy(update=source.preprocessing().given)
+    return config.model_copy(update={"data": data})
 
 
 def device_of(config: RunConfig) -> torch.device:

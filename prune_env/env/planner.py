@@ -53,4 +53,5 @@ class Planner:
         return self.walk.plan_keeping(kept, builder.edits, self._planned_budget(builder.share), self.provenance)
 
     def _planned_budget(self, share: float) -> PlannedBudget:
-        return PlannedBudget(metric=self.budget.metric, keep=self.budget.keep, achieved=share)
+        also = {one.metric: one.keep for one in self.budget.also if one.metric != "latency"}
+        return PlannedBudget(metric=self.budget.metric, keep=self.budget.keep, achieved=share, also=also)

@@ -98,6 +98,38 @@ class PruningProblem:
         """The task's name for its quality, as in files and TensorBoard."""
         return quality_of(self.context.task).name
 
+    def as_record(self) -> dict[str, Any]:
+        """The problem in numbers, for ``problem.json``.
+
+        Returns:
+            ``dense``: the dense network's outcome on the reward set. ``units``: for each unit in forward order its
+            name, its channels, why it is protected (or None), and for each metric the share of the dense cost that
+            its cut to the least width saves, if no other unit is cut; 0 for a protected unit.
+        """
+        dense = self.baseline
+        least = self.budget.names(self.budget.least)
+
+        def saved(name: str) -> dict[str, float]:
+            cut = {name: least[name]} if name in least else {}
+            return {
+                "macs": 1.0 - self.walk.macs(cut) / dense.macs,
+                "params": 1.0 - self.walk.params(cut) / dense.params,
+            }
+
+        return {
+            "dense": {
+                self.quality_name: dense.quality,
+                "loss": dense.loss,
+                "macs": dense.macs,
+                "params": dense.params,
+                "latency": dense.latency,
+            },
+            "units": [
+                {"name": unit.name, "channels": unit.channels, "protected": unit.protected, "saves": saved(unit.name)}
+                for unit in self.walk.units
+            ],
+        }
+
     @property
     def probes(self) -> int:
         """Number of trials for the evidence in the observations: one for each free unit, or none."""

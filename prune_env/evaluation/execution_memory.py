@@ -19,8 +19,8 @@ from prune_env.evaluation.execution_options import Options
 
 def remember(facts: Mapping[str, Any], choice: ExecutionChoice) -> None:
     """Stores a choice for the next run with the same facts; does nothing if the file cannot be written."""
-    place = _place(facts)
-    with suppress(OSError):
+    with suppress(OSError, RuntimeError):  # RuntimeError: nobody knows the user's home
+        place = _place(facts)
         place.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(place, json.dumps(choice.as_record(), indent=2).encode())
 
@@ -30,7 +30,7 @@ def recall(facts: Mapping[str, Any], options: Options) -> ExecutionChoice | None
     try:
         record = json.loads(_place(facts).read_bytes())
         execution, agreement = ExecutionSettings(**record["execution"]), record["agreement"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
         return None
     fits = all(getattr(execution, key) in values for key, values in options.items())
     return ExecutionChoice(execution, "remembered", agreement=agreement) if fits else None

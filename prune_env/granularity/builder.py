@@ -57,6 +57,10 @@ class PlanBuilder(ABC):
         """The cost at some widths, int64 [free units], with the edits decided so far."""
         return self.budget.cost(widths)
 
+    def within(self, budget: Budget) -> bool:
+        """Whether the current `widths`, with the edits decided so far, meet a budget."""
+        return budget.fits(self.widths)
+
     @property
     @abstractmethod
     def kept(self) -> Mapping[str, Sequence[int] | IntArray]:

@@ -45,16 +45,15 @@ def build_detector(
         WeightsError: If the weights are missing, damaged or made for another detector.
     """
     known = torchvision_detectors()
-    if name in known:
-        model = build_torchvision_detector(name, classes, in_channels, weights == PRETRAINED, arguments)
-    elif ":" in name:
-        model = build_imported(name, arguments)
-        model.register_forward_pre_hook(_as_list)
-    elif name in DETECTORS:
+    if name in DETECTORS:
         try:
-            model = DETECTORS.find(name)(**{"classes": classes, "in_channels": in_channels, **arguments})
+            model: nn.Module = DETECTORS.find(name)(**{"classes": classes, "in_channels": in_channels, **arguments})
         except TypeError as error:
             raise ModelError(f"model {name!r} does not take these model.arguments: {error}") from error
+    elif name in known:
+        model = build_torchvision_detector(name, classes, in_channels, weights == PRETRAINED, arguments)
+    elif ":" in name:
+        model = taking_batches(build_imported(name, arguments))
     else:
         raise DETECTORS.unknown(name, known=[*DETECTORS, *known])
     if weights == PRETRAINED and name not in known:
@@ -97,6 +96,12 @@ def detector_summaries() -> dict[str, str]:
 
     builders = {name: torchvision.models.get_model_builder(name) for name in torchvision_detectors()}
     return {**DETECTORS.summaries(), **{name: first_sentence(build) for name, build in builders.items()}}
+
+
+def taking_batches(model: nn.Module) -> nn.Module:
+    """Lets a detector also take its images as one tensor [N, C, H, W]; changes it in place and returns it."""
+    model.register_forward_pre_hook(_as_list)
+    return model
 
 
 def _as_list(_model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

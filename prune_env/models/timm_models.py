@@ -34,7 +34,7 @@ def build_timm(name: str, classes: int, in_channels: int, arguments: Mapping[str
     Raises:
         ModelError: If timm is not installed, does not know the name or cannot build it.
     """
-    timm, short = _find(name)
+    timm, short = find_timm(name)
     settings = {"num_classes": classes, "in_chans": in_channels, **arguments}
     try:
         model: nn.Module = timm.create_model(short, pretrained=False, **settings)
@@ -58,7 +58,7 @@ def pretrained_timm(name: str, in_channels: int, arguments: Mapping[str, Any]) -
         ModelError: If timm is not installed or does not know the name or the arguments.
         WeightsError: If the weights cannot be downloaded or loaded.
     """
-    timm, short = _find(name)
+    timm, short = find_timm(name)
     try:
         model: nn.Module = timm.create_model(short, pretrained=True, **{"in_chans": in_channels, **arguments})
     except TypeError as error:
@@ -71,7 +71,7 @@ def pretrained_timm(name: str, in_channels: int, arguments: Mapping[str, Any]) -
     return model
 
 
-def _find(name: str) -> tuple[Any, str]:
+def find_timm(name: str) -> tuple[Any, str]:
     """The timm module and the network's name without the prefix."""
     try:
         import timm

@@ -1,6 +1,8 @@
 """Read and write weights files: safetensors, or a state dict read without unpickling any other object."""
 
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors.torch
@@ -8,13 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.errors import WeightsError
-from prune_env.common.files import atomic_write
+from prune_env.common.files import atomic_write, in_words
+from prune_env.common.text import quoted
 
 # Files written before torch 0.4.1, and many converted files, lack this counter; no forward pass here reads it.
 _OPTIONAL = ".num_batches_tracked"
 
 _WRAPPERS = ("module.", "_orig_mod.")
-"""Prefixes that DataParallel and torch.compile add to every name."""
+"""Prefixes that DataParallel, AveragedModel and torch.compile add to every name."""
+
+_ENTRIES = ("state_dict", "model_state_dict", "model", "net", "params")
+"""Where checkpoints of a training keep the weights; the first that is there counts."""
+
+_AVERAGED = "n_averaged"
+"""AveragedModel's own counter, beside the network's names."""
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -23,8 +32,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Args:
         model: The network.
         path: A ``.safetensors`` file, or any other name for a file that ``torch.load(weights_only=True)``
-            reads: a state dict, bare or under the key ``state_dict``. Prefixes of DataParallel (``module.``) and
-            torch.compile (``_orig_mod.``) are removed where the network's own names lack them.
+            reads: a state dict, bare or as an entry of a checkpoint (``state_dict``, ``model_state_dict``, ``model``,
+            ``net``, ``params``, or the only entry of tensors). Prefixes of DataParallel and AveragedModel
+            (``module.``) and of torch.compile (``_orig_mod.``) are removed where the network's own names lack them.
 
     Raises:
         WeightsError: If the file is missing, damaged, refused, not finite or made for another network.
@@ -33,10 +43,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     wanted = model.state_dict()
     state = _unwrapped(_read(path), wanted)
     _check_fit(path, wanted, state)
-    for name, tensor in state.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"weights file {path}: {name!r} holds values that are not finite (nan or inf)")
-    model.load_state_dict(state)
+    model.load_state_dict({name: _converted(path, name, state[name], tensor) for name, tensor in wanted.items()})
 
 
 def weights_bytes(model: nn.Module) -> bytes:
@@ -61,13 +68,31 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, weights_bytes(model))
     except OSError as error:
-        raise WeightsError(f"weights file {path} cannot be written: {error.strerror or error}") from error
+        raise WeightsError(f"weights file {path} cannot be written: {in_words(error)}") from error
+
+
+def _converted(path: Path, name: str, given: Tensor, wanted: Tensor) -> Tensor:
+    """Converts a tensor to the network's number type, in which it must be finite, too."""
+    try:
+        converted = given.to(wanted.dtype)
+    except (RuntimeError, TypeError, NotImplementedError):  # a number type that torch cannot convert, such as float4
+        raise WeightsError(
+            f"weights file {path} was refused: {name!r} holds {given.dtype}, which torch cannot convert to "
+            f"{wanted.dtype}; save the weights as {wanted.dtype}"
+        ) from None
+    if not bool(torch.isfinite(converted).all()):
+        problem = "values that are not finite (nan or inf)"
+        if bool(torch.isfinite(given).all()):
+            problem = f"values that are too large for {wanted.dtype}"
+        raise WeightsError(f"weights file {path}: {name!r} holds {problem}")
+    return converted
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         problem = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise WeightsError(f"weights file {path} {problem}; give a .safetensors or .pth file with model.weights=PATH")
+    _refuse_compressed(path)
     # A damaged or hostile file can make the reader raise any exception.
     try:
         if path.suffix == ".safetensors":
@@ -79,14 +104,42 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"weights file {path} was refused: it is truncated, damaged, or holds more than tensors "
             "(only safetensors and plain state dicts are read; nothing else is ever unpickled)"
         ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    state = _state_of(path, content)
+    for name, value in state.items():
+        if not isinstance(name, str) or not _is_plain_tensor(value):
+            raise WeightsError(f"weights file {path} was refused: its entry {quoted(name)} is not a plain tensor")
+    return state
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Refuses a zip file that grows when it is read: torch stores tensors as they are."""
+    if not zipfile.is_zipfile(path):
+        return
+    with suppress(zipfile.BadZipFile, NotImplementedError), zipfile.ZipFile(path) as file:
+        for member in file.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size > path.stat().st_size:
+                raise WeightsError(
+                    f"weights file {path} was refused: its part {quoted(member.filename)} is compressed, and "
+                    "torch.save never compresses; save the weights again with torch.save, or as safetensors"
+                )
+
+
+def _state_of(path: Path, content: object) -> dict[str, Tensor]:
+    """The state dict of a file: its content, or an entry of a checkpoint."""
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"weights file {path} was refused: it holds no state dict (a name for each tensor)")
-    for name, value in content.items():
-        if not isinstance(name, str) or not _is_plain_tensor(value):
-            raise WeightsError(f"weights file {path} was refused: its entry {name!r} is not a plain tensor")
-    return dict(content)
+    entries = {name: entry for name, entry in content.items() if isinstance(entry, Mapping) and entry}
+    if not entries or any(isinstance(value, Tensor) for value in content.values()):
+        return dict(content)
+    tensors = [name for name, entry in entries.items() if all(isinstance(value, Tensor) for value in entry.values())]
+    usual = [name for name in _ENTRIES if name in entries]
+    if not usual and len(tensors) != 1:
+        held = ", ".join(map(quoted, list(content)[:10]))
+        raise WeightsError(
+            f"weights file {path} was refused: it is a checkpoint with the entries {held}, and it is not clear which "
+            "of them are the weights; save that entry alone with torch.save"
+        )
+    return dict(entries[(usual or tensors)[0]])
 
 
 def _is_plain_tensor(value: object) -> bool:
@@ -95,6 +148,8 @@ def _is_plain_tensor(value: object) -> bool:
 
 def _unwrapped(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Remove as many wrappers' prefixes as give the most of the network's own names, which may begin so, too."""
+    if _AVERAGED not in wanted:
+        state = {name: tensor for name, tensor in state.items() if name != _AVERAGED}
     forms = [state]
     while prefix := next((each for each in _WRAPPERS if all(name.startswith(each) for name in forms[-1])), None):
         forms.append({name.removeprefix(prefix): tensor for name, tensor in forms[-1].items()})

@@ -8,8 +8,9 @@ from torch import nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import PlanError, PlanMismatchError
-from prune_env.common.fingerprint import fingerprint, first_difference, shorten
+from prune_env.common.fingerprint import fingerprint, first_difference
 from prune_env.common.layers import channels_of, unwrapped
+from prune_env.common.text import shorten
 from prune_env.plan.edits import Edits
 from prune_env.plan.records import PlannedMember, PlannedUnit
 from prune_env.surgery.channels import (

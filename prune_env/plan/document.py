@@ -16,7 +16,7 @@ from torch import nn
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import PlanError
 from prune_env.common.files import atomic_write
-from prune_env.common.fingerprint import shorten
+from prune_env.common.text import shorten
 from prune_env.plan.apply import apply_plan
 from prune_env.plan.edits import EDITS, Edit, edits_from
 from prune_env.plan.records import Frozen, PlannedBudget, PlannedCosts, PlannedUnit

@@ -1,7 +1,7 @@
 """The records that a plan is made of."""
 
 from collections import Counter
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -99,11 +99,15 @@ class PlannedUnit(Frozen):
 
 
 class PlannedBudget(Frozen):
-    """The budget that the plan was made for and the cost that it achieves, as shares of the dense cost."""
+    """The budget that the plan was made for and the cost that it achieves, as shares of the dense cost.
+
+    ``also`` holds the shares that the plan had to meet besides, by metric; `PlannedCosts` has what it costs there.
+    """
 
     metric: Literal["macs", "params", "latency"]
     keep: float = Field(gt=0, le=1)
     achieved: float = Field(ge=0, le=1)
+    also: dict[Literal["macs", "params"], Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
 
 
 class PlannedCosts(Frozen):

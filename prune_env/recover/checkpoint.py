@@ -68,6 +68,26 @@ def read_checkpoint(
     return state, epochs, execution
 
 
+def epochs_in(path: Path, task: Task) -> list[Epoch]:
+    """Reads the finished epochs alone, without the trainer's state.
+
+    Args:
+        path: The file; an empty list if it does not exist.
+        task: Task of the network.
+
+    Raises:
+        RunError: If the file is damaged.
+    """
+    if not path.is_file():
+        return []
+    # A damaged file can make the reader raise any exception.
+    try:
+        with safe_open(path, "pt") as file:
+            return [Epoch.from_record(record, task) for record in json.loads(file.metadata()["epochs"])]
+    except Exception as error:
+        raise RunError(f"the checkpoint {str(path)!r} is damaged ({type(error).__name__}).") from error
+
+
 def _execution(header: Mapping[str, str]) -> ExecutionSettings:
     """The execution settings of the steps; earlier releases recorded only layout and number type, as ``passes``."""
     if "execution" in header:

@@ -18,6 +18,7 @@ from prune_env.data import Batch
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.recover.batches import Batches, seed_of
 from prune_env.recover.loss import training_loss
+from prune_env.recover.teacher import Lesson, Teacher
 from prune_env.recover.workers import Workers
 from prune_env.tasks import Task, quality_of
 
@@ -91,7 +92,7 @@ class Trainer:
         seed: int,
         workers: Workers,
         execution: ExecutionSettings | None = None,
-        teacher: nn.Module | None = None,
+        teacher: Teacher | None = None,
         trainable: TrainingPart | None = None,
     ) -> None:
         refuse_frozen(model)
@@ -102,6 +103,8 @@ class Trainer:
         self.workers = workers
         self.execution = execution or ExecutionSettings.for_training()
         self.teacher = teacher
+        if teacher is not None:
+            teacher.prepare(workers.device, self.execution)
         self.trainable = trainable
         self.done = 0
         self._model = model.to(workers.device).to(memory_format=self.execution.memory_format)
@@ -143,10 +146,11 @@ class Trainer:
         self._wrapped.train()
         total = torch.zeros((), device=self.workers.device)
         devices = [self.workers.device] if self.workers.device.type == "cuda" else []
+        lesson = self.teacher.lesson(number, self.batches, self.execution) if self.teacher is not None else None
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed_of(self.seed, number, self.workers.rank))
             for step, batch in enumerate(self.batches.epoch(number), start=1):
-                total += self._step(self.done * len(self.batches) + step, batch)
+                total += self._step(step, batch, lesson)
                 if step % LOOKS == 0 or step == len(self.batches):
                     self._check_loss(number, step, total)
                 on_step(step)
@@ -160,17 +164,15 @@ class Trainer:
         rate = float(self._optimizer.param_groups[0]["lr"])
         return Epoch(number, loss, rate, seconds, (self.batches.seconds - waited) / seconds)
 
-    def _step(self, number: int, batch: Batch) -> Tensor:
+    def _step(self, step: int, batch: Batch, lesson: Lesson | None) -> Tensor:
+        number = self.done * len(self.batches) + step
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self.share_of_rate(number)
         batch = Batch(batch.images.contiguous(memory_format=self.execution.memory_format), batch.targets)
         if self.trainable is not None:
             self.trainable.progress(number / self.steps)
+        teacher_outputs = lesson.outputs(step, batch) if lesson is not None else None
         with self.execution.casting(self.workers.device):
-            teacher_outputs = None
-            if self.teacher is not None:
-                with torch.no_grad():
-                    teacher_outputs = self.task.forward(self.teacher, batch)
             outputs = self.task.forward(self._wrapped, batch)
         loss = training_loss(outputs, batch, self.settings, self.task, teacher_outputs)
         if self.trainable is not None:

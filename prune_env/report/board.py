@@ -1,23 +1,26 @@
-"""The TensorBoard log of a search: curves over the episodes, pictures, the settings and the units."""
+"""The TensorBoard log of a search: curves over the evaluations, pictures, the settings and the units."""
 
+import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from math import nan
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard import summary as protos
 
+from prune_env.common.event_log import EventLog
+from prune_env.common.text import printable
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.report.figure_style import figure_pixels
 from prune_env.report.figures import Tried, keep_ratio_heat_map, quality_against_macs, series_heat_map
+from prune_env.report.scalars import LAYOUT, scalars_of
 from prune_env.rewards import Outcome
 from prune_env.runs.pictures import compared_pictures
 from prune_env.runs.searching import SearchRun
@@ -29,11 +32,8 @@ EPISODES_PER_PICTURE = 25
 REST = 50.0
 """After pictures were drawn, none are drawn for this many times as long: workers wait for the process that draws."""
 
-FLUSH_SECONDS = 10
-"""Seconds between flushes: the longest delay in TensorBoard, and the longest part of the log that a kill loses."""
-
-_NO_HYPERPARAMETERS = ("run", "data.path", "model.weights", "env.protect")
-"""Settings that are paths or mappings with free keys, which are no hyperparameters."""
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]()>#+.!|-]")
+"""Characters that Markdown gives a meaning, which a backslash takes away."""
 
 
 def watch_on_board(search: SearchRun) -> "BoardListener":
@@ -44,20 +44,18 @@ def watch_on_board(search: SearchRun) -> "BoardListener":
 class BoardListener:
     """Writes a search to TensorBoard; give it to `prune_env.search.loop.train_agent` as a listener.
 
-    Scalars of each episode: ``search/reward``, ``search/best_reward``, ``search/QUALITY``, ``search/macs_share``,
-    ``search/params_share``, ``keep_ratio/UNIT`` for every free unit, the granularity's own series as
-    ``FAMILY/LAYER``, and the search's own scalars, such as ``agent/sigma`` (in actions of [0, 1]),
-    ``agent/actor_loss`` and ``agent/critic_loss``. Images: ``keep_ratio/heat_map``, ``FAMILY/heat_map`` and
-    ``search/QUALITY_against_macs``, at the end and every 25 episodes, or less often where drawing them would take more
-    than 2 % of the time. Texts: ``settings`` and ``units``. At the end the
-    hyperparameters, with ``hparam/best_reward`` and ``hparam/best_QUALITY``. QUALITY is the task's name of the quality.
+    Scalars of each episode are those of `prune_env.report.scalars.scalars_of`. A step is an evaluation, as
+    `prune-env compare` counts: the uniform plan is 0, and probes count. Images: ``units/keep_ratio``, ``units/FAMILY``
+    and ``share/QUALITY_against_macs``, at the end and every 25 episodes, or less often where drawing them would take
+    more than 2 % of the time. Texts: ``settings`` and ``units``. The custom scalars show reward, costs and losses side
+    by side.
 
     Args:
         folder: The folder of the log; made if it does not exist.
         problem: The problem of the search. The listener records all of its trials from now on, also outside episodes.
         config: The run's settings.
-        splits: The data, for the task's pictures of the dense and the best network at the end, ``task/dense_and_best``;
-            None for no such pictures.
+        splits: The data, for the task's pictures of the dense and the best network at the end,
+            ``test/dense_and_best``; None for no such pictures.
     """
 
     def __init__(self, folder: Path, problem: PruningProblem, config: RunConfig, splits: Splits | None = None) -> None:
@@ -66,7 +64,7 @@ class BoardListener:
         self.splits = splits
         # A resumed search repeats its recorded trials, so let TensorBoard purge the earlier log.
         again = 0 if problem.recalling else None
-        self._writer = SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS, purge_step=again)
+        self._log = EventLog(folder, again)
         self._history: list[list[float]] = []
         self._series: dict[str, list[Mapping[str, float]]] = {}
         self._last: Episode | None = None
@@ -75,8 +73,9 @@ class BoardListener:
         self._pictured = -1
         self._rested = 0.0
         problem.listeners.append(self._hear)
-        self._writer.add_text("settings", _code_block(config.dump_yaml()))
-        self._writer.add_text("units", _units_table(problem))
+        self._log.add_text("settings", _code_block(config.dump_yaml()))
+        self._log.add_text("units", _units_table(problem))
+        self._log.add_summary(protos.custom_scalars(LAYOUT), 0)
 
     def __call__(self, episode: Episode, search: Search) -> None:  # noqa: ARG002  (part of the listener protocol)
         """Writes one episode."""
@@ -84,37 +83,24 @@ class BoardListener:
         if trial is not self._heard:
             self._hear(trial)
         widths = trial.plan.widths
-        ratios = {unit.name: widths[unit.name] / unit.channels for unit in self.problem.budget.units}
-        self._history.append(list(ratios.values()))
-        series = self.problem.granularity.series(trial.edits)
-        for family, by_layer in series.items():
+        self._history.append([widths[unit.name] / unit.channels for unit in self.problem.budget.units])
+        for family, by_layer in self.problem.granularity.series(trial.edits).items():
             self._series.setdefault(family, []).append(by_layer)
         self._last = episode
-        values = {
-            "search/reward": trial.reward,
-            "search/best_reward": episode.best.reward,
-            f"search/{trial.quality_name}": trial.outcome.quality,
-            "search/macs_share": trial.outcome.macs / self.problem.baseline.macs,
-            "search/params_share": trial.outcome.params / self.problem.baseline.params,
-            **episode.scalars,
-            **{f"keep_ratio/{name}": ratio for name, ratio in ratios.items()},
-            **{f"{family}/{name}": value for family, by_layer in series.items() for name, value in by_layer.items()},
-        }
-        self._write_scalars(values, episode.number)
+        self._log.add_scalars(scalars_of(episode, self.problem), trial.number)
         if (episode.number + 1) % EPISODES_PER_PICTURE == 0 and time.monotonic() >= self._rested:
             self._write_pictures(episode)
 
     def close(self) -> None:
-        """Writes the last pictures and the hyperparameters, and closes the log; a second call does nothing."""
+        """Writes the last pictures and closes the log; a second call does nothing."""
         if self._hear not in self.problem.listeners:
             return
         self.problem.listeners.remove(self._hear)
         if self._last is not None:
             if self._pictured != self._last.number:
                 self._write_pictures(self._last)
-            self._write_hyperparameters(self._last)
             self._write_outputs(self._last)
-        self._writer.close()
+        self._log.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +108,11 @@ class BoardListener:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+            return
+        with suppress(OSError):  # a full disk stopped the search already, and is told once
+            self.close()
 
     def _hear(self, trial: Trial) -> None:
         self._heard = trial
@@ -132,26 +122,22 @@ class BoardListener:
         quality = outcome.quality if outcome.complete else nan
         return Tried(proposed_by, reward, quality, outcome.macs / self.problem.baseline.macs)
 
-    def _write_scalars(self, values: dict[str, float], step: int) -> None:
-        # Write all scalars in one record: add_scalar writes one record each, which takes several times as long.
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._add_summary(summary, step)
-
     def _write_pictures(self, episode: Episode) -> None:
         started = time.monotonic()
         budget = self.problem.budget
         names = [unit.name for unit in budget.units]
-        first = episode.number + 1 - len(self._history)
+        number = episode.trial.number
+        first = number + 1 - len(self._history)
         quality = self.problem.quality_name
         scatter = quality_against_macs(self._tried, quality, budget.keep if budget.metric == "macs" else None)
         figures = {
-            "keep_ratio/heat_map": keep_ratio_heat_map(np.array(self._history), names, first),
-            f"search/{quality}_against_macs": scatter,
+            "units/keep_ratio": keep_ratio_heat_map(np.array(self._history), names, first),
+            f"share/{quality}_against_macs": scatter,
         }
         for family, history in self._series.items():
-            figures[f"{family}/heat_map"] = series_heat_map(family, history, first)
+            figures[f"units/{family}"] = series_heat_map(family, history, first)
         for tag, figure in figures.items():
-            self._writer.add_image(tag, figure_pixels(figure), episode.number, dataformats="HWC")
+            self._log.add_image(tag, figure_pixels(figure), number)
         self._pictured, drawn = episode.number, time.monotonic()
         self._rested = drawn + REST * (drawn - started)
 
@@ -163,54 +149,20 @@ class BoardListener:
         networks = {name: self.problem.evaluator.pruned(plan) for name, plan in plans.items()}
         picture = compared_pictures(self.problem.evaluator, self.splits, networks, self.config.seed)
         if picture is not None:
-            self._writer.add_image("task/dense_and_best", picture, episode.number, dataformats="HWC")
-
-    def _write_hyperparameters(self, episode: Episode) -> None:
-        """Writes settings and result into this log; SummaryWriter.add_hparams would open another run."""
-        best = {
-            "hparam/best_reward": episode.best.reward,
-            f"hparam/best_{self.problem.quality_name}": episode.best.outcome.quality,
-        }
-        for summary in hparams(_flat(self.config.resolved()), best):
-            self._add_summary(summary, 0)
-        self._write_scalars(best, episode.number)
-
-    def _add_summary(self, summary: Summary, step: int) -> None:
-        assert self._writer.file_writer is not None
-        self._writer.file_writer.add_summary(summary, step)
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, float | str]:
-    """Settings by dotted key; lists become text, and nulls are left out."""
-    found: dict[str, float | str] = {}
-    for name, value in settings.items():
-        key = prefix + name
-        if key in _NO_HYPERPARAMETERS or value is None:
-            continue
-        if isinstance(value, dict):
-            found |= _flat(value, key + ".")
-        else:
-            # hparams() would write a bool as a number.
-            found[key] = value if isinstance(value, int | float) and not isinstance(value, bool) else _text(value)
-    return found
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+            self._log.add_image("test/dense_and_best", picture, episode.trial.number)
 
 
 def _code_block(text: str) -> str:
     """Text as an indented Markdown code block, which no content can close, unlike a fenced block."""
-    return "".join(f"    {line}\n" for line in text.splitlines())
+    return "".join(f"    {line}\n" for line in printable(text).splitlines())
 
 
 def _units_table(problem: PruningProblem) -> str:
     """The walk as a Markdown table."""
 
-    def cell(value: object) -> str:
-        return str(value).replace("|", "\\|").replace("\n", " ")
+    def cell(value: str) -> str:
+        escaped = _MARKDOWN.sub(r"\\\g<0>", printable(value).replace("\n", " "))
+        return escaped.replace("&", "&amp;").replace("<", "&lt;")
 
     rows = ["| unit | channels | protected |", "|---|---:|---|"]
     rows += [f"| {cell(unit.name)} | {unit.channels} | {cell(unit.protected or '')} |" for unit in problem.walk.units]

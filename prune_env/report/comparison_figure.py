@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from prune_env.common.text import printable
 from prune_env.report import figure_style as style
 
 _LINES = {
@@ -49,11 +50,12 @@ def comparison_picture(title: str, searches: Mapping[str, Band], quality: str) -
         colour, line = _LINES.get(name, (style.INK, "-."))
         places = np.arange(1, len(band.mean) + 1)
         axes.fill_between(places, band.low, band.high, color=colour, alpha=0.12, linewidth=0.0)
-        axes.plot(places, band.mean, color=colour, linewidth=2.0, linestyle=line, label=name)
+        axes.plot(places, band.mean, color=colour, linewidth=2.0, linestyle=line, label=printable(name))
     # Clip the axis: one very bad first plan would squeeze all other curves.
     ends = [float(band.mean[-1]) for band in searches.values()]
     starts = [float(band.low.min()) for band in searches.values()]
     axes.set_ylim(bottom=max(min(starts), 2 * min(ends) - max(ends) - 0.05))
     style.add_title(axes, title)
-    axes.legend(frameon=False, fontsize=9, labelcolor=style.INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    legend = axes.legend(frameon=False, fontsize=9, labelcolor=style.INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    style.as_text(legend)
     return figure

@@ -9,8 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.typing import ColorType
+
+from prune_env.common.text import printable
 
 # The palette of Okabe and Ito, distinct for all common types of colour blindness.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -31,8 +34,8 @@ def new_figure(height: float) -> Figure:
 
 def plain_axes(axes: Axes, horizontal: str, vertical: str) -> None:
     """Labels the axes; draws only the left and bottom line and faint horizontal grid lines."""
-    axes.set_xlabel(horizontal, color=INK)
-    axes.set_ylabel(vertical, color=INK)
+    axes.set_xlabel(printable(horizontal), color=INK, parse_math=False)
+    axes.set_ylabel(printable(vertical), color=INK, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#AFB8C1")
     axes.tick_params(length=0, labelcolor=INK, labelsize=9)
@@ -42,7 +45,7 @@ def plain_axes(axes: Axes, horizontal: str, vertical: str) -> None:
 
 def add_title(axes: Axes, text: str) -> None:
     """Adds a title above the left end of the axes."""
-    axes.set_title(text, loc="left", fontsize=11, color=INK, pad=8)
+    axes.set_title(printable(text), loc="left", fontsize=11, color=INK, pad=8, parse_math=False)
 
 
 def add_legend(axes: Axes, order: Iterable[str] = ()) -> None:
@@ -55,9 +58,9 @@ def add_legend(axes: Axes, order: Iterable[str] = ()) -> None:
     handles, labels = axes.get_legend_handles_labels()
     by_label = dict(zip(labels, handles, strict=True))
     names = [*(name for name in order if name in by_label), *(label for label in labels if label not in tuple(order))]
-    axes.legend(
+    legend = axes.legend(
         [by_label[name] for name in names],
-        names,
+        [printable(name) for name in names],
         loc="lower right",
         bbox_to_anchor=(1.005, 0.995),
         ncols=8,
@@ -68,6 +71,13 @@ def add_legend(axes: Axes, order: Iterable[str] = ()) -> None:
         columnspacing=1.3,
         borderaxespad=0.2,
     )
+    as_text(legend)
+
+
+def as_text(legend: Legend) -> None:
+    """Shows a legend's names as they are: a ``$`` in a name begins no formula."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def percent() -> FuncFormatter:
@@ -82,6 +92,7 @@ def whole_numbers() -> MaxNLocator:
 
 def short_name(name: str) -> str:
     """The end of a long name, since neighbouring units differ at the end."""
+    name = printable(name)
     return name if len(name) <= _LONGEST_NAME else "…" + name[1 - _LONGEST_NAME :]
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from prune_env.common.text import printable
 from prune_env.plan import PruningPlan
 from prune_env.report import figure_style as style
 from prune_env.report.figure_style import figure_png as figure_png
@@ -48,14 +49,14 @@ def keep_ratio_bars(plan: PruningPlan, compare: Mapping[str, int] | None = None)
 
 
 def keep_ratio_heat_map(history: npt.NDArray[np.floating], units: Sequence[str], first: int = 0) -> Figure:
-    """Draws the keep ratio of each unit over the episodes.
+    """Draws the keep ratio of each unit over the evaluations.
 
     Args:
         history: Keep ratios in [0, 1], [episodes, units], at least one episode and one unit.
         units: Names in forward order.
-        first: Number of the first episode.
+        first: Number of the first episode's evaluation.
     """
-    return _heat_map(history, units, first, (0.0, 1.0), style.percent(), "Channels kept of each unit, by episode")
+    return _heat_map(history, units, first, (0.0, 1.0), style.percent(), "Channels kept of each unit, by evaluation")
 
 
 def series_heat_map(family: str, history: Sequence[Mapping[str, float]], first: int = 0) -> Figure:
@@ -64,11 +65,11 @@ def series_heat_map(family: str, history: Sequence[Mapping[str, float]], first: 
     Args:
         family: The meaning of the numbers, for example ``groups``.
         history: Whole numbers by layer for each episode, with the same layers; at least one episode and one layer.
-        first: Number of the first episode.
+        first: Number of the first episode's evaluation.
     """
     values = np.array([list(by_layer.values()) for by_layer in history], dtype=np.float64)
     span = (float(values.min(initial=1.0)), max(2.0, float(values.max())))
-    title = f"{family.capitalize()} of each layer, by episode"
+    title = f"{family.capitalize()} of each layer, by evaluation"
     figure = _heat_map(values, list(history[0]), first, span, "%d", title)
     figure.axes[-1].yaxis.set_major_locator(style.whole_numbers())
     return figure
@@ -89,7 +90,7 @@ def _heat_map(
     image = axes.imshow(
         history.T, aspect="auto", cmap="viridis", vmin=span[0], vmax=span[1], extent=edges, interpolation="nearest"
     )
-    style.plain_axes(axes, "episode", "")
+    style.plain_axes(axes, "evaluation", "")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.xaxis.set_major_locator(style.whole_numbers())
@@ -159,7 +160,7 @@ def result_picture(title: str, plan: PruningPlan, uniform: Mapping[str, int] | N
     above, below = figure.subplots(2, 1, height_ratios=(1.15, 1.0))
     _draw_keep_ratios(above, plan, uniform)
     _draw_rewards(below, tried)
-    heading = figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=style.INK)
+    heading = figure.suptitle(printable(title), x=0.01, ha="left", fontsize=12, fontweight="bold", color=style.INK)
     heading.set_parse_math(False)
     return figure
 

@@ -1,28 +1,39 @@
-"""Complete runs in one call: a search or a comparison of searches, with TensorBoard logs, reports and pictures.
+"""Complete runs in one call: searches, comparisons and fine-tunings, with TensorBoard logs, reports and pictures.
 
 Example:
     ``run_search(RunConfig.load("configs/digits.yaml"), Path("runs/digits"))`` does what `prune-env train` does.
 """
 
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prune_env.common.errors import RunError
+from prune_env.common.files import atomic_write, to_json
 from prune_env.config import RunConfig
 from prune_env.env.loading import device_of
-from prune_env.report.board import watch_on_board
+from prune_env.recover import Epoch
+from prune_env.report.hyperparameters import log_result
+from prune_env.report.live import LivePage
 from prune_env.report.page import write_report
+from prune_env.report.runs_page import write_comparison_page, write_runs
 from prune_env.report.search_comparison import write_comparison
+from prune_env.report.watching import watch_search
 from prune_env.runs.comparison import OnFinished, SearchComparison, compare_searches
+from prune_env.runs.finetuning import Finetuning, FinishedTraining, finish_finetuning
 from prune_env.runs.finishing import FinishedSearch, finish_search
+from prune_env.runs.recovery_comparison import RecoveryComparison, compare_recovery
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, resume_search, start_search
 from prune_env.runs.settings import alone, for_workers
-from prune_env.runs.starting import OnProgress, quietly
+from prune_env.runs.starting import OnDense, OnProgress, quietly
+from prune_env.runs.training import NOBODY, TrainingListener
 from prune_env.search.pools.make import check_workers, worker_count
 from prune_env.search.pools.whole import spread
+from prune_env.tasks import Metric
 
 OnFolder = Callable[[Path], None]
 
@@ -33,6 +44,7 @@ def run_search(
     on_progress: OnProgress = quietly,
     on_trial: OnTrial = quietly,
     on_episode: OnEpisode = quietly,
+    on_dense: OnDense = quietly,
 ) -> FinishedSearch:
     """Runs a whole search in a new folder, with the TensorBoard log and the report.
 
@@ -42,6 +54,7 @@ def run_search(
         on_progress: Receives progress messages before the search starts.
         on_trial: Called with each trial.
         on_episode: Called with each episode of the search.
+        on_dense: Receives the quality of the dense network, before anything else is measured.
 
     Returns:
         The run, the best plan and the measured networks.
@@ -49,7 +62,7 @@ def run_search(
     Raises:
         UserError: As `prune_env.runs.searching.start_search`.
     """
-    return finish_with_report(start_search(settings, folder, on_progress), on_trial, on_episode)
+    return finish_with_report(start_search(settings, folder, on_progress, on_dense), on_trial, on_episode)
 
 
 def run_searches(runs: Mapping[Path, RunConfig], on_finished: OnFolder = quietly) -> dict[Path, dict[str, Any]]:
@@ -69,6 +82,12 @@ def run_searches(runs: Mapping[Path, RunConfig], on_finished: OnFolder = quietly
     Raises:
         UserError: As `run_search`.
     """
+    page = LivePage(lambda: write_side_by_side(list(runs)))
+
+    def finish(folder: Path) -> None:
+        on_finished(folder)
+        page.tick()
+
     missing = [folder for folder in runs if not RunDirectory(folder).summary.is_file()]
     first = next(iter(runs.values()))
     check_workers(first)
@@ -81,8 +100,57 @@ def run_searches(runs: Mapping[Path, RunConfig], on_finished: OnFolder = quietly
     else:
         finished = spread(_run_in, tasks, workers, address, device_of(first).type == "cuda")
     for folder, _ in finished:
-        on_finished(folder)
+        finish(folder)
+    write_side_by_side(list(runs))
     return {folder: RunDirectory(folder).read_json(RunDirectory(folder).summary) for folder in runs}
+
+
+def common_folder(folders: Sequence[Path]) -> Path:
+    """The folder that holds all of several folders; it holds the page that shows their runs side by side."""
+    return Path(os.path.commonpath([folder.absolute().parent for folder in folders]))
+
+
+def write_side_by_side(folders: Sequence[Path], page: Path | None = None) -> Path | None:
+    """Writes a page that shows the runs among several folders side by side (`prune_env.report.runs_page.write_runs`).
+
+    Args:
+        folders: The folders; those that hold no plan yet are left out.
+        page: The file to write; None for ``report.html`` in the folder that holds all of them.
+
+    Returns:
+        The page; None if there is nothing to show yet.
+
+    Raises:
+        RunError: If the page would replace that of a run, or as `write_runs`.
+    """
+    runs = [RunDirectory(folder) for folder in folders]
+    started = [run for run in runs if run.config.is_file() and (run.evaluations_file.is_file() or run.plan.is_file())]
+    root = common_folder(folders)
+    if page is None and (root / RunDirectory(root).config.name).is_file():
+        raise RunError(
+            f"{str(RunDirectory(root).report)!r} is the page of a run, and the page of these runs would replace it. "
+            "Give another file."
+        )
+    return write_runs(started, page or RunDirectory(root).report) if started else None
+
+
+def finetune_with_report(tuning: Finetuning, listener: TrainingListener = NOBODY) -> FinishedTraining | None:
+    """Fine-tunes as `prune_env.runs.finetuning.finish_finetuning`, and keeps the run's page up to date.
+
+    Args:
+        tuning: The fine-tuning.
+        listener: Receives the progress of the training.
+    """
+    page = LivePage(lambda: write_report(tuning.searched))
+
+    def on_epoch(epoch: Epoch, metric: Metric) -> None:
+        listener.on_epoch(epoch, metric)
+        page.tick()
+
+    finished = finish_finetuning(tuning, replace(listener, on_epoch=on_epoch))
+    if finished is not None:
+        write_report(tuning.searched)
+    return finished
 
 
 def _run_in(folder: Path, settings: RunConfig) -> None:
@@ -107,7 +175,8 @@ def finish_with_report(
         on_episode: Called with each episode of the search.
         command: The command that repeats the run, for the report; None for the default command.
     """
-    finished = finish_search(search, watch_on_board, on_trial, on_episode, command)
+    finished = finish_search(search, watch_search, on_trial, on_episode, command)
+    log_result(finished)
     write_report(search.run)
     return finished
 
@@ -120,16 +189,48 @@ def run_comparison(
     on_progress: OnProgress = quietly,
     on_finished: OnFinished = quietly,
     command: str | None = None,
+    on_dense: OnDense = quietly,
 ) -> SearchComparison:
     """Compares searches, as `prune_env.runs.comparison.compare_searches`, and draws the results.
 
-    Every run gets a TensorBoard log and a report. The folder gets ``compare.json``, ``compare.png`` and curves.
+    Every run gets a TensorBoard log and a report. While they run, the folder has ``compare.html``; at the end it also
+    gets ``compare.json``, ``compare.png`` and curves.
     """
 
+    def write_page() -> None:
+        if any(folder.glob("seed-*/[!.]*/evaluations.jsonl")):
+            write_comparison_page(folder)
+
+    page = LivePage(write_page)
+
     def report(finished: FinishedSearch) -> None:
+        log_result(finished)
         write_report(finished.search.run)
+        write_page()
         on_finished(finished)
 
-    comparison = compare_searches(settings, folder, names, seeds, watch_on_board, on_progress, report, command)
+    def progress(words: str) -> None:
+        on_progress(words)
+        page.tick()
+
+    comparison = compare_searches(settings, folder, names, seeds, watch_search, progress, report, command, on_dense)
+    # Once more, so that every report shows the curves of all rivals.
+    for run in comparison.runs:
+        write_report(run)
+    write_comparison_page(folder)
     write_comparison(comparison)
     return comparison
+
+
+def run_recovery(
+    settings: RunConfig,
+    folder: Path,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    workers: int = 1,
+    on_progress: OnProgress = quietly,
+) -> RecoveryComparison:
+    """Fine-tunes the runs of a finished comparison, as `compare_recovery`, and writes ``recovered.json``."""
+    recovered = compare_recovery(settings, folder, names, seeds, workers, on_progress)
+    atomic_write(folder / "recovered.json", to_json(recovered.as_record()).encode())
+    return recovered

@@ -22,11 +22,11 @@ from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun, Watch, search_into, unwatched
 from prune_env.runs.seed_results import SeedResult, as_record, best_so_far
 from prune_env.runs.settings import alone, differing_settings, for_workers, settings_of
-from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
+from prune_env.runs.starting import OnDense, OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.search.episode import SearchResult
 from prune_env.search.pools.make import check_workers, worker_count
 from prune_env.search.pools.whole import spread
-from prune_env.search.registry import check_evaluations, check_named_search
+from prune_env.search.registry import SEARCHES, check_evaluations, check_named_search
 from prune_env.tasks import make_task, quality_of
 
 OnFinished = Callable[[FinishedSearch], None]
@@ -48,12 +48,18 @@ class SearchComparison:
     outcomes: dict[str, list[SeedResult]]
     quality: str
 
+    @property
+    def runs(self) -> list[RunDirectory]:
+        """The runs of all searches and seeds."""
+        places = [(one.seed, name) for name, outcomes in self.outcomes.items() for one in outcomes]
+        return [RunDirectory(self.folder / f"seed-{seed}" / name) for seed, name in places]
+
     def as_record(self) -> dict[str, Any]:
         """The comparison as plain data, for ``compare.json``."""
         settings = self.settings
         return {
             "model": settings.model.name,
-            "budget": {"metric": settings.budget.metric, "keep": settings.budget.keep},
+            "budget": settings.budget.as_record(),
             "evaluations": settings.search.evaluations,
             "directory": str(self.folder),
             "searches": as_record(self.outcomes, self.quality),
@@ -69,6 +75,7 @@ def compare_searches(
     on_progress: OnProgress = quietly,
     on_finished: OnFinished = quietly,
     command: str | None = None,
+    on_dense: OnDense = quietly,
 ) -> SearchComparison:
     """Runs several searches on the same problem, seed by seed; finished runs of an interrupted comparison are kept.
 
@@ -81,8 +88,10 @@ def compare_searches(
         on_progress: Receives progress messages.
         on_finished: Called with each search that this call finishes.
         command: The command that repeats the runs, for their summaries; None for the default command.
+        on_dense: Receives the quality of each seed's dense network.
 
     Raises:
+        DoubtfulNetworkError: If a search on the dense network makes no sense.
         ConfigError: If a setting holds an unknown name, or a search needs more evaluations.
         RunError: If the folder holds runs with other settings, or the runs of one seed were measured differently.
     """
@@ -93,7 +102,7 @@ def compare_searches(
     refuse_sparse_training(settings)
     for name in names:
         check_named_search(_with(settings, name, settings.seed))
-    comparison = _Comparison(settings, folder, names, watch, on_progress, on_finished, command)
+    comparison = _Comparison(settings, folder, names, watch, on_progress, on_finished, command, on_dense)
     every = range(settings.seed, settings.seed + seeds)
     if workers != 1 or address is not None:
         comparison.spread(every, workers, address)
@@ -113,6 +122,7 @@ class _Comparison:
     on_progress: OnProgress
     on_finished: OnFinished
     command: str | None
+    on_dense: OnDense
 
     def __post_init__(self) -> None:
         self.quality = quality_of(make_task(self.settings.task)).name
@@ -141,7 +151,7 @@ class _Comparison:
                 searches[search.run.root] = search
         if not searches:
             return
-        task = replace(self, on_progress=quietly, on_finished=quietly)
+        task = replace(self, on_progress=quietly, on_finished=quietly, on_dense=quietly)
         tasks = {root: (task, root.absolute(), search.settings) for root, search in searches.items()}
         gpu = device_of(self.settings).type == "cuda"
         self.on_progress(f"{len(tasks)} searches, several at a time")
@@ -161,15 +171,15 @@ class _Comparison:
         # All searches of a seed share the execution settings and the weights of the first run of this seed.
         earlier = next(iter(self._present(seed)), None)
         base = settings_of(earlier) if earlier is not None else _with(self.settings, missing[0], seed)
-        splits, problem = load_problem(base, earlier, self.on_progress)
+        splits, problem = load_problem(base, earlier, self.on_progress, self.on_dense)
         for name in missing:
             check_evaluations(problem, _with(base, name, seed))
         return [SearchRun(runs[name], _with(self.settings, name, seed), splits, problem.again()) for name in missing]
 
     def _present(self, seed: int) -> list[RunDirectory]:
-        """All started runs of a seed, including those of searches that this call does not compare."""
+        """All started searches of a seed, including those that this call does not compare."""
         folders = sorted((self.folder / f"seed-{seed}").glob("[!.]*/config.yaml"))
-        return [RunDirectory(config.parent) for config in folders]
+        return [run for run in (RunDirectory(config.parent) for config in folders) if run.started]
 
     def _search(self, search: SearchRun, fixed: list[NetworkRow]) -> list[NetworkRow]:
         """As `_finished`; returns the rows of the dense and the uniform network, measured once per seed."""
@@ -236,13 +246,15 @@ def _search_elsewhere(comparison: _Comparison, root: Path, settings: RunConfig) 
 
 
 def _with(settings: RunConfig, search: str, seed: int) -> RunConfig:
-    agent = settings.agent.model_copy(update={"name": search})
+    policy = settings.agent.policy if SEARCHES.find(search).takes_policy else None
+    agent = settings.agent.model_copy(update={"name": search, "policy": policy})
     return settings.model_copy(update={"agent": agent, "seed": seed})
 
 
 def _check_same_settings(run: RunDirectory, settings: RunConfig) -> None:
     started = RunConfig.load(run.config)
-    differing = differing_settings(started, settings)
+    # How the plans are trained afterwards changes nothing in a search.
+    differing = [key for key in differing_settings(started, settings) if key != "finetune"]
     differing += [
         f"execution.{key}" for key, value in settings.execution if value not in (None, getattr(started.execution, key))
     ]

@@ -20,7 +20,7 @@ from prune_env.plan import PruningPlan
 from prune_env.recover import train_network
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import differing_settings, settings_of
-from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
+from prune_env.runs.starting import OnDense, OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.tasks import make_task, quality_of
 
 Record = dict[str, Any]
@@ -67,7 +67,12 @@ class CriterionComparison:
 
 
 def compare_criteria(
-    settings: RunConfig, folder: Path, names: Sequence[str], seeds: int, on_progress: OnProgress = quietly
+    settings: RunConfig,
+    folder: Path,
+    names: Sequence[str],
+    seeds: int,
+    on_progress: OnProgress = quietly,
+    on_dense: OnDense = quietly,
 ) -> CriterionComparison:
     """Cuts a network to the uniform widths by each criterion and measures its quality; resumes in an existing folder.
 
@@ -77,8 +82,10 @@ def compare_criteria(
         names: Criteria. A criterion that refuses the network is left out.
         seeds: Number of seeds; the first is the configuration's. The seed also draws the images.
         on_progress: Receives progress messages.
+        on_dense: Receives the quality of each seed's dense network.
 
     Raises:
+        DoubtfulNetworkError: If cuts of the dense network make no sense.
         ConfigError: If every criterion refuses the network.
         RunError: If the folder holds criteria that were measured with other settings.
     """
@@ -91,7 +98,7 @@ def compare_criteria(
         # The problem needs scores that this comparison never uses: take the cheapest criterion.
         section = settings.criterion.model_copy(update={"name": "l1"})
         seeded = settings.model_copy(update={"seed": seed, "criterion": section})
-        _measure_seed(found, RunDirectory(folder / f"seed-{seed}"), seeded, on_progress)
+        _measure_seed(found, RunDirectory(folder / f"seed-{seed}"), seeded, on_progress, on_dense)
     if not any(found.records.values()):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left_out.items())
         raise ConfigError(f"--criteria: every criterion given was left out ({reasons}). Give another.")
@@ -100,12 +107,15 @@ def compare_criteria(
     return found
 
 
-def _measure_seed(found: CriterionComparison, run: RunDirectory, settings: RunConfig, on_progress: OnProgress) -> None:
+def _measure_seed(
+    found: CriterionComparison, run: RunDirectory, settings: RunConfig, on_progress: OnProgress, on_dense: OnDense
+) -> None:
     """Measures the missing criteria of one seed, then adds its records and the dense quality."""
     started = run.config.is_file()
     if started and differing_settings(_nameless(RunConfig.load(run.config)), _nameless(settings)):
         raise RunError(f"{str(run.root)!r} holds criteria of other settings. Give another folder by run.directory=...")
-    splits, problem = load_problem(settings_of(run) if started else settings, run if started else None, on_progress)
+    base, earlier = (settings_of(run), run) if started else (settings, None)
+    splits, problem = load_problem(base, earlier, on_progress, on_dense)
     problem.budget.refuse_widths("the comparison of criteria")
     if started:
         check_same_start(run, splits, problem)

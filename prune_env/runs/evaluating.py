@@ -1,6 +1,8 @@
 """Measures the networks of a finished run again: cut, recalibrated and, if there is a fine-tuning, fine-tuned."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -12,11 +14,12 @@ from prune_env.env.loading import load_model, load_splits
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.models import load_weights
 from prune_env.plan import PruningPlan
-from prune_env.runs.finetuning import FOLDER
+from prune_env.runs.finetuning import place_of
 from prune_env.runs.networks import NetworkRow, compare_networks
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.starting import OnProgress, quietly
 from prune_env.runs.training_folder import TrainingFolder
+from prune_env.tasks import quality_of
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,53 @@ def load_networks(run: RunDirectory, settings: RunConfig, name: str | None = Non
     return RunNetworks(splits, evaluator, plan, _stages(run, name, evaluator, plan))
 
 
+@dataclass(frozen=True)
+class StageQuality:
+    """The recorded quality of a run's network.
+
+    Attributes:
+        stage: ``recalibrated`` or ``fine-tuned``.
+        quality: The quality, in [0, 1].
+        images: The set that it was measured on: ``test``, or ``reward`` in a run without test images.
+    """
+
+    stage: str
+    quality: float
+    images: str
+
+
+def ranked_stages(run: RunDirectory, networks: RunNetworks, name: str | None = None) -> list[StageQuality]:
+    """The networks of a run that can be shipped, the best first; of equally good ones the fine-tuned first.
+
+    The qualities are those that the fine-tuning and the search recorded; a run without a record is measured.
+
+    Args:
+        run: The run.
+        networks: Its networks.
+        name: As `load_networks`; a fine-tuning that is named comes first.
+    """
+    folder = TrainingFolder(place_of(run, name)) if "fine-tuned" in networks.stages else run
+    summary = folder.read_json(folder.summary) if folder.summary.is_file() else {"rows": []}
+    rows = {row["name"]: row for row in summary["rows"]}
+    if folder is run:
+        rows["recalibrated"] = rows.pop(summary.get("search"), None)
+    metric = quality_of(networks.evaluator.task).name
+    found = [_recorded(stage, rows.get(stage), metric) for stage in ("fine-tuned", "recalibrated")]
+    known = [one for one in found if one is not None]
+    if known:
+        return known if name is not None else sorted(known, key=lambda one: one.quality, reverse=True)
+    evaluator = networks.evaluator
+    return [StageQuality("recalibrated", evaluator.measure(networks.stages["recalibrated"][0]), "reward")]
+
+
+def _recorded(stage: str, row: Mapping[str, Any] | None, metric: str) -> StageQuality | None:
+    """A stage's quality from its row in a summary; None without a row."""
+    if row is None:
+        return None
+    images = "test" if f"test_{metric}" in row else "reward"
+    return StageQuality(stage, float(row[f"{images}_{metric}"]), images)
+
+
 def evaluate_run(
     run: RunDirectory,
     settings: RunConfig,
@@ -93,7 +143,7 @@ def _stages(
     run: RunDirectory, name: str | None, evaluator: Evaluator, plan: PruningPlan
 ) -> dict[str, tuple[nn.Module, PruningPlan]]:
     stages = {"cut": (plan.apply(evaluator.walk.model), plan), "recalibrated": (evaluator.pruned(plan), plan)}
-    tuned = TrainingFolder(run.root / (name or FOLDER))
+    tuned = TrainingFolder(place_of(run, name))
     if name is not None or tuned.root.is_dir():
         if not tuned.summary.is_file():
             raise RunError(

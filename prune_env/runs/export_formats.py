@@ -1,6 +1,7 @@
 """Exporters to files that run without this library (ONNX, torch.export), and the check of their outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.errors import ExportError
+from prune_env.common.files import atomic_write, naming
 from prune_env.common.nested import tensors_of
 
 CLOSE = 1e-4
@@ -39,9 +41,11 @@ def export_program(model: nn.Module, images: Tensor, path: Path, outputs: Sequen
         program.example_inputs = None
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)
-        torch.export.save(program, path)
+        content = BytesIO()
+        torch.export.save(program, content)
     except Exception as error:  # the user's own code may raise anything
         raise ExportError(f"torch.export refuses the network: {_first_line(error)}") from error
+    atomic_write(path, content.getvalue())
     loaded: Run = torch.export.load(path).module()
     return loaded
 
@@ -82,7 +86,8 @@ def export_onnx(model: nn.Module, images: Tensor, path: Path, outputs: Sequence[
     assert program is not None
     for node in program.model.graph:
         node.metadata_props.clear()  # the metadata contain paths of this machine
-    program.save(str(path))
+    with naming(path):
+        program.save(str(path))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:

@@ -7,18 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from prune_env.common.errors import ConfigError, suggest
+from prune_env.common.files import atomic_write
 from prune_env.common.latency import measure_latency
 from prune_env.config import RunConfig
 from prune_env.data.timing import batch_to_time
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
-from prune_env.runs.evaluating import load_networks
+from prune_env.runs.evaluating import load_networks, ranked_stages
 from prune_env.runs.export_formats import EXPORTERS, difference
 from prune_env.runs.networks import LATENCY_BATCH
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of
 from prune_env.runs.starting import OnProgress, quietly
-from prune_env.tasks import Core, core_of
+from prune_env.tasks import Core, core_of, quality_of
 
 SAFETENSORS = "safetensors"
 TARGETS = (SAFETENSORS, *EXPORTERS)
@@ -34,7 +35,7 @@ def export_run(
     batch: int = LATENCY_BATCH,
     on_progress: OnProgress = quietly,
 ) -> dict[str, Any]:
-    """Exports a run's pruned network: fine-tuned if there is a fine-tuning, else recalibrated.
+    """Exports a run's best pruned network: fine-tuned if there is a fine-tuning that made it better, else recalibrated.
 
     Args:
         run: The run.
@@ -46,7 +47,8 @@ def export_run(
         on_progress: Receives progress messages.
 
     Returns:
-        The files, the largest difference from the network's outputs and, except for safetensors, the latencies.
+        The files, the network with its quality, the largest difference from the network's outputs and, except for
+        safetensors, the latencies.
 
     Raises:
         ConfigError: If the target is unknown.
@@ -59,15 +61,23 @@ def export_run(
     RunDirectory.check_free(folder, "--into")
     on_progress("building the network and tracing it")
     networks = load_networks(run, settings or settings_of(run, ["run.device=cpu"]), name)
-    stage = "fine-tuned" if "fine-tuned" in networks.stages else "recalibrated"
-    model, plan = networks.stages[stage]
+    best, *others = ranked_stages(run, networks, name)
+    model, plan = networks.stages[best.stage]
     model = model.to(memory_format=torch.contiguous_format).eval()
     images = batch_to_time(networks.splits, batch, networks.evaluator.device)
     on_progress("exporting, comparing and timing")
     with RunDirectory.making(folder) as made:
         core = core_of(networks.evaluator.task, model, images) if to in EXPORTERS else None
         record = _written(to, model, plan, networks.evaluator.walk.model, images, made.root, core)
-    return {"run": str(run.root), "weights": stage, "to": to, "folder": str(folder), **record}
+    return {
+        "run": str(run.root),
+        "weights": best.stage,
+        "quality": {"name": quality_of(networks.evaluator.task).name, "value": best.quality, "images": best.images},
+        "passed_over": {other.stage: other.quality for other in others},
+        "to": to,
+        "folder": str(folder),
+        **record,
+    }
 
 
 def _written(
@@ -102,7 +112,7 @@ def _decoded(model: nn.Module, core: Core, images: Tensor, folder: Path) -> dict
     equal scores, and such lists cannot be compared place by place.
     """
     for name, text in core.files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        atomic_write(folder / name, text.encode())
     return {
         "part": core.title,
         "decoded_difference": difference(model, lambda given: core.decode(core.module(given)), images),

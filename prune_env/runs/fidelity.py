@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from prune_env.recover import train_network
 from prune_env.runs.networks import test_batches
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import differing_settings, settings_of
-from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
+from prune_env.runs.starting import OnDense, OnProgress, check_same_start, load_problem, quietly, start_run
 
 Array = npt.NDArray[np.float64]
 
@@ -29,18 +29,22 @@ RESAMPLES = 1_000
 """Bootstrap samples of the plans."""
 
 
-def measure_fidelity(settings: RunConfig, folder: Path, on_progress: OnProgress = quietly) -> dict[str, Any]:
+def measure_fidelity(
+    settings: RunConfig, folder: Path, on_progress: OnProgress = quietly, on_dense: OnDense = quietly
+) -> dict[str, Any]:
     """Fine-tunes random plans briefly and correlates quality with reward; resumes in an existing folder.
 
     Args:
         settings: The settings; ``fidelity`` sets the number of plans and their fine-tuning.
         folder: The run directory of the plans' records; made if it does not exist.
         on_progress: Receives progress messages.
+        on_dense: Receives the quality of the dense network.
 
     Returns:
         The network's name, and the result of `summarise`.
 
     Raises:
+        DoubtfulNetworkError: If cuts of the dense network make no sense.
         RunError: If the folder holds plans that were measured with other settings.
     """
     check_names(settings)
@@ -49,7 +53,8 @@ def measure_fidelity(settings: RunConfig, folder: Path, on_progress: OnProgress 
     started = run.config.is_file()
     if started and differing_settings(RunConfig.load(run.config), settings):
         raise RunError(f"{str(folder)!r} holds plans of other settings. Give another folder by run.directory=...")
-    splits, problem = load_problem(settings_of(run) if started else settings, run if started else None, on_progress)
+    base, earlier = (settings_of(run), run) if started else (settings, None)
+    splits, problem = load_problem(base, earlier, on_progress, on_dense)
     problem.budget.refuse_widths("the fidelity of the reward")
     problem.race = None  # a plan that a race stops has no quality to compare
     if started:
@@ -102,10 +107,34 @@ def summarise(plans: Sequence[dict[str, Any]], quality: str) -> dict[str, Any]:
         The correlation (None if all rewards or all qualities are equal), and the mean qualities before and after.
     """
     rewards, tuned = (np.array([plan[key] for plan in plans]) for key in ("reward", "tuned"))
+    found = rank_correlation(rewards, tuned)
+    return {
+        "plans": len(plans),
+        "spearman": found.value,
+        "ci_low": found.low,
+        "ci_high": found.high,
+        quality: float(np.mean([plan[quality] for plan in plans])),
+        "tuned": float(tuned.mean()),
+        "best_by_reward_tuned": float(tuned[rewards.argmax()]),
+        "best_tuned": float(tuned.max()),
+    }
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rank correlation, and its 95 % bootstrap interval over plans; None where all plans are equal."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def rank_correlation(predicted: Array, tuned: Array) -> RankCorrelation:
+    """Spearman's rank correlation of two numbers of the same plans, [plans] each."""
     # scipy warns of resamples without a correlation, in which all plans are equal.
     with warnings.catch_warnings(action="ignore", category=DegenerateDataWarning):
         resampled = bootstrap(
-            (rewards, tuned),
+            (predicted, tuned),
             _correlation,
             n_resamples=RESAMPLES,
             vectorized=False,
@@ -115,17 +144,12 @@ def summarise(plans: Sequence[dict[str, Any]], quality: str) -> dict[str, Any]:
         ).bootstrap_distribution
     finite = resampled[np.isfinite(resampled)]
     low, high = np.quantile(finite, (0.025, 0.975)) if len(finite) else (None, None)
-    correlation = _correlation(rewards, tuned)
-    return {
-        "plans": len(plans),
-        "spearman": correlation if np.isfinite(correlation) else None,
-        "ci_low": None if low is None else float(low),
-        "ci_high": None if high is None else float(high),
-        quality: float(np.mean([plan[quality] for plan in plans])),
-        "tuned": float(tuned.mean()),
-        "best_by_reward_tuned": float(tuned[rewards.argmax()]),
-        "best_tuned": float(tuned.max()),
-    }
+    value = _correlation(predicted, tuned)
+    return RankCorrelation(
+        value if np.isfinite(value) else None,
+        None if low is None else float(low),
+        None if high is None else float(high),
+    )
 
 
 def _correlation(rewards: Array, tuned: Array) -> float:

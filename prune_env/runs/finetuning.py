@@ -1,15 +1,17 @@
 """Fine-tunes a run's pruned network, with the dense network as its teacher."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import nn
 
 from prune_env.common.copying import copied
-from prune_env.common.errors import RunError
+from prune_env.common.errors import ConfigError, RunError
+from prune_env.common.text import quoted
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.fitting import fit_plan
@@ -19,24 +21,29 @@ from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.granularity import Trainable, make_granularity
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
-from prune_env.recover import Batches, Epoch
+from prune_env.recover import Batches, Epoch, Teacher
+from prune_env.recover.small_sets import for_small_set
+from prune_env.recover.teacher import Ensemble
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.runs.networks import NetworkRow, compare_networks
 from prune_env.runs.run_directory import RunDirectory
-from prune_env.runs.settings import settings_of
+from prune_env.runs.settings import settings_of, use_threads
 from prune_env.runs.training import (
     NOBODY,
     TrainingListener,
-    epoch_to_keep,
     set_threads,
     train_into,
     training_images,
 )
 from prune_env.runs.training_folder import TrainingFolder, check_same_data, resume_training, start_training
+from prune_env.runs.unseen import reward_set_is_unseen
 from prune_env.tasks import make_task
 
 FOLDER = "finetune"
 """Default name of the fine-tuning's folder within a run."""
+
+TUNED = "fine-tuned"
+"""The name of the fine-tuned network in tables."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ def start_finetuning(
         RunError: If the search is not finished, or the folder exists.
     """
     check_searched(searched)
-    place = searched.root / name
+    place = place_of(searched, name)
     RunDirectory.check_free(place, "--name")
     given = RunConfig.load(searched.config, overrides)
     return _prepared(searched, place, settings_of(searched, overrides), given, listener)
@@ -118,8 +125,23 @@ def resume_finetuning(searched: RunDirectory, name: str = FOLDER, listener: Trai
         RunError: If the training does not exist, is finished, or was started with other data.
     """
     check_searched(searched)
-    place = searched.root / name
+    place = place_of(searched, name)
     return _prepared(searched, place, settings_of(resume_training(place)), None, listener)
+
+
+def place_of(searched: RunDirectory, name: str | None = None) -> Path:
+    """The folder of a fine-tuning within its run.
+
+    Args:
+        searched: The run.
+        name: The folder's name; None for the usual one.
+
+    Raises:
+        ConfigError: If the name leads out of the run, or into a folder of it.
+    """
+    if name is not None and (Path(name).name != name or name in ("", ".", "..")):
+        raise ConfigError(f"--name: {quoted(name)} given; allowed is the name of a folder within the run, without '/'.")
+    return searched.root / (name or FOLDER)
 
 
 def check_searched(run: RunDirectory) -> None:
@@ -141,7 +163,10 @@ def _prepared(
     set_threads(settings.finetune)
     workers = AcceleratedWorkers(device_of(settings))
     splits = load_splits(settings)
-    batches = training_images(splits, settings.finetune, settings.seed, workers, make_task(settings.task))
+    count = len(splits.train_indices) + len(splits.calibration_indices)
+    section, steps = for_small_set(settings.finetune, count, workers.processes)
+    settings = settings.model_copy(update={"finetune": section})
+    batches = training_images(splits, section, settings.seed, workers, make_task(settings.task), steps)
     plan = PruningPlan.load(searched.plan if given is not None else TrainingFolder(place).started_plan)
     if workers.first:
         listener.on_progress("building the network and tracing it")
@@ -159,12 +184,18 @@ def _prepared(
     return Finetuning(searched, folder, settings, workers, splits, batches, evaluator, dense, plan, trainable, network)
 
 
-def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -> FinishedTraining | None:
+def finish_finetuning(
+    tuning: Finetuning, listener: TrainingListener = NOBODY, answers: Path | None = None
+) -> FinishedTraining | None:
     """Trains to the end, measures the networks, and writes weights, plan and ``summary.json``.
+
+    The start is kept where the trained network is worse on images that no network of the run was trained on
+    (`reward_set_is_unseen`). Where no such images are known, the last epoch is kept.
 
     Args:
         tuning: The fine-tuning.
         listener: Receives the progress of the training.
+        answers: Folder of the teacher's outputs, which fine-tunings of the same network share; None for the run's own.
 
     Returns:
         The result; None in all processes except the first.
@@ -174,6 +205,7 @@ def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -
     """
     folder, settings, evaluator = tuning.folder, tuning.settings, tuning.evaluator
     plan, network = tuning.plan, tuning.network
+    started = plan if tuning.trainable is None else PruningPlan.load(tuning.searched.plan)
     networks = {
         "dense": (tuning.dense, evaluator.walk.plan({}).costs),
         "recalibrated": (_recalibrated(tuning), plan.costs),
@@ -186,7 +218,7 @@ def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -
         settings.seed,
         tuning.workers,
         evaluator.measure,
-        tuning.dense if settings.finetune.distillation else None,
+        _teacher(tuning, answers or tuning.searched.teacher),
         trainable=tuning.trainable,
         listener=listener,
     )
@@ -195,13 +227,23 @@ def finish_finetuning(tuning: Finetuning, listener: TrainingListener = NOBODY) -
     if tuning.trainable is not None:
         load_weights(network, folder.selecting)
         network, plan = tuning.trainable.finish(network, plan, evaluator.walk, settings.env.round_to or 1)
-        folder.write_bytes(folder.plan, plan.to_json())
-        save_weights(network, folder.weights)
     else:
         load_weights(network, folder.weights)
-    networks["fine-tuned"] = network, plan.costs
-    rows = compare_networks(evaluator, tuning.splits, networks, batch=None)
-    summary = _summary(folder, settings, epochs, execution, rows)
+    networks[TUNED] = network, plan.costs
+    trained_by = torch.get_num_threads()
+    use_threads(settings)  # latencies are those of the search
+    rows = compare_networks(evaluator, tuning.splits, networks, settings.budget.batch)
+    unseen, refused = reward_set_is_unseen(tuning.searched, tuning.splits), None
+    if unseen and rows[2].reward_quality < rows[1].reward_quality:
+        refused, rows[2] = rows[2].as_record(), replace(rows[1], name=TUNED)
+        network, plan = networks["recalibrated"][0], started
+    folder.write_bytes(folder.plan, plan.to_json())
+    save_weights(network, folder.weights)
+    right = {row.name: row.right.clone() for row in rows if row.right is not None}
+    if right:
+        folder.write_bytes(folder.right, safetensors.torch.save(right))
+    kept = {"threads": trained_by, "unseen_images": unseen, "refused": refused}
+    summary = _summary(tuning, epochs, execution, rows) | kept
     folder.write_json(folder.summary, summary)
     return FinishedTraining(folder, rows, summary)
 
@@ -218,6 +260,28 @@ def _network(
     return evaluator.recalibrated(trainable.network(plan, evaluator.model, evaluator.repair))
 
 
+def _teacher(tuning: Finetuning, answers: Path) -> Teacher | None:
+    """The dense network, together with the networks of other fine-tunings if the settings name some.
+
+    Raises:
+        PlanError: If a named network was cut from another dense network.
+        RunError: If a named fine-tuning is not finished.
+    """
+    section = tuning.settings.finetune
+    if not section.distillation:
+        return None
+    networks = [tuning.dense]
+    for name in section.teachers:
+        folder = TrainingFolder(Path(name))
+        if not folder.summary.is_file():
+            raise RunError(
+                f"finetune.teachers: {name!r} holds no finished fine-tuning. Give RUN/finetune, for example."
+            )
+        networks.append(PruningPlan.load(folder.plan).apply(tuning.dense))
+        load_weights(networks[-1], folder.weights)
+    return Teacher(Ensemble(networks) if section.teachers else tuning.dense, answers)
+
+
 def _recalibrated(tuning: Finetuning) -> nn.Module:
     """The pruned network before the training, cut by the search's plan, which a `Trainable` may change."""
     if tuning.trainable is None:
@@ -232,21 +296,19 @@ def _on(workers: Workers, settings: RunConfig) -> RunConfig:
 
 
 def _summary(
-    folder: TrainingFolder,
-    settings: RunConfig,
-    epochs: list[Epoch],
-    execution: ExecutionSettings,
-    rows: list[NetworkRow],
+    tuning: Finetuning, epochs: list[Epoch], execution: ExecutionSettings, rows: list[NetworkRow]
 ) -> dict[str, Any]:
-    seconds = sum(epoch.seconds for epoch in epochs)
+    seconds, batches = sum(epoch.seconds for epoch in epochs), tuning.batches
     return {
-        "model": settings.model.name,
+        "model": tuning.settings.model.name,
         "rows": [row.as_record() for row in rows],
-        "best_epoch": epoch_to_keep(epochs, len(epochs)).number,
         "execution": asdict(execution),
+        "batch_size": batches.batch_size,
+        "steps": len(epochs) * len(batches),
         "seconds": seconds,
-        "threads": torch.get_num_threads(),
+        "images_per_second": len(epochs) * len(batches) * batches.batch_size / seconds,
+        "latency_batch": tuning.settings.budget.batch,
         "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / seconds,
         "epochs": [epoch.as_record(rows[0].task) for epoch in epochs],
-        "weights": str(folder.weights),
+        "weights": str(tuning.folder.weights),
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from prune_env.common.errors import RunError
-from prune_env.common.files import atomic_write
+from prune_env.common.files import atomic_write, in_words
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,12 @@ class Folder:
         try:
             yield part
             cls.check_free(root)
-            part.root.rename(root)
+            try:
+                part.root.rename(root)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                raise _exists_already(root) from None  # another process was faster
         except BaseException:
             shutil.rmtree(part.root, ignore_errors=True)
             raise
@@ -104,7 +109,8 @@ class Folder:
         if not nearest.is_dir():
             raise _cannot_make(root, f"{os.strerror(errno.ENOTDIR)} ({str(nearest)!r})")
         if not os.access(nearest, os.W_OK | os.X_OK):
-            raise _cannot_make(root, f"{os.strerror(errno.EACCES)} ({str(nearest)!r})")
+            read_only = os.statvfs(nearest).f_flag & os.ST_RDONLY
+            raise _cannot_make(root, f"{os.strerror(errno.EROFS if read_only else errno.EACCES)} ({str(nearest)!r})")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -187,4 +193,4 @@ def _cannot_make(root: Path, reason: str) -> RunError:
 
 def cannot_write(path: Path, error: OSError) -> RunError:
     """The error for a file that cannot be written."""
-    return RunError(f"cannot write {str(path)!r}: {error.strerror or error}; the earlier file is unchanged")
+    return RunError(f"cannot write {str(path)!r}: {in_words(error)}; the earlier file is unchanged")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class NetworkRow:
         name: The network's name in tables.
         task: The network's task.
         reward_quality: Quality on the reward set, in [0, 1].
-        test: Every metric on the test set by name, and the ``loss``.
+        test: Every metric on the test set by name, and the ``loss``; empty without test images.
         macs: MACs for one image.
         params: Number of weights.
         size: Size of the safetensors file in bytes.
@@ -37,6 +37,8 @@ class NetworkRow:
         core_latency: Seconds per batch of the part up to the network's decisions (`Core`); None if not measured or if
             the network has no such part.
         core_title: What that part is.
+        reward_images: Number of images of the reward set; 0 if not known.
+        right: Which test images the network gets right, bool [images]; None if the task's quality does not say so.
     """
 
     name: str
@@ -49,6 +51,15 @@ class NetworkRow:
     latency: Latency | None
     core_latency: Latency | None = None
     core_title: str = ""
+    reward_images: int = 0
+
+    @property
+    def final(self) -> tuple[float, str]:
+        """The quality that decides between networks, and its set: ``test``, or ``reward`` without test images."""
+        name = quality_of(self.task).name
+        return (self.test[name], "test") if self.test else (self.reward_quality, "reward")
+
+    right: Tensor | None = field(default=None, compare=False, repr=False)
 
     def as_record(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -108,21 +119,28 @@ def compare_networks(
         latencies = measure_latency(
             {**models, **{f"{name}, core": core.module for name, core in cores.items()}}, images
         )
-    return [
-        NetworkRow(
+    rows = []
+    for name, (model, costs) in networks.items():
+        test: dict[str, float] = {}
+        right = None
+        if len(splits.test_indices):
+            test, right = measure_all(model, test_batches(evaluator, splits), evaluator.task)
+        row = NetworkRow(
             name,
             evaluator.task,
             evaluator.measure(model),
-            measure_all(model, test_batches(evaluator, splits), evaluator.task),
+            test,
             costs.macs,
             costs.params,
             len(weights_bytes(model)),
             latencies.get(name),
             latencies.get(f"{name}, core"),
             cores[name].title if name in cores else "",
+            evaluator.images,
+            right,
         )
-        for name, (model, costs) in networks.items()
-    ]
+        rows.append(row)
+    return rows
 
 
 def cores_of(task: Task, models: Mapping[str, nn.Module], images: Tensor) -> dict[str, Core]:

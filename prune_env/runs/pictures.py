@@ -33,9 +33,9 @@ def compared_pictures(
         seed: Chooses the images.
 
     Returns:
-        The picture, uint8 [height, width, 3]; None if the task has no pictures.
+        The picture, uint8 [height, width, 3]; None if the task has no pictures, or the data no test images.
     """
-    if not draws_pictures(evaluator.task):
+    if not draws_pictures(evaluator.task) or not len(splits.test_indices):
         return None
     generator = np.random.default_rng([seed, 2])
     count = min(IMAGES, len(splits.test_indices))

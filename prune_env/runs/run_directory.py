@@ -60,6 +60,11 @@ class RunDirectory(Folder):
         return self.root / "policy.safetensors"
 
     @property
+    def first_policy(self) -> Path | None:
+        """The policy or plan of ``agent.policy`` as it was when the run started; None if there was none."""
+        return next(self.root.glob("agent_policy.*"), None)
+
+    @property
     def evaluations_file(self) -> Path:
         """Every plan tried, with its metrics, one JSON object per line."""
         return self.root / "evaluations.jsonl"
@@ -68,6 +73,11 @@ class RunDirectory(Folder):
     def arrived(self) -> Path:
         """Outcomes that came before their turn, one JSON object per line; only while a search runs."""
         return self.root / "arrived.jsonl"
+
+    @property
+    def problem(self) -> Path:
+        """The problem in numbers: the dense network's outcome, and what each unit can save (`PruningProblem`)."""
+        return self.root / "problem.json"
 
     @property
     def splits(self) -> Path:
@@ -120,6 +130,11 @@ class RunDirectory(Folder):
         return self.execution.is_file() or (self.root / EARLIER_EXECUTION).is_file()
 
     @property
+    def teacher(self) -> Path:
+        """Folder of the teacher's outputs, which the run's fine-tunings share."""
+        return self.root / "teacher"
+
+    @property
     def report(self) -> Path:
         """The report: an HTML page."""
         return self.root / "report.html"
@@ -139,6 +154,11 @@ class RunDirectory(Folder):
         if self.execution.exists() or not earlier.exists():
             return dict(self.read_json(self.execution))
         return {"execution" if key == "form" else key: value for key, value in self.read_json(earlier).items()}
+
+    def keep_first_policy(self, source: Path) -> None:
+        """Copies the policy or plan of ``agent.policy``, a file or a run directory, so that a resume finds it."""
+        file = source / self.plan.name if source.is_dir() else source
+        self.write_bytes(self.root / f"agent_policy{file.suffix}", file.read_bytes())
 
     def write_config(self, config: RunConfig) -> None:
         """Writes the resolved settings, with the package versions as comments above them."""

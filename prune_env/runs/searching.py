@@ -5,22 +5,22 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import prune_env.agents  # noqa: F401  (registers the searches)
-from prune_env.common.errors import ConfigError, RunError
+from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
+from prune_env.runs.changing import changed_settings
 from prune_env.runs.journal import RunJournal
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import for_workers, settings_of, use_threads
 from prune_env.runs.sparsifying import SparseTraining, finish_sparsifying, resume_sparsifying, start_sparsifying
-from prune_env.runs.starting import OnProgress, check_same_start, load_problem, quietly, start_run
+from prune_env.runs.starting import OnDense, OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.search.base import Search
 from prune_env.search.episode import Episode, Listener, SearchResult
 from prune_env.search.loop import train_agent
@@ -29,7 +29,8 @@ from prune_env.search.pools.make import check_sendable, check_workers
 from prune_env.search.registry import check_evaluations, check_named_search
 
 OnTrial = Callable[[Trial], None]
-OnEpisode = Callable[[Episode], None]
+OnEpisode = Callable[[Episode], object]
+"""Receives each episode of a search; one that returns False stops the search."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,14 @@ class SearchRun:
         settings: The settings.
         splits: The data.
         problem: The problem, without trials.
+        changed: Settings that replace the run's with its first new evaluation; None if they stay.
     """
 
     run: RunDirectory
     settings: RunConfig
     splits: Splits
     problem: PruningProblem
+    changed: RunConfig | None = None
 
 
 Watch = Callable[[SearchRun], AbstractContextManager[Listener]]
@@ -58,7 +61,9 @@ def unwatched(_: SearchRun) -> AbstractContextManager[Listener]:
     return nullcontext(lambda _episode, _search: None)
 
 
-def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
+def start_search(
+    settings: RunConfig, folder: Path, on_progress: OnProgress = quietly, on_dense: OnDense = quietly
+) -> SearchRun:
     """Prepares a search and makes its run directory; `search_into` runs the search.
 
     With ``sparsify.epochs`` above 0, the network is trained sparsely first, in the run directory.
@@ -67,11 +72,13 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
         settings: The settings.
         folder: A folder that does not exist.
         on_progress: Receives progress messages.
+        on_dense: Receives the quality of the dense network.
 
     Raises:
         RunError: If the folder exists or cannot be made.
         ConfigError: If a setting holds an unknown name, the search needs more evaluations, there is no cluster at
             ``run.address``, or the problem cannot be sent to workers.
+        DoubtfulNetworkError: If a search on the dense network makes no sense.
         BudgetError: If the budget cannot be met.
     """
     settings = for_workers(settings)
@@ -81,8 +88,8 @@ def start_search(settings: RunConfig, folder: Path, on_progress: OnProgress = qu
     check_workers(settings)
     if settings.sparsify.epochs:
         use_threads(settings)
-        return _sparsified(start_sparsifying(settings, folder, on_progress), on_progress)
-    splits, problem = load_problem(settings, on_progress=on_progress)
+        return _sparsified(start_sparsifying(settings, folder, on_progress, on_dense), on_progress)
+    splits, problem = load_problem(settings, on_progress=on_progress, on_dense=on_dense)
     check_evaluations(problem, settings)
     check_sendable(problem, settings)
     return SearchRun(start_run(folder, settings, splits, problem), settings, splits, problem)
@@ -97,41 +104,36 @@ def _sparsified(training: SparseTraining, on_progress: OnProgress) -> SearchRun:
     return SearchRun(start_run(run.root, settings, splits, problem, run), settings, splits, problem)
 
 
-def resume_search(folder: Path, on_progress: OnProgress = quietly, workers: Sequence[str] = ()) -> SearchRun:
-    """Loads an interrupted search with its own settings; `search_into` resumes it.
+def resume_search(folder: Path, on_progress: OnProgress = quietly, overrides: Sequence[str] = ()) -> SearchRun:
+    """Loads a search with its own settings; `search_into` resumes it, or extends a finished one.
 
-    A sparse training that was interrupted is finished first.
+    A sparse training that was interrupted is finished first. With another ``search.evaluations``, the schedules of the
+    agent stay those of the first number (``search.schedule``).
 
     Args:
         folder: The run directory of the search.
         on_progress: Receives progress messages.
-        workers: Who measures from now on: ``search.workers=...``, ``run.address=...`` or both. The result does not
-            depend on it.
+        overrides: Settings that a resume may change (`prune_env.runs.changing`): ``key.path=value``. They are written
+            with the first new evaluation.
 
     Raises:
-        RunError: If the run does not exist, is finished, or was started with other weights or images.
-        ConfigError: If ``workers`` holds another setting.
+        ConfigError: If an override changes another setting, or gives fewer evaluations than the run has.
+        RunError: If the run does not exist, is finished and not extended, or was started with other weights or images.
     """
-    for given in workers:
-        if given.partition("=")[0] not in ("search.workers", "run.address"):
-            raise ConfigError(
-                f"{given}: given with a run that is resumed, which keeps its own settings. Only search.workers and "
-                "run.address may be given, because the result does not depend on them."
-            )
     run = RunDirectory.open(folder)
-    if run.summary.is_file():
-        raise RunError(
-            f"The run in {str(folder)!r} is finished: there is nothing left to do. Its result is in "
-            f"{str(run.summary)!r}, and `prune-env report` writes its page; for a longer search, start a new run with "
-            "more search.evaluations."
-        )
+    changed = changed_settings(run, overrides)
     if not run.started and run.sparsify.is_dir():
-        return _sparsified(resume_sparsifying(run, workers), on_progress)
-    settings = for_workers(settings_of(run, workers))
-    check_workers(settings)
-    splits, problem = load_problem(settings, run, on_progress)
-    check_same_start(run, splits, problem)
-    return SearchRun(run, settings, splits, problem)
+        search = _sparsified(resume_sparsifying(run), on_progress)
+    else:
+        settings = for_workers(settings_of(run, overrides))
+        check_workers(settings)
+        splits, problem = load_problem(settings, run, on_progress)
+        check_same_start(run, splits, problem)
+        search = SearchRun(run, settings, splits, problem)
+    if changed is None:
+        return search
+    settings = search.settings.model_copy(update={"search": changed.search, "run": changed.run})
+    return replace(search, settings=settings, changed=changed)
 
 
 def search_into(
@@ -146,30 +148,40 @@ def search_into(
         search: The search.
         watch: Opens a listener for the search.
         on_trial: Called with each trial.
-        on_episode: Called with each episode of the search.
+        on_episode: Called with each episode of the search; False stops the search.
 
     Returns:
         The uniform plan's trial, and the result.
 
     Raises:
-        RunError: If the search proposes other plans than the recorded ones, or another process writes into the run.
+        RunError: If the search proposes other plans than the recorded ones, has nothing to extend, or another process
+            writes into the run.
     """
     run, problem = search.run, search.problem
     written: Trial | None = None
 
+    changed = search.changed
+
     def record(trial: Trial) -> None:
+        nonlocal changed
         if not trial.recalled:
+            if changed is not None:
+                # Only now, because until here the recorded trials may still prove to be those of another search. First
+                # the summary: a run without one is resumed, with the old settings or the new ones.
+                run.summary.unlink(missing_ok=True)
+                run.write_config(changed)
+                changed = None
             run.append_evaluation(trial.as_record())
         on_trial(trial)
 
-    def keep(episode: Episode, running: Search) -> None:
+    def keep(episode: Episode, running: Search) -> object:
         nonlocal written
         if episode.best is not written and not problem.recalling:
             written = episode.best
             run.write_bytes(run.plan, written.plan.to_json())
             if running.policy is not None:
                 save_policy(running.policy, run.policy)
-        on_episode(episode)
+        return on_episode(episode)
 
     with run.held():
         problem.recorded_trials = run.evaluations()
@@ -181,6 +193,11 @@ def search_into(
                 result = train_agent(problem, search.settings, (keep, listener), journal=journal)
         finally:
             problem.listeners.remove(record)
+        if changed is not None and run.summary.is_file():
+            raise RunError(
+                f"The search {search.settings.agent.name!r} has nothing left to try: it ended after "
+                f"{problem.trials - 1} evaluations. Nothing in {str(run.root)!r} was changed."
+            )
         journal.close()
         run.write_bytes(run.plan, result.best.plan.to_json())
         if result.policy is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from prune_env.config import RunConfig
+from prune_env.data.preprocessing import KEYS as PREPROCESSING
 from prune_env.runs.run_directory import RunDirectory
 
 
@@ -50,11 +51,14 @@ def alone(config: RunConfig) -> RunConfig:
 
 
 def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
-    """Reads the settings of a started run, with the weights that its search started from; overrides replace both.
+    """Reads the settings of a started run, with the weights and the policy that its search started from.
 
-    Where the run trained these weights, the settings name them and ask for no further sparse training.
+    Overrides replace them. Where the run trained the weights, the settings name them and ask for no further sparse
+    training.
     """
     settings = read_settings(run.config, overrides)
+    if (policy := run.first_policy) is not None:
+        settings = settings.model_copy(update={"agent": settings.agent.model_copy(update={"policy": str(policy)})})
     if not run.dense_weights.is_file():
         return settings
     trained = RunConfig.load(run.dense_weights.with_name(run.config.name))
@@ -65,12 +69,16 @@ def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
     return settings.model_copy(update={"sparsify": sparsify})
 
 
+FOUND = (("env", "round_to"), *(("data", key) for key in PREPROCESSING))
+"""Section and key of settings that a run finds where they are null, and records."""
+
+
 def differing_settings(started: RunConfig, wanted: RunConfig) -> list[str]:
     """Names of the sections in which two settings differ, except those about the folder and about measurements."""
-    if wanted.env.round_to is None:
-        env = wanted.env.model_copy(update={"round_to": started.env.round_to})
-        wanted = wanted.model_copy(update={"env": env})
     theirs, ours = started.resolved(), wanted.resolved()
+    for section, key in FOUND:
+        if ours[section][key] is None:
+            ours[section][key] = theirs[section][key]
     for settings in (theirs, ours):
         # The result does not depend on the number of workers.
         del settings["search"]["workers"]

@@ -1,6 +1,6 @@
 """Sparse training: trains a run's network with a penalty before the search, in the run's own folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from prune_env.common.copying import copied
 from prune_env.config import RunConfig
 from prune_env.data import Splits, load_images
 from prune_env.env.builders import build_problem, trace
-from prune_env.env.loading import device_of, load_splits
+from prune_env.env.loading import device_of, load_splits, with_preprocessing
 from prune_env.evaluation.measuring import measure
 from prune_env.models import load_weights, save_weights
-from prune_env.recover import Batches, Workers
+from prune_env.recover import Batches, Teacher, Workers
 from prune_env.recover.penalties import PENALTIES, Penalty, PenaltyContext
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import read_settings
-from prune_env.runs.starting import OnProgress, load_network, quietly, untrained_network
+from prune_env.runs.starting import OnDense, OnProgress, check_dense, load_network, quietly, untrained_network
 from prune_env.runs.training import TrainingListener, set_threads, train_into, training_images
 from prune_env.runs.training_folder import TrainingFolder, check_same_data, start_training
 from prune_env.search.registry import check_evaluations
@@ -52,26 +52,32 @@ class SparseTraining:
     penalty: Penalty
 
 
-def start_sparsifying(settings: RunConfig, folder: Path, on_progress: OnProgress = quietly) -> SparseTraining:
+def start_sparsifying(
+    settings: RunConfig, folder: Path, on_progress: OnProgress = quietly, on_dense: OnDense = quietly
+) -> SparseTraining:
     """Prepares a sparse training and makes its run; `finish_sparsifying` trains.
 
     Args:
         settings: The settings of the run; ``sparsify`` sets the training.
         folder: The run directory, which must not exist.
         on_progress: Receives progress messages.
+        on_dense: Receives the quality of the network before the training.
 
     Raises:
         ConfigError: If the penalty does not suit the network.
+        DoubtfulNetworkError: If a search on the network makes no sense.
         BudgetError: If the budget is out of reach of the dense network's smallest plan.
         RunError: If the folder exists or cannot be made.
     """
     RunDirectory.check_free(folder)
     splits = load_splits(settings)
     dense = load_network(settings, splits, on_progress)
+    check_dense(settings, splits, dense, on_progress, on_dense)
     on_progress("checking the search before the sparse training")
     _check_search(settings, splits, dense)
     batches, penalty = _prepared(settings, splits, dense)
     penalty.network(copied(dense))
+    settings = with_preprocessing(settings, splits.source)
     with RunDirectory.making(folder) as run:
         run.write_config(settings)
         start_training(run.sparsify, settings, splits, dense, batches.workers)
@@ -79,18 +85,17 @@ def start_sparsifying(settings: RunConfig, folder: Path, on_progress: OnProgress
     return SparseTraining(run, TrainingFolder(run.sparsify), settings, splits, batches, dense, penalty)
 
 
-def resume_sparsifying(run: RunDirectory, overrides: Sequence[str] = ()) -> SparseTraining:
+def resume_sparsifying(run: RunDirectory) -> SparseTraining:
     """Loads the sparse training of a run whose search has not started; `finish_sparsifying` resumes it.
 
     Args:
         run: The run.
-        overrides: Settings on which the training does not depend: ``key.path=value``.
 
     Raises:
         RunError: If the training was started with other data.
     """
     folder = TrainingFolder.open(run.sparsify)
-    settings = read_settings(run.config, overrides)
+    settings = read_settings(run.config)
     splits = load_splits(settings)
     check_same_data(folder, splits)
     dense = untrained_network(settings, splits)
@@ -101,9 +106,6 @@ def resume_sparsifying(run: RunDirectory, overrides: Sequence[str] = ()) -> Spar
 
 def finish_sparsifying(training: SparseTraining, on_progress: OnProgress = quietly) -> nn.Module:
     """Trains to the end, and writes the plain network's weights and ``summary.json``; does nothing if both exist.
-
-    The last epoch is kept: the penalty works to the end, so an earlier epoch is as a rule better only because it is
-    less sparse [our choice].
 
     Args:
         training: The training.
@@ -146,10 +148,9 @@ def _train(training: SparseTraining, sparse: nn.Module, on_progress: OnProgress)
         settings.seed,
         workers,
         validate,
-        copied(training.dense) if section.distillation else None,
+        Teacher(copied(training.dense)) if section.distillation else None,
         trainable=penalty,
         listener=_listener(on_progress, section.epochs),
-        choose=lambda epochs, _: epochs[-1],
     )
     load_weights(network, folder.selecting)
     did = penalty.record(network)
@@ -203,15 +204,15 @@ def _check_search(settings: RunConfig, splits: Splits, dense: nn.Module) -> None
 
 
 def _qualities(training: SparseTraining, model: nn.Module) -> Mapping[str, float]:
-    """The quality on the reward and on the test set."""
+    """The quality on the reward set and, if there is one, on the test set."""
     task, device = training.batches.task, training.batches.workers.device
     network, quality = copied(model).to(device).eval(), quality_of(task).name
     reward = training.splits.reward().to(device).batches(BATCH)
-    test = (batch for part in training.splits.test_batches(BATCH) for batch in part.to(device).batches(BATCH))
-    return {
-        f"reward_{quality}": measure(network, reward, task).quality,
-        f"test_{quality}": measure(network, test, task).quality,
-    }
+    qualities = {f"reward_{quality}": measure(network, reward, task).quality}
+    if len(training.splits.test_indices):
+        test = (batch for part in training.splits.test_batches(BATCH) for batch in part.to(device).batches(BATCH))
+        qualities[f"test_{quality}"] = measure(network, test, task).quality
+    return qualities
 
 
 def _listener(on_progress: OnProgress, epochs: int) -> TrainingListener:

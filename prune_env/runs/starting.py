@@ -1,15 +1,16 @@
 """Starts a run: loads its problem and makes its folder with the files that a resume needs."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from prune_env.budget.latency_model import LatencyModel
-from prune_env.common.errors import RunError
+from prune_env.common.errors import DoubtfulNetworkError, DoubtfulNetworkWarning, RunError
 from prune_env.common.fingerprint import weights_digest
 from prune_env.config import RunConfig
 from prune_env.config.granularity import GRANULARITIES
@@ -17,14 +18,20 @@ from prune_env.config.sections import ExecutionSection
 from prune_env.criteria import save_scores
 from prune_env.data import Splits
 from prune_env.env.builders import NOTHING_REMEMBERED, Remembered, build_problem
-from prune_env.env.loading import load_model, load_splits
+from prune_env.env.loading import device_of, load_model, load_splits, with_preprocessing
 from prune_env.env.problem import PruningProblem
+from prune_env.evaluation.dense import DenseQuality, measure_dense
 from prune_env.models import save_weights
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import use_threads
+from prune_env.tasks import make_task
 
 OnProgress = Callable[[str], None]
 """Receives progress messages."""
+
+
+OnDense = Callable[[DenseQuality], None]
+"""Receives the quality of the dense network, before anything else is measured."""
 
 
 def quietly(*_: object) -> None:
@@ -32,28 +39,75 @@ def quietly(*_: object) -> None:
 
 
 def load_problem(
-    settings: RunConfig, run: RunDirectory | None = None, on_progress: OnProgress = quietly
+    settings: RunConfig,
+    run: RunDirectory | None = None,
+    on_progress: OnProgress = quietly,
+    on_dense: OnDense = quietly,
 ) -> tuple[Splits, PruningProblem]:
-    """Loads the data and the network that the settings name, and builds the problem.
+    """Loads the data and the network that the settings name, checks the network's quality and builds the problem.
 
     Args:
         settings: The settings; a sparse training is left out.
         run: A run with these settings whose measurements are reused; None measures again.
         on_progress: Receives progress messages.
+        on_dense: Receives the quality of the dense network; not called for a run, whose network was checked.
 
     Raises:
+        DoubtfulNetworkError: As `check_dense`.
         BudgetError: If the budget cannot be met.
     """
     use_threads(settings)
     splits = load_splits(settings)
     model = load_network(settings, splits, on_progress)
+    if run is None:
+        check_dense(settings, splits, model, on_progress, on_dense)
     remembered = remembered_by(run, settings) if run is not None else NOTHING_REMEMBERED
     return splits, build_problem(settings, splits, model, on_progress, remembered)
 
 
+def check_dense(
+    settings: RunConfig,
+    splits: Splits,
+    model: nn.Module,
+    on_progress: OnProgress = quietly,
+    on_dense: OnDense = quietly,
+) -> None:
+    """Measures the dense network, and refuses a network on which a search makes no sense (`DenseQuality.doubtful`).
+
+    Args:
+        settings: The settings; ``run.force`` allows any network.
+        splits: The data.
+        model: The network, in eval mode.
+        on_progress: Receives progress messages.
+        on_dense: Receives the quality, also of a network that is refused.
+
+    Raises:
+        DoubtfulNetworkError: Names the quality and the likely reasons.
+    """
+    on_progress("measuring the dense network")
+    dense = measure_dense(model, splits, make_task(settings.task), device_of(settings))
+    if settings.model.weights is None and not settings.pretrain.epochs and dense.near_chance:
+        reason = (
+            "weights: model.weights is null and pretrain.epochs is 0, so the network has the weights that it was built "
+            "with; they may be random"
+        )
+        dense = replace(dense, suspicions=(reason, *dense.suspicions))
+    on_dense(dense)
+    if not dense.doubtful:
+        return
+    if settings.run.force:
+        warnings.warn(dense.doubts(), DoubtfulNetworkWarning, stacklevel=2)
+        return
+    raise DoubtfulNetworkError(
+        f"{dense.doubts()}\nMend what is wrong, or go on all the same with --force (run.force=true; in Python "
+        "force=True)."
+    )
+
+
 def load_network(settings: RunConfig, splits: Splits, on_progress: OnProgress = quietly) -> nn.Module:
     """Loads the network that the settings name, and trains it if they ask for pretraining."""
-    on_progress("training the dense network" if settings.model.weights is None else "loading")
+    training = settings.model.weights is None and settings.pretrain.epochs
+    on_progress("training the dense network" if training else "loading the network")
     return load_model(
         settings,
         splits,
@@ -94,19 +148,23 @@ def start_run(
 
 def _write_start(run: RunDirectory, settings: RunConfig, splits: Splits, problem: PruningProblem) -> None:
     assert problem.execution_choice is not None
-    # Record measured settings, so that the run's config repeats the same run.
+    # Record measured and found settings, so that the run's config repeats the same run.
     env = settings.env.model_copy(update={"round_to": problem.budget.round_to})
     execution = ExecutionSection(**asdict(problem.execution_choice.execution))
-    run.write_config(settings.model_copy(update={"execution": execution, "env": env}))
+    measured = settings.model_copy(update={"execution": execution, "env": env})
+    run.write_config(with_preprocessing(measured, splits.source))
     if problem.latency is not None:
         run.write_json(run.latency, problem.latency.as_record())
-    measured, file = problem.granularity.measurements(), problem.granularity.measurements_file
-    if measured is not None and file is not None:
-        run.write_json(run.root / file, measured)
+    of_granularity, file = problem.granularity.measurements(), problem.granularity.measurements_file
+    if of_granularity is not None and file is not None:
+        run.write_json(run.root / file, of_granularity)
     run.write_json(run.splits, splits.record())
+    run.write_json(run.problem, problem.as_record())
     save_scores(settings.criterion.name, problem.context, problem.scores, run.scores)
     if problem.report is not None:
         run.write_json(run.sensitivity, problem.report.as_record())
+    if settings.agent.policy is not None:
+        run.keep_first_policy(Path(settings.agent.policy))
     if settings.model.weights is None or settings.sparsify.epochs:
         save_weights(problem.walk.model, run.dense_weights)
     # Last, because it marks a run with a sparse training as started.

@@ -1,6 +1,6 @@
 """The training loop in a folder, shared by fine-tuning and training from scratch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,18 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from prune_env.common.errors import EvaluationError, RunError
+from prune_env.common.event_log import EventLog
 from prune_env.common.fingerprint import weights_digest
 from prune_env.common.training_part import TrainingPart
+from prune_env.common.words import counted
 from prune_env.config.training import TrainingSection
 from prune_env.data import Splits
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.evaluation.execution_options import USUAL_THREADS
 from prune_env.evaluation.training_execution import fastest_training
 from prune_env.models import save_weights
-from prune_env.recover import Batches, Epoch, Trainer, Workers, training_loss
+from prune_env.recover import Batches, Epoch, Teacher, Trainer, Workers, training_loss
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
 from prune_env.runs.starting import OnProgress, quietly
 from prune_env.runs.training_folder import TrainingFolder
@@ -28,9 +29,6 @@ from prune_env.tasks import Metric, Task, quality_of
 
 Validate = Callable[[nn.Module], float]
 """Returns a network's quality on validation images, in [0, 1]."""
-
-Choose = Callable[[Sequence[Epoch], int], Epoch]
-"""Chooses the epoch to keep among the epochs so far, given the number of epochs of the whole training."""
 
 
 class Step(NamedTuple):
@@ -70,14 +68,16 @@ def set_threads(settings: TrainingSection) -> None:
     torch.set_num_threads(settings.threads or USUAL_THREADS)
 
 
-def training_images(splits: Splits, settings: TrainingSection, seed: int, workers: Workers, task: Task) -> Batches:
-    """All training images except the reward set, which selects the epoch to keep.
+def training_images(
+    splits: Splits, settings: TrainingSection, seed: int, workers: Workers, task: Task, steps: int | None = None
+) -> Batches:
+    """All training images except the reward set, on which the epochs are measured; ``steps`` as `Batches`.
 
     Raises:
         ConfigError: If the processes cannot share a batch evenly.
     """
     indices = np.sort(np.concatenate([splits.train_indices, splits.calibration_indices]))
-    return Batches(splits.source, indices, settings, seed, workers, task)
+    return Batches(splits.source, indices, settings, seed, workers, task, steps=steps)
 
 
 def train_into(
@@ -88,12 +88,15 @@ def train_into(
     seed: int,
     workers: Workers,
     validate: Validate,
-    teacher: nn.Module | None = None,
+    teacher: Teacher | None = None,
     trainable: TrainingPart | None = None,
     listener: TrainingListener = NOBODY,
-    choose: Choose | None = None,
 ) -> tuple[list[Epoch], ExecutionSettings]:
     """Starts or resumes the training of a network, with a checkpoint after each epoch.
+
+    The weights of the last epoch are kept (of their moving average, if the settings ask for one), so the choice needs
+    no images. As a rule the images that could choose, the reward set, were among those that the dense network was
+    trained on: an early epoch still remembers them, and would beat a later one that generalises better.
 
     Args:
         folder: The folder of the checkpoint, the weights and the curves.
@@ -103,10 +106,9 @@ def train_into(
         seed: The seed of everything random.
         workers: The processes that share the training.
         validate: Measures the quality of the network.
-        teacher: The network to distil; None for no distillation.
+        teacher: The network to imitate; None for no teacher.
         trainable: The parts that are trained besides weights; None if there are none.
         listener: Called with steps and epochs.
-        choose: Chooses the epoch whose weights are kept; None takes `epoch_to_keep`.
 
     Returns:
         The epochs, and the execution settings of the steps.
@@ -122,9 +124,9 @@ def train_into(
         listener = listener if workers.first else NOBODY
         listener.on_progress("measuring the fastest execution settings")
         execution = known[2] if known else workers.agree(_fastest(model, batches, settings))
-        listener.on_progress(f"training in {execution.dtype}, {execution.layout}, {torch.get_num_threads()} threads")
-        if teacher is not None:
-            teacher.to(workers.device).to(memory_format=execution.memory_format).eval()
+        listener.on_progress(
+            f"training in {execution.dtype}, {execution.layout}, {counted(torch.get_num_threads(), 'thread')}"
+        )
         trainer = Trainer(model, batches, settings, seed, workers, execution, teacher, trainable)
         kept = folder.weights if trainable is None else folder.selecting
         epochs = known[1] if known else []
@@ -135,7 +137,7 @@ def train_into(
                 epoch = _one_more(trainer, kept, listener)
                 epoch = replace(epoch, quality=validate(trainer.result))
                 epochs.append(epoch)
-                if workers.first and (choose or epoch_to_keep)(epochs, settings.epochs) is epoch:
+                if workers.first:
                     save_weights(trainer.result, kept)
                 # Log before the checkpoint: after a kill an epoch is logged twice rather than lost.
                 draw(epoch)
@@ -147,14 +149,14 @@ def train_into(
 
 
 def _facts(
-    model: nn.Module, settings: TrainingSection, seed: int, workers: Workers, teacher: nn.Module | None
+    model: nn.Module, settings: TrainingSection, seed: int, workers: Workers, teacher: Teacher | None
 ) -> dict[str, Any]:
     """Facts that must be equal in a checkpoint and in the training that resumes it."""
     return {
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
         "weights": weights_digest(model),
-        "teacher": weights_digest(teacher) if teacher is not None else None,
+        "teacher": teacher.digest if teacher is not None else None,
         "processes": workers.processes,
     }
 
@@ -169,24 +171,6 @@ def _checkpoint_of(
             f"{str(folder.root)!r} is not the same folder for all processes. Give a folder on a shared file system."
         )
     return known
-
-
-def epoch_to_keep(epochs: Sequence[Epoch], planned: int) -> Epoch:
-    """Selects the epoch with the best validation quality in the second half of a training; before that, the last epoch.
-
-    The first half does not count: the initial network was usually trained on the validation images, so early epochs
-    still overfit them and would beat later epochs that generalise better. In the second half, the parts that are
-    trained besides weights are decided, too.
-
-    Args:
-        epochs: The epochs so far, one or more.
-        planned: Number of epochs of the whole training.
-
-    Returns:
-        The epoch to keep; of equally good epochs the later one, whose learning rate was lower.
-    """
-    late = [epoch for epoch in epochs if epoch.number > planned // 2] or epochs[-1:]
-    return max(late, key=lambda epoch: (epoch.quality or 0.0, epoch.number))
 
 
 def _one_more(trainer: Trainer, kept: Path, listener: TrainingListener) -> Epoch:
@@ -211,12 +195,14 @@ def _curves(folder: TrainingFolder, known: int, workers: Workers, task: Task) ->
     if not workers.first:
         yield quietly
         return
-    with SummaryWriter(str(folder.tensorboard), purge_step=known + 1) as board:
+    with EventLog(folder.tensorboard, purge_step=known + 1) as log:
 
         def draw(epoch: Epoch) -> None:
             values = epoch.as_record(task)
-            for name in ("loss", "learning_rate", quality_of(task).name, "waiting", "seconds"):
-                board.add_scalar(f"training/{name}", values[name], epoch.number)
-            board.flush()
+            quality = quality_of(task).name
+            names = {"train": ("loss", "learning_rate"), "eval": (quality,), "time": ("waiting", "seconds")}
+            tags = [(f"{family}/{name}", name) for family, own in names.items() for name in own]
+            log.add_scalars({tag: values[name] for tag, name in tags}, epoch.number)
+            log.flush()
 
         yield draw

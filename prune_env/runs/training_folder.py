@@ -30,7 +30,7 @@ class TrainingFolder(RunDirectory):
 
     @property
     def selecting(self) -> Path:
-        """The weights of the epoch to keep, in a network that still contains parts trained besides weights."""
+        """The weights of the last epoch so far, in a network that still has parts trained besides weights."""
         return self.root / "selecting.safetensors"
 
     @property
@@ -44,13 +44,18 @@ class TrainingFolder(RunDirectory):
         return self.selecting_plan if self.selecting_plan.exists() else self.plan
 
     @property
+    def right(self) -> Path:
+        """Which test images each measured network gets right, bool [images] by name, if the task says so."""
+        return self.root / "right.safetensors"
+
+    @property
     def start(self) -> Path:
         """The initial weights of the training."""
         return self.root / "start.safetensors"
 
     @property
     def weights(self) -> Path:
-        """The weights of the epoch to keep; see `epoch_to_keep`."""
+        """The weights to keep: those of the last epoch so far."""
         return self.root / "weights.safetensors"
 
 

@@ -2,6 +2,18 @@
 
 from prune_env.env.proposal import Proposal
 from prune_env.search.base import Search
+from prune_env.search.callback import SearchCallback
+from prune_env.search.episode import Episode, SearchResult
+from prune_env.search.loop import train_agent
 from prune_env.search.registry import SEARCHES, register_search
 
-__all__ = ["SEARCHES", "Proposal", "Search", "register_search"]
+__all__ = [
+    "SEARCHES",
+    "Episode",
+    "Proposal",
+    "Search",
+    "SearchCallback",
+    "SearchResult",
+    "register_search",
+    "train_agent",
+]

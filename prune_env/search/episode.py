@@ -46,4 +46,5 @@ class SearchResult:
     seconds: float
 
 
-Listener = Callable[[Episode, Search], None]
+Listener = Callable[[Episode, Search], object]
+"""Called after each plan that a search proposed; one that returns False stops the search."""

@@ -10,6 +10,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.env.proposal import Proposal
 from prune_env.env.trial import Trial
 from prune_env.search.base import Search
+from prune_env.search.callback import SearchCallback
 from prune_env.search.episode import Episode, Listener, SearchResult
 from prune_env.search.flight import Flight, Journal
 from prune_env.search.pools import Pool
@@ -26,12 +27,13 @@ def train_agent(
 ) -> SearchResult:
     """Runs the agent or search that the configuration names, for ``search.evaluations`` trials.
 
-    Probes count as evaluations. A search with nothing left to try ends earlier.
+    Probes count as evaluations. A search with nothing left to try, or that a listener stops, ends earlier.
 
     Args:
         problem: The problem.
         config: The run's settings.
-        listeners: Called after each plan that the search proposed.
+        listeners: Called after each plan that the search proposed; one that returns False stops the search. A
+            `SearchCallback` also hears of the start and the end.
         pool: Measures the plans; stays open. None makes the pool that the settings name, and closes it.
         journal: Keeps outcomes that come before their turn; None for nothing.
 
@@ -48,6 +50,9 @@ def train_agent(
     with nullcontext(pool) if pool is not None else make_pool(problem, config) as measuring:
         flight = Flight(problem, measuring, journal)
         watcher = _Watcher(config, search, listeners, flight)
+        callbacks = [listener for listener in listeners if isinstance(listener, SearchCallback)]
+        for callback in callbacks:
+            callback.on_start(search)
         problem.listeners.append(watcher.hear)
         try:
             _Loop(problem, config, search, flight, watcher).run()
@@ -57,7 +62,10 @@ def train_agent(
         raise RunError(
             f"agent.name: the search {config.agent.name!r} ended without trying a plan. Choose another search."
         )
-    return SearchResult(watcher.best, search.policy, watcher.episodes, watcher.seconds)
+    result = SearchResult(watcher.best, search.policy, watcher.episodes, watcher.seconds)
+    for callback in callbacks:
+        callback.on_end(result)
+    return result
 
 
 class _Loop:
@@ -94,6 +102,8 @@ class _Loop:
             if not proposals:
                 return
             trial = self.flight.conclude()
+            if self.watcher.stopped:
+                return
             self.told += 1
             proposal = proposals.popleft()
             # No proposal depends on the last outcome: learning from it would be wasted time.
@@ -134,6 +144,7 @@ class _Watcher:
         self.trials = 0
         self.episodes = 0
         self.best: Trial | None = None
+        self.stopped = False
 
     @property
     def seconds(self) -> float:
@@ -160,5 +171,6 @@ class _Watcher:
         scalars = {**self.search.scalars, **self._of_workers()}
         episode = Episode(self.episodes, of, trial, self.best, scalars, self.seconds)
         self.episodes += 1
-        for listener in self.listeners:
-            listener(episode, self.search)
+        # Each listener hears every episode, also where another one stops the search.
+        answers = [listener(episode, self.search) for listener in self.listeners]
+        self.stopped = any(answer is False for answer in answers)

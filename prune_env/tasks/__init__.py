@@ -5,12 +5,15 @@ from prune_env.tasks.base import (
     Metric,
     Reduction,
     Task,
+    chance_of,
     core_of,
     draws_pictures,
     make_task,
     pictures_of,
     quality_of,
     register_task,
+    right_of,
+    suspicions_of,
 )
 from prune_env.tasks.classification import Classification
 from prune_env.tasks.detection import Detection
@@ -22,10 +25,13 @@ __all__ = [
     "Metric",
     "Reduction",
     "Task",
+    "chance_of",
     "core_of",
     "draws_pictures",
     "make_task",
     "pictures_of",
     "quality_of",
     "register_task",
+    "right_of",
+    "suspicions_of",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prune_env.config.sections import DataSection, ModelSection
 from prune_env.config.task import TASKS, TaskSection
-from prune_env.data import Batch, ImageSource
+from prune_env.data import Batch, ImageSource, Targets
 
 Reduction = Literal["none", "mean", "sum"]
 """How to reduce the losses of a batch's images, as in torch: not at all, to the mean, or to the sum."""
@@ -24,8 +24,10 @@ Reduction = Literal["none", "mean", "sum"]
 class Metric(Protocol):
     """A number that measures outputs. Call `reset`, then `update` for each batch, then `compute`.
 
+    A quality that counts images may say which ones (see `right_of`): ``right(outputs, batch) -> bool tensor [n]``.
+
     Attributes:
-        name: The key in files and TensorBoard tags: ``test_NAME`` in a result row, ``search/NAME`` in TensorBoard.
+        name: The key in files and TensorBoard tags: ``test_NAME`` in a result row, ``rollout/NAME`` in TensorBoard.
         title: The heading in tables.
         format: The number's format in tables, such as ``.2%`` for a share.
         counts: Whether the number is the share of correct images, where each image is either right or wrong. Racing
@@ -78,8 +80,9 @@ class Task(Protocol):
     scores and timings run the network on images alone. Only the task reads outputs and targets. A task has no state:
     all instances of a class are equal.
 
-    Two methods are optional (see `core_of` and `pictures_of`): ``core(model, images) -> Core | None`` and
-    ``pictures(source, batch, outputs) -> list[uint8 array [height, width, 3]]``.
+    Four methods are optional (see `core_of`, `pictures_of`, `chance_of` and `suspicions_of`): ``chance(targets) ->
+    float``, ``core(model, images) -> Core | None``, ``pictures(source, batch, outputs) -> list[uint8 array [height,
+    width, 3]]`` and ``suspicions(model, batches) -> list[str]``.
 
     Attributes:
         name: The task's value of ``task.name``.
@@ -202,6 +205,17 @@ def quality_of(task: Task) -> Metric:
     return task.metrics()[0]
 
 
+def right_of(task: Task) -> Callable[[Any, Batch], Tensor] | None:
+    """Returns what tells the right images of a batch, bool [n]; None if the task's quality does not say which.
+
+    Two networks are then compared image by image (`prune_env.runs.pairs`), which needs fewer images than to compare
+    two shares.
+    """
+    quality = quality_of(task)
+    right: Callable[[Any, Batch], Tensor] | None = getattr(quality, "right", None) if quality.counts else None
+    return right
+
+
 def core_of(task: Task, model: nn.Module, images: Tensor) -> Core | None:
     """Returns the part of a network up to its decisions; None if the whole network can be exported.
 
@@ -233,3 +247,26 @@ def pictures_of(task: Task, source: ImageSource, batch: Batch, outputs: Any) -> 
     """
     draw: Callable[[ImageSource, Batch, Any], list[NDArray[np.uint8]]] | None = getattr(task, "pictures", None)
     return [] if draw is None else draw(source, batch, outputs)
+
+
+def chance_of(task: Task, targets: Targets) -> float:
+    """Returns the quality of the best answer that does not depend on the image, in [0, 1].
+
+    Args:
+        task: The task; without a method ``chance`` the result is 0.
+        targets: The targets of the measured images.
+    """
+    find: Callable[[Targets], float] | None = getattr(task, "chance", None)
+    return 0.0 if find is None else find(targets)
+
+
+def suspicions_of(task: Task, model: nn.Module, batches: Sequence[Batch]) -> list[str]:
+    """Returns what a network whose quality is near chance does wrong, in words.
+
+    Args:
+        task: The task; without a method ``suspicions`` the list is empty.
+        model: The network, in eval mode.
+        batches: Images and targets, on the network's device.
+    """
+    find: Callable[[nn.Module, Sequence[Batch]], list[str]] | None = getattr(task, "suspicions", None)
+    return [] if find is None else find(model, batches)

@@ -1,10 +1,12 @@
 """Classification: one class per image, the class with the highest score of the main head."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from prune_env.common.errors import DataError, EvaluationError
@@ -19,6 +21,12 @@ from prune_env.walk.example import Example
 
 AUXILIARY_WEIGHT = 0.3
 """Weight of each auxiliary head's loss, as for GoogLeNet in Szegedy et al. (2015)."""
+
+ONE_CLASS = 0.9
+"""Share of the images from which on an answer counts as one class for all [our choice]."""
+
+IMAGES_PER_CLASS = 4
+"""Least number of images a class to suspect the order of the classes; with few, some order always fits [our choice]."""
 
 
 class Accuracy:
@@ -45,14 +53,17 @@ class Accuracy:
 
     def update(self, outputs: Any, batch: Batch) -> None:
         """Adds the scores [n, classes] of a batch."""
+        right = self.right(outputs, batch)
+        self._right += int(right.sum())
+        self._images += len(right)
+
+    def right(self, outputs: Any, batch: Batch) -> Tensor:
+        """Which images of a batch count, bool [n]."""
         labels = _labels(batch.targets)
         logits: Tensor = outputs.float()
         if self.k == 1:
-            right = logits.argmax(dim=1) == labels
-        else:
-            right = logits.topk(min(self.k, logits.shape[1])).indices == labels[:, None]
-        self._right += int(right.sum())
-        self._images += len(labels)
+            return logits.argmax(dim=1) == labels
+        return (logits.topk(min(self.k, logits.shape[1])).indices == labels[:, None]).any(dim=1)
 
     def compute(self) -> float:
         """Returns the share over all batches since `reset`."""
@@ -120,6 +131,30 @@ class Classification:
     def augment(self, batch: Batch, draws: Tensor, name: str) -> Batch:
         """Returns the batch with augmented images; no augmentation changes a label."""
         return Batch(AUGMENTATIONS[name](batch.images, draws), batch.targets)
+
+    def chance(self, targets: Targets) -> float:
+        """Returns the share of the most frequent class."""
+        labels = _labels(targets)
+        return int(labels.bincount().max()) / len(labels)
+
+    def suspicions(self, model: nn.Module, batches: Sequence[Batch]) -> list[str]:
+        """Returns whether the network gives one class for nearly all images, or the classes in another order."""
+        with torch.no_grad():
+            given = torch.cat([self.forward(model, batch).argmax(1) for batch in batches]).cpu().numpy()
+        targets = torch.cat([_labels(batch.targets) for batch in batches]).cpu()
+        labels = targets.numpy()
+        counts = np.zeros((int(labels.max()) + 1, max(int(given.max()), int(labels.max())) + 1), np.int64)
+        np.add.at(counts, (labels, given), 1)
+        found, often = [], int(counts.sum(0).argmax())
+        if (share := counts[:, often].sum() / len(labels)) >= ONE_CLASS:
+            found.append(
+                f"the network gives class {often} for {share:.0%} of the images: its weights or its input are off"
+            )
+        renamed = counts[linear_sum_assignment(counts, maximize=True)].sum() / len(labels)
+        # Half the way from chance to all right [our choice].
+        if renamed >= (1 + self.chance(targets)) / 2 and len(labels) >= IMAGES_PER_CLASS * len(counts):
+            found.append(f"class order: with its classes in another order the network would be right on {renamed:.0%}")
+        return found
 
     def metrics(self) -> tuple[Metric, ...]:
         """Returns top-1 accuracy, which is the quality, and top-5 accuracy."""

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prune_env.common.randomness import global_randomness
 from prune_env.criteria import Criterion, Registered, ScoringContext, as_registered, criterion_named, run_criterion
 from prune_env.data import ImageSet, tensors_of
 from prune_env.testing.networks import small_images, small_networks, small_walk
-from prune_env.testing.promises import Snapshot, explained, global_randomness, require
+from prune_env.testing.promises import Snapshot, explained, require
 from prune_env.walk import LayerWalk, Scores
 
 IMAGES = 6

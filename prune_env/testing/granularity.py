@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from prune_env.common.randomness import global_randomness
 from prune_env.config import RunConfig
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.env.problem import PruningProblem
@@ -18,7 +19,7 @@ from prune_env.granularity.base import Numbers
 from prune_env.plan import PruningPlan
 from prune_env.testing.counts import counted_macs, counted_params
 from prune_env.testing.networks import small_images, small_problem
-from prune_env.testing.promises import Snapshot, explained, global_randomness, require
+from prune_env.testing.promises import Snapshot, explained, require
 
 PLANS = 12
 """Plans that are made of random actions, for each meaning of an action."""

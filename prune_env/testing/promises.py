@@ -1,10 +1,8 @@
 """Errors for broken promises, and snapshots that a check compares before and after."""
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -26,21 +24,6 @@ def explained(failure: str) -> Iterator[None]:
         yield
     except Exception as error:  # what is checked runs the user's code, which may raise anything
         raise AssertionError(f"{failure}: {type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def global_randomness(seed: int) -> Iterator[None]:
-    """Seeds the global generators of Python, NumPy and torch within, and puts their states back at the end."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 class Snapshot:

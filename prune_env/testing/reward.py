@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 
+from prune_env.common.randomness import global_randomness
 from prune_env.rewards import (
     Outcome,
     Reward,
@@ -15,7 +16,7 @@ from prune_env.rewards import (
     ranks_as_quality,
     rises_with_quality,
 )
-from prune_env.testing.promises import explained, global_randomness, require
+from prune_env.testing.promises import explained, require
 
 DENSE = Outcome(quality=0.9, loss=0.3, macs=1_000_000, params=10_000, latency=0.1)
 QUALITIES = (0.0, 0.1, 0.895, 0.9, 1.0)

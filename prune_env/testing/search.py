@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from prune_env.common.randomness import global_randomness
 from prune_env.config import RunConfig
 from prune_env.env import PruningEnv
 from prune_env.env.problem import PruningProblem
@@ -21,7 +22,7 @@ from prune_env.search.pools import Arrival, Pool
 from prune_env.search.pools.here import Here
 from prune_env.search.registry import SEARCHES
 from prune_env.testing.networks import small_problem
-from prune_env.testing.promises import Snapshot, explained, global_randomness, require
+from prune_env.testing.promises import Snapshot, explained, require
 
 PROPOSALS = 12
 """Plans that a search may propose after the probes."""
@@ -46,7 +47,6 @@ def check_search(search: str | type[Search], overrides: Sequence[str] = ()) -> N
         ConfigError: If there is no such search, or a setting does not fit.
 
     Example:
-        >>> import agents  # registers the library's own searches
         >>> from prune_env.testing import check_search
         >>> check_search("random")
     """

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from prune_env.common.errors import ConfigError
 from prune_env.common.modes import in_eval_mode
+from prune_env.common.randomness import global_randomness
 from prune_env.config.task import TASKS
 from prune_env.data import Batch, ImageSet
 from prune_env.tasks import Task
-from prune_env.testing.promises import Snapshot, explained, global_randomness, require
+from prune_env.testing.promises import Snapshot, explained, require
 
 
 def check_task(task: str | type[Task], model: nn.Module, batch: Batch) -> None:

@@ -42,7 +42,7 @@ def test_one_plan_spends_the_budget_with_one_threshold(name: str, keep: float) -
 def test_no_lower_threshold_meets_the_budget() -> None:
     problem = problem_of("stripe", keep=0.4)
     found = lowest_threshold(problem)
-    unlimited = problem.budget.with_keep(1.0)
+    unlimited = problem.budget.unlimited()
     costs = []
     for threshold in (found, found * (1 - 1e-6)):
         builder = problem.granularity.builder(unlimited)

@@ -68,13 +68,17 @@ def test_the_walks_under_test_hold_what_they_are_named_after() -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A budget that can be reached, and what an independent reading of its settings allows."""
+    """A budget that can be reached, and what an independent reading of its settings allows.
+
+    ``other`` is the share of the other metric that may remain besides; None for one metric alone.
+    """
 
     name: str
     metric: Metric
     keep: float
     min_keep: float
     round_to: int
+    other: float | None = None
 
     @property
     def walk(self) -> LayerWalk:
@@ -82,7 +86,15 @@ class Case:
 
     @property
     def budget(self) -> Budget:
-        return Budget(self.walk, self.metric, self.keep, self.min_keep, self.round_to)
+        also = {case.metric: case.keep for case in self.limits[1:]}
+        return Budget(self.walk, self.metric, self.keep, self.min_keep, self.round_to, also=also)
+
+    @property
+    def limits(self) -> list["Case"]:
+        """This case and the one of its other metric, each alone."""
+        (other,) = set(METRICS) - {self.metric}
+        alone = replace(self, other=None)
+        return [alone] if self.other is None else [alone, replace(alone, metric=other, keep=self.other)]
 
     @property
     def dense(self) -> int:
@@ -92,7 +104,7 @@ class Case:
         return self.walk.macs(widths) if self.metric == "macs" else self.walk.params(widths)
 
     def fits(self, widths: Mapping[str, int]) -> bool:
-        return self.cost(widths) <= self.keep * self.dense * (1 + 1e-12)
+        return all(one.cost(widths) <= one.keep * one.dense * (1 + 1e-12) for one in self.limits)
 
     def allowed(self, number: int) -> list[int]:
         channels = self.walk.free[number].channels
@@ -115,8 +127,10 @@ def cases(draw: st.DrawFn, names: tuple[str, ...] = tuple(WALKS)) -> Case:
     metric = draw(st.sampled_from(METRICS))
     min_keep = draw(st.one_of(st.floats(0.01, 1.0), st.sampled_from([0.1, 0.2, 0.25, 0.5, 1.0])))
     case = Case(name, metric, 1.0, min_keep, draw(st.integers(1, 9)))
-    low = case.cost(case.names(case.least())) / case.dense
-    return Case(name, metric, draw(st.floats(low, 1.0)), case.min_keep, case.round_to)
+    case = replace(case, other=1.0 if draw(st.booleans()) else None)
+    least = case.names(case.least())
+    keeps = [draw(st.floats(one.cost(least) / one.dense, 1.0)) for one in case.limits]
+    return replace(case, keep=keeps[0], other=keeps[1] if len(keeps) > 1 else None)
 
 
 def wishes(count: int) -> st.SearchStrategy[list[float]]:
@@ -208,7 +222,7 @@ class TestCap:
         number = int(generator.integers(len(widths)))
         for decided in range(number + 1):
             widths[decided] = generator.choice(case.allowed(decided))
-        exact = replace(case, keep=case.cost(case.names(widths)) / case.dense).budget
+        exact = replace(case, keep=case.cost(case.names(widths)) / case.dense, other=None).budget
         assert exact.limit == case.cost(case.names(widths))
         assert exact.cap(number, widths) == widths[number]
 
@@ -301,10 +315,11 @@ class TestEvenRatio:
             for number, unit in enumerate(budget.units)
         }
         assert 0.0 <= ratio <= 1.0
+        spent = max(real_cost(one, ratios) / one.budget.limit for one in case.limits)
         if ratio == 1.0:
-            assert real_cost(case, ratios) <= budget.limit * (1 + 1e-9)
+            assert spent <= 1 + 1e-9
         else:
-            assert real_cost(case, ratios) == pytest.approx(budget.limit, rel=1e-6)
+            assert spent == pytest.approx(1.0, rel=1e-6)
 
     def test_reads_only_the_decided_widths(self) -> None:
         budget = Budget(WALKS["residual blocks"], "macs", 0.5)
@@ -383,6 +398,16 @@ class TestABudgetOutOfReach:
             assert tightest.uniform().tolist() == tightest.least.tolist()
             with pytest.raises(BudgetError):
                 Budget(walk, metric, low * (1 - 1e-6), min_keep)
+
+    @settings(deadline=None, max_examples=60)
+    @given(cases(), st.sampled_from([0, 1]))
+    def test_is_refused_whichever_of_its_limits_it_is(self, case: Case, which: int) -> None:
+        case = replace(case, keep=1.0, other=1.0)
+        one = case.limits[which]
+        low = 0.99 * one.cost(case.names(case.least())) / one.dense
+        setting = f"budget.{one.metric if which else 'keep'}"
+        with pytest.raises(BudgetError, match=f"^{setting}: .* of the dense {one.metric} .* Raise {setting}, "):
+            _ = replace(case, **{("keep", "other")[which]: low}).budget
 
     def test_says_what_to_change(self) -> None:
         with pytest.raises(BudgetError, match=r"budget\.keep: 0\.001 .*Raise budget\.keep, lower env\.min_keep"):

@@ -50,6 +50,37 @@ def test_a_wider_plan_of_the_same_proportions_breaks_the_budget(data: st.DataObj
     assert (found >= fitting[-1]).all()
 
 
+def raised(case: Case, widths: IntArray) -> dict[int, IntArray]:
+    """The plans within the budget in which one unit has its next allowed width, by the unit's number."""
+    plans = {}
+    for number, width in enumerate(widths.tolist()):
+        plan = widths.copy()
+        plan[number] = min((option for option in case.allowed(number) if option > width), default=0)
+        if plan[number] and case.fits(case.names(plan)):
+            plans[number] = plan
+    return plans
+
+
+@wide
+@given(st.data())
+def test_nothing_more_fits_into_the_budget(data: st.DataObject) -> None:
+    case = data.draw(cases())
+    assert not raised(case, case.budget.project(data.draw(proportions(len(case.walk.free)))))
+
+
+@wide
+@given(st.data())
+def test_the_unit_furthest_behind_its_proportion_rises_first(data: st.DataObject) -> None:
+    case = data.draw(cases())
+    widths, wanted = case.least(), data.draw(proportions(len(case.walk.free)))
+    found = case.budget.filled(widths, wanted)
+    while plans := raised(case, widths):
+        # The factor at which a unit's width is rounded to its next one.
+        first = min(plans, key=lambda number: ((widths[number] + plans[number][number]) / 2 / wanted[number], number))
+        widths = plans[first]
+    assert np.array_equal(found, widths)
+
+
 @wide
 @given(st.data())
 def test_only_proportions_count(data: st.DataObject) -> None:

@@ -36,6 +36,24 @@ def test_a_file_with_only_names_gets_every_default(file: Path) -> None:
     assert read.agent.hidden == (64, 64)
 
 
+@pytest.mark.parametrize(
+    ("given", "main", "also"),
+    [
+        ({"macs": 0.4, "params": 0.3}, ("macs", 0.4), {"params": 0.3}),
+        ({"params": 0.3}, ("params", 0.3), {}),
+        ({"keep": 0.4, "params": 0.3}, ("macs", 0.4), {"params": 0.3}),
+        ({"metric": "params", "macs": 0.4, "params": 0.3}, ("params", 0.3), {"macs": 0.4}),
+        ({"metric": "latency", "keep": 0.6, "params": 0.3}, ("latency", 0.6), {"params": 0.3}),
+    ],
+)
+def test_two_budgets_are_a_main_one_and_one_to_be_met_besides(
+    given: dict[str, Any], main: tuple[str, float], also: dict[str, float]
+) -> None:
+    config = RunConfig.from_mapping({**LEAST, "budget": given})
+    for one in (config, RunConfig.from_mapping(config.resolved())):
+        assert ((one.budget.metric, one.budget.keep), one.budget.also) == (main, also)
+
+
 def test_the_later_override_wins_over_the_earlier_and_over_the_file(file: Path) -> None:
     assert RunConfig.load(file, ["budget.keep=0.3", "budget.keep=0.2"]).budget.keep == 0.2
 

@@ -1,5 +1,6 @@
 """RunConfig: messages about mistakes in config files and overrides."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,14 @@ def test_a_malformed_reference_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("budget.kep=0.3", "budget.kep: unknown key; did you mean 'keep'? (known: batch, keep, metric)"),
+        ("budget.kep=0.3", "budget.kep: unknown key; did you mean 'keep'? (known: batch, keep, macs, metric, params)"),
         ("bugdet.keep=0.3", "bugdet: unknown key; did you mean 'budget'?"),
         (
             "budget.keep=1.5",
             "budget.keep: given 1.5; must be less than or equal to 1 (Share of the dense cost",
         ),
         ("budget.keep=0", "budget.keep: given 0; must be greater than 0"),
+        ("budget={keep: 0.5, macs: 0.4}", "keep is 0.5 and macs is 0.4, but both are the share of the macs"),
         ("budget.keep=half", 'budget.keep: given "half"; must be a valid number'),
         ("budget.keep=.nan", "budget.keep: given NaN; must be a finite number"),
         (
@@ -106,14 +108,22 @@ def test_names_that_are_missing_are_told_by_their_full_key() -> None:
 def test_every_problem_is_told_at_once_and_the_misspelt_keys_first() -> None:
     text = message("budget.keep=3", "search.evaluations=no", "agent.tua=0.1")
     first, *rest = text.splitlines()
-    assert first == "settings:"
+    assert first == "overrides (key.path=value):"
     assert [line.split(":")[0].strip() for line in rest] == ["agent.tua", "budget.keep", "search.evaluations"]
 
 
-def test_many_problems_still_fit_on_a_screen() -> None:
-    text = message(*[f"agent.unknown{number}=1" for number in range(40)])
-    assert len(text.splitlines()) == 17
-    assert text.endswith("and 25 more")
+@pytest.mark.parametrize("value", ["agent.unknown{}=1", "agent.{}nois=1", "env.{}=[" + "x, " * 400 + "x]"])
+def test_many_problems_still_fit_on_a_screen(value: str) -> None:
+    text = message(*[value.format(number) for number in range(40)])
+    assert sum(-(-len(line) // 80) for line in text.splitlines()) <= 24
+    assert text.endswith("and 33 more")
+
+
+def test_many_values_out_of_range_still_fit_on_a_screen() -> None:
+    wrong = ["keep=3", "metric=no", "batch=0"], ["min_keep=0", "round_to=0", "trace_seconds=0", "approximate=3"]
+    text = message(*(f"{name}.{one}" for name, given in zip(("budget", "env"), wrong, strict=True) for one in given))
+    assert len(text.splitlines()) == 8
+    assert sum(-(-len(line) // 80) for line in text.splitlines()) <= 24
 
 
 def test_a_long_value_is_cut_short() -> None:
@@ -162,5 +172,61 @@ def test_a_file_that_is_no_config_is_refused_in_words(tmp_path: Path, content: b
     assert words in text
 
 
-def test_a_problem_in_a_file_is_told_with_the_file(file: Path) -> None:
-    assert file_message(file, "budget.keep=3").startswith(f"config file {str(file)!r}:\n  budget.keep:")
+def test_a_problem_is_told_with_what_gave_it(file: Path) -> None:
+    """The file, or an override; also where an override uses a key's old name, or gives a whole section."""
+    where = f"config file {str(file)!r}"
+    for override in ("budget.keep=3", "env.granularity=grop", "form.batch=0", "budget=3", "budgt.keep=1"):
+        assert file_message(file, override).startswith("overrides (key.path=value):\n  ")
+        assert where not in file_message(file, override)
+    file.write_text(yaml.safe_dump({**LEAST, "budget": {"keep": 3, "metric": "flops"}, "env": {"granularity": "grop"}}))
+    assert file_message(file, "seed=-1").startswith(f"{where}:\n  granularity.name: there is no")
+    both = file_message(file, "seed=-1", "env.granularity=group", "budget.keep=4")
+    ours, theirs = both.split(f"{where}:\n")
+    assert [line.split(":")[0].strip() for line in ours.splitlines()[1:]] == ["seed", "budget.keep"]
+    assert [line.split(":")[0].strip() for line in theirs.splitlines()] == ["budget.metric"]
+
+
+class TestALimit:
+    """What a small file may cost: each was minutes or gigabytes."""
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (
+                b"a: &a [x,x,x,x,x,x,x,x,x]\n"
+                + b"".join(b"%c: &%c [%s]\n" % (98 + n, 98 + n, b",".join([b"*%c" % (97 + n)] * 9)) for n in range(9)),
+                "it holds more than 5,000 values",
+            ),
+            (b"seed: &a [*a]\n", "an alias stands for the value that it stands in (line 1"),
+            (b"seed: &a {b: {c: *a}}\n", "an alias stands for the value that it stands in (line 1"),
+            (b"seed: 1\nmodel: {name: a}\nseed: 2\n", "the key 'seed' is given twice (line 3, column 1)"),
+            (b"data: {name: a, name: b}\n", "the key 'name' is given twice (line 1"),
+            (b"seed: " + b"[" * 50 + b"]" * 50, "it is nested more than 20 levels deep"),
+            (b"seed: {" * 5_000, "it is nested more than 20 levels deep"),
+            (b"- " * 30_000, "it is nested more than 20 levels deep"),
+            (b"seed: [" + b"1," * 30_000 + b"]", "it holds more than 5,000 values"),
+            (b"#" * 2_000_000, "it is larger than 200,000 bytes"),
+        ],
+    )
+    def test_is_told_at_once(self, tmp_path: Path, content: bytes, words: str) -> None:
+        path = tmp_path / "job.yaml"
+        path.write_bytes(content)
+        begun = time.process_time()
+        assert words in file_message(path)
+        assert time.process_time() - begun < 2
+
+    @pytest.mark.parametrize("text", ["${A:-", "${", "${A}", "$${A:-${A:-"])
+    def test_of_references_is_told_at_once(self, text: str) -> None:
+        begun = time.process_time()
+        said = message(f"data.path='{text * 20_000}'")
+        assert "holds more than 100 references to variables" in said
+        assert sum(-(-len(line) // 80) for line in said.splitlines()) <= 24
+        assert time.process_time() - begun < 2
+
+    def test_does_not_keep_aliases_from_ordinary_files(self, tmp_path: Path) -> None:
+        path = tmp_path / "job.yaml"
+        path.write_text(
+            "model: &m {name: cifar_resnet20, arguments: &a {x: [1, 2]}}\ndata: {name: cifar10}\n"
+            "env: {protect: {<<: {conv1: why}, conv1: because}}\n"
+        )
+        assert RunConfig.load(path).env.protect == {"conv1": "because"}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from prune_env.common.errors import DataError
-from prune_env.data import ArraySource, LabelledArrays, load_source
+from prune_env.data import ArraySource, LabelledArrays, load_source, npz
 from prune_env.data.registry import SOURCES, register_source
 
 CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -234,3 +234,21 @@ def test_users_own_source_is_named_by_its_module(tmp_path: Path) -> None:
 def test_users_own_source_that_gives_no_images_is_refused(name: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         load_source(f"own_sources_of_a_test:{name}")
+
+
+def test_labels_that_are_ids_are_refused(tmp_path: Path) -> None:
+    images = np.zeros((3, 4, 4), np.uint8)
+    for largest in (3 * 10**18, 2**63 + 5, 100_000):
+        labels = np.array([0, 1, largest], dtype=np.uint64)
+        np.savez(tmp_path / "x.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+        with pytest.raises(DataError, match=f"train: the largest label is {largest}; .* at most 100,000 classes"):
+            load_source("npz", tmp_path / "x.npz")
+
+
+def test_an_npz_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npz, "FREE_GROWTH", 1_000_000)
+    zeros = np.zeros((20, 1000, 1000), np.uint8)
+    np.savez_compressed(tmp_path / "x.npz", train_images=zeros, train_labels=np.arange(20))
+    monkeypatch.setattr(np, "load", lambda *_: pytest.fail("was unpacked"))
+    with pytest.raises(DataError, match=r"x\.npz was refused: [0-9,]+ bytes would become 20,000,"):
+        load_source("npz", tmp_path / "x.npz")

@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune_env.common.errors import DataError
+from prune_env.common.errors import DataError, DataWarning
 from prune_env.data import ArraySource, LabelledArrays, Splits, load_source, make_splits
 
 
@@ -111,9 +112,9 @@ def test_indices_cannot_be_changed(digits_splits: Splits) -> None:
 @pytest.mark.parametrize(
     ("reward", "calibration", "test", "message"),
     [
-        (19, 0, None, r"data\.reward_images=19 is too large: 24 images of 3 classes .* at most 17 can"),
-        (15, 3, None, r"data\.calibration_images=3 is too large: 9 images .*0 in .* at most 2 can"),
-        (3, 0, 25, r"data\.test_images=25 is too large: 24 images .*, 5 in the smallest class"),
+        (25, 0, None, r"data\.reward_images=25 is too large: 24 images are left"),
+        (15, 10, None, r"data\.calibration_images=10 is too large: 9 images are left"),
+        (3, 0, 25, r"data\.test_images=25 is too large: 24 images are left"),
         (0, 3, None, r"data\.reward_images=0 must be at least 1"),
         (3, -1, None, r"data\.calibration_images=-1 must be at least 0"),
         (3, 3, 0, r"data\.test_images=0 must be at least 1"),
@@ -126,7 +127,24 @@ def test_more_than_there_is_is_refused_with_the_numbers(
         make_splits(source_with([5, 9, 10]), reward, calibration, seed=0, test_images=test)
 
 
-def test_the_most_that_can_be_drawn_is_drawn() -> None:
+def test_classes_of_unequal_size_give_what_they_have_and_it_is_told() -> None:
     source = source_with([5, 9, 10])
-    splits = make_splits(source, 17, 0, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        splits = make_splits(source, 17, 0, seed=0)
     assert class_counts(source, splits.reward_indices).tolist() == [5, 6, 6]
+    with pytest.warns(DataWarning, match=r"data\.reward_images=21: .* so 5 to 8 images of each were drawn"):
+        splits = make_splits(source, 21, 0, seed=0)
+    assert class_counts(source, splits.reward_indices).tolist() == [5, 8, 8]
+    with pytest.warns(DataWarning, match="so 5 to 10 images"):
+        everything = make_splits(source, 24, 0, seed=0)
+    assert sorted(everything.reward_indices.tolist()) == list(range(24))
+
+
+def test_a_thousand_reward_images_of_ten_unequal_classes_are_drawn() -> None:
+    source = source_with([5, 60, 120, 200, 300, 400, 500, 600, 800, 1015])
+    with pytest.warns(DataWarning):
+        splits = make_splits(source, 1000, 256, seed=0)
+    counts = class_counts(source, splits.reward_indices)
+    assert (counts.sum(), counts.min()) == (1000, 5)
+    assert np.ptp(counts[3:]) <= 1

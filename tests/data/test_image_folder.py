@@ -78,3 +78,13 @@ def test_splits_with_other_classes_are_refused(tree: Path) -> None:
     (tree / "train" / "red" / "0.png").rename(tree / "train" / "green" / "0.png")
     with pytest.raises(DataError, match="differ in their classes, for example 'green'"):
         load_source("imagefolder", tree)
+
+
+def test_hidden_folders_and_files_are_no_classes_and_no_images(tree: Path) -> None:
+    for hidden in (".ipynb_checkpoints", "__MACOSX"):
+        (tree / "train" / hidden).mkdir()
+        Image.new("RGB", (4, 4)).save(tree / "train" / hidden / "0-checkpoint.png")
+    (tree / "train" / "red" / "._0.png").write_bytes(b"left by a copy")
+    source = load_source("imagefolder", tree, image_size=28)
+    assert source.classes == 2
+    assert source.targets("train").tolist() == [0, 0, 0, 1, 1, 1]

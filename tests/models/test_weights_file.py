@@ -1,5 +1,7 @@
 import os
 import pickle
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -225,3 +227,74 @@ def test_weights_that_cannot_be_written_are_told(tmp_path: Path) -> None:
         WeightsError, match=r"weights file .*net\.safetensors cannot be written: (Not a dir|File exists)"
     ):
         save_weights(network(0), tmp_path / "file" / "net.safetensors")
+
+
+@pytest.mark.parametrize("entry", ["state_dict", "model_state_dict", "model", "net", "params", "the_only_one"])
+def test_a_checkpoint_s_entry_with_the_weights_is_found(tmp_path: Path, entry: str) -> None:
+    optimizer = torch.optim.SGD(network(0).parameters(), 0.1, momentum=0.9).state_dict()
+    torch.save({"optimizer": optimizer, entry: network(0).state_dict(), "epoch": 3}, tmp_path / "net.pth")
+    other = network(1)
+    load_weights(other, tmp_path / "net.pth")
+    assert same(network(0), other)
+
+
+def test_a_checkpoint_of_two_networks_names_its_entries(tmp_path: Path) -> None:
+    torch.save({"teacher": network(0).state_dict(), "student": network(1).state_dict()}, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match=r"entries 'teacher', 'student', .* save that entry alone"):
+        load_weights(network(0), tmp_path / "net.pth")
+
+
+def test_an_average_of_weights_is_loaded(tmp_path: Path) -> None:
+    torch.save(torch.optim.swa_utils.AveragedModel(network(0)).state_dict(), tmp_path / "net.pth")
+    other = network(1)
+    load_weights(other, tmp_path / "net.pth")
+    assert same(network(0), other)
+
+
+def test_half_precision_is_loaded_and_double_precision_only_where_it_fits(tmp_path: Path) -> None:
+    state = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in network(0).state_dict().items()
+    }
+    torch.save(state, tmp_path / "half.pth")
+    load_weights(network(1), tmp_path / "half.pth")
+    state["conv1.weight"] = torch.full_like(state["conv1.weight"], 1e300, dtype=torch.float64)
+    torch.save(state, tmp_path / "double.pth")
+    with pytest.raises(WeightsError, match=r"'conv1\.weight' holds values that are too large for torch\.float32"):
+        load_weights(network(1), tmp_path / "double.pth")
+
+
+def strange(kind: str, shape: torch.Size) -> torch.Tensor:
+    if kind == "quantised":
+        return torch.quantize_per_tensor(torch.zeros(shape), 0.1, 0, torch.qint8)
+    if kind == "complex":
+        return torch.zeros(shape, dtype=torch.complex64)
+    if kind == "sparse":
+        return torch.zeros(shape).to_sparse()
+    return torch.zeros(shape, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+
+
+@pytest.mark.parametrize("kind", ["quantised", "complex", "sparse", "float4"])
+def test_strange_kinds_of_numbers_are_refused(tmp_path: Path, kind: str) -> None:
+    state = network(0).state_dict()
+    state["conv1.weight"] = strange(kind, state["conv1.weight"].shape)
+    torch.save(state, tmp_path / "net.pth")
+    model = network(1)
+    with pytest.raises(WeightsError, match=r"net\.pth "):
+        load_weights(model, tmp_path / "net.pth")
+    assert same(model, network(1))
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1000)}, tmp_path / "stored.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "stored.pth") as stored,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bomb,
+    ):
+        for member in stored.namelist():
+            with bomb.open(member, "w", force_zip64=True) as file:
+                file.write(stored.read(member) if "data/" not in member else bytes(20_000_000))
+    begun = time.process_time()
+    with pytest.raises(WeightsError, match=r"bomb\.pth was refused: its part '.*' is compressed"):
+        load_weights(network(0), tmp_path / "bomb.pth")
+    assert time.process_time() - begun < 1

@@ -12,7 +12,8 @@ from zoo import body, build, chain, conv, imprint, random_plan, small_images, tr
 
 from prune_env import LayerWalk, PruningPlan
 from prune_env.common.errors import PlanError, PlanMismatchError
-from prune_env.common.fingerprint import fingerprint, first_difference, shorten
+from prune_env.common.fingerprint import fingerprint, first_difference
+from prune_env.common.text import shorten
 from prune_env.plan import PlannedBudget, PlannedMember
 
 WALK = LayerWalk.trace(chain(), small_images())

@@ -11,7 +11,7 @@ from torch import Tensor
 from toy import TASK, WatchedSource
 
 from prune_env.common.errors import ConfigError
-from prune_env.data import Indices, Split
+from prune_env.data import Batch, Indices, Split
 from prune_env.recover import Batches, Workers
 
 
@@ -60,6 +60,34 @@ def test_an_epoch_follows_from_the_seed_and_its_number_alone() -> None:
     assert same(second, made(batches_of(settings, seed=4), 2))
     assert not same(second, made(batches, 3))
     assert not same(second, made(batches_of(settings, seed=5), 2))
+
+
+class Drawn(type(TASK)):  # type: ignore[misc]
+    """A task whose augmented images are their random numbers."""
+
+    def augment(self, batch: Batch, draws: Tensor, name: str) -> Batch:  # noqa: ARG002
+        return Batch(torch.cat([batch.images[:, 0, 0, :1], draws], dim=1), batch.targets)
+
+
+def test_an_image_is_augmented_alike_in_batches_of_any_size() -> None:
+    def drawn(**given: Any) -> dict[int, list[float]]:
+        rows = torch.cat([rows for rows, _ in made(batches_of(settings_of(**given), task=Drawn()), 2)])
+        return {int(number): rest for number, *rest in rows.tolist()}
+
+    small, large = drawn(batch_size=3), drawn(batch_size=8)
+    assert len(small) == 39
+    assert all(small[number] == large[number] for number in small)
+    assert len({tuple(row) for row in large.values()}) == 40
+
+
+@pytest.mark.parametrize(("steps", "size"), [(1, 8), (5, 8), (7, 8), (16, 8), (3, 40)])
+def test_an_epoch_of_many_steps_passes_over_the_images_evenly(steps: int, size: int) -> None:
+    batches = batches_of(settings_of(batch_size=size), steps=steps)
+    shown = made(batches, 1)
+    assert len(batches) == len(shown) == steps
+    counts = np.bincount(numbers(shown), minlength=40)
+    assert counts.sum() == steps * size
+    assert counts.max() - counts.min() <= 1
 
 
 def test_the_parts_of_all_processes_are_the_batch_of_one() -> None:

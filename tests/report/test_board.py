@@ -9,17 +9,24 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugin_util import markdown_to_safe_html
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import nn
-from toy import image_set, toy_problem, toy_walk
+from toy import digits_splits, image_set, toy_problem, toy_walk
 
 from prune_env import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.report import board as board_module
 from prune_env.report.board import BoardListener
 from prune_env.report.figures import quality_against_macs
-from prune_env.search.episode import Episode
+from prune_env.report.hyperparameters import hyperparameters, log_result
+from prune_env.runs.finishing import FinishedSearch
+from prune_env.runs.networks import NetworkRow
+from prune_env.runs.run_directory import RunDirectory
+from prune_env.runs.searching import SearchRun
+from prune_env.search.episode import Episode, SearchResult
 from prune_env.search.loop import train_agent
+from prune_env.tasks import make_task
 
 CONFIG = RunConfig.from_mapping(
     {
@@ -52,7 +59,7 @@ def heard(problem: PruningProblem, count: int, start: int = 0, **scalars: float)
     for number in range(start, start + count):
         trial = problem.attempt(generator.integers(problem.budget.least, problem.budget.channels + 1), "ddpg")
         best = max([trial, *(episode.best for episode in episodes[-1:])], key=lambda one: one.reward)
-        episodes.append(Episode(number, count, trial, best, {"agent/sigma": 0.5, **scalars}, seconds=0.1 * number))
+        episodes.append(Episode(number, count, trial, best, {"train/sigma": 0.5, **scalars}, seconds=0.1 * number))
     return episodes
 
 
@@ -77,38 +84,38 @@ def test_every_episode_has_its_reward_accuracy_and_costs(searched, log):
     episodes, problem, _ = searched
     assert len(episodes) == 26
     for tag, value in {
-        "search/reward": lambda episode: episode.trial.reward,
-        "search/best_reward": lambda episode: episode.best.reward,
-        "search/accuracy": lambda episode: episode.trial.outcome.accuracy,
-        "search/macs_share": lambda episode: episode.trial.outcome.macs / problem.walk.macs(),
-        "search/params_share": lambda episode: episode.trial.outcome.params / problem.walk.params(),
+        "rollout/reward": lambda episode: episode.trial.reward,
+        "rollout/best_reward": lambda episode: episode.best.reward,
+        "rollout/accuracy": lambda episode: episode.trial.outcome.accuracy,
+        "share/macs": lambda episode: episode.trial.outcome.macs / problem.walk.macs(),
+        "share/params": lambda episode: episode.trial.outcome.params / problem.walk.params(),
     }.items():
-        expected = {episode.number: value(episode) for episode in episodes}
+        expected = {episode.trial.number: value(episode) for episode in episodes}
         assert curve(log, tag) == pytest.approx(expected, rel=1e-6)
 
 
 def test_exploration_and_losses_begin_after_the_warm_up(searched, log):
     episodes, _, _ = searched
-    for tag in ("agent/sigma", "agent/actor_loss", "agent/critic_loss"):
-        expected = {one.number: one.scalars[tag] for one in episodes if tag in one.scalars}
+    for tag in ("train/sigma", "train/actor_loss", "train/critic_loss"):
+        expected = {one.trial.number: one.scalars[tag] for one in episodes if tag in one.scalars}
         assert curve(log, tag) == pytest.approx(expected, rel=1e-6)
         assert 0 < len(expected) < 26
 
 
 def test_every_free_unit_has_its_keep_ratio(searched, log):
     episodes, problem, _ = searched
-    tags = {tag for tag in log.Tags()["scalars"] if tag.startswith("keep_ratio/")}
-    assert tags == {f"keep_ratio/{unit.name}" for unit in problem.budget.units}
+    tags = {tag for tag in log.Tags()["scalars"] if tag.startswith("units/")}
+    assert tags == {f"units/keep_ratio/{unit.name}" for unit in problem.budget.units}
     for unit in problem.budget.units:
-        expected = {one.number: one.trial.plan.widths[unit.name] / unit.channels for one in episodes}
-        assert curve(log, f"keep_ratio/{unit.name}") == pytest.approx(expected, rel=1e-6)
+        expected = {one.trial.number: one.trial.plan.widths[unit.name] / unit.channels for one in episodes}
+        assert curve(log, f"units/keep_ratio/{unit.name}") == pytest.approx(expected, rel=1e-6)
 
 
 def test_pictures_come_every_25_episodes_and_at_the_end(log):
-    assert set(log.Tags()["images"]) == {"keep_ratio/heat_map", "search/accuracy_against_macs"}
+    assert set(log.Tags()["images"]) == {"units/keep_ratio", "share/accuracy_against_macs"}
     for tag in log.Tags()["images"]:
         events = log.Images(tag)
-        assert [event.step for event in events] == [24, 25]
+        assert [event.step for event in events] == [28, 29]
         for event in events:
             image = Image.open(BytesIO(event.encoded_image_string))
             assert image.size == (event.width, event.height)
@@ -139,23 +146,46 @@ def test_a_reason_cannot_break_the_table_or_the_page(tmp_path):
     assert "<script>" not in html
 
 
-def test_hyperparameters_stand_in_the_log_itself_with_what_they_gave(searched, log):
-    episodes, _, folder = searched
-    assert [path.name.split(".")[0] for path in folder.iterdir()] == ["events"]
+def test_the_custom_scalars_show_curves_that_exist(log):
+    (layout,) = log.Tensors("custom_scalars__config__")
+    shown = Layout.FromString(layout.tensor_proto.string_val[0])
+    tags = [tag for category in shown.category for chart in category.chart for tag in chart.multiline.tag]
+    assert tags
+    assert set(tags) <= set(log.Tags()["scalars"])
+
+
+def test_hyperparameters_are_the_settings_that_tell_runs_apart():
+    found = hyperparameters(CONFIG)
+    assert found == {
+        "model.name": "toy",
+        "agent.name": "ddpg",
+        "agent.warmup_episodes": 2,
+        "agent.hidden": "8 8",
+        "agent.batch_size": 8,
+        "agent.updates_per_step": 0.5,
+        "budget.metric": "macs",
+        "budget.keep": 0.5,
+        "criterion.name": "consumer_error",
+        "seed": 0,
+        "search.evaluations": 30,
+    }
+
+
+def test_the_result_stands_in_the_log_itself(tmp_path):
+    problem = toy_problem()
+    run = RunDirectory.create(tmp_path / "run")
+    search = SearchRun(run, CONFIG, digits_splits(), problem)
+    trial = problem.attempt(problem.budget.uniform(), "ddpg")
+    row = NetworkRow("ddpg", make_task(), 0.9, {"accuracy": 0.75, "loss": 1.0}, 1, 1, 1, None)
+    log_result(FinishedSearch(search, trial, SearchResult(trial, None, 30, 1.0), [row], {"evaluations": 31}))
+    assert [path.name.split(".")[0] for path in run.tensorboard.iterdir()] == ["events"]
+    log = read(run.tensorboard)
     found = log.PluginTagToContent("hparams")
     start = HParamsPluginData.FromString(found["_hparams_/session_start_info"]).session_start_info
-    values = {name: value.number_value or value.string_value for name, value in start.hparams.items()}
-    assert values["budget.keep"] == 0.5
-    assert values["search.evaluations"] == 30
-    assert values["agent.hidden"] == "8 8"
-    assert values["sensitivity.enabled"] == "true"
-    assert values["model.name"] == "toy"
-    assert not {"data.path", "run.directory", "env.protect.fc", "model.weights"} & values.keys()
+    assert set(start.hparams) == set(hyperparameters(CONFIG))
     experiment = HParamsPluginData.FromString(found["_hparams_/experiment"]).experiment
-    assert {info.name.tag for info in experiment.metric_infos} == {"hparam/best_reward", "hparam/best_accuracy"}
-    best = episodes[-1].best
-    assert curve(log, "hparam/best_reward") == pytest.approx({25: best.reward})
-    assert curve(log, "hparam/best_accuracy") == pytest.approx({25: best.outcome.accuracy})
+    assert {info.name.tag for info in experiment.metric_infos} == {"rollout/best_reward", "test/accuracy"}
+    assert curve(log, "test/accuracy") == pytest.approx({30: 0.75})
 
 
 @pytest.fixture
@@ -205,9 +235,9 @@ def test_a_search_that_failed_leaves_a_readable_log(tmp_path):
     with pytest.raises(ValueError, match="broken"):
         search()
     log = read(tmp_path)
-    assert list(curve(log, "search/reward")) == [0]
-    assert list(curve(log, "agent/sigma")) == [0]
-    assert [event.step for event in log.Images("keep_ratio/heat_map")] == [0]
+    assert list(curve(log, "rollout/reward")) == [0]
+    assert list(curve(log, "train/sigma")) == [0]
+    assert [event.step for event in log.Images("units/keep_ratio")] == [0]
 
 
 def test_a_log_without_episodes_holds_the_texts_alone(tmp_path):
@@ -215,7 +245,7 @@ def test_a_log_without_episodes_holds_the_texts_alone(tmp_path):
         pass
     log = read(tmp_path)
     assert log.Tags()["images"] == []
-    assert len(log.Tags()["tensors"]) == 2
+    assert {"settings/text_summary", "units/text_summary"} < set(log.Tags()["tensors"])
 
 
 def test_a_search_that_goes_on_keeps_its_episode_numbers(tmp_path):
@@ -224,8 +254,8 @@ def test_a_search_that_goes_on_keeps_its_episode_numbers(tmp_path):
         for episode in heard(problem, 3, start=40):
             board(episode, None)
     log = read(tmp_path)
-    assert list(curve(log, "search/reward")) == [40, 41, 42]
-    assert [event.step for event in log.Images("keep_ratio/heat_map")] == [42]
+    assert list(curve(log, "rollout/reward")) == [0, 1, 2]
+    assert [event.step for event in log.Images("units/keep_ratio")] == [2]
 
 
 @pytest.mark.parametrize(("rest", "steps"), [(0.0, [1, 3, 4]), (1e9, [1, 4])])
@@ -236,7 +266,7 @@ def test_pictures_rest_after_they_were_drawn(tmp_path, monkeypatch, rest, steps)
     with BoardListener(tmp_path, problem, CONFIG) as board:
         for episode in heard(problem, 5):
             board(episode, None)
-    assert [event.step for event in read(tmp_path).Images("keep_ratio/heat_map")] == steps
+    assert [event.step for event in read(tmp_path).Images("units/keep_ratio")] == steps
 
 
 @pytest.mark.slow

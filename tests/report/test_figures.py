@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from prune_env.plan import PlannedCosts, PlannedMember, PlannedUnit, PruningPlan
+from prune_env.report.comparison_figure import Band, comparison_picture
 from prune_env.report.figure_style import figure_pixels, labelled, looks_of, short_name
 from prune_env.report.figures import (
     Tried,
@@ -21,6 +22,7 @@ from prune_env.report.figures import (
     quality_against_macs,
     result_picture,
     reward_curve,
+    series_heat_map,
 )
 
 pytestmark = pytest.mark.slow
@@ -211,3 +213,22 @@ def test_labels_thin_out_and_long_names_lose_their_beginning():
 def test_no_picture_is_left_open_in_pyplot():
     figure_png(FIGURES["result"]())
     assert pyplot.get_fignums() == []
+
+
+HOSTILE = r"$\badmacro{$ $x_1$ " + "\x1b[31m"
+
+
+def test_names_are_no_formulas_and_hold_no_control_characters() -> None:
+    """A dollar sign begins a formula in matplotlib, and a wrong formula ends the drawing."""
+    tried = [Tried(HOSTILE, 0.5, 0.5, 0.5), Tried("dense", 0.9, 0.9, 1.0)]
+    curve = {HOSTILE: Band(*np.full((3, 4), 0.5))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of characters that its font lacks
+        for figure in (
+            keep_ratio_heat_map(np.array([[0.5]]), [HOSTILE]),
+            series_heat_map(HOSTILE, [{HOSTILE: 1.0}]),
+            quality_against_macs(tried, HOSTILE),
+            reward_curve(tried),
+            comparison_picture(HOSTILE, curve, HOSTILE),
+        ):
+            assert figure_png(figure)

@@ -21,7 +21,7 @@ from prune_env.commands.compare import compare
 from prune_env.commands.report import report
 from prune_env.common.errors import ConfigError, RunError
 from prune_env.report.comparison_figure import Band, comparison_picture
-from prune_env.report.run_record import read_run
+from prune_env.report.reading import read_run
 from prune_env.report.search_comparison import render
 from prune_env.report.whole_runs import run_comparison
 from prune_env.runs.intervals import Interval, bands

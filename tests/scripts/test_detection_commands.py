@@ -80,7 +80,7 @@ def test_pictures_of_dense_uniform_and_best_are_in_the_report_and_on_the_board(r
     assert "From left to right: dense, uniform, ddpg." in run.report.read_text()
     board = EventAccumulator(str(run.tensorboard))
     board.Reload()
-    (shown,) = board.Images("task/dense_and_best")
+    (shown,) = board.Images("test/dense_and_best")
     with Image.open(BytesIO(shown.encoded_image_string)) as two:
         assert two.size == (width * 2 // 3, height)
 

@@ -28,9 +28,9 @@ from prune_env.data import Splits
 from prune_env.env.loading import load_splits
 from prune_env.evaluation.measuring import measure
 from prune_env.models import build_model, load_weights
-from prune_env.recover import Epoch, Trainer
+from prune_env.recover import Epoch, Teacher, Trainer
 from prune_env.runs.run_directory import RunDirectory
-from prune_env.runs.training import epoch_to_keep, train_into, training_images
+from prune_env.runs.training import train_into, training_images
 from prune_env.runs.training_folder import TrainingFolder
 
 pytestmark = pytest.mark.slow
@@ -147,31 +147,41 @@ def test_fine_tuning_wins_back_what_the_cut_took(printed: dict[str, Any]) -> Non
     assert rows["fine-tuned"]["params"] < rows["dense"]["params"]
 
 
-def test_the_weights_are_those_of_the_best_epoch_of_the_second_half(
+def test_the_weights_are_those_of_the_last_epoch(printed: dict[str, Any], finished: TrainingFolder) -> None:
+    assert printed["rows"][2]["reward_accuracy"] == printed["epochs"][-1]["accuracy"]
+    assert (printed["refused"], printed["weights"]) == (None, str(finished.weights))
+
+
+def test_the_folder_has_which_test_images_each_network_gets_right(
     printed: dict[str, Any], finished: TrainingFolder
 ) -> None:
-    late = {epoch["number"]: epoch["accuracy"] for epoch in printed["epochs"][1:]}
-    assert late[printed["best_epoch"]] == max(late.values())
-    assert printed["rows"][2]["reward_accuracy"] == max(late.values())
-    assert printed["weights"] == str(finished.weights)
+    right = load_file(finished.right)
+    assert set(right) == {row["name"] for row in printed["rows"]}
+    for row in printed["rows"]:
+        assert right[row["name"]].float().mean().item() == pytest.approx(row["test_accuracy"], abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("accuracies", "planned", "kept"),
-    [
-        ([0.5], 1, 1),
-        ([0.9], 4, 1),
-        # In the first epochs the network still remembers the reward set.
-        ([0.9, 0.8], 4, 2),
-        ([0.9, 0.8, 0.6], 4, 3),
-        ([0.9, 0.8, 0.6, 0.5], 4, 3),
-        ([0.9, 0.8, 0.6, 0.6], 4, 4),
-        ([0.9, 0.8, 0.6], 3, 2),
-    ],
-)
-def test_an_early_epoch_does_not_win(accuracies: list[float], planned: int, kept: int) -> None:
-    epochs = [Epoch(number, 1.0, 0.1, 1.0, 0.0, one) for number, one in enumerate(accuracies, start=1)]
-    assert epoch_to_keep(epochs, planned).number == kept
+@pytest.mark.parametrize("unseen", [True, False])
+def test_a_start_that_is_better_on_images_that_nobody_was_trained_on_is_kept(
+    run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str], unseen: bool
+) -> None:
+    whole = RunDirectory(Path(shutil.copytree(run.root, tmp_path / "run", ignore=shutil.ignore_patterns("*tune*"))))
+    if not unseen:
+        whole.splits.unlink()
+    uncut = PruningPlan.load(run.plan)
+    units = [unit.model_copy(update={"kept": list(range(unit.channels))}) for unit in uncut.units]
+    whole.write_bytes(whole.plan, uncut.model_copy(update={"units": units}).to_json())
+    finetune(whole.root, ["finetune.epochs=1", "finetune.learning_rate=1.0", "finetune.average=0"])
+    folder = TrainingFolder(whole.root / "finetune")
+    summary, said = folder.read_json(folder.summary), capsys.readouterr()
+    last = summary["epochs"][-1]["accuracy"]
+    before = summary["rows"][1]["reward_accuracy"]
+    assert (summary["unseen_images"], last < before) == (unseen, True)
+    start, weights = load_file(folder.start), load_file(folder.weights)
+    assert all(torch.equal(weights[name], start[name]) for name in start) == unseen
+    assert summary["rows"][2]["reward_accuracy"] == (before if unseen else last)
+    assert ("The start is kept" in said.out, "not compared with its start" in said.err) == (unseen, not unseen)
+    assert (summary["refused"] or {}).get("reward_accuracy") == (last if unseen else None)
 
 
 def test_without_an_average_the_accuracy_of_an_epoch_is_that_of_its_weights(run: RunDirectory, tmp_path: Path) -> None:
@@ -207,7 +217,7 @@ def test_another_name_is_another_folder_and_a_table_is_printed(
     before = contents(finished)
     finetune(run.root, ["finetune.epochs=1", "finetune.distillation=0"], name=tmp_path.name)
     said = capsys.readouterr()
-    for words in ("dense", "recalibrated", "fine-tuned", "weights", "TensorBoard", "epoch 1 of 1"):
+    for words in ("dense", "recalibrated", "fine-tuned", "weights", "TensorBoard", "1 epoch, "):
         assert words in said.out
     assert "fine-tuned" not in said.err
     other = TrainingFolder.open(run.root / tmp_path.name)
@@ -238,8 +248,28 @@ def test_the_dense_network_is_the_teacher_where_one_is_asked_for(
     if not weight:
         assert taught == [None]
         return
-    assert isinstance(taught[0], torch.nn.Module)
-    assert all(torch.equal(tensor, dense.state_dict()[name]) for name, tensor in taught[0].state_dict().items())
+    assert isinstance(taught[0], Teacher)
+    state = taught[0].model.state_dict()
+    assert all(torch.equal(tensor, dense.state_dict()[name]) for name, tensor in state.items())
+
+
+def test_a_fine_tuned_network_teaches_beside_the_dense_one(
+    run: RunDirectory, finished: TrainingFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    taught: list[Any] = []
+
+    def look(*given: object, **_: object) -> None:
+        taught.append(given[-1])
+        raise LookedError
+
+    monkeypatch.setattr("prune_env.runs.finetuning.train_into", look)
+    with pytest.raises(LookedError):
+        finetune(run.root, [f"finetune.teachers=[{finished.root}]"], name=tmp_path.name)
+    dense, tuned = taught[0].model.networks
+    assert all(torch.equal(tensor, dense.state_dict()[name]) for name, tensor in load_file(run.dense_weights).items())
+    assert all(torch.equal(tensor, tuned.state_dict()[name]) for name, tensor in load_file(finished.weights).items())
+    said = refused(run.root, f"finetune.teachers=[{run.root}]", "--name", f"{tmp_path.name}-2")
+    assert "holds no finished fine-tuning" in said
 
 
 def test_no_image_of_the_reward_or_the_test_set_is_trained_on(
@@ -295,7 +325,7 @@ def test_a_fine_tuning_that_is_killed_ends_as_one_that_was_not(
     finetune(run.root, name=tmp_path.name, resume=True)
     assert same_result(folder, finished)
     summaries = [one.read_json(one.summary) for one in (folder, finished)]
-    for key in ("rows", "best_epoch", "model"):
+    for key in ("rows", "refused", "model"):
         assert summaries[0][key] == summaries[1][key]
 
 
@@ -307,8 +337,8 @@ def test_every_epoch_is_in_tensorboard_once_after_a_resume(
     finetune(run.root, name=interrupted.root.name, resume=True)
     assert same_result(interrupted, finished)
     curves, expected = curves_of(interrupted), curves_of(finished)
-    assert curves.keys() == {f"training/{name}" for name in ("loss", "learning_rate", "accuracy", "waiting", "seconds")}
-    for name in ("training/loss", "training/learning_rate", "training/accuracy"):
+    assert curves.keys() == {"train/loss", "train/learning_rate", "eval/accuracy", "time/waiting", "time/seconds"}
+    for name in ("train/loss", "train/learning_rate", "eval/accuracy"):
         assert [step for step, _ in curves[name]] == [1, 2, 3]
         assert curves[name] == expected[name]
 

@@ -30,11 +30,9 @@ from prune_env.granularity.group import groups_of
 from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.granularity.group.grouping import Grouping
-from prune_env.granularity.group.selectors import RAMP
 from prune_env.models import build_model, load_weights
 from prune_env.recover import Epoch, Trainer
 from prune_env.runs.run_directory import RunDirectory
-from prune_env.runs.training import epoch_to_keep
 from prune_env.runs.training_folder import TrainingFolder
 
 pytestmark = pytest.mark.slow
@@ -113,7 +111,7 @@ def results_of(folder: TrainingFolder) -> dict[str, Any]:
     """A summary without the values that depend on the clock."""
     summary = folder.read_json(folder.summary)
     return {
-        "best_epoch": summary["best_epoch"],
+        "refused": summary["refused"],
         "rows": [{key: row[key] for key in row if key != "latency_ms"} for row in summary["rows"]],
         "epochs": [{key: one[key] for key in ("number", "loss", "accuracy")} for one in summary["epochs"]],
     }
@@ -186,19 +184,8 @@ def test_the_dense_the_recalibrated_and_the_fine_tuned_network_are_compared(prin
         assert rows["fine-tuned"][key] > rows["recalibrated"][key] + 0.2
 
 
-def test_no_epoch_is_kept_before_the_selectors_have_chosen(printed: dict[str, Any]) -> None:
-    late = {one["number"]: one["accuracy"] for one in printed["epochs"] if one["number"] > RAMP[1] * EPOCHS}
-    assert late[printed["best_epoch"]] == max(late.values())
-    assert printed["rows"][2]["reward_accuracy"] == max(late.values())
-
-
-@pytest.mark.parametrize("planned", [1, 2, 3, 4, 5, 7, 8, 30])
-def test_the_epoch_that_is_kept_ends_after_the_choice_however_few_there_are(planned: int) -> None:
-    worse = [Epoch(number, 1.0, 0.1, 1.0, 0.0, 1.0 / number) for number in range(1, planned + 1)]
-    kept = epoch_to_keep(worse, planned).number
-    assert kept >= RAMP[1] * planned
-    # The first of these epochs is the best here, so no epoch that could have been kept was left out.
-    assert kept - 1 <= RAMP[1] * planned
+def test_the_last_epoch_is_kept(printed: dict[str, Any]) -> None:
+    assert printed["rows"][2]["reward_accuracy"] == printed["epochs"][-1]["accuracy"]
 
 
 def test_evaluate_measures_the_network_of_the_folder_s_plan(

@@ -1,114 +1,46 @@
-"""The report: it is complete, contains no scripts, and says which searches beat ddpg."""
+"""The report: it is complete, runs only its own scripts, and says which searches beat ddpg."""
 
 import copy
 import json
 import re
+import shlex
 import shutil
-from base64 import b64decode
+from base64 import b64encode
+from hashlib import sha256
 from html import unescape
 from html.parser import HTMLParser
-from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
+from made_run import CONFIG, EVIL, IMAGES, SHOWN, SUMMARY, made_problem, made_run, row
 from PIL import Image
-from toy import toy_problem, toy_walk
+from safetensors.torch import save_file
 
 from prune_env import RunConfig
 from prune_env.commands.report import report
 from prune_env.common.errors import PlanError, RunError
+from prune_env.common.text import printable
 from prune_env.plan import PruningPlan
-from prune_env.report.page import verdicts, write_report
-from prune_env.report.run_record import Summary, read_run
+from prune_env.recover import Epoch
+from prune_env.report.file_records import Summary
+from prune_env.report.page import write_report
+from prune_env.report.reading import best_rewards_of, read_run
+from prune_env.report.verdicts import verdicts
 from prune_env.runs.run_directory import RunDirectory
-
-EVIL = "<script>alert('x')</script>"
-CONFIG = RunConfig.from_mapping({"model": {"name": f"toy {EVIL}"}, "data": {"name": "noise"}})
-
-
-def row(name: str, reward: float, test: float | None, share: float, milliseconds: float = 3.0) -> dict:
-    latency = {"median": milliseconds, "q1": milliseconds - 0.1, "q3": milliseconds + 0.1}
-    macs, params = int(100_000 * share), int(5_000 * share)
-    return {
-        "name": name,
-        "reward_accuracy": reward,
-        "test_accuracy": test,
-        "macs": macs,
-        "params": params,
-        "latency_ms": latency,
-    }
-
-
-SUMMARY = {
-    "model": f"toy {EVIL}",
-    "search": "ddpg",
-    "budget": {"metric": "macs", "keep": 0.5},
-    "rows": [
-        row("dense", 0.934, 0.93, 1.0),
-        row("uniform", 0.87, 0.861, 0.5),
-        row("ddpg", 0.919, 0.909, 0.49),
-    ],
-    "best_reward": -0.081,
-    "threads": 2,
-    "device": "cpu",
-    "batch_size": 32,
-    "episodes": 6,
-    "evaluations": 11,
-    "seconds": 12.0,
-    "seconds_per_evaluation": 1.25,
-    "command": f"prune-env train configs/toy.yaml model.name='{EVIL}'",
-}
-
-SENSITIVITY = {
-    "layers": [
-        {
-            "layer": f"mid{EVIL}",
-            "unit": "mid",
-            "height": 4,
-            "width": 5,
-            "low_rank_share": 0.75,
-            "mean_rank": 0.31,
-            "histogram": [5, 4, 3, 0, 0, 0, 0, 0, 0, 4],
-        }
-    ],
-    "sensitive": {"mid": "sensitive: 75% of the maps of mid are low-rank (threshold 50%)"},
-    "rank_threshold": 0.5,
-    "layer_threshold": 0.5,
-}
+from prune_env.runs.training_folder import TrainingFolder
+from prune_env.tasks import make_task
 
 
 @pytest.fixture(scope="module")
 def problem():
-    return toy_problem(toy_walk(protect={"mid": f"mine {EVIL}"}), keep=0.8)
+    return made_problem()
 
 
 @pytest.fixture(scope="module")
 def finished(problem, tmp_path_factory) -> RunDirectory:
-    """A finished run as `prune-env train` leaves it, with its report; not to be changed."""
-    run = RunDirectory.create(tmp_path_factory.mktemp("runs") / "run")
-    run.write_config(CONFIG)
-    generator = np.random.default_rng(0)
-    for number, kind in enumerate(["probe", "uniform", *["ddpg"] * 6]):
-        widths = problem.budget.uniform() if kind == "uniform" else generator.integers(2, problem.budget.channels + 1)
-        plan = problem.plan(widths)
-        run.append_evaluation(
-            {
-                "number": number,
-                "kind": kind,
-                "widths": problem.budget.names(widths),
-                "reward": -0.9 + 0.1 * number,
-                "accuracy": 0.1 + 0.1 * number,
-                "images": None,
-                "loss": 1.0,
-                "macs": plan.costs.macs,
-                "params": plan.costs.params,
-                "cached": False,
-                "seconds": 0.1,
-            }
-        )
-    plan.save(run.plan)
-    run.write_json(run.summary, SUMMARY)
-    run.write_json(run.sensitivity, SENSITIVITY)
+    """A finished run with its report; not to be changed."""
+    run = made_run(tmp_path_factory.mktemp("runs") / "run", problem)
     write_report(run)
     return run
 
@@ -129,6 +61,7 @@ class Reader(HTMLParser):
         self.tags: list[tuple[str, dict]] = []
         self.rows: list[list[str]] = []
         self.open: list[str] = []
+        self.scripts: list[str] = []
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
@@ -136,6 +69,8 @@ class Reader(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
+        if tag == "script":
+            self.scripts.append("")
         if tag not in ("meta", "img"):
             self.open.append(tag)
 
@@ -145,6 +80,13 @@ class Reader(HTMLParser):
     def handle_data(self, data):
         if any(tag in self.open for tag in ("td", "th")):
             self.rows[-1][-1] += data
+        if self.open[-1:] == ["script"]:
+            self.scripts[-1] += data
+
+    @property
+    def data(self) -> dict:
+        """The data of the charts."""
+        return json.loads(self.scripts[0])
 
 
 def read_page(run: RunDirectory) -> Reader:
@@ -175,19 +117,27 @@ def test_the_report_is_a_page_and_a_picture_in_the_run(finished, run):
     assert {path.name for path in run.root.iterdir()} == {path.name for path in finished.root.iterdir()}
 
 
-def test_nothing_in_the_page_runs_or_is_fetched(finished):
+def test_the_page_runs_its_own_scripts_alone_and_fetches_nothing(finished):
     reader = read_page(finished)
-    assert {tag for tag, _ in reader.tags} & {"script", "link", "iframe", "object", "a"} == set()
+    policy = next(
+        about["content"] for tag, about in reader.tags if about.get("http-equiv") == "Content-Security-Policy"
+    )
+    hashes = [b64encode(sha256(script.encode()).digest()).decode() for script in reader.scripts[1:]]
+    assert policy.split("; ")[0] == "default-src 'none'"
+    assert policy.split("script-src ")[1] == " ".join(f"'sha256-{one}'" for one in hashes)
+    assert [about.get("type") for tag, about in reader.tags if tag == "script"] == ["application/json", None, None]
+    assert {tag for tag, _ in reader.tags} & {"link", "iframe", "object", "a"} == set()
     for tag, attributes in reader.tags:
         assert not any(name.startswith("on") for name in attributes)
         assert attributes.get("src", "data:image/png").startswith("data:image/png")
         assert "href" not in attributes
         assert tag != "img" or attributes["alt"]
-    page = finished.report.read_text()
-    assert "url(" not in page
-    assert "@import" not in page
-    assert "prefers-color-scheme:dark" in page
-    assert '<meta name="viewport"' in page
+    style = finished.report.read_text().split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "prefers-color-scheme:dark" in style
+    assert "@media print" in style
+    assert any(about.get("name") == "viewport" for tag, about in reader.tags if tag == "meta")
 
 
 def test_text_from_the_user_is_escaped_wherever_it_stands(run, problem):
@@ -199,12 +149,16 @@ def test_text_from_the_user_is_escaped_wherever_it_stands(run, problem):
     write_report(run)
     reader = read_page(run)
     cells = [cell for line in reader.rows for cell in line]
-    assert EVIL in cells
-    assert f"mine {EVIL}" in cells
-    assert f"mid{EVIL}" in cells
+    assert SHOWN in cells
+    assert f"mine {SHOWN}" in cells
+    assert f"mid{SHOWN}" in cells
     page = run.report.read_text()
-    assert "<script" not in page
-    assert unescape(page).count(EVIL) >= 6
+    assert "<script>alert" not in page
+    assert page.count("<script") == 3
+    assert not set("\u202e\x07") & set(page)
+    assert SHOWN in reader.data["names"]
+    assert reader.data["tables"]["units"][0]["unit"] == SHOWN
+    assert shlex.quote(f"model.name={SHOWN}") in unescape(page)
 
 
 def test_every_result_row_is_there_with_its_numbers(finished):
@@ -228,30 +182,96 @@ def test_every_unit_of_the_plan_is_there(finished, problem):
         kept = len(unit.kept)
         expected = [str(unit.channels), str(kept), f"{kept / unit.channels:.0%}"]
         assert rows[unit.name][1:4] == expected
-        assert rows[unit.name][5:] == [str(uniform.get(unit.name, unit.channels)), unit.protected or ""]
+        assert rows[unit.name][5] == str(uniform.get(unit.name, unit.channels))
+        assert rows[unit.name][-1] == printable(unit.protected or "")
 
 
 def test_the_evidence_for_sensitive_layers_is_there_where_there_is_any(run):
     rows = {line[0]: line for line in read_page(run).rows if line}
-    assert rows[f"mid{EVIL}"][1:] == ["4 x 5", "75%", "0.31", "", "sensitive"]
+    assert rows[f"mid{SHOWN}"][1:] == ["4 x 5", "75%", "0.31", "", "sensitive"]
     assert 'aria-label="5 4 3 0 0 0 0 0 0 4"' in run.report.read_text()
     run.sensitivity.unlink()
     assert "Evidence" not in write_report(run).read_text()
 
 
-def test_the_pictures_are_in_the_page(finished):
-    sources = [attributes["src"] for tag, attributes in read_page(finished).tags if tag == "img"]
-    assert len(sources) == 4
-    for source in sources:
-        picture = Image.open(BytesIO(b64decode(source.removeprefix("data:image/png;base64,"))))
-        assert picture.size[0] == 1350
+def test_the_charts_are_in_the_page_with_their_data(finished, problem):
+    reader = read_page(finished)
+    data, places = reader.data, {about.get("id"): about for _, about in reader.tags}
+    for name in data["charts"]:
+        assert places[name]["role"] == "img"
+        assert places[name]["aria-label"]
+    assert set(data["charts"]) == {"keep_ratios", "rewards", "front_macs", "front_params", "history", "latency"}
+    records = finished.evaluations()
+    plans = {plan["number"]: plan for plan in data["tables"]["plans"] if plan["by"] != "dense"}
+    assert len(plans) == len(records)
+    for record in records:
+        assert plans[record["number"]]["quality"] == pytest.approx(record["accuracy"])
+        assert plans[record["number"]]["macs"] == pytest.approx(record["macs"] / problem.walk.macs(), rel=1e-5)
+        assert data["widths"][str(record["number"])] == list(record["widths"].values())
+    assert data["best"] == 7
+    assert [row["name"] for row in data["tables"]["networks"]] == ["dense", "uniform", "ddpg"]
+
+
+def test_every_plan_tried_is_in_the_table_with_a_button(finished):
+    reader = read_page(finished)
+    buttons = [about["data-trial"] for tag, about in reader.tags if tag == "button" and "data-trial" in about]
+    assert buttons == [str(record["number"]) for record in finished.evaluations()]
+    row = next(row for row in reader.rows if row and row[0] == "7")
+    assert row[1:4] == ["ddpg", "-0.3000", "80.00%"]
+
+
+def test_the_best_so_far_counts_evaluations_as_a_comparison_does():
+    given = [("uniform", 0.5), ("probe", 0.9), ("ddpg", 0.3), ("probe", 0.8), ("ddpg", 0.2), ("ddpg", 0.6)]
+    assert best_rewards_of(given) == [0.5, 0.5, 0.3, 0.3, 0.3, 0.6]
+
+
+def test_costs_and_sensitivity_of_a_unit_are_in_its_hover_text(run, problem):
+    record = problem.as_record()
+    run.write_json(run.problem, record)
+    probes = [
+        {**run.evaluations()[0], "loss": record["dense"]["loss"] + 0.25 * number}
+        for number in range(len(problem.budget.units))
+    ]
+    others = run.evaluations()[1:]
+    run.evaluations_file.write_text("".join(json.dumps(line) + "\n" for line in [*probes, *others]))
+    write_report(run)
+    rows = {row["unit"]: row for row in read_page(run).data["tables"]["units"]}
+    for number, unit in enumerate(problem.budget.units):
+        least = problem.budget.names(problem.budget.least)[unit.name]
+        saved = 1 - problem.walk.macs({unit.name: least}) / problem.walk.macs()
+        assert rows[unit.name]["saves_macs"] == pytest.approx(saved, rel=1e-5)
+        assert rows[unit.name]["loss_rise"] == pytest.approx(0.25 * number, rel=1e-5, abs=1e-6)
+    assert rows["mid"]["low_rank"] == 0.75
+    assert rows["mid"]["saves_macs"] == 0
+
+
+def test_a_fine_tuning_has_its_row_its_headline_and_its_curves(run):
+    place = TrainingFolder(run.root / "finetune")
+    place.root.mkdir()
+    place.write_config(CONFIG)
+    epochs = [Epoch(number, 1 / number, 0.1, 2.0, 0.0, 0.8 + 0.01 * number) for number in (1, 2, 3)]
+    header = {"epochs": json.dumps([epoch.as_record(make_task()) for epoch in epochs])}
+    save_file({"x": torch.zeros(1)}, place.checkpoint, header)
+    save_file({"x": torch.zeros(1)}, place.start)
+    write_report(run)
+    assert f"3 of {CONFIG.finetune.epochs} epochs" in run.report.read_text()
+    assert [row["quality"] for row in read_page(run).data["tables"]["epochs"]] == pytest.approx([0.81, 0.82, 0.83])
+    rows = [row("dense", 0.934, 0.93, 1.0), row("recalibrated", 0.9, 0.9, 0.49), row("fine-tuned", 0.95, 0.925, 0.49)]
+    place.write_json(place.summary, {"rows": rows, "seconds": 6.0})
+    page = unescape(write_report(run).read_text())
+    assert {line[0]: line for line in read_page(run).rows if line}["fine-tuned"][2] == "92.50%"
+    assert (
+        "<dt>accuracy, fine-tuned</dt><dd>92.50%</dd><dd>\N{MINUS SIGN}0.50 points against dense, test set</dd>" in page
+    )
 
 
 def test_settings_versions_and_command_are_there(finished):
     reader = read_page(finished)
     page = unescape(finished.report.read_text())
-    assert SUMMARY["command"] in page
-    assert finished.config.read_text() in page
+    told = shlex.join(["prune-env", "train", ".../toy.yaml", f"model.name={SHOWN}", "data.path=.../images"])
+    assert told in page
+    assert finished.config.read_text().replace(IMAGES, "'.../images'") in page
+    assert "/home/me" not in page
     names = [line[0] for line in reader.rows]
     assert {"python", "torch", "numpy"} <= set(names)
 
@@ -297,18 +317,17 @@ def test_other_searches_are_compared_too():
 def test_a_run_without_episodes_or_uniform_plan_has_a_report(run):
     run.evaluations_file.unlink()
     write_report(run)
-    sources = [tag for tag, _ in read_page(run).tags if tag == "img"]
-    assert len(sources) == 3
+    assert set(read_page(run).data["charts"]) == {"keep_ratios", "latency"}
 
 
 def test_the_report_reads_what_the_run_left(finished, problem):
     record = read_run(finished)
     assert [one.proposed_by for one in record.tried] == ["dense", "probe", "uniform", *["ddpg"] * 6]
     assert record.uniform == problem.budget.names(problem.budget.uniform())
-    assert record.history.shape == (6, len(problem.budget.units))
-    assert record.free == [unit.name for unit in problem.budget.units]
+    assert [trial.proposed_by for trial in record.trials].count("ddpg") == 6
+    assert [unit.name for unit in record.free] == [unit.name for unit in problem.budget.units]
     widths = finished.evaluations()[-1]["widths"]
-    assert record.history[-1] == pytest.approx([widths[unit.name] / unit.channels for unit in problem.budget.units])
+    assert record.trials[-1].widths == tuple(widths[unit.name] for unit in problem.budget.units)
 
 
 def test_a_plan_that_was_stopped_early_keeps_its_reward_but_has_no_accuracy(run):
@@ -320,16 +339,42 @@ def test_a_plan_that_was_stopped_early_keeps_its_reward_but_has_no_accuracy(run)
     assert tried[-1].reward == raced["reward"]
     assert tried[-1].macs_share > 0
     assert not any(np.isnan(one.quality) for one in tried[:-1])
-    assert len(read_run(run).history) == 6
     write_report(run)
+    assert read_page(run).data["tables"]["plans"][7]["quality"] is None
 
 
-def test_an_unfinished_run_is_refused_in_words(run):
+def test_a_run_that_goes_on_shows_its_state(run, problem):
     run.summary.unlink()
-    run.report.unlink()
-    with pytest.raises(RunError, match=r"has no summary\.json.*Let the run finish"):
+    run.plan.unlink()
+    run.write_json(run.problem, problem.as_record())
+    lines = run.evaluations_file.read_text().splitlines(keepends=True)
+    run.evaluations_file.write_text("".join(lines[:5]) + lines[5][:20])
+    page = unescape(write_report(run).read_text())
+    assert f"4 of {CONFIG.search.evaluations} evaluations of ddpg. Reload" in page
+    assert "<dt>accuracy, reward set</dt><dd>50.00%</dd>" in page
+    assert set(read_page(run).data["charts"]) == {"rewards", "front_macs", "front_params", "history"}
+    assert not (run.root / "report.png").exists() or run.root.joinpath("report.png").stat().st_size > 0
+
+
+def test_a_run_that_has_tried_nothing_is_refused_in_words(run):
+    for file in (run.summary, run.report, run.plan, run.evaluations_file):
+        file.unlink()
+    with pytest.raises(RunError, match=r"has no evaluations\.jsonl.*Let the search try a plan"):
         write_report(run)
     assert not run.report.exists()
+
+
+def test_a_long_search_stays_under_2_mb(run):
+    trials = [{**run.evaluations()[-1], "number": number} for number in range(5000)]
+    for number, trial in enumerate(trials):
+        trial["reward"] = -1 + number / 5000 if number == 3210 else -1 + 0.5 * number / 5000
+    run.evaluations_file.write_text("".join(json.dumps(trial) + "\n" for trial in trials))
+    write_report(run)
+    assert run.report.stat().st_size < 2e6
+    data = read_page(run).data
+    assert 3210 in [plan["number"] for plan in data["tables"]["plans"]]
+    assert 500 < len(data["widths"]) <= 1000
+    assert "5,000 plans were tried; " in run.report.read_text()
 
 
 def test_a_run_without_a_plan_is_refused_in_words(run):
@@ -411,15 +456,15 @@ def test_damaged_stripes_are_refused_by_file_and_layer(run, measured, stripes, w
 def test_stripes_that_a_record_does_not_name_are_whole(run):
     run.write_config(RunConfig.from_mapping({**CONFIG.model_dump(), "granularity": {"name": "stripe"}}))
     (run.root / "stripes.json").write_text(json.dumps(STRIPES))
-    assert [one["stripes"] for one in read_run(run).series] == [{"stem": 1.0}] * 6
+    assert [trial.series["stripes"] for trial in read_run(run).trials] == [{"stem": 1.0}] * 8
 
 
 def test_the_command_prints_the_path(run, capsys):
-    report(run.root)
+    report([run.root])
     assert capsys.readouterr().out.strip() == str(run.report)
     assert re.search(r"<h1>toy .* at 50% of the MACs</h1>", run.report.read_text())
 
 
 def test_the_command_refuses_what_is_no_run(tmp_path):
     with pytest.raises(RunError, match="is not a run directory"):
-        report(tmp_path)
+        report([tmp_path])

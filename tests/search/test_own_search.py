@@ -10,7 +10,7 @@ from toy import toy_problem
 from prune_env import RunConfig
 from prune_env.common.errors import ConfigError
 from prune_env.env.trial import Trial
-from prune_env.search.loop import train_agent
+from prune_env.search import Episode, Search, SearchCallback, SearchResult, train_agent
 from prune_env.search.registry import check_named_search
 
 OWN = """
@@ -73,3 +73,31 @@ def test_an_own_search_that_is_no_class_of_searches_is_refused(own: str, name: s
 def test_an_own_search_of_the_earlier_protocol_is_refused_with_what_to_write(own: str) -> None:
     with pytest.raises(ConfigError, match=rf"^agent\.name: search '{own}:Earlier' has run\(\) but no ask\(\)"):
         check_named_search(config_of(f"{own}:Earlier"))
+
+
+class Stops(SearchCallback):
+    """Stops at the second episode; notes what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+
+    def on_start(self, search: Search) -> None:
+        self.heard.append(search.problem.baseline)
+
+    def on_episode(self, episode: Episode) -> bool:
+        self.heard.append(episode.number)
+        return episode.number < 1
+
+    def on_end(self, result: SearchResult) -> None:
+        self.heard.append(result)
+
+
+@pytest.mark.parametrize("lag", [1, 2])
+def test_a_callback_hears_start_episodes_and_end_and_stops_the_search(own: str, lag: int) -> None:
+    callback, numbers = Stops(), []
+    problem, config = toy_problem(keep=0.9), config_of(f"{own}:Halving", search={"evaluations": 9, "lag": lag})
+    result = train_agent(problem, config, (callback, lambda episode, _: numbers.append(episode.number)))
+    assert callback.heard == [problem.baseline, 0, 1, result]
+    # The others hear the last episode, too; what they return is no False.
+    assert numbers == [0, 1]
+    assert (result.episodes, problem.trials) == (2, 2)

@@ -50,3 +50,9 @@ def test_after_an_error_no_further_call_is_started(tmp_path: Path) -> None:
         list(spread(marked, calls, 1))
     # The executor may have handed on a few calls before it learned of the error.
     assert len(list(tmp_path.iterdir())) < 10
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_told_with_what_to_do() -> None:
+    with pytest.raises(RunError, match=r"process that ran a search has died.*Repeat the command.*search\.workers"):
+        list(spread(os._exit, {"a": (9,)}, 1))

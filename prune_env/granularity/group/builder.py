@@ -101,12 +101,19 @@ class GroupPlanBuilder(PlanBuilder):
     def _fits(self, specs: Mapping[str, GroupSpec], width: int) -> bool:
         widths = self.widths.copy()
         widths[self.number] = width
-        return self._reading(specs).cost(widths) <= self.budget.limit
+        return self._reading(specs).fits(widths)
+
+    def within(self, budget: Budget) -> bool:
+        """As `PlanBuilder.within`, with the groups decided so far."""
+        return budget.reading(self._reads({})).fits(self.widths)
 
     def _reading(self, specs: Mapping[str, GroupSpec]) -> Budget:
         """The budget with the groups decided so far and with ``specs``."""
-        reads = {name: spec.inputs for name, spec in {**self._specs, **specs}.items() if spec.groups > 1}
-        return self._whole.reading(reads)
+        return self._whole.reading(self._reads(specs))
+
+    def _reads(self, specs: Mapping[str, GroupSpec]) -> dict[str, int]:
+        """The inputs of each group, by convolution that falls into groups."""
+        return {name: spec.inputs for name, spec in {**self._specs, **specs}.items() if spec.groups > 1}
 
     def _settle(self, specs: Mapping[str, GroupSpec], width: int) -> None:
         unit = self.budget.units[self.number]

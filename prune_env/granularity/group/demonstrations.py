@@ -33,7 +33,7 @@ def at_budget(proportions: Numbers, others: Sequence[float], budget: Budget, bui
     Returns:
         [units, 1 + others].
     """
-    boundless = budget.with_keep(1.0)
+    boundless = budget.unlimited()
 
     def share(factor: float) -> float:
         plan_builder = builder(boundless)

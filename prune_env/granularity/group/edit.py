@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import PlanError
-from prune_env.common.fingerprint import shorten
 from prune_env.common.layers import channels_of
+from prune_env.common.text import shorten
 from prune_env.granularity.group.gathered import GatheredConv2d
 from prune_env.plan import Edit, PruningPlan, register_edit
 from prune_env.surgery.channels import Sides, places_of, sliced_tensors

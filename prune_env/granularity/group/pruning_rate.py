@@ -1,10 +1,8 @@
 """AGSPRL's mode: the search decides a kernel pruning rate for each unit, and groups follow from the rate."""
 
 from collections.abc import Mapping, Sequence
-from math import ceil
 
 from prune_env.budget import Budget
-from prune_env.common.errors import BudgetError
 from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.gathered import GroupSpec, configure_groups
 from prune_env.granularity.group.grouping import Groupable, Grouping
@@ -39,36 +37,36 @@ class RatePlanBuilder(GroupPlanBuilder):
         for convolution in grouping.convolutions:
             self._specs[convolution.name] = self._configured(convolution, least)
         self.budget = self._reading({})
-        # Round up so that the budget in the message is reachable.
-        lowest = ceil(self.budget.cost(self.widths) / budget.dense * 1e4) / 1e4
-        if self.budget.cost(self.widths) > budget.limit:
-            raise BudgetError(
-                f"budget.keep: {budget.keep} of the dense {budget.metric} given, but with every convolution that may "
-                f"fall into groups at its highest pruning rate, {1 - least:.3f}, {lowest:.4f} remain. "
-                f"Reachable are {lowest:.4f} to 1. Raise budget.keep, lower env.min_keep, or protect fewer units "
-                "(env.protect, sensitivity.*)."
-            )
+        self.budget.refuse_below(
+            f"every convolution that may fall into groups at its highest pruning rate, {1 - least:.3f}", self.widths
+        )
 
     @property
     def even(self) -> float:
         """The share of kernels, equal for all undecided convolutions, that would spend the rest of the budget."""
-        low, high = self.budget.cost(self.widths), self._cost_undecided_whole()
-        if high <= self.budget.limit:
+        whole = self._undecided_whole()
+        return min(map(self._even_within, self.budget.all, whole.all))
+
+    def _even_within(self, budget: Budget, whole: Budget) -> float:
+        """`even` for one limit, by the costs with undecided convolutions at their least and whole."""
+        low, high = budget.cost(self.widths), whole.cost(self.widths)
+        if high <= budget.limit:
             return 1.0
-        return self.least + (1.0 - self.least) * max(0.0, (self.budget.limit - low) / (high - low))
+        return self.least + (1.0 - self.least) * max(0.0, (budget.limit - low) / (high - low))
 
     @property
     def reduced(self) -> float:
         """As `PlanBuilder.reduced`, with undecided convolutions whole, too."""
-        return 1.0 - self._cost_undecided_whole() / self.budget.dense
+        return 1.0 - self._undecided_whole().cost(self.widths) / self.budget.dense
 
-    def _cost_undecided_whole(self) -> int:
+    def _undecided_whole(self) -> Budget:
+        """The budget with undecided convolutions whole."""
         undecided = [convolution for step in self.grouping.by_step[self.number :] for convolution in step]
         whole = {
             convolution.name: GroupSpec(1, len(self.grouping.kept(convolution, "in", self._kept)))
             for convolution in undecided
         }
-        return self._reading(whole).cost(self.widths)
+        return self._reading(whole)
 
     def decide(self, numbers: Sequence[float]) -> None:
         """Decides the next unit: the share of its convolutions' kernels that stays, 1 minus the pruning rate."""
@@ -89,5 +87,5 @@ class RatePlanBuilder(GroupPlanBuilder):
     def _configured(self, convolution: Groupable, keep: float) -> GroupSpec:
         return configure_groups(*self._sizes(convolution, {}), 1.0 - keep, counts=convolution.counts)
 
-    def _reading(self, specs: Mapping[str, GroupSpec]) -> Budget:
-        return self._whole.reading({name: spec.inputs for name, spec in {**self._specs, **specs}.items()})
+    def _reads(self, specs: Mapping[str, GroupSpec]) -> dict[str, int]:
+        return {name: spec.inputs for name, spec in {**self._specs, **specs}.items()}

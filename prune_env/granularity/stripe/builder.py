@@ -42,7 +42,7 @@ class StripePlanBuilder(PlanBuilder):
         self._vectors: IntArray = np.full(len(rows), -1, dtype=np.int64)
         self._even: float | None = None
         self._reserved = self._vectors
-        if budget.cost(self.widths) > budget.limit:
+        if not budget.fits(self.widths):
             self._reserve()
 
     @property
@@ -59,10 +59,14 @@ class StripePlanBuilder(PlanBuilder):
         """The cost at some widths, int64 [free units], with the stripes decided so far."""
         return self.budget.cost(widths, self._vectors)
 
+    def within(self, budget: Budget) -> bool:
+        """As `PlanBuilder.within`, with the stripes decided so far."""
+        return budget.fits(self.widths, self._vectors)
+
     @property
-    def smallest(self) -> int:
-        """The cost of the smallest plan: one stripe for each channel of the least widths."""
-        return self._cost_of([self._least(number) for number in range(len(self._rankings))])
+    def smallest(self) -> tuple[IntArray, IntArray]:
+        """Widths and vectors of the smallest plan: one stripe for each channel of the least widths."""
+        return self._placed([self._least(number) for number in range(len(self._rankings))])
 
     def _least(self, number: int) -> int:
         """The fewest stripes of a unit, or the least width of a unit without stripes."""
@@ -72,18 +76,18 @@ class StripePlanBuilder(PlanBuilder):
         """Reserves the cost of few stripes for undecided units, where their least widths whole do not fit."""
         numbers = range(len(self._rankings))
         amounts = [self._wanted(number, 0.0) for number in numbers]
-        if self._cost_of(amounts) > self.budget.limit:
+        if not self.budget.fits(*self._placed(amounts)):
             amounts = [self._least(number) for number in numbers]
         self._reserved = self._vectors.copy()
         for number, amount in enumerate(amounts):
             self._place(number, amount, self.widths, self._reserved)
 
-    def _cost_of(self, amounts: Sequence[int]) -> int:
-        """The cost if as many units, the last ones, keep these amounts of stripes or channels."""
+    def _placed(self, amounts: Sequence[int]) -> tuple[IntArray, IntArray]:
+        """Widths and vectors if as many units, the last ones, keep these amounts of stripes or channels."""
         widths, vectors = self.widths.copy(), self._vectors.copy()
         for number, amount in enumerate(amounts, start=len(self._rankings) - len(amounts)):
             self._place(number, amount, widths, vectors)
-        return self.budget.cost(widths, vectors)
+        return widths, vectors
 
     @property
     def even(self) -> float:
@@ -94,16 +98,17 @@ class StripePlanBuilder(PlanBuilder):
 
     def _even_share(self) -> float:
         low, high = 0.0, 1.0
-        if self._cost_at(high) <= self.budget.limit:
+        if self._fits_at(high):
             return high
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            low, high = (middle, high) if self._cost_at(middle) <= self.budget.limit else (low, middle)
+            low, high = (middle, high) if self._fits_at(middle) else (low, middle)
         return low
 
-    def _cost_at(self, share: float) -> int:
-        """The cost if all undecided units keep this share."""
-        return self._cost_of([self._wanted(number, share) for number in range(self.number, len(self._rankings))])
+    def _fits_at(self, share: float) -> bool:
+        """Whether the plan meets the budget if all undecided units keep this share."""
+        undecided = range(self.number, len(self._rankings))
+        return self.budget.fits(*self._placed([self._wanted(number, share) for number in undecided]))
 
     def _wanted(self, number: int, share: float) -> int:
         """The stripes, or the channels of a unit without stripes, that a share asks for."""
@@ -136,7 +141,7 @@ class StripePlanBuilder(PlanBuilder):
 
         def fits(amount: int) -> bool:
             self._place(number, amount, widths, vectors)
-            return self.budget.cost(widths, vectors) <= self.budget.limit
+            return self.budget.fits(widths, vectors)
 
         # One stripe for each of the least channels never costs more than the least channels whole.
         step = self.budget.round_to if ranking is None else 1

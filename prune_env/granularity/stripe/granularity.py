@@ -105,8 +105,8 @@ class Stripe(Granularity):
             BudgetError: If the budget is below the smallest.
         """
         smallest = self.builder(budget).smallest
-        budget.refuse_below(smallest, "every free unit at its least width, with one stripe for each of its channels")
-        return smallest / budget.dense, 1.0
+        budget.refuse_below("every free unit at its least width, with one stripe for each of its channels", *smallest)
+        return budget.cost(*smallest) / budget.dense, 1.0
 
     def limits(self) -> Mapping[str, float]:
         """The setting that scales actions, by key."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prune_env.common.errors import RunError
-from prune_env.common.fingerprint import shorten
+from prune_env.common.text import shorten
 
 
 def counts_in(file: str, counts: Any, totals: Mapping[str, int] | None = None) -> dict[str, int]:

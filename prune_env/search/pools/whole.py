@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import torch
 
+from prune_env.common.errors import RunError
 from prune_env.common.memory import keep_freed_memory
 from prune_env.search.pools.connection import connection
-from prune_env.search.pools.processes import context, follow_the_driver, usable_processors
+from prune_env.search.pools.processes import context, end_on_ctrl_c, follow_the_driver, usable_processors
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -35,6 +37,7 @@ def spread(
 
     Raises:
         Exception: The error of a call, after the calls that run then have ended; no further ones are started.
+        RunError: If a process dies.
     """
     if address is None:
         yield from _here(search, tasks, workers or usable_processors())
@@ -50,6 +53,11 @@ def _here(
         keys = {executor.submit(search, *given): key for key, given in tasks.items()}
         for future in as_completed(keys):
             yield keys[future], future.result()
+    except BrokenProcessPool:
+        raise RunError(
+            "A process that ran a search has died, perhaps for want of memory. Repeat the command to go on, with fewer "
+            "search.workers."
+        ) from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
@@ -73,6 +81,7 @@ def _on_cluster(
 
 
 def _start() -> None:
+    end_on_ctrl_c()
     follow_the_driver()
     keep_freed_memory()
     torch.set_num_threads(1)

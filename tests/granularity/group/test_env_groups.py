@@ -76,13 +76,14 @@ class TestTheCheckers:
 def problems() -> list[PruningProblem]:
     walk = toy_walk()
     return [
-        group_problem(walk, most, keep=keep, metric=metric, round_to=round_to)
-        for keep, metric, round_to, most in (
-            (0.5, "macs", 1, 8),
-            (0.3, "params", 1, 4),
-            (0.6, "macs", 4, 8),
-            (0.7, "params", 8, 3),
-            (1.0, "macs", 3, 16),
+        group_problem(walk, most, keep=keep, metric=metric, round_to=round_to, also=also)
+        for keep, metric, round_to, most, also in (
+            (0.5, "macs", 1, 8, {}),
+            (0.5, "macs", 1, 8, {"params": 0.4}),
+            (0.3, "params", 1, 4, {"macs": 0.6}),
+            (0.6, "macs", 4, 8, {}),
+            (0.7, "params", 8, 3, {}),
+            (1.0, "macs", 3, 16, {}),
         )
     ]
 
@@ -103,7 +104,8 @@ def test_the_budget_is_met_whatever_the_actions(data: st.DataObject) -> None:
     assert counted_params(small) == plan.costs.params == metrics["params"]
     metric = problem.budget.metric
     cost, dense = getattr(plan.costs, metric), getattr(plan.costs, f"dense_{metric}")
-    assert cost <= problem.budget.keep * dense
+    for budget in problem.budget.all:
+        assert getattr(plan.costs, budget.metric) <= budget.keep * getattr(plan.costs, f"dense_{budget.metric}")
     assert plan.budget.achieved == pytest.approx(cost / dense)
     assert all(observation in env.observation_space for observation, *_ in steps)
     most = problem.granularity.settings.max_groups

@@ -66,14 +66,17 @@ def test_layers_whose_kernel_has_one_position_are_named_and_stay_whole() -> None
     st.sampled_from(["macs", "params"]),
     st.sampled_from(["threshold", "equal"]),
     st.floats(0.15, 0.9),
+    st.floats(0.15, 1.0),
 )
 def test_the_budget_is_met_to_the_integer_whatever_the_actions(
-    actions: list[float], metric: str, sharing: str, keep: float
+    actions: list[float], metric: str, sharing: str, keep: float, also: float
 ) -> None:
-    problem = stripe_problem(sharing=sharing, metric=metric, keep=keep)
+    other = "params" if metric == "macs" else "macs"
+    problem = stripe_problem(sharing=sharing, metric=metric, keep=keep, also={other: also})
     plan = plan_after(problem, actions)
     cost = plan.costs.macs if metric == "macs" else plan.costs.params
     assert cost <= problem.budget.limit
+    assert getattr(plan.costs, other) <= also * getattr(plan.costs, f"dense_{other}")
     assert plan.budget is not None
     assert plan.budget.achieved == pytest.approx(cost / problem.budget.dense, abs=1e-12)
     small = plan.apply(problem.walk.model)

@@ -1,0 +1,41 @@
+"""Keeps the page of a run up to date while it runs, so that a reload shows its state."""
+
+import time
+import warnings
+from collections.abc import Callable
+
+LEAST_SECONDS = 10.0
+"""Least seconds between two pages of a run [our choice]."""
+
+LARGEST_SHARE = 0.02
+"""The largest share of a run's time that goes into its pages while it runs [our choice]."""
+
+
+class LivePage:
+    """Writes a page now and then; give `tick` to what reports progress.
+
+    A page is a view of the run's files. If it cannot be written, the run goes on without it, with a warning.
+
+    Args:
+        write: Writes the page.
+        clock: The seconds since some moment.
+    """
+
+    def __init__(self, write: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock = clock
+        self._next = -float("inf")
+
+    def tick(self, *_: object) -> None:
+        """Writes the page, unless the last one is recent; the first call always does."""
+        started = self._clock()
+        if started < self._next:
+            return
+        try:
+            self._write()
+        except Exception as error:  # a page must not end a search of many hours
+            warnings.warn(f"the page of the run is not written any more: {error}", stacklevel=2)
+            self._next = float("inf")
+            return
+        ended = self._clock()
+        self._next = ended + max(LEAST_SECONDS, (ended - started) / LARGEST_SHARE)

@@ -1,0 +1,37 @@
+"""Whether the reward set holds images that no network of a run was trained on."""
+
+from pathlib import Path
+
+from prune_env.config import RunConfig
+from prune_env.data import Splits
+from prune_env.runs.run_directory import RunDirectory
+
+
+def reward_set_is_unseen(run: RunDirectory, splits: Splits) -> bool:
+    """Whether the dense network of a run was never trained on the run's reward set, as far as files can tell.
+
+    Pretraining before a search, and `prune-env pretrain`, leave the reward set out. Weights from elsewhere were as a
+    rule trained on all training images, and the reward set is among these. Fine-tuning always leaves the reward set
+    out.
+
+    Args:
+        run: The run whose plan is fine-tuned.
+        splits: The data of the fine-tuning.
+    """
+    if not run.splits.is_file() or run.read_json(run.splits) != splits.record():
+        return False
+    config = RunConfig.load(run.config)
+    if config.model.weights is None:
+        # Without pretraining, the network came with weights of its own, such as one that was given in Python.
+        return config.pretrain.epochs > 0
+    return _left_out(Path(config.model.weights), splits)
+
+
+def _left_out(weights: Path, splits: Splits) -> bool:
+    """Whether a training folder of `prune-env pretrain` trained these weights from scratch without the reward set."""
+    folder = RunDirectory(weights.parent)
+    if not (weights.is_file() and folder.config.is_file() and folder.splits.is_file()):
+        return False
+    recorded = folder.read_json(folder.splits)
+    same = all(recorded.get(key) == splits.record()[key] for key in ("source", "reward"))
+    return same and RunConfig.load(folder.config).model.weights is None
