@@ -1,6 +1,5 @@
 """Common parts of the commands: settings from the command line, error messages, and the console."""
 
-import os
 import shlex
 import sys
 import warnings
@@ -16,6 +15,7 @@ from prune_env.common.errors import DataWarning, UserError
 from prune_env.common.files import to_json
 from prune_env.common.memory import keep_freed_memory
 from prune_env.config import RunConfig
+from prune_env.config.trust import EVERYTHING, NOTHING, Trust
 from prune_env.rewards import RewardError
 from prune_env.runs.networks import NetworkRow
 
@@ -27,12 +27,24 @@ results = Console(width=None if sys.stdout.isatty() else 120)
 
 ConfigArgument = Annotated[Path, typer.Argument(help="A YAML file of settings, for example configs/digits.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that override the file: key.path=value ...")]
+TrustRun = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run the code that the settings in the run directory name. Only for runs from people whom you trust.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
 def run_directory_of(config: RunConfig, path: Path) -> Path:
     """The run directory of a configuration: ``run.directory``, or runs/NAME after the file."""
     return Path(config.run.directory) if config.run.directory else Path("runs") / path.stem
+
+
+def trust_of(given: bool) -> Trust:
+    """What ``--trust`` means."""
+    return EVERYTHING if given else NOTHING
 
 
 def between_commas(given: str) -> list[str]:
@@ -89,8 +101,6 @@ def run_command(command: Callable[..., Any]) -> None:
 
 def run_app(app: typer.Typer) -> None:
     """Runs a typer application and prints user errors as messages, without a traceback."""
-    # Import the user's own modules (model.name: my_net:build) from the working directory.
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109
     keep_freed_memory()
     warnings.showwarning = _show_warning
     try:

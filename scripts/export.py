@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from prune_env.commands.common import AsJson, Overrides, console, notice, print_json, results, run_command
+from prune_env.commands.common import (
+    AsJson,
+    Overrides,
+    TrustRun,
+    console,
+    notice,
+    print_json,
+    results,
+    run_command,
+    trust_of,
+)
 from prune_env.env.fitting import repair_warning
 from prune_env.plan import PruningPlan
 from prune_env.runs.exporting import export_run
@@ -39,11 +49,12 @@ def export(
     name: Name = None,
     into: Into = None,
     batch: Batch = LATENCY_BATCH,
+    trust: TrustRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Exports a run's pruned network: fine-tuned if there is a fine-tuning, else recalibrated."""
     searched = RunDirectory.open(run)
-    settings = settings_of(searched, [*(overrides or []), "run.device=cpu"])
+    settings = settings_of(searched, [*(overrides or []), "run.device=cpu"], trust_of(trust))
     with console.status("") as status:
         record = export_run(searched, settings, to.value, name, into, batch, status.update)
     if warning := repair_warning(PruningPlan.load(searched.plan), settings):

@@ -5,7 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from prune_env.commands.common import AsJson, Overrides, notice, print_json, results, run_command
+from prune_env.commands.common import (
+    AsJson,
+    Overrides,
+    TrustRun,
+    notice,
+    print_json,
+    results,
+    run_command,
+    trust_of,
+)
 from prune_env.commands.training_bar import shown_training
 from prune_env.env.fitting import repair_warning
 from prune_env.report.network_table import render
@@ -22,6 +31,7 @@ def finetune(
     overrides: Overrides = None,
     name: Name = FOLDER,
     resume: Resume = False,
+    trust: TrustRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Trains a run's pruned network on all training images except the reward set; the dense network is the teacher.
@@ -38,9 +48,9 @@ def finetune(
         )
     with shown_training() as listener:
         if resume:
-            tuning = resume_finetuning(searched, name, listener)
+            tuning = resume_finetuning(searched, name, listener, trust_of(trust))
         else:
-            tuning = start_finetuning(searched, overrides or (), name, listener)
+            tuning = start_finetuning(searched, overrides or (), name, listener, trust_of(trust))
         if tuning.workers.first and (warning := repair_warning(tuning.plan, tuning.settings)):
             notice(warning)
         finished = finish_finetuning(tuning, listener)

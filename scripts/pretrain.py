@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from prune_env.commands.common import AsJson, Overrides, print_json, results, run_command, run_directory_of
+from prune_env.commands.common import (
+    AsJson,
+    Overrides,
+    TrustRun,
+    print_json,
+    results,
+    run_command,
+    run_directory_of,
+    trust_of,
+)
 from prune_env.commands.training_bar import shown_training
 from prune_env.runs.pretraining import finish_pretraining, resume_pretraining, start_pretraining
 from prune_env.runs.settings import read_settings
@@ -18,7 +27,11 @@ Resume = Annotated[
 
 
 def pretrain(
-    config: Config = None, overrides: Overrides = None, resume: Resume = None, as_json: AsJson = False
+    config: Config = None,
+    overrides: Overrides = None,
+    resume: Resume = None,
+    trust: TrustRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Trains a network on all training images except the reward set, from scratch or from model.weights.
 
@@ -36,7 +49,7 @@ def pretrain(
         place = place if settings.run.directory else place.with_name(f"{place.name}-pretrain")
         training = start_pretraining(settings, place)
     else:
-        training = resume_pretraining(Path(str(resume)))
+        training = resume_pretraining(Path(str(resume)), trust_of(trust))
     with shown_training() as listener:
         record = finish_pretraining(training, listener)
     if record is None:

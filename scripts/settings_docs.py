@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prune_env.config import describe
 
-PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 
 HEADER = """# Settings
 

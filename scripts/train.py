@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from prune_env.commands.common import (
     AsJson,
     Overrides,
+    TrustRun,
     between_commas,
     command_line,
     console,
@@ -17,6 +18,7 @@ from prune_env.commands.common import (
     results,
     run_command,
     run_directory_of,
+    trust_of,
     warn,
 )
 from prune_env.common.errors import ConfigError
@@ -53,6 +55,7 @@ def train(
     overrides: Overrides = None,
     resume: Resume = None,
     budgets: Budgets = None,
+    trust: TrustRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Searches a pruning plan: an agent learns the width of each unit of the network."""
@@ -71,7 +74,7 @@ def train(
             settings = read_settings(config, overrides or ())
             search = start_search(settings, run_directory_of(settings, config), status.update)
         else:
-            search = resume_search(Path(str(resume)), status.update)
+            search = resume_search(Path(str(resume)), status.update, trust_of(trust))
     _print_reach(search)
     finished = _finish(search)
     run = search.run

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.report import html
 from prune_env.report.figures import (
     figure_png,
@@ -16,20 +17,22 @@ from prune_env.report.run_record import RowRecord, RunRecord, SensitivityRecord,
 from prune_env.runs.run_directory import RunDirectory
 
 
-def write_report(run: RunDirectory) -> Path:
+def write_report(run: RunDirectory, trust: Trust = NOTHING) -> Path:
     """Writes ``report.html`` and ``report.png``, the picture of the result, into a finished run.
 
     Args:
         run: The run; an earlier report is replaced.
+        trust: The code that the run's settings may name.
 
     Returns:
         The path of the page.
 
     Raises:
+        ConfigError: If the settings name code that is not trusted.
         RunError: If the run is not finished, or one of its files is damaged.
         PlanError: If the plan is missing or damaged.
     """
-    record = read_run(run)
+    record = read_run(run, trust)
     picture = result_picture(_headline(record.summary), record.plan, record.uniform, record.tried)
     run.write_bytes(run.root / "report.png", figure_png(picture))
     run.write_text(run.report, render_page(record))

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_va
 
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.granularity import Granularity, make_granularity
 from prune_env.granularity.base import Series
 from prune_env.plan import PruningPlan
@@ -150,10 +151,15 @@ class RunRecord:
     versions: Mapping[str, str]
 
 
-def read_run(run: RunDirectory) -> RunRecord:
+def read_run(run: RunDirectory, trust: Trust = NOTHING) -> RunRecord:
     """Reads the files of a finished run.
 
+    Args:
+        run: The run.
+        trust: The code that the run's settings may name.
+
     Raises:
+        ConfigError: If the settings name code that is not trusted.
         RunError: If the run is not finished, or one of its files is damaged.
         PlanError: If the plan is missing or damaged.
     """
@@ -162,7 +168,7 @@ def read_run(run: RunDirectory) -> RunRecord:
             f"{str(run.root)!r} has no {run.summary.name}, which a run writes when its search ends: there is nothing "
             "to report yet. Let the run finish, then write the report again."
         )
-    config = RunConfig.load(run.config)
+    config = run.settings(trust=trust)
     quality_name = quality_of(make_task(config.task)).name
     summary = _read(run.summary, Summary, quality_name)
     plan = PruningPlan.load(run.plan)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prune_env.config import RunConfig
+from prune_env.config.trust import Trust
 from prune_env.report.board import watch_on_board
 from prune_env.report.page import write_report
 from prune_env.report.search_comparison import write_comparison
@@ -79,7 +80,8 @@ def run_searches(
 def _run_in(folder: Path, settings: RunConfig) -> Path:
     """Starts or resumes one run that measures its plans in its own process, and ends it."""
     started = RunDirectory(folder).config.is_file()
-    finish_with_report(resume_search(folder) if started else start_search(alone(settings), folder))
+    trust = Trust.of(settings)
+    finish_with_report(resume_search(folder, trust=trust) if started else start_search(alone(settings), folder))
     return folder
 
 
@@ -95,7 +97,7 @@ def finish_with_report(
         command: The command that repeats the run, for the report; None for the default command.
     """
     finished = finish_search(search, watch_on_board, on_trial, on_episode, command)
-    write_report(search.run)
+    write_report(search.run, Trust.of(search.settings))
     return finished
 
 
@@ -114,7 +116,7 @@ def run_comparison(
     """
 
     def report(finished: FinishedSearch) -> None:
-        write_report(finished.search.run)
+        write_report(finished.search.run, Trust.of(finished.search.settings))
         on_finished(finished)
 
     comparison = compare_searches(settings, folder, names, seeds, watch_on_board, on_progress, report, command)

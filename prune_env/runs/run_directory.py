@@ -1,7 +1,7 @@
 """RunDirectory: the files of one run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +10,7 @@ from prune_env.common.errors import RunError
 from prune_env.common.files import append_record, read_records
 from prune_env.common.versions import versions
 from prune_env.config import RunConfig
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.runs.folder import Folder, cannot_write
 
 EARLIER_EXECUTION = "form.json"
@@ -139,6 +140,18 @@ class RunDirectory(Folder):
         if self.execution.exists() or not earlier.exists():
             return dict(self.read_json(self.execution))
         return {"execution" if key == "form" else key: value for key, value in self.read_json(earlier).items()}
+
+    def settings(self, overrides: Sequence[str] = (), trust: Trust = NOTHING) -> RunConfig:
+        """Reads the settings that the run was started with.
+
+        Args:
+            overrides: Settings that replace those of the run: ``key.path=value``.
+            trust: The code that the settings may name, besides what the overrides name.
+
+        Raises:
+            ConfigError: If the file cannot be read, a setting is invalid, or it names code that is not trusted.
+        """
+        return RunConfig.load(self.config, overrides, trust)
 
     def write_config(self, config: RunConfig) -> None:
         """Writes the resolved settings, with the package versions as comments above them."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import prune_env.agents  # noqa: F401  (registers the searches)
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.data import Splits
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names
@@ -108,7 +109,7 @@ def _sparsified(training: SparseTraining, on_progress: OnProgress) -> SearchRun:
     return SearchRun(start_run(run.root, settings, splits, problem, run), settings, splits, problem)
 
 
-def resume_search(folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
+def resume_search(folder: Path, on_progress: OnProgress = quietly, trust: Trust = NOTHING) -> SearchRun:
     """Loads an interrupted search with its own settings; `search_into` resumes it.
 
     A sparse training that was interrupted is finished first.
@@ -116,8 +117,10 @@ def resume_search(folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
     Args:
         folder: The run directory of the search.
         on_progress: Receives progress messages.
+        trust: The code that the run's settings may name.
 
     Raises:
+        ConfigError: If the settings name code that is not trusted.
         RunError: If the run does not exist, is finished, or was started with other weights or images.
     """
     run = RunDirectory.open(folder)
@@ -128,8 +131,8 @@ def resume_search(folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
             "more search.evaluations."
         )
     if not run.started and run.sparsify.is_dir():
-        return _sparsified(resume_sparsifying(run), on_progress)
-    settings = settings_of(run)
+        return _sparsified(resume_sparsifying(run, trust), on_progress)
+    settings = settings_of(run, trust=trust)
     splits, problem = load_problem(settings, run, on_progress)
     check_same_start(run, splits, problem)
     return SearchRun(run, settings, splits, problem)

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 
 import torch
 
 from prune_env.common.errors import RunError
+from prune_env.common.variables import with_variable
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Measured
 from prune_env.rewards import Outcome
@@ -125,6 +127,9 @@ def _context() -> multiprocessing.context.ForkServerContext:
     # Not fork: a process that has run torch holds threads that a fork would lose. The server imports torch once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    # Without this, the server imports a module of the working directory in place of a package of the same name.
+    with with_variable("PYTHONSAFEPATH", "1"):
+        forkserver.ensure_running()
     return context
 
 
