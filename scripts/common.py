@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from prune_env.common.errors import DataWarning, UserError
+from prune_env.common.errors import CacheWarning, DataWarning, UserError
 from prune_env.common.files import to_json
 from prune_env.common.memory import keep_freed_memory
 from prune_env.config import RunConfig
@@ -85,8 +85,8 @@ _usual_warning = warnings.showwarning
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """Prints a remark about the data as one line; other warnings as Python does."""
-    if issubclass(category, DataWarning):
+    """Prints a remark about the data or the cache as one line; other warnings as Python does."""
+    if issubclass(category, DataWarning | CacheWarning):
         notice(str(message))
     else:
         _usual_warning(message, category, *place, **more)

@@ -28,6 +28,6 @@ def render_criteria(comparison: CriterionComparison) -> Table:
     for words in (*(WORDS[key] for key in MEASURES), "seconds to score"):
         table.add_column(words, justify="right")
     for name in sorted(record["criteria"], key=lambda name: -record["criteria"][name]["recalibrated"]):
-        intervals = (str(Interval.of([row[key] for row in comparison.records[name]])) for key in MEASURES)
+        intervals = (str(Interval.of([getattr(row, key) for row in comparison.records[name]])) for key in MEASURES)
         table.add_row(name.rpartition(":")[2], *intervals, f"{record['criteria'][name]['seconds']:.1f}")
     return table

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from prune_env.config.trust import NOTHING, Trust
+from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.report import html
 from prune_env.report.figures import (
     figure_png,
@@ -13,7 +14,7 @@ from prune_env.report.figures import (
     reward_curve,
     series_heat_map,
 )
-from prune_env.report.run_record import RowRecord, RunRecord, SensitivityRecord, Summary, read_run
+from prune_env.report.run_record import RowRecord, RunRecord, Summary, read_run
 from prune_env.runs.run_directory import RunDirectory
 
 
@@ -193,7 +194,7 @@ def _own_sections(record: RunRecord) -> list[html.PageSection]:
     ]
 
 
-def _evidence(report: SensitivityRecord) -> html.PageSection:
+def _evidence(report: SensitivityReport) -> html.PageSection:
     rows: list[list[html.Cell]] = [
         [
             layer.layer,

@@ -1,29 +1,37 @@
 """The data of a report: reads and checks the files of one run."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import ConfigDict, Field
 
 from prune_env.common.errors import RunError
+from prune_env.common.records import Record, checked, read_record
 from prune_env.config import RunConfig
 from prune_env.config.trust import NOTHING, Trust
 from prune_env.granularity import Granularity, make_granularity
 from prune_env.granularity.base import Series
 from prune_env.plan import PruningPlan
+from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.report.figures import Tried
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.starting import measurements_of
 from prune_env.tasks import make_task, quality_of
 
 
-class Quartiles(BaseModel):
+class Shown(Record):
+    """A part of ``summary.json``, of which the report shows some fields."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    remedy = "Restore the file from a copy."
+
+
+class Quartiles(Shown):
     """Milliseconds per batch."""
 
     median: float
@@ -31,7 +39,7 @@ class Quartiles(BaseModel):
     q3: float
 
 
-class RowRecord(BaseModel):
+class RowRecord(Shown):
     """One network of the result table; qualities in [0, 1], MACs for one image."""
 
     name: str
@@ -41,24 +49,15 @@ class RowRecord(BaseModel):
     params: int = Field(ge=1)
     latency_ms: Quartiles | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _by_the_name_of_the_quality(cls, record: Any, info: ValidationInfo) -> Any:
-        """Renames the task's own quality keys; the validation context holds the task's name for its quality."""
-        if not isinstance(record, dict) or info.context is None:
-            return record
-        names = {f"{images}_{info.context['quality']}": f"{images}_quality" for images in ("reward", "test")}
-        return {names.get(key, key): value for key, value in record.items()}
 
-
-class SummaryBudget(BaseModel):
+class SummaryBudget(Shown):
     """The metric, and the share of its dense cost that may remain."""
 
     metric: str
     keep: float
 
 
-class SparsifyRecord(BaseModel):
+class SparsifyRecord(Shown):
     """The sparse training before the search; qualities in [0, 1] by name."""
 
     penalty: str
@@ -67,7 +66,7 @@ class SparsifyRecord(BaseModel):
     after: dict[str, float]
 
 
-class Summary(BaseModel):
+class Summary(Shown):
     """The keys of ``summary.json`` that the report shows."""
 
     model: str
@@ -93,27 +92,6 @@ class Summary(BaseModel):
         """The model and its budget in words."""
         metric = "MACs" if self.budget.metric == "macs" else self.budget.metric
         return f"{self.model} at {self.budget.keep:.0%} of the {metric}"
-
-
-class LayerEvidenceRecord(BaseModel):
-    """The evidence for one layer, as `prune_env.protection.sensitivity.LayerEvidence`."""
-
-    layer: str
-    unit: str
-    height: int
-    width: int
-    low_rank_share: float
-    mean_rank: float
-    histogram: list[int]
-
-
-class SensitivityRecord(BaseModel):
-    """``sensitivity.json``, as `prune_env.protection.sensitivity.SensitivityReport`."""
-
-    layers: list[LayerEvidenceRecord]
-    sensitive: dict[str, str]
-    rank_threshold: float
-    layer_threshold: float
 
 
 @dataclass(frozen=True)
@@ -145,7 +123,7 @@ class RunRecord:
     free: list[str]
     granularity: Granularity
     series: list[Series]
-    sensitivity: SensitivityRecord | None
+    sensitivity: SensitivityReport | None
     pictures: bytes | None
     settings: str
     versions: Mapping[str, str]
@@ -170,7 +148,7 @@ def read_run(run: RunDirectory, trust: Trust = NOTHING) -> RunRecord:
         )
     config = run.settings(trust=trust)
     quality_name = quality_of(make_task(config.task)).name
-    summary = _read(run.summary, Summary, quality_name)
+    summary = _summary_of(run, quality_name)
     plan = PruningPlan.load(run.plan)
     channels = {unit.name: unit.channels for unit in plan.units}
     free = [unit.name for unit in plan.units if unit.protected is None]
@@ -179,25 +157,20 @@ def read_run(run: RunDirectory, trust: Trust = NOTHING) -> RunRecord:
     uniform: Mapping[str, int] | None = None
     history, series = [], []
     granularity = _granularity_of(run, config)
-    for number, record in enumerate(run.evaluations(), start=1):
+    for number, record in enumerate(run.evaluations(quality_name), start=1):
+        where = f"{str(run.evaluations_file)!r}, line {number} is damaged"
+        if record.widths.keys() != set(free) or any(record.widths[name] > channels[name] for name in free):
+            raise RunError(f"{where}: widths: they are not of the network in {run.plan.name}. {record.remedy}")
+        quality = record.quality if record.images is None else nan
+        tried.append(Tried(record.kind, record.reward, quality, record.macs / plan.costs.dense_macs))
         try:
-            kind, widths = str(record["kind"]), {name: int(width) for name, width in record["widths"].items()}
-            macs_share = int(record["macs"]) / plan.costs.dense_macs
-            quality = float(record[quality_name]) if record["images"] is None else nan
-            tried.append(Tried(kind, float(record["reward"]), quality, macs_share))
-            ratios = [widths[name] / channels[name] for name in free]
-            drawn = granularity.series(record)
+            drawn = granularity.series(record.edits)
         except RunError as error:
-            raise RunError(f"{str(run.root)!r}, line {number} of the evaluations: {error}") from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(
-                f"{str(run.evaluations_file)!r} is damaged: line {number} is not an evaluation of the network in "
-                f"{run.plan.name} ({error!r})"
-            ) from None
-        if kind == "uniform":
-            uniform = widths
-        if kind == summary.search:
-            history.append(ratios)
+            raise RunError(f"{where}: {error}") from None
+        if record.kind == "uniform":
+            uniform = record.widths
+        if record.kind == summary.search:
+            history.append([record.widths[name] / channels[name] for name in free])
             series.append(drawn)
     settings = _text(run.config)
     return RunRecord(
@@ -210,7 +183,7 @@ def read_run(run: RunDirectory, trust: Trust = NOTHING) -> RunRecord:
         free=free,
         granularity=granularity,
         series=series,
-        sensitivity=_read(run.sensitivity, SensitivityRecord, quality_name) if run.sensitivity.is_file() else None,
+        sensitivity=read_record(run.sensitivity, SensitivityReport) if run.sensitivity.is_file() else None,
         pictures=run.pictures.read_bytes() if run.pictures.is_file() else None,
         settings=settings,
         versions=dict(_versions(settings)),
@@ -222,19 +195,15 @@ def _granularity_of(run: RunDirectory, settings: RunConfig) -> Granularity:
     return granularity if measured is None else granularity.restore(measured)
 
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def _read(path: Path, model: type[Model], quality: str) -> Model:
-    try:
-        document: Any = json.loads(_text(path))
-        return model.model_validate(document, context={"quality": quality})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "its content"
-        raise RunError(f"{str(path)!r} is damaged: {place}: {first['msg']}") from None
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{str(path)!r} is damaged: it cannot be read as JSON ({error})") from None
+def _summary_of(run: RunDirectory, quality: str) -> Summary:
+    """The summary; in the file, the qualities of its rows have the task's name."""
+    document = run.read_json(run.summary)
+    names = {f"{images}_{quality}": f"{images}_quality" for images in ("reward", "test")}
+    if isinstance(rows := document.get("rows"), list):
+        document["rows"] = [
+            {names.get(key, key): value for key, value in row.items()} if isinstance(row, dict) else row for row in rows
+        ]
+    return checked(document, Summary, repr(str(run.summary)))
 
 
 def _text(path: Path) -> str:

@@ -17,7 +17,8 @@ from prune_env.data import Splits
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names
 from prune_env.env.problem import PruningProblem
-from prune_env.env.trial import Trial
+from prune_env.env.trial import Trial, TrialRecord
+from prune_env.runs.files import check_files
 from prune_env.runs.journal import RunJournal
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import for_workers, settings_of, use_threads
@@ -28,6 +29,7 @@ from prune_env.search.episode import Episode, Listener, SearchResult
 from prune_env.search.loop import train_agent
 from prune_env.search.policy import save_policy
 from prune_env.search.registry import check_evaluations, check_named_search
+from prune_env.tasks import make_task, quality_of
 
 OnTrial = Callable[[Trial], None]
 OnEpisode = Callable[[Episode], None]
@@ -121,7 +123,7 @@ def resume_search(folder: Path, on_progress: OnProgress = quietly, trust: Trust 
 
     Raises:
         ConfigError: If the settings name code that is not trusted.
-        RunError: If the run does not exist, is finished, or was started with other weights or images.
+        RunError: If the run does not exist, is finished, is damaged, or was started with other weights or images.
     """
     run = RunDirectory.open(folder)
     if run.summary.is_file():
@@ -133,6 +135,7 @@ def resume_search(folder: Path, on_progress: OnProgress = quietly, trust: Trust 
     if not run.started and run.sparsify.is_dir():
         return _sparsified(resume_sparsifying(run, trust), on_progress)
     settings = settings_of(run, trust=trust)
+    check_files(run, quality_of(make_task(settings.task)).name)
     splits, problem = load_problem(settings, run, on_progress)
     check_same_start(run, splits, problem)
     return SearchRun(run, settings, splits, problem)
@@ -176,8 +179,8 @@ def search_into(
         on_episode(episode)
 
     with run.held():
-        problem.recorded_trials = run.evaluations()
-        journal = RunJournal(run)
+        problem.recorded_trials = run.evaluations(problem.quality_name)
+        journal = RunJournal(run, problem.quality_name)
         problem.listeners.append(record)
         try:
             with watch(search) as listener:
@@ -185,6 +188,11 @@ def search_into(
                 result = train_agent(problem, search.settings, (keep, listener), journal=journal)
         finally:
             problem.listeners.remove(record)
+        if problem.recalling:
+            raise RunError(
+                f"{str(run.evaluations_file)!r} has {len(problem.recorded_trials)} lines, but the search tries "
+                f"{problem.trials} plans. {TrialRecord.remedy}"
+            )
         journal.close()
         run.write_bytes(run.plan, result.best.plan.to_json())
         if result.policy is not None:

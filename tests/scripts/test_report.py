@@ -12,11 +12,12 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
-from toy import toy_problem, toy_walk
+from toy import rows_of, toy_problem, toy_walk
 
 from prune_env import RunConfig
 from prune_env.commands.report import report
 from prune_env.common.errors import PlanError, RunError
+from prune_env.common.records import checked
 from prune_env.plan import PruningPlan
 from prune_env.report.page import verdicts, write_report
 from prune_env.report.run_record import Summary, read_run
@@ -159,7 +160,8 @@ def with_rows(*rows: dict) -> dict:
 
 
 def summary_of(*rows: dict) -> Summary:
-    return Summary.model_validate(with_rows(*rows), context={"quality": "accuracy"})
+    renamed = [{key.replace("_accuracy", "_quality"): value for key, value in row.items()} for row in rows]
+    return checked(with_rows(*renamed), Summary, "summary.json")
 
 
 def page_of(run: RunDirectory, summary: dict) -> str:
@@ -193,9 +195,10 @@ def test_nothing_in_the_page_runs_or_is_fetched(finished):
 def test_text_from_the_user_is_escaped_wherever_it_stands(run, problem):
     document = json.loads(run.plan.read_text())
     document["units"][0]["name"] = EVIL
-    run.plan.write_text(json.dumps(document))
-    renamed = run.evaluations_file.read_text().replace(f'"{problem.budget.units[0].name}"', json.dumps(EVIL))
-    run.evaluations_file.write_text(renamed)
+    del document["digest"]
+    run.plan.write_text(json.dumps({**document, "version": 2}))
+    lines = "".join(json.dumps(line) + "\n" for line in rows_of(run))
+    run.evaluations_file.write_text(lines.replace(f'"{problem.budget.units[0].name}"', json.dumps(EVIL)))
     write_report(run)
     reader = read_page(run)
     cells = [cell for line in reader.rows for cell in line]
@@ -307,14 +310,14 @@ def test_the_report_reads_what_the_run_left(finished, problem):
     assert record.uniform == problem.budget.names(problem.budget.uniform())
     assert record.history.shape == (6, len(problem.budget.units))
     assert record.free == [unit.name for unit in problem.budget.units]
-    widths = finished.evaluations()[-1]["widths"]
+    widths = rows_of(finished)[-1]["widths"]
     assert record.history[-1] == pytest.approx([widths[unit.name] / unit.channels for unit in problem.budget.units])
 
 
 def test_a_plan_that_was_stopped_early_keeps_its_reward_but_has_no_accuracy(run):
-    *lines, last = run.evaluations_file.read_text().splitlines()
-    raced = {**json.loads(last), "images": 12}
-    run.evaluations_file.write_text("\n".join([*lines, json.dumps(raced)]) + "\n")
+    *lines, last = rows_of(run)
+    raced = {**last, "images": 12}
+    run.evaluations_file.write_text("".join(json.dumps(line) + "\n" for line in (*lines, raced)))
     tried = read_run(run).tried
     assert np.isnan(tried[-1].quality)
     assert tried[-1].reward == raced["reward"]
@@ -338,21 +341,52 @@ def test_a_run_without_a_plan_is_refused_in_words(run):
         write_report(run)
 
 
+LINE = {
+    "kind": "ddpg",
+    "widths": {"x": 1},
+    "macs": 1,
+    "params": 1,
+    "reward": 0,
+    "accuracy": 0,
+    "loss": 0,
+    "images": None,
+    "cached": False,
+    "seconds": 0,
+}
+"""An evaluation of another network."""
+
+
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("summary.json", "{", r"summary\.json' is damaged: it cannot be read as JSON"),
-        ("summary.json", "[" * 100_000, "cannot be read as JSON"),
+        ("summary.json", "{", r"summary\.json' cannot be read"),
+        ("summary.json", "[" * 100_000, r"summary\.json' cannot be read"),
         ("summary.json", "{}", r"is damaged: model: Field required"),
-        ("summary.json", json.dumps({**SUMMARY, "rows": []}), r"is damaged: rows: List should have at least 1 item"),
-        ("sensitivity.json", "[]", r"sensitivity\.json' is damaged"),
-        ("evaluations.jsonl", '{"kind": "ddpg"}\n', r"evaluations\.jsonl' is damaged: line 1"),
+        (
+            "summary.json",
+            json.dumps({**SUMMARY, "rows": []}),
+            r"is damaged: rows: given \[\]; List should have at least 1",
+        ),
+        ("summary.json", json.dumps({**SUMMARY, "threads": "many"}), r"is damaged: threads: given 'many'; must be"),
+        ("summary.json", json.dumps({**SUMMARY, "digest": ""}), r"summary\.json' is damaged or was changed: digest"),
+        ("sensitivity.json", "[]", r"sensitivity\.json' is damaged: it is not a JSON object"),
+        (
+            "sensitivity.json",
+            json.dumps({**SENSITIVITY, "layers": 3}),
+            r"sensitivity\.json' is damaged: layers: given 3",
+        ),
         (
             "evaluations.jsonl",
-            '{"kind": "ddpg", "widths": {"x": 1}, "macs": 1, "reward": 0, "accuracy": 0, "images": null}\n',
-            "line 1",
+            '{"kind": "ddpg"}\n',
+            r"evaluations\.jsonl', line 1 is damaged: accuracy: Field required",
         ),
-        ("evaluations.jsonl", '{"kind": "ddpg", "widths": 3}\n', "line 1"),
+        ("evaluations.jsonl", json.dumps(LINE) + "\n", r"line 1 is damaged: widths: they are not of the network"),
+        (
+            "evaluations.jsonl",
+            json.dumps({**LINE, "widths": {"x": float("inf")}}) + "\n",
+            r"line 1 is damaged: widths\.x: given inf; must be",
+        ),
+        ("evaluations.jsonl", json.dumps({**LINE, "widths": 3}) + "\n", "line 1 is damaged: widths: given 3"),
     ],
 )
 def test_a_damaged_file_is_refused_in_words_and_the_earlier_report_stays(run, file, text, words):
@@ -373,7 +407,7 @@ STRIPES = {"stripes": {"stem": 72}, "whole": {}}
             (
                 text,
                 None,
-                rf"stripes\.json is damaged: layer 'stem' has {given} stripes; allowed are integers, 1 or more",
+                rf"stripes\.json' is damaged: stripes\.stem: given {given}; must be",
             )
             for text, given in (
                 ('{"stripes": {"stem": 0}}', "0"),
@@ -384,15 +418,19 @@ STRIPES = {"stripes": {"stem": 72}, "whole": {}}
                 ('{"stripes": {"stem": "x"}}', "'x'"),
             )
         ],
-        ('{"stripes": [1]}', None, r"stripes\.json is damaged: 'stripes' is \[1\]; allowed is a number of stripes"),
-        ("[]", None, r"stripes\.json is damaged: 'stripes' is None; allowed is a number of stripes for each layer"),
+        ('{"stripes": [1]}', None, r"stripes\.json' is damaged: stripes: given \[1\]; must be"),
+        ("[]", None, r"stripes\.json' is damaged: it is not a JSON object"),
         *[
-            (None, {"stem": given}, rf"line 1 .*evaluations\.jsonl is damaged: layer 'stem' has {words} .* 1 to 72")
+            (
+                None,
+                {"stem": given},
+                rf"evaluations\.jsonl', line 1 is damaged: stripes\.stem: given {words}; .* 1 to 72",
+            )
             for given, words in (("3", "'3'"), (None, "None"), (0, "0"), (73, "73"), (3.5, r"3\.5"), ([], r"\[\]"))
         ],
-        (None, [3], r"line 1 .*evaluations\.jsonl is damaged: 'stripes' is \[3\]; allowed is a number of stripes"),
-        (None, 3, r"line 1 .*evaluations\.jsonl is damaged: 'stripes' is 3"),
-        (None, 0, r"line 1 .*evaluations\.jsonl is damaged: 'stripes' is 0"),
+        (None, [3], r"evaluations\.jsonl', line 1 is damaged: stripes: given \[3\]; must be a number for each layer"),
+        (None, 3, r"evaluations\.jsonl', line 1 is damaged: stripes: given 3"),
+        (None, 0, r"evaluations\.jsonl', line 1 is damaged: stripes: given 0"),
     ],
 )
 def test_damaged_stripes_are_refused_by_file_and_layer(run, measured, stripes, words):
@@ -401,7 +439,7 @@ def test_damaged_stripes_are_refused_by_file_and_layer(run, measured, stripes, w
     if measured is not None:
         (run.root / "stripes.json").write_text(measured)
     if stripes is not None:
-        first, *others = run.evaluations()
+        first, *others = rows_of(run)
         lines = [json.dumps(line) + "\n" for line in ({**first, "stripes": stripes}, *others)]
         run.evaluations_file.write_text("".join(lines))
     with pytest.raises(RunError, match=words):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from toy import digits_config, digits_file, trained_digits
+from toy import digits_config, digits_file, rows_of, trained_digits
 
 from prune_env import PruningEnv, RunConfig
 from prune_env.commands.train import train
@@ -228,7 +228,7 @@ class TestRun:
         train(resume=run.root)
         for name in ("dense.safetensors", "sparsify/weights.safetensors", "plan.json"):
             assert (run.root / name).read_bytes() == (finished.root / name).read_bytes(), name
-        rows = [[record["widths"] for record in one.evaluations()] for one in (run, finished)]
+        rows = [[record["widths"] for record in rows_of(one)] for one in (run, finished)]
         assert rows[0] == rows[1]
 
     def test_a_network_that_is_pretrained_on_the_spot_is_trained_sparsely_too(self, tmp_path: Path) -> None:
