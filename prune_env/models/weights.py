@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -9,12 +10,16 @@ from torch import Tensor, nn
 
 from prune_env.common.errors import WeightsError
 from prune_env.common.files import atomic_write
+from prune_env.common.fingerprint import shorten
 
 # Files written before torch 0.4.1, and many converted files, lack this counter; no forward pass here reads it.
 _OPTIONAL = ".num_batches_tracked"
 
 _WRAPPERS = ("module.", "_orig_mod.")
-"""Prefixes that DataParallel and torch.compile add to every name."""
+"""Prefixes that DataParallel, AveragedModel and torch.compile add to every name."""
+
+_AVERAGES = "n_averaged"
+"""The counter that AveragedModel adds."""
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -23,20 +28,18 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Args:
         model: The network.
         path: A ``.safetensors`` file, or any other name for a file that ``torch.load(weights_only=True)``
-            reads: a state dict, bare or under the key ``state_dict``. Prefixes of DataParallel (``module.``) and
-            torch.compile (``_orig_mod.``) are removed where the network's own names lack them.
+            reads: a state dict, bare or as an entry of a checkpoint, such as ``model`` or ``state_dict``. Prefixes of
+            DataParallel and AveragedModel (``module.``) and torch.compile (``_orig_mod.``) are removed where the
+            network's own names lack them.
 
     Raises:
         WeightsError: If the file is missing, damaged, refused, not finite or made for another network.
     """
     path = Path(path)
     wanted = model.state_dict()
-    state = _unwrapped(_read(path), wanted)
+    state = _chosen(path, _read(path), wanted)
     _check_fit(path, wanted, state)
-    for name, tensor in state.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise WeightsError(f"weights file {path}: {name!r} holds values that are not finite (nan or inf)")
-    model.load_state_dict(state)
+    model.load_state_dict({name: _converted(path, name, tensor, wanted[name].dtype) for name, tensor in state.items()})
 
 
 def weights_bytes(model: nn.Module) -> bytes:
@@ -64,7 +67,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         raise WeightsError(f"weights file {path} cannot be written: {error.strerror or error}") from error
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> Mapping[Any, Any]:
     if not path.is_file():
         problem = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise WeightsError(f"weights file {path} {problem}; give a .safetensors or .pth file with model.weights=PATH")
@@ -79,14 +82,39 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"weights file {path} was refused: it is truncated, damaged, or holds more than tensors "
             "(only safetensors and plain state dicts are read; nothing else is ever unpickled)"
         ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"weights file {path} was refused: it holds no state dict (a name for each tensor)")
-    for name, value in content.items():
+    return content
+
+
+def _chosen(path: Path, content: Mapping[Any, Any], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a file: its content, or the only entry of a checkpoint with most of the network's names."""
+    entries = {name: entry for name, entry in content.items() if isinstance(entry, Mapping) and entry}
+    if not entries or any(isinstance(value, Tensor) and name in wanted for name, value in content.items()):
+        return _unwrapped(_plain(path, content), wanted)
+    found = {}
+    for name, entry in entries.items():
+        tensors = {key: value for key, value in entry.items() if isinstance(key, str) and _is_plain_tensor(value)}
+        found[name] = len(_unwrapped(tensors, wanted).keys() & wanted.keys())
+    best = [name for name, count in found.items() if count == max(found.values())]
+    if len(best) > 1 and found[best[0]]:
+        raise WeightsError(
+            f"weights file {path} holds more than one state dict of this network: {', '.join(map(repr, best))}. Save "
+            "the one that you want in a file of its own."
+        )
+    return _unwrapped(_plain(path, entries[best[0]]), wanted)
+
+
+def _plain(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The state dict, of which every entry is a tensor; the count of averages of AveragedModel is left out."""
+    tensors = {name: value for name, value in state.items() if name != _AVERAGES}
+    for name, value in tensors.items():
         if not isinstance(name, str) or not _is_plain_tensor(value):
-            raise WeightsError(f"weights file {path} was refused: its entry {name!r} is not a plain tensor")
-    return dict(content)
+            raise WeightsError(
+                f"weights file {path} was refused: its entry {shorten(repr(name))} is not a plain tensor; save the "
+                "network's state_dict()"
+            )
+    return tensors
 
 
 def _is_plain_tensor(value: object) -> bool:
@@ -96,9 +124,26 @@ def _is_plain_tensor(value: object) -> bool:
 def _unwrapped(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Remove as many wrappers' prefixes as give the most of the network's own names, which may begin so, too."""
     forms = [state]
-    while prefix := next((each for each in _WRAPPERS if all(name.startswith(each) for name in forms[-1])), None):
+    while state and (prefix := next((each for each in _WRAPPERS if all(n.startswith(each) for n in forms[-1])), None)):
         forms.append({name.removeprefix(prefix): tensor for name, tensor in forms[-1].items()})
     return max(forms, key=lambda form: len(form.keys() & wanted.keys()))
+
+
+def _converted(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in the network's number type, in which it must be finite."""
+    try:
+        values = tensor.to(dtype)
+        finite = bool(torch.isfinite(values).all())
+    except (RuntimeError, NotImplementedError) as error:
+        raise WeightsError(
+            f"weights file {path}: {shorten(repr(name))} holds {tensor.dtype}, which torch cannot convert to {dtype}; "
+            f"save it as {dtype}"
+        ) from error
+    if not finite:
+        raise WeightsError(
+            f"weights file {path}: {shorten(repr(name))} holds values that are not finite in {dtype} (nan or inf)"
+        )
+    return values
 
 
 def _check_fit(path: Path, wanted: Mapping[str, Tensor], given: dict[str, Tensor]) -> None:

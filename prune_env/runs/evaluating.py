@@ -50,10 +50,11 @@ def load_networks(run: RunDirectory, settings: RunConfig, name: str | None = Non
         RunError: If the fine-tuning does not exist, is not finished, or is of another plan.
         WeightsError: If the weights do not fit.
     """
+    tuned = TrainingFolder(run.within(FOLDER if name is None else name))
     plan = PruningPlan.load(run.plan)
     splits = load_splits(settings)
     evaluator, plan = fit_plan(plan, settings, splits, load_model(settings, splits, accept=plan.apply))
-    return RunNetworks(splits, evaluator, plan, _stages(run, name, evaluator, plan))
+    return RunNetworks(splits, evaluator, plan, _stages(run, tuned, name is not None, evaluator, plan))
 
 
 def evaluate_run(
@@ -90,11 +91,10 @@ def evaluate_run(
 
 
 def _stages(
-    run: RunDirectory, name: str | None, evaluator: Evaluator, plan: PruningPlan
+    run: RunDirectory, tuned: TrainingFolder, named: bool, evaluator: Evaluator, plan: PruningPlan
 ) -> dict[str, tuple[nn.Module, PruningPlan]]:
     stages = {"cut": (plan.apply(evaluator.walk.model), plan), "recalibrated": (evaluator.pruned(plan), plan)}
-    tuned = TrainingFolder(run.root / (name or FOLDER))
-    if name is not None or tuned.root.is_dir():
+    if named or tuned.root.is_dir():
         if not tuned.summary.is_file():
             raise RunError(
                 f"{str(tuned.root)!r} holds no finished fine-tuning. `prune-env finetune {run.root} --name "

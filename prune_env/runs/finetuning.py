@@ -107,7 +107,7 @@ def start_finetuning(
         RunError: If the search is not finished, or the folder exists.
     """
     check_searched(searched)
-    place = searched.root / name
+    place = searched.within(name)
     RunDirectory.check_free(place, "--name")
     given = searched.settings(overrides, trust)
     return _prepared(searched, place, settings_of(searched, overrides, trust), given, listener)
@@ -129,7 +129,7 @@ def resume_finetuning(
         RunError: If the training does not exist, is finished, or was started with other data.
     """
     check_searched(searched)
-    place = searched.root / name
+    place = searched.within(name)
     return _prepared(searched, place, settings_of(resume_training(place), trust=trust), None, listener)
 
 

@@ -132,6 +132,19 @@ class RunDirectory(Folder):
         """What the networks of the result say about a few test images, if the task draws pictures."""
         return self.root / "pictures.png"
 
+    def within(self, name: str) -> Path:
+        """The folder of a training within the run.
+
+        Args:
+            name: The folder's name.
+
+        Raises:
+            RunError: If it is not the name of one folder, so that it may lead out of the run.
+        """
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise RunError(f"--name: {name!r} given; allowed is the name of a folder within the run, such as finetune.")
+        return self.root / name
+
     def execution_record(self) -> ExecutionRecord:
         """The content of `execution`; of ``form.json`` in a run of an earlier release.
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from prune_env.common.errors import WeightsError
 from prune_env.models import build_model, load_weights, save_weights
@@ -105,6 +106,55 @@ def test_a_child_named_module_within_a_child_named_module_is_told_from_a_wrapper
     other = build()
     load_weights(other, tmp_path / "net.pth")
     assert same(given, other)
+
+
+@pytest.mark.parametrize("entry", ["model", "model_state_dict", "net", "params", "state_dict", "anything"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_state_dict_of_a_checkpoint_is_found(tmp_path: Path, entry: str, prefix: str) -> None:
+    model = network(0)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    state = {prefix + key: value for key, value in model.state_dict().items()}
+    best = {"accuracy": torch.tensor(0.5)}
+    content = {"epoch": 3, entry: state, "optimizer": optimizer.state_dict(), "best": best, "empty": {}}
+    torch.save(content, tmp_path / "net.pth")
+    other = network(1)
+    load_weights(other, tmp_path / "net.pth")
+    assert same(model, other)
+
+
+def test_a_checkpoint_with_two_state_dicts_names_both(tmp_path: Path) -> None:
+    torch.save({"model": network(0).state_dict(), "ema": network(1).state_dict()}, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match=r"holds more than one state dict of this network: 'model', 'ema'\. Save"):
+        load_weights(network(0), tmp_path / "net.pth")
+
+
+def test_the_weights_of_an_averaged_model_load(tmp_path: Path) -> None:
+    torch.save(AveragedModel(network(0)).state_dict(), tmp_path / "net.pth")
+    other = network(1)
+    load_weights(other, tmp_path / "net.pth")
+    assert same(network(0), other)
+
+
+def test_numbers_that_the_network_s_type_cannot_hold_are_refused(tmp_path: Path) -> None:
+    state = network(0).state_dict()
+    state["linear.bias"] = torch.full((10,), 1e300, dtype=torch.float64)
+    save_file(state, tmp_path / "net.safetensors")
+    with pytest.raises(WeightsError, match=r"'linear\.bias' holds values that are not finite in torch\.float32"):
+        load_weights(network(1), tmp_path / "net.safetensors")
+
+
+def test_a_type_that_torch_cannot_convert_is_refused(tmp_path: Path) -> None:
+    state = network(0).state_dict()
+    path = tmp_path / "net.safetensors"
+    save_file({**state, "linear.bias": torch.zeros(10, dtype=torch.uint8)}, path)
+    # Two numbers of float4 lie in a byte.
+    path.write_bytes(
+        path.read_bytes().replace(
+            b'"linear.bias":{"dtype":"U8","shape":[10]', b'"linear.bias":{"dtype":"F4","shape":[20]'
+        )
+    )
+    with pytest.raises(WeightsError, match=r"'linear\.bias' holds torch\.float4_e2m1fn_x2, which torch cannot convert"):
+        load_weights(network(1), path)
 
 
 def test_file_without_batch_counters_loads(tmp_path: Path) -> None:

@@ -172,6 +172,13 @@ def test_a_run_is_opened_again_with_what_it_holds(run: RunDirectory) -> None:
     assert [trial.as_record() for trial in RunDirectory.open(run.root).evaluations("accuracy")] == [TRIAL]
 
 
+@pytest.mark.parametrize("name", ["../../x", "..", ".", "", "/tmp/x", "a/b", "a/"])
+def test_a_training_s_folder_lies_within_its_run(run: RunDirectory, name: str) -> None:
+    with pytest.raises(RunError, match=r"--name: '.*' given; allowed is the name of a folder within the run"):
+        run.within(name)
+    assert run.within("finetune-2") == run.root / "finetune-2"
+
+
 def test_opening_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"'.*nowhere' does not exist"):
         RunDirectory.open(tmp_path / "nowhere")
