@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prune_env.common.errors import DataError
 from prune_env.data.boxes import BoxTarget
+from prune_env.data.rgb import as_rgb
 from prune_env.data.source import Indices, Split
 
 PADDING = 0.5
@@ -112,7 +113,7 @@ class BoxSource:
     def _read(self, file: ImageFile) -> Tensor:
         try:
             with Image.open(file.path) as opened:
-                picture = opened.convert("RGB")
+                picture = as_rgb(opened)
         except Exception as error:  # Pillow raises many kinds of errors on damaged files
             raise DataError(f"data set {self.name!r}: {file.path} cannot be read as an image: {error}") from error
         if (picture.height, picture.width) != file.size:

@@ -15,6 +15,9 @@ from prune_env.data.source import ImageSize
 
 TEST_DIGITS = 450
 
+MOST_CLASSES = 100_000
+"""Most classes of a file whose labels alone say how many there are: a network has an output for each [our choice]."""
+
 
 @register_source("digits")
 def load_digits(_path: Path | None = None, _image_size: int | None = None) -> ArraySource:
@@ -80,7 +83,11 @@ def load_npz(path: Path | None = None, _image_size: int | None = None) -> ArrayS
         raise not_found("npz", file, npz.LAYOUT)
     train, test = npz.read_npz(file)
     channels = train.images.shape[3]
-    return ArraySource("npz", int(train.labels.max()) + 1, train, test, (0.5,) * channels, (0.5,) * channels)
+    if (highest := int(train.labels.max())) >= MOST_CLASSES:
+        raise DataError(
+            f"{file}: labels run up to {highest}; allowed are 0 to {MOST_CLASSES - 1}. Number the classes from 0."
+        )
+    return ArraySource("npz", highest + 1, train, test, (0.5,) * channels, (0.5,) * channels)
 
 
 @register_source("imagefolder")

@@ -1,6 +1,7 @@
 """Data sets on disk, with one folder of image files per class."""
 
 import os
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prune_env.common.errors import DataError
+from prune_env.common.errors import DataError, DataWarning
+from prune_env.data.rgb import as_rgb
 from prune_env.data.source import Indices, Split
 
 # The normalisation with which torchvision's and timm's ImageNet networks were trained.
@@ -124,7 +126,7 @@ class FolderSource:
 
         try:
             with Image.open(file) as opened:
-                picture = opened.convert("RGB")
+                picture = as_rgb(opened)
         # Pillow raises many kinds of errors on damaged files.
         except Exception as error:
             raise DataError(f"data set {self.name!r}: {file} cannot be read as an image: {error}") from error
@@ -139,9 +141,27 @@ def _list_files(name: str, folder: Path) -> tuple[tuple[str, ...], LabelledFiles
     if not folder.is_dir():
         raise DataError(f"data set {name!r}: {folder} does not exist; data.path must be {LAYOUT}")
     try:
-        class_names, positions = find_classes(folder)
+        found, _ = find_classes(folder)
+        class_names = tuple(each for each in found if not _is_hidden(each))
+        if hidden := sorted(set(found) - set(class_names)):
+            warnings.warn(
+                f"data set {name!r}: hidden folders in {folder} are no classes and are left out: {', '.join(hidden)}",
+                DataWarning,
+                stacklevel=2,
+            )
+        positions = {each: number for number, each in enumerate(class_names)}
         samples: Iterable[tuple[str, int]] = make_dataset(folder, positions, IMG_EXTENSIONS)
     except FileNotFoundError as error:
         raise DataError(f"data set {name!r}: {error} data.path must be {LAYOUT}") from error
-    files, labels = zip(*samples, strict=True)
-    return tuple(class_names), LabelledFiles(files, np.asarray(labels, dtype=np.int64))
+    shown = [(file, label) for file, label in samples if not any(map(_is_hidden, Path(file).relative_to(folder).parts))]
+    if empty := [each for each, label in positions.items() if all(other != label for _, other in shown)]:
+        raise DataError(f"data set {name!r}: the class {empty[0]!r} in {folder} has no image; add images or remove it")
+    if not shown:
+        raise DataError(f"data set {name!r}: {folder} has no class; data.path must be {LAYOUT}")
+    files, labels = zip(*shown, strict=True)
+    return class_names, LabelledFiles(files, np.asarray(labels, dtype=np.int64))
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file manager or a notebook made the file or folder."""
+    return name.startswith(".") or name == "__MACOSX"

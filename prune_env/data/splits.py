@@ -1,5 +1,6 @@
 """The reward, calibration, training and test sets: disjoint by index, and the same for the same seed."""
 
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from prune_env.common.errors import DataError
+from prune_env.common.errors import DataError, DataWarning
 from prune_env.common.records import Record
 from prune_env.data.image_set import ImageSet
 from prune_env.data.source import ImageSource, Indices, Split, SplitTargets
@@ -109,6 +110,9 @@ def make_splits(
 ) -> Splits:
     """Draw the reward, calibration and test sets, class-balanced: counts per class differ by at most 1.
 
+    Where some classes have too few images for that, each class gives as many as it can, and a `DataWarning` says how
+    many. The reward and the calibration set then leave half of the images of a class to the others, if they can.
+
     Here a class is a stratum: all images whose targets have the same value of ``stratum``. If strata are sets of
     classes, each class is in as large a share of a set's images as of the data set's (see `draw_stratified`).
 
@@ -124,9 +128,9 @@ def make_splits(
         The splits; reward and calibration images are in random order.
 
     Raises:
-        DataError: If a size is below its minimum, or above the number that can be drawn class-balanced.
+        DataError: If a size is below its minimum, or above the number that can be drawn.
     """
-    draw = _drawer(source.targets("train"), stratum)
+    draw = _drawer(source.targets("train"), stratum, spared=True)
     generator = np.random.default_rng(seed)
     everything = np.arange(len(source.targets("train")), dtype=np.int64)
     reward = draw("data.reward_images", 1, reward_images, everything, generator)
@@ -148,8 +152,15 @@ Draw = Callable[[str, int, int, Indices, np.random.Generator], Indices]
 """Draws some of the available indices in random order, given the setting's name, the least number and the number."""
 
 
-def _drawer(targets: SplitTargets, stratum: Callable[[Any], Hashable]) -> Draw:
-    """How to draw from images whose targets have one class each, or a set of classes each."""
+def _drawer(targets: SplitTargets, stratum: Callable[[Any], Hashable], spared: bool = False) -> Draw:
+    """How to draw from images whose targets have one class each, or a set of classes each.
+
+    Args:
+        targets: The targets of the split.
+        stratum: As in `make_splits`.
+        spared: Whether a set leaves half of the images of each class, where some classes have too few for equal
+            numbers: the other sets and the training need images of these classes, too [our choice].
+    """
     strata: list[Any] = [stratum(target) for target in targets]
     balanced = not (strata and all(isinstance(one, frozenset) for one in strata))
     numbers = {name: number for number, name in enumerate(sorted(set(strata)))} if balanced else {}
@@ -159,7 +170,7 @@ def _drawer(targets: SplitTargets, stratum: Callable[[Any], Hashable]) -> Draw:
         if count < least:
             raise DataError(f"{setting}={count} must be at least {least}")
         if balanced:
-            return _balanced(setting, count, classes, available, generator)
+            return _balanced(setting, count, classes, available, generator, spared)
         if count > len(available):
             raise DataError(f"{setting}={count} is too large: {len(available)} images are left")
         return draw_stratified(strata, available, count, generator)
@@ -168,21 +179,42 @@ def _drawer(targets: SplitTargets, stratum: Callable[[Any], Hashable]) -> Draw:
 
 
 def _balanced(
-    setting: str, count: int, classes: Indices, available: Indices, generator: np.random.Generator
+    setting: str, count: int, classes: Indices, available: Indices, generator: np.random.Generator, spared: bool
 ) -> Indices:
-    """Draw ``count`` of the ``available`` indices, class-balanced, in random order."""
+    """Draw ``count`` of the ``available`` indices, as many of each class as it has, in random order."""
     present = np.unique(classes)
     by_class = available[np.argsort(classes[available], kind="stable")]
     pools = np.split(by_class, np.searchsorted(classes[by_class], present[1:]))
+    sizes = np.array([len(pool) for pool in pools])
     each, left = divmod(count, len(present))
-    larger = [place for place, pool in enumerate(pools) if len(pool) > each]
-    smallest = min(len(pool) for pool in pools)
-    if smallest < each or len(larger) < left:
-        most = smallest * len(present) + sum(len(pool) > smallest for pool in pools)
-        raise DataError(
-            f"{setting}={count} is too large: {len(available)} images of {len(present)} classes are left, "
-            f"{smallest} in the smallest class, so at most {most} can be drawn class-balanced"
-        )
+    if sizes.min() < each or (sizes > each).sum() < left:
+        halves = -(-sizes // 2)
+        sizes = halves if spared and count <= halves.sum() else sizes
+        each, left = _shared(setting, count, sizes)
+    quotas = np.minimum(sizes, each)
+    larger = np.flatnonzero(sizes > each).tolist()
     one_more = set(generator.choice(larger, left, replace=False).tolist()) if left else set()
-    drawn = [generator.permutation(pool)[: each + (place in one_more)] for place, pool in enumerate(pools)]
+    drawn = [generator.permutation(pool)[: quotas[place] + (place in one_more)] for place, pool in enumerate(pools)]
     return generator.permutation(np.concatenate(drawn))
+
+
+def _shared(setting: str, count: int, sizes: Indices) -> tuple[int, int]:
+    """How many images each class gives at most, and how many classes give one more, where some classes have too few.
+
+    Warns:
+        DataWarning: Names the smallest and the largest number of images of a class.
+
+    Raises:
+        DataError: If all classes together have too few images.
+    """
+    if count > sizes.sum():
+        raise DataError(f"{setting}={count} is too large: {sizes.sum()} images of {len(sizes)} classes are left")
+    each = max(number for number in range(int(sizes.max()) + 1) if np.minimum(sizes, number).sum() <= count)
+    left = count - int(np.minimum(sizes, each).sum())
+    warnings.warn(
+        f"{setting}={count}: some classes have too few images for equal numbers; drawn are {min(sizes.min(), each)} to "
+        f"{each + (left > 0)} images of a class.",
+        DataWarning,
+        stacklevel=2,
+    )
+    return each, left

@@ -87,6 +87,7 @@ def test_npz_takes_val_where_there_is_no_test(tmp_path: Path, test: str) -> None
         ({"train_labels": np.zeros((40, 2), np.int64)}, r"given int64 \(40, 2\)"),
         ({"train_labels": np.zeros(40)}, r"labels must be integers.* given float64"),
         ({"train_labels": np.full(40, -1)}, r"labels run from -1 to -1"),
+        ({"train_labels": np.full(40, 3 * 10**18)}, r"labels run up to 3000000000000000000; allowed are 0 to 99999"),
         ({"test_labels": np.full(20, 10)}, r"labels run from 10 to 10; allowed are 0\.\.9"),
         ({"test_labels": None}, r"'test_labels' is missing; .*the file has \["),
     ],

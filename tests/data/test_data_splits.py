@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune_env.common.errors import DataError
+from prune_env.common.errors import DataError, DataWarning
 from prune_env.common.records import to_file
-from prune_env.data import ArraySource, LabelledArrays, Splits, load_source, make_splits
+from prune_env.data import ArraySource, LabelledArrays, Split, Splits, load_source, make_splits
 
 
 def source_with(counts: list[int]) -> ArraySource:
@@ -19,8 +19,8 @@ def source_with(counts: list[int]) -> ArraySource:
     return ArraySource("made up", len(counts), arrays, arrays, (0.0,), (1.0,), maximum=1.0)
 
 
-def class_counts(source: ArraySource, indices: np.ndarray) -> np.ndarray:
-    return np.bincount(source.targets("train")[indices], minlength=source.classes)
+def class_counts(source: ArraySource, indices: np.ndarray, split: Split = "train") -> np.ndarray:
+    return np.bincount(source.targets(split)[indices], minlength=source.classes)
 
 
 @st.composite
@@ -112,9 +112,9 @@ def test_indices_cannot_be_changed(digits_splits: Splits) -> None:
 @pytest.mark.parametrize(
     ("reward", "calibration", "test", "message"),
     [
-        (19, 0, None, r"data\.reward_images=19 is too large: 24 images of 3 classes .* at most 17 can"),
-        (15, 3, None, r"data\.calibration_images=3 is too large: 9 images .*0 in .* at most 2 can"),
-        (3, 0, 25, r"data\.test_images=25 is too large: 24 images .*, 5 in the smallest class"),
+        (25, 0, None, r"data\.reward_images=25 is too large: 24 images of 3 classes are left"),
+        (15, 10, None, r"data\.calibration_images=10 is too large: 9 images of 3 classes are left"),
+        (3, 0, 25, r"data\.test_images=25 is too large: 24 images of 3 classes are left"),
         (0, 3, None, r"data\.reward_images=0 must be at least 1"),
         (3, -1, None, r"data\.calibration_images=-1 must be at least 0"),
         (3, 3, 0, r"data\.test_images=0 must be at least 1"),
@@ -125,6 +125,47 @@ def test_more_than_there_is_is_refused_with_the_numbers(
 ) -> None:
     with pytest.raises(DataError, match=message):
         make_splits(source_with([5, 9, 10]), reward, calibration, seed=0, test_images=test)
+
+
+@pytest.mark.parametrize(
+    ("reward", "calibration", "test", "drawn", "told"),
+    [
+        (11, 0, 20, ([3, 4, 4], [0, 0, 0], [5, 7, 8]), r"test_images=20: .* drawn are 5 to 8 images"),
+        (19, 0, None, ([5, 7, 7], [0, 0, 0], [5, 9, 10]), r"reward_images=19: .* drawn are 5 to 7 images"),
+        (
+            15,
+            3,
+            None,
+            ([5, 5, 5], [0, 1, 2], [5, 9, 10]),
+            r"calibration_images=3: .* are 0 to 2 images",
+        ),
+    ],
+)
+def test_where_a_class_has_too_few_images_others_give_more_and_it_is_told(
+    reward: int, calibration: int, test: int | None, drawn: tuple[list[int], ...], told: str
+) -> None:
+    source = source_with([5, 9, 10])
+    with pytest.warns(DataWarning, match=told):
+        splits = make_splits(source, reward, calibration, seed=0, test_images=test)
+    counts = [
+        class_counts(source, indices, split)
+        for indices, split in (
+            (splits.reward_indices, "train"),
+            (splits.calibration_indices, "train"),
+            (splits.test_indices, "test"),
+        )
+    ]
+    assert [sorted(one.tolist()) for one in counts] == [sorted(one) for one in drawn]
+
+
+def test_a_rare_class_leaves_images_to_the_other_sets() -> None:
+    """4,000 images in 10 unequal classes, 5 in the smallest."""
+    source = source_with([5, *[444] * 8, 443])
+    with pytest.warns(DataWarning, match=r"data\.reward_images=1000: .* drawn are 3 to 111 images of a class"):
+        splits = make_splits(source, 1000, 256, seed=0)
+    parts = (splits.reward_indices, splits.calibration_indices, splits.train_indices)
+    assert [len(part) for part in parts] == [1000, 256, 2744]
+    assert [class_counts(source, part)[0] for part in parts] == [3, 1, 1]
 
 
 def test_the_most_that_can_be_drawn_is_drawn() -> None:

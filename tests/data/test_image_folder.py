@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prune_env.common.errors import DataError
+from prune_env.common.errors import DataError, DataWarning
 from prune_env.data import ImageSource, load_source
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -53,6 +53,43 @@ def test_only_the_images_asked_for_are_read(tree: Path) -> None:
     assert len(source.load("train", np.array([0, 4]))) == 2
     with pytest.raises(DataError, match=r"red/2\.png cannot be read as an image"):
         source.load("train", np.array([0, 5]))
+
+
+def test_hidden_files_and_folders_are_left_out_and_told(tree: Path) -> None:
+    for hidden in (".ipynb_checkpoints", "__MACOSX", "red/.thumbnails"):
+        (tree / "train" / hidden).mkdir()
+        Image.new("RGB", (8, 8)).save(tree / "train" / hidden / "0.png")
+    (tree / "train" / "red" / "._0.png").write_bytes(b"what a Mac leaves beside 0.png")
+    with pytest.warns(DataWarning, match=r"are no classes and are left out: \.ipynb_checkpoints, __MACOSX"):
+        source = load_source("imagefolder", tree, image_size=28)
+    assert source.classes == 2
+    assert source.targets("train").tolist() == [0, 0, 0, 1, 1, 1]
+    assert len(source.load("train", np.arange(6))) == 6
+
+
+def test_a_class_of_hidden_files_alone_is_refused(tree: Path) -> None:
+    for file in (tree / "train" / "red").iterdir():
+        file.rename(file.with_name(f".{file.name}"))
+    with pytest.raises(DataError, match=r"the class 'red' in .*train has no image"):
+        load_source("imagefolder", tree)
+
+
+def test_16_bits_are_scaled_to_8(tree: Path) -> None:
+    ramp = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    Image.fromarray(ramp).save(tree / "train" / "red" / "0.png")
+    source = load_source("imagefolder", tree, image_size=28)
+    image = source.load("train", np.array([3]))[0, 0] * STD[0] + MEAN[0]
+    assert 0.0 <= image.min() < 0.1
+    assert 0.9 < image.max() <= 1.0
+    assert image.mean() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_numbers_of_32_bits_are_refused(tree: Path, kind: type) -> None:
+    (tree / "train" / "red" / "0.png").unlink()
+    Image.fromarray(np.ones((32, 32), dtype=kind)).save(tree / "train" / "red" / "0.tiff")
+    with pytest.raises(DataError, match=r"0\.tiff cannot be read as an image: it holds 32-bit numbers.*8 or 16 bits"):
+        load_source("imagefolder", tree, image_size=28).load("train", np.array([3]))
 
 
 def test_val_is_the_test_split_where_there_are_both(tmp_path: Path) -> None:
