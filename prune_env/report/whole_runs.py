@@ -227,7 +227,7 @@ def run_recovery(
     folder: Path,
     names: Sequence[str],
     seeds: Sequence[int],
-    workers: int = 1,
+    workers: int | None = 1,
     on_progress: OnProgress = quietly,
 ) -> RecoveryComparison:
     """Fine-tunes the runs of a finished comparison, as `compare_recovery`, and writes ``recovered.json``."""
