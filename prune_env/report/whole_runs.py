@@ -6,7 +6,7 @@ Example:
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,7 @@ def run_searches(runs: Mapping[Path, RunConfig], on_finished: OnFolder = quietly
     tasks = {folder: (folder.absolute(), alone(for_workers(runs[folder]))) for folder in missing}
     for folder in missing:
         RunDirectory(folder).root.parent.mkdir(parents=True, exist_ok=True)
+    finished: Iterator[tuple[Path, Path]]
     if workers == 1 and address is None:
         finished = ((folder, _run_in(*given)) for folder, given in tasks.items())
     else:
@@ -153,7 +154,7 @@ def finetune_with_report(tuning: Finetuning, listener: TrainingListener = NOBODY
     return finished
 
 
-def _run_in(folder: Path, settings: RunConfig) -> None:
+def _run_in(folder: Path, settings: RunConfig) -> Path:
     """Starts or resumes one run that measures its plans in its own process, and ends it."""
     if not folder.parent.is_dir():
         raise RunError(
@@ -162,6 +163,7 @@ def _run_in(folder: Path, settings: RunConfig) -> None:
         )
     started = RunDirectory(folder).config.is_file()
     finish_with_report(resume_search(folder) if started else start_search(settings, folder))
+    return folder
 
 
 def finish_with_report(
