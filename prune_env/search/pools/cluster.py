@@ -69,7 +69,7 @@ class Cluster(Pool):
 
     def __init__(self, problem: PruningProblem, address: str, workers: int | None) -> None:
         device = problem.evaluator.device
-        if device.index is not None:
+        if ":" in str(device):  # torch types the index as a number, also where it is None
             raise ConfigError(
                 f"run.device: {device} given with run.address: each worker of a cluster has a GPU of its own, which it "
                 "sees as the first one. Give run.device=cuda."
