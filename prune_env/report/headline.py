@@ -107,6 +107,8 @@ def _compare_speed(best: RowRecord, other: RowRecord) -> list[tuple[str, bool]]:
 def effort(record: RunRecord) -> str:
     """What the search spent, in a sentence or two."""
     summary, count = record.summary, len(record.trials)
+    if summary is None and not record.trials:
+        return "The run holds a plan that no search of its own found."
     if summary is None:
         planned = record.config.search.evaluations
         return (
