@@ -19,10 +19,10 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/prune-env train configs/digits.yaml run.directory=runs/demo-$$(date +%Y%m%d-%H%M%S)
+	$(BIN)/prune-env train digits --finetune run.directory=runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 demo-detection: $(READY)
-	$(BIN)/prune-env train configs/digits_detection.yaml run.directory=runs/detection-$$(date +%Y%m%d-%H%M%S)
+	$(BIN)/prune-env train digits_detection run.directory=runs/detection-$$(date +%Y%m%d-%H%M%S)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

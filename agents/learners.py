@@ -24,7 +24,7 @@ from prune_env.env.observation import FloatArray
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.search import Proposal, Search
-from prune_env.search.policy import Policy, policy_of
+from prune_env.search.policy import Policy, load_policy, policy_of
 from prune_env.search.registry import register_search
 
 PPO_EPISODES = 8
@@ -50,21 +50,55 @@ class Learner(Search):
     Attributes:
         asked: How many episodes have been proposed.
         told: How many outcomes have been told.
+        start: The policy that the agent starts from; None if it starts from random weights.
         learns_each_episode: Whether the agent learns after every episode, rather than after several.
+        bound: What bounds the actor's actions, as in `Policy.bound`.
     """
 
-    probes = True
+    probes = takes_policy = True
     learns_each_episode: ClassVar[bool] = True
+    bound: ClassVar[str] = "tanh"
+
+    @classmethod
+    def check(cls, problem: PruningProblem, config: RunConfig, episodes: int) -> None:  # noqa: ARG003
+        """Refuses a policy to start from that does not fit the agent.
+
+        Raises:
+            ConfigError: Names the setting and the policy's value.
+        """
+        if config.agent.policy is None:
+            return
+        policy = load_policy(config.agent.policy)
+        policy.check(config)
+        policy.check_action(config.granularity.action)
+        if policy.hidden != (given := config.agent.with_preset().hidden):
+            raise ConfigError(
+                f"agent.hidden: {list(given)} given, but agent.policy has {list(policy.hidden)}. Give "
+                f"agent.hidden={list(policy.hidden)}."
+            )
+        if policy.bound != cls.bound:
+            raise ConfigError(
+                f"agent.policy: {config.agent.policy} bounds its actions by {policy.bound}, and {config.agent.name} by "
+                f"{cls.bound}. Give a policy of this agent, or agent.name=replay."
+            )
 
     def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
         super().__init__(problem, config)
         self.steps = len(problem.budget.units)
-        self.evaluations = config.search.evaluations
-        self.episodes = self.evaluations - problem.probes
+        self.episodes = config.search.scheduled - problem.probes
         self.env = PruningEnv(problem=problem, action=config.granularity.action, proposed_by=config.agent.name)
+        self.start = None if config.agent.policy is None else load_policy(config.agent.policy)
         self.agent = self._make(self.env, config.agent.with_preset(), config.seed)
         self.agent.set_logger(Logger(None, []))
+        if self.start is not None:
+            self._start_from(self.start)
         self.asked = self.told = 0
+
+    def _start_from(self, policy: Policy) -> None:
+        """Gives the actor the weights of a policy."""
+        linears = [layer for layer in self._actor().modules() if isinstance(layer, nn.Linear)]
+        for layer, known in zip(linears, policy.layers, strict=True):
+            layer.load_state_dict(known.state_dict())
 
     @abstractmethod
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> BaseAlgorithm:
@@ -98,10 +132,14 @@ class Learner(Search):
     def _learn(self, episode: "Walked", reward: np.float32) -> None:
         """Stores a finished episode and updates the networks."""
 
+    def _actor(self) -> nn.Module:
+        """The layers that decide the most likely action."""
+        return self.agent.policy.get_submodule("actor.mu")
+
     @property
     def policy(self) -> Policy:
-        """The current deterministic policy."""
-        return policy_of(self.agent.policy.get_submodule("actor.mu"), self.env)
+        """The current deterministic policy, which takes the most likely action."""
+        return policy_of(self._actor(), self.env, self.bound)
 
     @property
     def scalars(self) -> Mapping[str, float]:
@@ -144,12 +182,22 @@ class _DemonstratedLearner(OffPolicyLearner):
 
     @classmethod
     def check(cls, problem: PruningProblem, config: RunConfig, episodes: int) -> None:
-        """Refuses a warm-up that leaves the agent no episode after the demonstrations."""
-        demonstrations = 0
+        """Refuses a policy that does not fit, and a warm-up that leaves no episode after the demonstrations."""
+        super().check(problem, config, episodes)
+        demonstrations = 0 if config.agent.policy is None else 1
         if config.agent.with_preset().demonstrations:
             granularity = problem.granularity.with_action(config.granularity.action)
-            demonstrations = demonstration_count(problem, granularity, episodes)
+            demonstrations += demonstration_count(problem, granularity, episodes)
         check_warmup(config, episodes - demonstrations)
+
+    def _start_from(self, policy: Policy) -> None:
+        super()._start_from(policy)
+        self.agent.actor_target.load_state_dict(self.agent.actor.state_dict())
+
+    def _demonstrations(self, env: PruningEnv, settings: AgentSection) -> Demonstrations | None:
+        if self.start is None and not settings.demonstrations:
+            return None
+        return Demonstrations(env, self.episodes, self.start, rules=settings.demonstrations)
 
     @property
     def independent(self) -> float:
@@ -171,8 +219,7 @@ class DdpgSearch(_DemonstratedLearner):
     """Our agent: DDPG with the reward of a plan shared among the episode's steps."""
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PruningTD3:
-        demonstrations = Demonstrations(env, self.episodes) if settings.demonstrations else None
-        return make_ddpg(env, settings, self.steps, self.episodes, seed, demonstrations)
+        return make_ddpg(env, settings, self.steps, self.episodes, seed, self._demonstrations(env, settings))
 
 
 @register_search("td3")
@@ -180,8 +227,7 @@ class Td3Search(_DemonstratedLearner):
     """TD3 (twin critics); every step carries the whole plan's reward."""
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> PruningTD3:
-        demonstrations = Demonstrations(env, self.episodes) if settings.demonstrations else None
-        return make_td3(env, settings, self.steps, self.episodes, seed, demonstrations)
+        return make_td3(env, settings, self.steps, self.episodes, seed, self._demonstrations(env, settings))
 
 
 @register_search("sac")
@@ -189,18 +235,21 @@ class SacSearch(OffPolicyLearner):
     """SAC (Haarnoja et al., 2018) from Stable-Baselines3; every step carries the whole plan's reward."""
 
     @classmethod
-    def check(cls, problem: PruningProblem, config: RunConfig, episodes: int) -> None:  # noqa: ARG003
-        """Refuses a warm-up that leaves the agent no episode."""
+    def check(cls, problem: PruningProblem, config: RunConfig, episodes: int) -> None:
+        """Refuses a policy that does not fit, and a warm-up that leaves the agent no episode."""
+        super().check(problem, config, episodes)
         check_warmup(config, episodes)
 
     def _make(self, env: PruningEnv, settings: AgentSection, seed: int) -> SAC:
         warmup = settings.warmup_episodes
+        if warmup is None:
+            warmup = 0 if self.start is not None else max(1, self.episodes // 10)
         return SAC(
             "MlpPolicy",
             env,
             learning_rate=settings.critic_learning_rate,
             buffer_size=min(settings.buffer_episodes, self.episodes) * self.steps,
-            learning_starts=(max(1, self.episodes // 10) if warmup is None else warmup) * self.steps,
+            learning_starts=warmup * self.steps,
             batch_size=settings.batch_size,
             tau=settings.tau,
             gamma=settings.gamma,
@@ -216,11 +265,8 @@ class SacSearch(OffPolicyLearner):
             seed=seed,
         )
 
-    @property
-    def policy(self) -> Policy:
-        """The current policy, which takes its most likely action."""
-        layers = (self.agent.policy.get_submodule(f"actor.{name}") for name in ("latent_pi", "mu"))
-        return policy_of(nn.Sequential(*layers), self.env)
+    def _actor(self) -> nn.Module:
+        return nn.Sequential(*(self.agent.policy.get_submodule(f"actor.{name}") for name in ("latent_pi", "mu")))
 
 
 @register_search("ppo")
@@ -228,6 +274,7 @@ class PpoSearch(Learner):
     """PPO (Schulman et al., 2017) from Stable-Baselines3; only the last step carries the reward, undiscounted."""
 
     learns_each_episode = False
+    bound = "clip"
     agent: PPO
 
     def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
@@ -265,11 +312,10 @@ class PpoSearch(Learner):
             seed=seed,
         )
 
-    @property
-    def policy(self) -> Policy:
-        """The current policy, which takes its most likely action."""
-        layers = (self.agent.policy.get_submodule(name) for name in ("mlp_extractor.policy_net", "action_net"))
-        return policy_of(nn.Sequential(*layers), self.env, "clip")
+    def _actor(self) -> nn.Module:
+        return nn.Sequential(
+            *(self.agent.policy.get_submodule(name) for name in ("mlp_extractor.policy_net", "action_net"))
+        )
 
 
 def check_warmup(config: RunConfig, episodes: int) -> None:

@@ -101,13 +101,18 @@ class Chain:
         output = found[number + 1]
         if number < len(self._layers) - 1:
             # In place: only this chain has made this gradient.
-            return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
-        return torch.ops.aten.tanh_backward.default(gradient, output) if self._bounded else gradient
+            torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
+            return gradient
+        if not self._bounded:
+            return gradient
+        before: Tensor = torch.ops.aten.tanh_backward.default(gradient, output)
+        return before
 
 
 def squares_gradient(values: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
     """The gradient of ``weight`` times the mean squared difference, for the values."""
-    return torch.ops.aten.mse_loss_backward.default(weight, values, targets, MEAN)
+    gradient: Tensor = torch.ops.aten.mse_loss_backward.default(weight, values, targets, MEAN)
+    return gradient
 
 
 class Adam:

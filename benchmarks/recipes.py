@@ -47,8 +47,8 @@ def recipes_of(given: Sequence[str]) -> list[Recipe]:
         if "," in values:
             varied[key] = values.split(",")
     recipes = []
-    for values in product(*varied.values()):
-        chosen = [f"{key}={value}" for key, value in zip(varied, values, strict=True)]
+    for choice in product(*varied.values()):
+        chosen = [f"{key}={value}" for key, value in zip(varied, choice, strict=True)]
         short = [setting.removeprefix("finetune.") for setting in (*fixed, *chosen)]
         recipes.append(Recipe("-".join(["recipe", *short]), (*fixed, *chosen)))
     return recipes

@@ -53,8 +53,6 @@ def sleepy_problem(seconds: float) -> PruningProblem:
 
 def measured(seconds: float, workers: int, pool_of: Callable[[PruningProblem], Pool]) -> tuple[float, float]:
     """Evaluations a second once the workers have started, and the overhead of each in ms."""
-    import prune_env.agents  # noqa: F401  (registers the searches)
-
     problem = sleepy_problem(seconds)
     config = RunConfig.from_mapping(
         {"model": {"name": "chain"}, "data": {"name": "none"}, "agent": {"name": "random"}},

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE
-from rich.progress import track
-from rich.table import Table
 
-from prune_env.commands.common import AsJson, ConfigArgument, Overrides, console, print_json, results
+from prune_env.commands.common import AsJson, ConfigArgument, Overrides, print_json, results, tell
 from prune_env.commands.episode_times import EpisodeBench, learner_named
+from prune_env.commands.next_steps import print_next, with_config
+from prune_env.commands.progress import phases, tracked
 from prune_env.common.memory import live_megabytes
+from prune_env.common.words import counted
 from prune_env.config import RunConfig
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import load_model, load_splits
+from prune_env.report.fitting import plain_table
 from prune_env.runs.settings import read_settings
 from prune_env.search.registry import check_named_search
 
@@ -40,12 +41,13 @@ def bench_episode(
     """
     bench = ready_bench(read_settings(config, overrides or ()), 2 * rounds + SETTLING + episodes)
     start = resident_megabytes()
-    for _ in track(range(rounds), "timing", console=console):
+    for _ in tracked(range(rounds), "timing", rounds):
         bench.round()
-    for _ in track(range(SETTLING if episodes else 0), "letting memory settle", console=console):
+    settling = SETTLING if episodes else 0
+    for _ in tracked(range(settling), "letting memory settle", settling):
         bench.episode()
     settled, live = resident_megabytes(), live_megabytes()
-    for _ in track(range(episodes), "measuring memory", console=console):
+    for _ in tracked(range(episodes), "measuring memory", episodes):
         bench.episode()
     grown = live_megabytes()
     record = {
@@ -61,6 +63,7 @@ def bench_episode(
         print_json(record)
     else:
         _tell(record)
+        print_next(with_config(str(config), overrides or ()))
 
 
 def ready_bench(settings: RunConfig, episodes: int) -> EpisodeBench:
@@ -74,10 +77,10 @@ def ready_bench(settings: RunConfig, episodes: int) -> EpisodeBench:
     learner_named(settings.agent.name)
     # Without racing: a stopped evaluation cannot be compared with complete forward passes.
     settings = settings.model_copy(update={"search": settings.search.model_copy(update={"racing": False})})
-    with console.status("loading") as status:
+    with phases("loading") as say:
         splits = load_splits(settings)
-        problem = build_problem(settings, splits, load_model(settings, splits), status.update)
-        status.update("the agent's first episodes")
+        problem = build_problem(settings, splits, load_model(settings, splits), say)
+        say("the agent's first episodes")
         return EpisodeBench(settings, splits, problem, episodes)
 
 
@@ -93,12 +96,13 @@ def resident_megabytes() -> float:
 
 def _tell(record: dict[str, Any]) -> None:
     execution, (rewarded, calibrated) = record["execution"], record["images"]
-    results.print(
+    tell(
         f"{record['model']}, {record['units']} free units, {rewarded} reward and {calibrated} calibration images; "
         f"{execution['dtype']}, {execution['layout']}, batch norms {'folded' if execution['folded'] else 'kept'}, "
-        f"batches of {execution['batch']}, {execution['threads']} threads; medians of {record['plans']} plans"
+        f"batches of {execution['batch']}, {counted(execution['threads'], 'thread')}; medians of "
+        f"{counted(record['plans'], 'plan')}"
     )
-    table = Table(box=SIMPLE)
+    table = plain_table("")
     table.add_column("part")
     table.add_column("seconds", justify="right")
     table.add_column("of the limit", justify="right")
@@ -107,7 +111,7 @@ def _tell(record: dict[str, Any]) -> None:
     for name, seconds in lines.items():
         table.add_row(name, f"{seconds:.4f}", f"{seconds / record['limit_s']:.3f}")
     results.print(table)
-    results.print(
+    tell(
         f"Evaluation over limit {record['evaluation_over_limit']:.2f}, episode over limit "
         f"{record['episode_over_limit']:.2f}, {record['episodes_per_minute']:.0f} episodes a minute; a step "
         f"{record['step_us']:.0f} microseconds, slicing {record['slice_ms']:.1f} ms; {record['cache_hits']} plans were "
@@ -115,7 +119,7 @@ def _tell(record: dict[str, Any]) -> None:
     )
     if record["rss_growth_mb"] is not None:
         live = "" if record["live_growth_mb"] is None else f" ({record['live_growth_mb']:+.1f} MB of it not freed)"
-        results.print(
+        tell(
             f"Resident memory {record['rss_start_mb']:.0f} MB at the start, {record['rss_settled_mb']:.0f} MB after "
             f"the first {SETTLING} episodes or more, {record['rss_growth_mb']:+.1f} MB in the next "
             f"{record['rss_episodes']}{live}."

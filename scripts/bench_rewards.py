@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.box import SIMPLE
-from rich.progress import track
 from rich.table import Table
 from scipy.stats import spearmanr
 
 from prune_env.batch_norm.recalibration import measuring
-from prune_env.commands.common import AsJson, ConfigArgument, Overrides, console, print_json, results
+from prune_env.commands.common import AsJson, ConfigArgument, Overrides, print_json, results
+from prune_env.commands.next_steps import print_next, with_config
+from prune_env.commands.progress import phases, tracked
 from prune_env.data import ImageSet
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import load_model, load_splits
@@ -24,6 +24,7 @@ from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.evaluation.execution_choice import random_plans
 from prune_env.evaluation.measuring import measure
 from prune_env.plan import PruningPlan
+from prune_env.report.fitting import plain_table
 from prune_env.runs.settings import read_settings
 
 BEST = 10
@@ -53,12 +54,12 @@ def bench_rewards(
 ) -> None:
     """Ranks random plans by the full reward in float32 and by cheaper ones: fewer images, one pass, bfloat16."""
     settings = read_settings(config, overrides or ())
-    with console.status("loading") as status:
+    with phases("loading") as tell:
         splits = load_splits(settings)
-        problem = build_problem(settings, splits, load_model(settings, splits), status.update)
+        problem = build_problem(settings, splits, load_model(settings, splits), tell)
         variants = list(_variants(problem, splits.reward(), splits.calibration()))
     sample = random_plans(problem.walk, problem.budget, problem.scores, plans)
-    for plan in track(sample, "evaluating", total=plans, console=console):
+    for plan in tracked(sample, "evaluating", plans):
         for variant in variants:
             variant.measure(plan)
     rows = [_compared(variant, variants[0]) for variant in variants]
@@ -66,6 +67,7 @@ def bench_rewards(
         print_json({"plans": plans, "rows": rows})
     else:
         results.print(_render(rows, plans))
+        print_next(with_config(str(config), overrides or ()))
 
 
 def _variants(problem: PruningProblem, reward: ImageSet, calibration: ImageSet) -> Iterator[Variant]:
@@ -116,10 +118,10 @@ def _compared(variant: Variant, whole: Variant) -> dict[str, Any]:
 
 
 def _render(rows: list[dict[str, Any]], plans: int) -> Table:
-    table = Table(box=SIMPLE, title=f"{plans} random plans at the budget, ranked by quality on the reward set")
+    table = plain_table(f"{plans} random plans at the budget, ranked by quality on the reward set")
     table.add_column("reward")
-    for heading in ("Spearman", f"of the best {BEST}", "mean difference", "seconds", "of the whole"):
-        table.add_column(heading, justify="right")
+    for heading in ("Spearman", f"of the\nbest {BEST}", "mean\ndifference", "seconds", "of the\nwhole"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row["name"],

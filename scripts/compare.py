@@ -13,22 +13,26 @@ from prune_env.commands.common import (
     Overrides,
     between_commas,
     command_line,
-    console,
     forced,
     notice,
     print_json,
+    print_place,
     results,
+    resumable,
     run_command,
     run_directory_of,
     tell_dense,
 )
+from prune_env.commands.next_steps import after_interrupted_runs, print_next, with_comparison, with_config
+from prune_env.commands.progress import phases
 from prune_env.common.errors import ConfigError
+from prune_env.common.words import counted
 from prune_env.config import RunConfig
 from prune_env.criteria import criterion_named, known_criteria
 from prune_env.report.criterion_table import render_criteria
 from prune_env.report.fidelity_table import render_fidelity
 from prune_env.report.recovery_table import render_recovery
-from prune_env.report.search_comparison import render, title_of
+from prune_env.report.search_comparison import ranked, render, title_of
 from prune_env.report.whole_runs import run_comparison, run_recovery
 from prune_env.runs.criterion_comparison import compare_criteria
 from prune_env.runs.fidelity import measure_fidelity
@@ -52,6 +56,7 @@ Criteria = Annotated[
 Fidelity = Annotated[
     bool, typer.Option("--fidelity", help="Measure instead how well the reward predicts fine-tuned quality.")
 ]
+
 Finetune = Annotated[
     bool,
     typer.Option(
@@ -89,10 +94,15 @@ def compare(
         raise ConfigError("--finetune: given with --fidelity or --criteria, which run no searches. Give one of them.")
     if fidelity:
         _compare_fidelity(settings, folder, as_json)
+        steps = with_config(str(config), overrides or (), inspected=True)
     elif criteria is not None:
         _compare_criteria(settings, folder, criteria_of(criteria), seeds, as_json)
+        steps = with_config(str(config), [*(overrides or ()), "criterion.name=NAME"], inspected=True)
     else:
-        _compare_searches(settings, folder, searches_of(searches), seeds, finetune, as_json)
+        best = _compare_searches(settings, folder, searches_of(searches), seeds, finetune, as_json)
+        steps = with_comparison(folder, best, str(config), overrides or ())
+    if not as_json:
+        print_next(steps)
 
 
 def searches_of(given: str) -> list[str]:
@@ -126,39 +136,39 @@ def criteria_of(given: str) -> list[str]:
 
 def _compare_searches(
     settings: RunConfig, folder: Path, names: list[str], seeds: int, finetune: bool, as_json: bool
-) -> None:
+) -> str:
+    """Compares searches; returns the best one's name."""
+
     def on_finished(finished: FinishedSearch) -> None:
         name, seed = finished.search.settings.agent.name, finished.search.settings.seed
         notice(f"seed {seed}, {name}: {finished.rows[-1].reward_quality:.2%}, {finished.result.seconds:.0f} s")
 
-    with console.status("") as status:
-        comparison = run_comparison(
-            settings, folder, names, seeds, status.update, on_finished, command_line(), tell_dense
-        )
+    with resumable(lambda: after_interrupted_runs(folder)), phases("loading") as say:
+        comparison = run_comparison(settings, folder, names, seeds, say, on_finished, command_line(), tell_dense)
     recovered = _recover(settings, folder, names, seeds) if finetune else None
     if as_json:
         more = {"recovered": recovered.as_record()} if recovered is not None else {}
         print_json({**comparison.as_record(), **more})
-        return
-    evaluations = settings.search.evaluations
-    results.print(render(comparison.outcomes, f"{title_of(comparison)}, {evaluations} evaluations each"))
-    if recovered is not None:
-        for table in render_recovery(recovered):
+    else:
+        evaluations = counted(settings.search.evaluations, "evaluation")
+        results.print(render(comparison.outcomes, f"{title_of(comparison)}, {evaluations} each"))
+        for table in render_recovery(recovered) if recovered is not None else ():
             results.print(table)
-    results.print(f"report      {folder / 'compare.html'}", soft_wrap=True)
-    results.print(f"picture     {folder / 'compare.png'}", soft_wrap=True)
-    results.print(f"TensorBoard {folder}", soft_wrap=True)
+        print_place("report", folder / "compare.html")
+        print_place("picture", folder / "compare.png")
+        print_place("TensorBoard", folder)
+    return ranked(comparison.outcomes)[0]
 
 
 def _recover(settings: RunConfig, folder: Path, names: list[str], seeds: int) -> RecoveryComparison:
     every = range(settings.seed, settings.seed + seeds)
-    with console.status("") as status:
-        return run_recovery(settings, folder, names, every, worker_count(settings), status.update)
+    with resumable(lambda: after_interrupted_runs(folder)), phases("fine-tuning") as say:
+        return run_recovery(settings, folder, names, every, worker_count(settings), say)
 
 
 def _compare_criteria(settings: RunConfig, folder: Path, names: list[str], seeds: int, as_json: bool) -> None:
-    with console.status("") as status:
-        comparison = compare_criteria(settings, folder, names, seeds, status.update, tell_dense)
+    with resumable(lambda: after_interrupted_runs(folder)), phases("loading") as say:
+        comparison = compare_criteria(settings, folder, names, seeds, say, tell_dense)
     for name, reason in comparison.left_out.items():
         notice(f"{name} is left out: {reason}")
     if as_json:
@@ -168,8 +178,8 @@ def _compare_criteria(settings: RunConfig, folder: Path, names: list[str], seeds
 
 
 def _compare_fidelity(settings: RunConfig, folder: Path, as_json: bool) -> None:
-    with console.status("") as status:
-        record = measure_fidelity(settings, folder, status.update, tell_dense)
+    with resumable(lambda: after_interrupted_runs(folder)), phases("loading") as say:
+        record = measure_fidelity(settings, folder, say, tell_dense)
     if as_json:
         print_json(record)
     else:

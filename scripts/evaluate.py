@@ -9,25 +9,33 @@ import typer
 from prune_env.commands.common import (
     AsJson,
     Overrides,
-    console,
     note_rivals,
     notice,
     print_json,
     results,
     run_command,
     run_directory_of,
+    tell,
     warn,
 )
+from prune_env.commands.next_steps import print_next, with_run
+from prune_env.commands.progress import phases
 from prune_env.config import RunConfig
+from prune_env.config.shipped import is_shipped
 from prune_env.env.fitting import repair_warning
 from prune_env.env.loading import device_of
 from prune_env.plan import PruningPlan
+from prune_env.report.file_records import row_records
 from prune_env.report.network_table import render, warnings_of
+from prune_env.report.verdicts import against_dense
 from prune_env.runs.evaluating import evaluate_run
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import read_settings, settings_of
+from prune_env.tasks import quality_of
 
-Target = Annotated[Path, typer.Argument(help="A run directory, or the YAML file that the run was started with.")]
+Target = Annotated[
+    Path, typer.Argument(help="A run directory, or the YAML file (or its shipped name) that the run was started with.")
+]
 Name = Annotated[
     str | None, typer.Option(help="Folder of the fine-tuning within the run. [default: finetune, if it exists]")
 ]
@@ -44,8 +52,8 @@ def evaluate(
     """Measures dense, uniform at the plan's cost, and the run's network cut, recalibrated and (if tuned) fine-tuned."""
     run, settings = _find(target, overrides or [])
     batch = batch or settings.budget.batch
-    with console.status("") as status:
-        rows = evaluate_run(run, settings, name, batch, status.update)
+    with phases("loading") as say:
+        rows = evaluate_run(run, settings, name, batch, say)
     if warning := repair_warning(PruningPlan.load(run.plan), settings):
         notice(warning)
     note_rivals(rows)
@@ -54,14 +62,17 @@ def evaluate(
         table = {"rows": [row.as_record() for row in rows], "warnings": warnings_of(rows)}
         print_json({"run": str(run.root), "model": settings.model.name, **measured, **table})
         return
+    records = row_records(rows)
+    tell(against_dense(records[rows[-1].name], records["dense"], quality_of(rows[0].task).name), style="bold")
     results.print(render(rows, f"{run.plan} on {settings.model.name}", batch))
     for text in warnings_of(rows):
         warn(text)
+    print_next(with_run(run.root, "evaluate"))
 
 
 def _find(target: Path, overrides: list[str]) -> tuple[RunDirectory, RunConfig]:
     """The run and its settings, with the dense weights that the run trained."""
-    if target.suffix in (".yaml", ".yml"):
+    if target.suffix in (".yaml", ".yml") or (is_shipped(target) and not target.is_dir()):
         run = RunDirectory.open(run_directory_of(read_settings(target, overrides), target))
     else:
         run = RunDirectory.open(target)

@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
-from prune_env.commands.common import AsJson, Overrides, console, notice, print_json, results, run_command
+from prune_env.commands.common import AsJson, Overrides, notice, print_json, run_command, tell
+from prune_env.commands.next_steps import print_next, with_run
+from prune_env.commands.progress import phases
+from prune_env.common.words import counted
 from prune_env.env.fitting import repair_warning
 from prune_env.plan import PruningPlan
 from prune_env.runs.exporting import export_run
@@ -45,8 +48,8 @@ def export(
     """Exports a run's best pruned network: fine-tuned if that made it better, else recalibrated."""
     searched = RunDirectory.open(run)
     settings = settings_of(searched, [*(overrides or []), "run.device=cpu"])
-    with console.status("") as status:
-        record = export_run(searched, settings, to.value, name, into, batch, status.update)
+    with phases("loading") as say:
+        record = export_run(searched, settings, to.value, name, into, batch, say)
     if warning := repair_warning(PruningPlan.load(searched.plan), settings):
         notice(warning)
     if as_json:
@@ -56,11 +59,12 @@ def export(
     quality, metric = record["quality"], quality_of(make_task(settings.task))
     shown = f"{metric.name} {quality['value']:{metric.format}} on the {quality['images']} set"
     others = "".join(f"; {stage}: {value:{metric.format}}" for stage, value in record["passed_over"].items())
-    results.print(f"{files} in {folder}: the {record['weights']} network, {shown}{others}", soft_wrap=True)
-    results.print(f"largest difference from the network's outputs: {record['difference']:.1e} of the largest output")
+    tell(f"{files} in {folder}: the {record['weights']} network, {shown}{others}", whole=True)
+    tell(f"largest difference from the network's outputs: {record['difference']:.1e} of the largest output")
     if "latency_ms" in record:
         times = ", ".join(f"{key} {value['median']:.1f}" for key, value in record["latency_ms"].items())
-        results.print(f"ms a batch of {batch}, {record['threads']} threads, taken in turn: {times}")
+        tell(f"ms a batch of {batch}, {counted(record['threads'], 'thread')}, taken in turn: {times}")
+    print_next(with_run(run, "export"))
 
 
 if __name__ == "__main__":

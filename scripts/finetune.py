@@ -1,17 +1,34 @@
 """`prune-env finetune`: trains a run's pruned network, with the dense network as its teacher."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from prune_env.commands.common import AsJson, Overrides, notice, print_json, results, run_command, warn
-from prune_env.commands.training_bar import shown_training
+from prune_env.commands.common import (
+    AsJson,
+    Overrides,
+    notice,
+    print_json,
+    print_place,
+    results,
+    resumable,
+    run_command,
+    tell,
+    warn,
+)
+from prune_env.commands.next_steps import after_interrupted_finetuning, print_next, with_run
+from prune_env.commands.progress import shown_training
+from prune_env.common.words import counted
 from prune_env.env.fitting import repair_warning
-from prune_env.report.network_table import render
+from prune_env.report.file_records import row_records
+from prune_env.report.network_table import render, warnings_of
+from prune_env.report.verdicts import against_dense
 from prune_env.report.whole_runs import finetune_with_report
 from prune_env.runs.finetuning import (
     FOLDER,
+    TUNED,
     FinishedTraining,
     check_searched,
     resume_finetuning,
@@ -44,24 +61,49 @@ def finetune(
         raise typer.BadParameter(
             "run.directory: a training lives within its run; --name gives another folder within the run."
         )
-    with shown_training() as listener:
-        if resume:
-            tuning = resume_finetuning(searched, name, listener)
-        else:
-            tuning = start_finetuning(searched, overrides or (), name, listener)
-        if tuning.workers.first and (warning := repair_warning(tuning.plan, tuning.settings)):
-            notice(warning)
-        finished = finetune_with_report(tuning, listener)
+    finished = run_finetuning(searched, overrides or (), name, resume)
     if finished is None:
         return
     if as_json:
         print_json(finished.summary)
         return
-    results.print(render(finished.rows, _title(finished.summary)))
+    print_finetuning(finished)
+    print_place("report", searched.report)
+    for warning in warnings_of([row for row in finished.rows if row.name in ("dense", TUNED)]):
+        warn(warning)
+    print_next(with_run(run, "finetune"))
+
+
+def run_finetuning(
+    searched: RunDirectory, overrides: Sequence[str] = (), name: str = FOLDER, resume: bool = False
+) -> FinishedTraining | None:
+    """Runs a whole fine-tuning, shows its progress, and keeps the report of its run up to date.
+
+    Returns:
+        The result; None in all processes except the first.
+    """
+    with resumable(lambda: after_interrupted_finetuning(searched.root, name)), shown_training() as listener:
+        if resume:
+            tuning = resume_finetuning(searched, name, listener)
+        else:
+            tuning = start_finetuning(searched, overrides, name, listener)
+        if tuning.workers.first and (warning := repair_warning(tuning.plan, tuning.settings)):
+            notice(warning)
+        return finetune_with_report(tuning, listener)
+
+
+def print_finetuning(finished: FinishedTraining) -> None:
+    """Prints the result of a fine-tuning: against the dense network, the table, and where its files are."""
+    rows, record = row_records(finished.rows), finished.summary
+    tell(against_dense(rows[TUNED], rows["dense"], quality_of(finished.rows[0].task).name), style="bold")
+    title = (
+        f"{record['model']}: {counted(len(record['epochs']), 'epoch')}, {record['seconds']:.0f} s, "
+        f"{record['images_per_second']:.0f} images/s, of which the network waited for images {record['waiting']:.1%}"
+    )
+    results.print(render(finished.rows, title, record["latency_batch"]))
     _tell_what_is_kept(finished)
-    results.print(f"weights     {finished.folder.weights}", soft_wrap=True)
-    results.print(f"TensorBoard {finished.folder.tensorboard}", soft_wrap=True)
-    results.print(f"report      {searched.report}", soft_wrap=True)
+    print_place("weights", finished.folder.weights)
+    print_place("TensorBoard", finished.folder.tensorboard)
 
 
 def _tell_what_is_kept(finished: FinishedTraining) -> None:
@@ -78,14 +120,6 @@ def _tell_what_is_kept(finished: FinishedTraining) -> None:
             "The last epoch is kept and not compared with its start: no images are known that neither network was "
             "trained on."
         )
-
-
-def _title(record: dict[str, Any]) -> str:
-    epochs = len(record["epochs"])
-    return (
-        f"{record['model']}: {epochs} epoch{'s' if epochs != 1 else ''}, {record['seconds']:.0f} s, "
-        f"{record['images_per_second']:.0f} images/s, of which the network waited for images {record['waiting']:.1%}"
-    )
 
 
 if __name__ == "__main__":

@@ -7,13 +7,16 @@ from prune_env.commands.common import (
     ConfigArgument,
     Force,
     Overrides,
-    console,
     forced,
     print_json,
     results,
     run_command,
+    tell,
     tell_dense,
 )
+from prune_env.commands.next_steps import print_next, with_config
+from prune_env.commands.progress import phases
+from prune_env.common.words import counted
 from prune_env.data import describe_images, images_in_words
 from prune_env.env.problem import PruningProblem
 from prune_env.report.inspection import inspect_problem, render_granularity, render_units
@@ -26,23 +29,24 @@ def inspect_walk(
 ) -> None:
     """Shows, without a search: units, coupling, costs, ranks, protected units and reasons, reachable budgets, time."""
     settings = read_settings(config, forced(overrides, force))
-    with console.status("") as status:
-        splits, problem = load_problem(settings, on_progress=status.update, on_dense=tell_dense)
+    with phases("loading") as say:
+        splits, problem = load_problem(settings, on_progress=say, on_dense=tell_dense)
         record = {"data": describe_images(splits.source), **inspect_problem(problem)}
     if as_json:
         print_json(record)
         return
-    results.print(f"images: {images_in_words(splits.source)}", soft_wrap=True)
+    tell(f"images: {images_in_words(splits.source)}")
     for table in render_units(problem, record):
         results.print(table)
-    _tell(problem, record, settings.env.min_keep, settings.search.evaluations)
+    _tell_costs(problem, record, settings.env.min_keep, settings.search.evaluations)
     for table in render_granularity(problem, settings.budget.batch):
         results.print(table)
     if problem.walk.idle:
-        results.print(f"never called in the forward pass, left dense: {', '.join(problem.walk.idle)}")
+        tell(f"never called in the forward pass, left dense: {', '.join(problem.walk.idle)}")
+    print_next(with_config(str(config), overrides or (), inspected=True))
 
 
-def _tell(problem: PruningProblem, record: dict[str, Any], min_keep: float, evaluations: int) -> None:
+def _tell_costs(problem: PruningProblem, record: dict[str, Any], min_keep: float, evaluations: int) -> None:
     limits, seconds = record["budget"], record["seconds_per_episode"]
     limits = {limits["metric"]: limits, **limits["also"]}
     budgets = "".join(
@@ -50,7 +54,7 @@ def _tell(problem: PruningProblem, record: dict[str, Any], min_keep: float, eval
         f"{one['reachable'][1]:.0%} with env.min_keep {min_keep}\n"
         for metric, one in limits.items()
     )
-    results.print(
+    tell(
         f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set "
         f"{problem.quality_name} {problem.baseline.quality:.2%}\n"
         f"{fixed_macs_in_words(record)}params that the cost formula takes as fixed: {record['fixed_params']:,}\n"
@@ -60,9 +64,9 @@ def _tell(problem: PruningProblem, record: dict[str, Any], min_keep: float, eval
     )
     if (latency := problem.latency) is not None:
         dense_seconds = latency.seconds(problem.walk, problem.walk.width_list())
-        results.print(
+        tell(
             f"latency by the formula: {1e3 * dense_seconds:.1f} ms a batch of {latency.batch} for the dense network, "
-            f"{latency.threads} threads; error {latency.error:.1%} on networks outside the fit"
+            f"{counted(latency.threads, 'thread')}; error {latency.error:.1%} on networks outside the fit"
         )
 
 

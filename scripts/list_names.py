@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from prune_env.commands.common import AsJson, print_json, results, run_command
+from prune_env.commands.common import AsJson, print_json, print_names, run_command
+from prune_env.commands.next_steps import print_next, with_name
 from prune_env.common.errors import ConfigError, suggest
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.task import TASKS
@@ -35,6 +36,20 @@ KINDS: Mapping[str, Summaries] = {
 }
 """What can be listed; a new registry is one line here."""
 
+SETTINGS: Mapping[str, str] = {
+    "models": "model.name",
+    "detectors": "task.name=detection model.name",
+    "data": "data.name",
+    "criteria": "criterion.name",
+    "rewards": "reward.name",
+    "searches": "agent.name",
+    "granularities": "granularity.name",
+    "tasks": "task.name",
+    "repairs": "repair.name",
+    "penalties": "sparsify.penalty",
+}
+"""The setting that takes a name of each kind."""
+
 Kind = Annotated[str, typer.Argument(help=f"One of: {', '.join(KINDS)}.")]
 Pattern = Annotated[str, typer.Argument(help="Only names that match, in any case: * is any text, ? any letter.")]
 
@@ -53,9 +68,8 @@ def list_names(kind: Kind, pattern: Pattern = "*", as_json: AsJson = False) -> N
     if as_json:
         print_json({"kind": kind, "names": [{"name": name, "summary": line} for name, line in found.items()]})
         return
-    width = max(map(len, found))
-    for name, line in found.items():
-        results.print(f"{name:<{width}}  {line}".rstrip(), soft_wrap=True, highlight=False)
+    print_names(found)
+    print_next(with_name(SETTINGS[kind]))
 
 
 if __name__ == "__main__":

@@ -5,13 +5,28 @@ from typing import Annotated
 
 import typer
 
-from prune_env.commands.common import AsJson, Overrides, print_json, results, run_command, run_directory_of
-from prune_env.commands.training_bar import shown_training
+from prune_env.commands.common import (
+    AsJson,
+    Overrides,
+    print_json,
+    print_place,
+    resumable,
+    run_command,
+    run_directory_of,
+    tell,
+)
+from prune_env.commands.next_steps import after_interrupted_pretraining, print_next, with_weights
+from prune_env.commands.progress import shown_training
 from prune_env.runs.pretraining import finish_pretraining, resume_pretraining, start_pretraining
 from prune_env.runs.settings import read_settings
 from prune_env.tasks import make_task, quality_of
 
-Config = Annotated[Path | None, typer.Argument(help="A YAML file of settings.", show_default=False)]
+Config = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A YAML file of settings, or a name that `prune-env configs` lists, such as digits.", show_default=False
+    ),
+]
 Resume = Annotated[
     Path | None, typer.Option(help="The directory of an interrupted training, to resume it.", show_default=False)
 ]
@@ -34,23 +49,24 @@ def pretrain(
         settings = read_settings(config, overrides or ())
         place = run_directory_of(settings, config)
         place = place if settings.run.directory else place.with_name(f"{place.name}-pretrain")
-        training = start_pretraining(settings, place)
     else:
-        training = resume_pretraining(Path(str(resume)))
-    with shown_training() as listener:
-        record = finish_pretraining(training, listener)
+        place = Path(str(resume))
+    with resumable(lambda: after_interrupted_pretraining(place)):
+        training = resume_pretraining(place) if config is None else start_pretraining(settings, place)
+        with shown_training() as listener:
+            record = finish_pretraining(training, listener)
     if record is None:
         return
     if as_json:
         print_json(record)
         return
     quality = quality_of(make_task(training.settings.task))
-    results.print(
+    tell(
         f"{record['model']}: {quality.name} {record[f'reward_{quality.name}']:{quality.format}} on the reward set, "
-        f"{record[f'test_{quality.name}']:{quality.format}} on the test set, {record['seconds']:.0f} s\n"
-        f"weights     {record['weights']}",
-        soft_wrap=True,
+        f"{record[f'test_{quality.name}']:{quality.format}} on the test set, {record['seconds']:.0f} s"
     )
+    print_place("weights", record["weights"])
+    print_next(with_weights(str(config or training.folder.config), training.folder.weights))
 
 
 if __name__ == "__main__":

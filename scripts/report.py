@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from prune_env.commands.common import results, run_command
+from prune_env.commands.common import run_command
+from prune_env.commands.next_steps import print_next, with_run
 from prune_env.report.page import write_report
 from prune_env.report.runs_page import write_comparison_page
 from prune_env.report.whole_runs import write_side_by_side
@@ -31,7 +32,9 @@ def report(runs: RunsArgument, to: To = None) -> None:
         page = write_comparison_page(runs[0])
     else:
         page = write_report(RunDirectory.open(runs[0]))
-    results.print(str(page), soft_wrap=True, highlight=False)
+    print(page)
+    if len(runs) == 1 and RunDirectory(runs[0]).plan.is_file():
+        print_next(with_run(runs[0], "report"))
 
 
 if __name__ == "__main__":

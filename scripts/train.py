@@ -1,11 +1,11 @@
-"""`prune-env train`: searches a network's pruning plan."""
+"""`prune-env train`: searches a network's pruning plan, and fine-tunes the pruned network on request."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TimeRemainingColumn
+from typer.core import TyperCommand
 
 from prune_env.commands.common import (
     AsJson,
@@ -13,38 +13,67 @@ from prune_env.commands.common import (
     Overrides,
     between_commas,
     command_line,
-    console,
     forced,
     notice,
     print_json,
+    print_place,
     results,
+    resumable,
     run_command,
     run_directory_of,
+    tell,
     tell_dense,
     warn,
 )
-from prune_env.commands.console import PlainColumn
+from prune_env.commands.finetune import print_finetuning, run_finetuning
+from prune_env.commands.next_steps import after_interrupted_runs, after_interrupted_search, print_next, with_run
+from prune_env.commands.progress import phases, shown_search
 from prune_env.common.errors import ConfigError
+from prune_env.common.words import counted
 from prune_env.config.sections import budget_in_words
+from prune_env.report.file_records import row_records
 from prune_env.report.loggers import check_loggers
 from prune_env.report.network_table import render, warnings_of
+from prune_env.report.verdicts import against_dense
 from prune_env.report.whole_runs import finish_with_report, run_searches
 from prune_env.runs.finishing import FinishedSearch
+from prune_env.runs.replaying import SEARCH
 from prune_env.runs.searching import SearchRun, resume_search, start_search
 from prune_env.runs.settings import for_workers, read_settings
-from prune_env.search.episode import Episode
 from prune_env.search.pools.make import idle_words, worker_count
 from prune_env.tasks import make_task, quality_of
 
+OWN_EPOCHS = "0"
+"""Stands for ``finetune.epochs`` where --finetune is given without a number."""
+
+
+class TrainCommand(TyperCommand):
+    """Takes --finetune with or without a number, which typer's options cannot say."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Gives a --finetune without a number its value."""
+        filled = []
+        for word, following in zip(args, [*args[1:], ""], strict=True):
+            filled += [word, OWN_EPOCHS] if word == "--finetune" and not following.isdecimal() else [word]
+        return super().parse_args(ctx, filled)
+
+
+COMMAND_CLASS = TrainCommand
+
 Config = Annotated[
-    Path | None, typer.Argument(help="A YAML file of settings, for example configs/digits.yaml.", show_default=False)
+    Path | None,
+    typer.Argument(
+        help="A YAML file of settings, or a name that `prune-env configs` lists, such as digits.", show_default=False
+    ),
 ]
 Resume = Annotated[
     Path | None,
-    typer.Option(help="The directory of an interrupted run, to resume it.", show_default=False),
+    typer.Option(
+        help="The directory of an interrupted run, to resume it; of a finished run with search.evaluations=N, to "
+        "search on.",
+        show_default=False,
+    ),
 ]
-
-
 Budgets = Annotated[
     str | None,
     typer.Option(
@@ -53,7 +82,15 @@ Budgets = Annotated[
         show_default=False,
     ),
 ]
-
+Finetune = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="[EPOCHS]",
+        help="Fine-tune the pruned network after the search, for finetune.epochs or for this number of epochs.",
+        show_default=False,
+    ),
+]
 
 Log = Annotated[
     list[str] | None,
@@ -69,42 +106,59 @@ def train(
     overrides: Overrides = None,
     resume: Resume = None,
     budgets: Budgets = None,
+    finetune: Finetune = None,
     log: Log = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Searches a pruning plan: an agent learns the width of each unit of the network."""
+    given = list(overrides or ())
+    if resume is not None and config is not None and "=" in str(config):
+        config, given = None, [str(config), *given]
     if (config is None) == (resume is None):
         raise typer.BadParameter(
             "give a file of settings to start a run, or --resume RUN to resume one with its own settings; "
             f"{'neither was' if config is None else 'both were'} given."
         )
-    if log:
-        overrides = [*(overrides or ()), f"run.log={json.dumps(log)}"]
+    if config is not None:
+        given = [*forced(given, force), *([f"run.log={json.dumps(log)}"] if log else [])]
+    elif log or force:
+        raise typer.BadParameter(
+            "--log and --force are for a new run; --resume RUN goes on with the run's own settings."
+        )
     if budgets is not None:
-        if config is None:
-            raise typer.BadParameter("--budgets needs a file of settings. Repeat the command to go on with its runs.")
-        _train_several(config, forced(overrides, force), budgets, as_json)
+        if config is None or finetune is not None:
+            raise typer.BadParameter(
+                "--budgets needs a file of settings, and no --finetune. Repeat the command to go on with its runs, and "
+                "give each run to `prune-env finetune`."
+            )
+        _train_several(config, given, budgets, as_json)
         return
-    with console.status("loading") as status:
-        if config is not None:
-            settings = read_settings(config, forced(overrides, force))
-            check_loggers(settings.run.log)
-            search = start_search(settings, run_directory_of(settings, config), status.update, tell_dense)
-        else:
-            search = resume_search(Path(str(resume)), status.update)
-    _print_reach(search)
-    finished = _finish(search)
-    run = search.run
-    policy = str(run.policy) if finished.result.policy is not None else None
+    settings = None if config is None else read_settings(config, given)
+    if settings is not None:
+        check_loggers(settings.run.log)
+    root = run_directory_of(settings, config) if settings is not None and config is not None else Path(str(resume))
+    with resumable(lambda: after_interrupted_search(root)):
+        with phases("loading") as say:
+            search = (
+                resume_search(root, say, given) if settings is None else start_search(settings, root, say, tell_dense)
+            )
+        finished = finish_search(search)
+    tuned = None
+    if finetune is not None:
+        if not as_json:
+            print_search(finished)
+        epochs = [f"finetune.epochs={finetune}"] if finetune else []
+        tuned = run_finetuning(search.run, epochs)
     if as_json:
-        print_json({**finished.summary, "run": str(run.root), "plan": str(run.plan), "policy": policy})
+        print_json({**search_record(finished), **({} if tuned is None else {"finetune": tuned.summary})})
         return
-    _print_result(finished)
-    places = (("plan", run.plan), ("policy", policy), ("TensorBoard", run.tensorboard), ("report", run.report))
-    for name, place in places:
-        if place is not None:
-            results.print(f"{name:<12}{place}", soft_wrap=True)
+    if tuned is None:
+        print_search(finished)
+    else:
+        print_finetuning(tuned)
+    print_places(finished)
+    print_next(with_run(search.run.root, "train"))
 
 
 def _train_several(config: Path, overrides: list[str], budgets: str, as_json: bool) -> None:
@@ -116,54 +170,28 @@ def _train_several(config: Path, overrides: list[str], budgets: str, as_json: bo
     root = run_directory_of(next(iter(settings.values())), config)
     runs = {root / f"keep-{keep}": given for keep, given in settings.items()}
     workers = worker_count(next(iter(settings.values())))
-    with console.status(f"{len(runs)} searches"):
+    with resumable(lambda: after_interrupted_runs(root)), phases(f"{len(runs)} searches"):
         found = run_searches(runs, workers, lambda folder: notice(f"{folder} is finished"))
     if as_json:
         print_json({"runs": [{"run": str(folder), **summary} for folder, summary in found.items()]})
         return
     for folder, summary in found.items():
-        results.print(f"{folder}: best reward {summary['best_reward']:.4g}, {summary['seconds']:.0f} s", soft_wrap=True)
-    results.print(f"report      {root / 'report.html'}", soft_wrap=True)
+        tell(f"{folder}: best reward {summary['best_reward']:.4g}, {summary['seconds']:.0f} s", whole=True)
+    print_place("report", root / "report.html")
+    print_next([step for folder in found for step in with_run(folder)[:1]])
 
 
-def _finish(search: SearchRun) -> FinishedSearch:
-    """Runs the search under a progress bar."""
-    columns = (
-        PlainColumn("{task.description}"),
-        BarColumn(),
-        PlainColumn("{task.completed:.0f}/{task.total:.0f}"),
-        PlainColumn("best reward {task.fields[reward]}, {task.fields[quality]}{task.fields[workers]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        quality = f"{search.problem.quality_name} -"
-        total = search.settings.search.evaluations
-        bar = progress.add_task("search", total=total, reward="-", quality=quality, workers="")
-
-        def show(episode: Episode) -> None:
-            best = episode.best
-            quality = f"{best.quality_name} {best.outcome.quality:.2%}"
-            progress.update(bar, reward=f"{best.reward:.4g}", quality=quality, workers=_of_workers(episode))
-
-        return finish_with_report(search, lambda _: progress.advance(bar), show, command_line())
-
-
-def _of_workers(episode: Episode) -> str:
-    """The status line's part about workers; empty where this process measures."""
-    told = {tag.removeprefix("workers/"): value for tag, value in episode.scalars.items() if tag.startswith("workers/")}
-    if not told:
-        return ""
-    again = f", {told['asked_again']:.0f} asked again" if told["asked_again"] else ""
-    return (
-        f"; {told['workers']:.0f} workers, {told['in_flight']:.0f} in flight{again}, "
-        f"{told['evaluations_per_second']:.1f} evaluations/s"
-    )
+def finish_search(search: SearchRun) -> FinishedSearch:
+    """Runs a started search to its end, and shows its progress."""
+    _print_reach(search)
+    with shown_search(search) as (on_trial, on_episode):
+        return finish_with_report(search, on_trial, on_episode, command_line())
 
 
 def _print_reach(search: SearchRun) -> None:
     problem, settings = search.problem, search.settings
-    low, high = problem.granularity.reachable(problem.budget)
     limits = {one.metric: one.keep for one in problem.budget.all}
+    low, high = problem.granularity.reachable(problem.budget)
     notice(
         f"{settings.model.name}: {len(problem.budget.units)} of {len(problem.walk.units)} units free; reachable "
         f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {budget_in_words(limits)}"
@@ -172,30 +200,55 @@ def _print_reach(search: SearchRun) -> None:
         notice(idle)
 
 
-def _print_result(finished: FinishedSearch) -> None:
+def search_record(finished: FinishedSearch) -> dict[str, Any]:
+    """The result of a search for programs."""
+    run = finished.search.run
+    return {**finished.summary, "run": str(run.root), "plan": str(run.plan), "policy": _policy(finished)}
+
+
+def _policy(finished: FinishedSearch) -> str | None:
+    return str(finished.search.run.policy) if finished.result.policy is not None else None
+
+
+def print_search(finished: FinishedSearch) -> None:
+    """Prints the result of a search: against the dense network, the table, and what to beware of."""
     problem, settings, result = finished.search.problem, finished.search.settings, finished.result
-    title = f"{result.episodes} episodes, {result.seconds:.0f} s"
+    rows = row_records(finished.rows)
+    tell(against_dense(rows[settings.agent.name], rows["dense"], problem.quality_name), style="bold")
+    title = f"{counted(result.episodes, 'episode')}, {result.seconds:.0f} s"
     results.print(render(finished.rows, title, settings.budget.batch))
     if (sparsified := finished.summary.get("sparsify")) is not None:
         metric = quality_of(make_task(settings.task))
         before, after = (sparsified[when][f"test_{metric.name}"] for when in ("before", "after"))
-        epochs = f"{sparsified['epochs']} epoch{'s' if sparsified['epochs'] != 1 else ''}"
-        results.print(
+        tell(
             f"sparse training: {metric.name} {before:{metric.format}} before and {after:{metric.format}} after "
-            f"{epochs} with {sparsified['penalty']}, on the test set",
-            soft_wrap=True,
+            f"{counted(sparsified['epochs'], 'epoch')} with {sparsified['penalty']}, on the test set"
         )
     for warning in (*(sparsified or {}).get("warnings", ()), *warnings_of(finished.rows)):
         warn(warning)
-    if finished.uniform.reward >= result.best.reward:
+    # A replay cannot be given more evaluations; its rivals are told in sentences.
+    if finished.uniform.reward >= result.best.reward and settings.agent.name != SEARCH:
         warn(
             f"The uniform plan is at least as good as the best plan of {settings.agent.name} on the reward set. "
             "Give the search more evaluations, or use the uniform plan."
         )
     if problem.race is not None:
         whole = problem.evaluator.images * finished.summary["evaluations"]
-        results.print(f"racing skipped {finished.summary['images_left'] / whole:.0%} of the reward images")
+        tell(f"racing skipped {finished.summary['images_left'] / whole:.0%} of the reward images")
+
+
+def print_places(finished: FinishedSearch) -> None:
+    """Prints where the files of a run are."""
+    run = finished.search.run
+    for name, place in (
+        ("plan", run.plan),
+        ("policy", _policy(finished)),
+        ("TensorBoard", run.tensorboard),
+        ("report", run.report),
+    ):
+        if place is not None:
+            print_place(name, place)
 
 
 if __name__ == "__main__":
-    run_command(train)
+    run_command(train, COMMAND_CLASS)

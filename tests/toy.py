@@ -1,8 +1,10 @@
 """Small networks, images and problems for the tests."""
 
+import atexit
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -18,6 +20,7 @@ from prune_env.config.granularity import GranularitySettings
 from prune_env.criteria import ScoringContext, score_channels
 from prune_env.data import ImageSet, ImageSource, Indices, Split, Splits
 from prune_env.env.loading import load_model, load_splits
+from prune_env.env.observation import FEATURES
 from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
@@ -25,6 +28,8 @@ from prune_env.granularity import GranularityContext, make_granularity
 from prune_env.models import save_weights
 from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.rewards import Reward, make_reward
+from prune_env.search.policy import Policy, save_policy
+from prune_env.search.registry import SEARCHES
 from prune_env.tasks import make_task
 from prune_env.walk.costs import Metric
 
@@ -210,6 +215,23 @@ def digits_file(folder: Path, *overrides: str) -> Path:
     settings = digits_config(f"model.weights={folder / 'dense.safetensors'}", "run.device=cpu", *overrides)
     (folder / "digits.yaml").write_text(settings.dump_yaml())
     return folder / "digits.yaml"
+
+
+@cache
+def toy_policy(seed: int = 7) -> Path:
+    """The file of a policy with one hidden layer of 8 and random weights, for whole channels."""
+    torch.manual_seed(seed)
+    actor = nn.Sequential(nn.Linear(len(FEATURES), 8), nn.ReLU(), nn.Linear(8, 1), nn.Tanh())
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    path = Path(folder.name) / "policy.safetensors"
+    save_policy(Policy(actor, "share", "channel"), path)
+    return path
+
+
+def policy_for(search: str) -> list[str]:
+    """The overrides without which a search does not start."""
+    return [f"agent.policy={toy_policy()}"] if SEARCHES.find(search).needs_policy else []
 
 
 class WatchedSource:

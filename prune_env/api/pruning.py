@@ -20,8 +20,8 @@ from prune_env.config import RunConfig
 from prune_env.data import SOURCES, Given, GivenSource, given_source
 from prune_env.env.loading import check_names
 from prune_env.models import DETECTORS, MODELS, taking_batches
-from prune_env.report.whole_runs import finish_with_report
-from prune_env.runs.finetuning import FinishedTraining, finish_finetuning, start_finetuning
+from prune_env.report.whole_runs import finetune_with_report, finish_with_report
+from prune_env.runs.finetuning import FinishedTraining, start_finetuning
 from prune_env.runs.finishing import FinishedSearch
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import start_search
@@ -143,12 +143,12 @@ def _pruned(
     """Searches and fine-tunes in a folder, and leaves random generators and threads as they were."""
     detecting = document["task"]["name"] == "detection"
     evaluations = document["search"]["evaluations"]
+    # Mistakes in settings are told before any image is read.
+    check_names(_settings(document, {"name": "given"}, overrides))
+    RunDirectory.check_free(folder, "directory=...")
     with ExitStack() as stack:
         stack.enter_context(global_randomness(document["seed"]))
         stack.enter_context(_same_threads())
-        # Mistakes in settings are told before any image is read.
-        check_names(_settings(document, {"name": "given"}, overrides))
-        RunDirectory.check_free(folder, "directory=...")
         show = stack.enter_context(shown(progress, evaluations))
         source = given_source(train, test, detecting, show.on_progress)
         settings = _settings(document, {"name": source.name, **_sizes(source)}, overrides)
@@ -189,7 +189,7 @@ def _searched(
 
 def _finetuned(run: RunDirectory, show: Shown) -> FinishedTraining:
     listener = show.training()
-    finished = finish_finetuning(start_finetuning(run, listener=listener), listener)
+    finished = finetune_with_report(start_finetuning(run, listener=listener), listener)
     assert finished is not None
     return finished
 

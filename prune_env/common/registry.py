@@ -28,6 +28,8 @@ class Registry(Generic[T]):
         adopt: Turns an imported object into a value, given ``package.module:callable`` and the object, or raises a
             `UserError`; None takes the object itself.
         documented: Gives the object that holds a value's docstring; None for the value itself.
+        home: The package whose import registers the library's own values, for a registry that lies outside of it. It
+            is imported when the registry is first read.
 
     Example:
         >>> shapes = Registry[int]("shape", "shape.name")
@@ -50,14 +52,24 @@ class Registry(Generic[T]):
         error: type[UserError] = ConfigError,
         adopt: Callable[[str, Any], T] | None = None,
         documented: Callable[[T], object] | None = None,
+        home: str | None = None,
     ) -> None:
         self.kind = kind
         self.setting = setting
         self.error = error
         self._adopt = adopt
         self._documented = documented
-        self._values: dict[str, T] = {}
+        self._home = home
+        self._registered: dict[str, T] = {}
         self._lent: ContextVar[Mapping[str, T]] = ContextVar(f"lent {kind}", default=MappingProxyType({}))
+
+    @property
+    def _values(self) -> dict[str, T]:
+        """The registered values, the library's own among them."""
+        if self._home is not None:
+            home, self._home = self._home, None
+            importlib.import_module(home)
+        return self._registered
 
     def register(self, name: str) -> Callable[[T], T]:
         """Returns a decorator that registers a value under a name.
@@ -89,7 +101,7 @@ class Registry(Generic[T]):
         try:
             yield
         finally:
-            self._values = before
+            self._registered = before
 
     @contextmanager
     def lending(self, name: str, value: T) -> Iterator[None]:

@@ -46,6 +46,13 @@ class AgentSection(Section):
         description="amc: AMC's published settings for all keys of this section that are not given (for its other "
         "settings, give granularity.action=ratio env.min_keep=0.2); null: no preset.",
     )
+    policy: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Path of a policy.safetensors that the agent starts from: its weights, and for DDPG and TD3 its "
+        "plan as the first demonstration. The search replay proposes its plan alone (or that of a plan.json); null: "
+        "none.",
+    )
     hidden: tuple[PositiveInt, ...] = Field(
         default=(64, 64),
         min_length=1,

@@ -28,5 +28,6 @@ GRANULARITIES: Registry[Any] = Registry(
     "granularity",
     "granularity.name",
     adopt=class_with("granularity.name", "prune_env.granularity.Granularity", "Settings", "prepare", "builder"),
+    home="prune_env.granularity",
 )
 """Classes of granularities (`prune_env.granularity.Granularity`); their ``Settings`` read the section."""

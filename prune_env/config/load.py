@@ -14,6 +14,7 @@ import yaml
 from prune_env.common.errors import ConfigError, suggest
 from prune_env.common.text import quoted
 from prune_env.config.protection import spelled_out
+from prune_env.config.shipped import find_config, shipped_configs
 
 # "$${" is an escaped "${"; any other "${" must begin a complete reference.
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\})?")
@@ -27,7 +28,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML file that holds a mapping.
 
     Args:
-        path: The file, UTF-8.
+        path: The file, UTF-8, or the name of a shipped one (`prune_env.config.shipped`).
 
     Returns:
         The mapping, as plain Python values.
@@ -36,13 +37,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: The file is missing, cannot be read, is not YAML, or does not hold a mapping.
     """
     try:
-        with path.open("rb") as file:
+        with find_config(path).open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
         text = content.decode()
     except FileNotFoundError:
-        beside = sorted(other.name for other in path.parent.glob("*.yaml"))
-        hint = f"; {suggest(path.name, beside)}" if beside else ""
-        raise ConfigError(f"config file {str(path)!r} does not exist{hint}") from None
+        beside = {other.stem: other.name for other in path.parent.glob("*.yaml")}
+        known = {**{name: name for name in shipped_configs()}, **beside}.values()
+        raise ConfigError(f"config file {str(path)!r} does not exist; {suggest(path.name, known)}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"config file {str(path)!r} cannot be read: {reason}") from None
@@ -53,6 +54,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         kind = "empty" if document is None else f"a {type(document).__name__}"
         raise ConfigError(f"config file {str(path)!r} is {kind}; it must be a mapping of keys, for example seed: 0")
     return document
+
+
+def override_path(override: str) -> tuple[str, ...]:
+    """The keys that an override ``key.path=value`` gives: section, key and, for a mapping, one key in it."""
+    return tuple(override.partition("=")[0].strip().split(".", 2))
 
 
 def with_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -71,8 +77,8 @@ def with_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dic
     """
     result = copy.deepcopy(dict(document))
     for override in overrides:
-        path, equals, text = override.partition("=")
-        keys = path.strip().split(".", 2)
+        _, equals, text = override.partition("=")
+        keys = override_path(override)
         if not equals or not all(keys):
             raise ConfigError(f"override {quoted(override)}: write key.path=value, for example search.evaluations=400")
         target = result
@@ -169,12 +175,15 @@ class _Loader(yaml.SafeLoader):
         """One value; counts values and their depth."""
         self.depth, self.values = getattr(self, "depth", 0) + 1, getattr(self, "values", 0) + 1
         if self.depth > DEEPEST:
-            raise self._refusal(f"it is nested more than {DEEPEST} levels deep", self.peek_event().start_mark)
+            raise self._refusal(f"it is nested more than {DEEPEST} levels deep", self._place())
         if self.values > MOST_VALUES:
-            raise self._refusal(f"it holds more than {MOST_VALUES:,} values", self.peek_event().start_mark)
+            raise self._refusal(f"it holds more than {MOST_VALUES:,} values", self._place())
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def _place(self) -> Any:
+        return self.peek_event().start_mark  # type: ignore[no-untyped-call]
 
     def get_single_node(self) -> yaml.Node | None:
         """The whole document, checked."""

@@ -114,6 +114,12 @@ def with_new_section(override: str) -> str:
     return f"{RENAMED_SECTIONS[section]}{dot}{key}{equals}{value}" if section in RENAMED_SECTIONS else override
 
 
+def path_with_new_names(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Replaces an old key by the new one in the keys of an override."""
+    renamed = RENAMED.get(".".join(path[:2]))
+    return path if renamed is None else (*renamed.split("."), *path[2:])
+
+
 def without_inert(
     section: Mapping[str, Any], path: str, moved: Collection[str], known: Collection[str]
 ) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Turns pydantic's errors about settings into messages for the user."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -14,25 +14,41 @@ _SHOWN_PROBLEMS = 7  # with their meanings, these fit one screen
 _SHOWN_CHARACTERS = 60
 
 
-def describe_problems(error: ValidationError, root: type[BaseModel], source: str) -> str:
+OVERRIDES = "overrides (key.path=value)"
+"""The origin of settings that were given beside the document, in messages."""
+
+
+def describe_problems(
+    error: ValidationError, root: type[BaseModel], source: str, overridden: Collection[tuple[str, ...]] = ()
+) -> str:
     """Describes all problems of a document, one per line: key, given value, allowed values.
 
     Args:
         error: The error that pydantic raised.
         root: The model of the document: sections of keys.
-        source: The origin of the document, for the first line.
+        source: The origin of the document.
+        overridden: The keys that overrides gave (`override_path`).
 
     Returns:
-        The message, of at most 7 problems; each section's known keys are listed once.
+        The message: the origin of the problems, then the problems, at most 7; each section's known keys are listed
+        once.
     """
     # Misspelt keys first: they are the likeliest cause of the other problems.
     problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] not in _UNKNOWN)
+    lines: dict[str, list[str]] = {}
     listed: set[type[BaseModel]] = set()
-    lines = [_line(problem, root, listed) for problem in problems]
-    more = len(lines) - _SHOWN_PROBLEMS
-    if more > 0:
-        lines = [*lines[:_SHOWN_PROBLEMS], f"and {more} more"]
-    return "\n  ".join([f"{source}:", *lines])
+    for problem in problems[:_SHOWN_PROBLEMS]:
+        origin = OVERRIDES if is_overridden(problem["loc"], overridden) else source
+        lines.setdefault(origin, []).append(_line(problem, root, listed))
+    more = len(problems) - _SHOWN_PROBLEMS
+    parts = ["\n  ".join([f"{origin}:", *own]) for origin, own in lines.items()]
+    return "\n".join([*parts, *([f"  and {more} more"] if more > 0 else [])])
+
+
+def is_overridden(place: Sequence[str | int], overridden: Collection[tuple[str, ...]]) -> bool:
+    """Whether an override gave the value at a place: the value itself, what holds it, or a part of it."""
+    keys = tuple(map(str, place))
+    return any(path[: len(keys)] == keys[: len(path)] for path in overridden)
 
 
 def _line(problem: Mapping[str, Any], root: type[BaseModel], listed: set[type[BaseModel]]) -> str:

@@ -15,9 +15,9 @@ from pydantic import Field, SerializeAsAny, ValidationError, create_model
 from prune_env.common.errors import ConfigError
 from prune_env.config.agent import AgentSection
 from prune_env.config.granularity import GRANULARITIES, GranularitySettings
-from prune_env.config.load import read_yaml, with_environment, with_overrides, without_references
-from prune_env.config.older import with_new_names, with_new_section, without_gone, without_inert
-from prune_env.config.problems import describe_problems
+from prune_env.config.load import override_path, read_yaml, with_environment, with_overrides, without_references
+from prune_env.config.older import path_with_new_names, with_new_names, with_new_section, without_gone, without_inert
+from prune_env.config.problems import OVERRIDES, describe_problems, is_overridden
 from prune_env.config.sections import (
     BudgetSection,
     CriterionSection,
@@ -70,7 +70,8 @@ class RunConfig(Section):
         """Reads a config file.
 
         Args:
-            path: A YAML file. Text values may hold ``${VAR}`` and ``${VAR:-default}``.
+            path: A YAML file, or the name of a shipped one, for example ``digits``. Text values may hold ``${VAR}`` and
+                ``${VAR:-default}``.
             overrides: Texts ``key.path=value`` with a YAML value; of two for one key, the later one counts.
 
         Returns:
@@ -100,6 +101,7 @@ class RunConfig(Section):
         renamed, moved = with_new_names(without_gone(document))
         # Rename before and after the overrides, so that an override replaces the file's value under old and new names.
         overrides = [with_new_section(override) for override in overrides]
+        paths = [path_with_new_names(override_path(override)) for override in overrides]
         renamed, overridden = with_new_names(with_overrides(renamed, overrides))
         moved |= overridden
         filled = with_environment(renamed, os.environ)
@@ -114,13 +116,14 @@ class RunConfig(Section):
             try:
                 section: type[GranularitySettings] = GRANULARITIES.find(name).Settings
             except ConfigError as error:
-                raise ConfigError(f"{source}:\n  {error}") from None
+                origin = OVERRIDES if is_overridden(("granularity", "name"), paths) else source
+                raise ConfigError(f"{origin}:\n  {error}") from None
             filled["granularity"] = without_inert(given, "granularity", moved, section.model_fields)
             whole = _with_section(cls, section)
         try:
             config = whole.model_validate(filled)
         except ValidationError as error:
-            raise ConfigError(describe_problems(error, whole, source)) from None
+            raise ConfigError(describe_problems(error, whole, source, paths)) from None
         TASKS.find(config.task.name)
         return config
 

@@ -379,6 +379,19 @@ class SearchSection(Section):
         "workers never does.",
     )
 
+    schedule: int | None = Field(
+        default=None,
+        ge=1,
+        description="Evaluations that the agent's schedules are made for (demonstrations, warm-up, imitation, replay "
+        "buffer), 1 or more; null: search.evaluations. `prune-env train --resume RUN search.evaluations=N` sets it to "
+        "the run's first number, so that a search of another length begins as the run did.",
+    )
+
+    @property
+    def scheduled(self) -> int:
+        """Evaluations that the agent's schedules are made for."""
+        return self.schedule or self.evaluations
+
     @field_validator("workers", mode="before")
     @classmethod
     def _count_workers(cls, value: Any) -> Any:

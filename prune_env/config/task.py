@@ -23,5 +23,6 @@ TASKS: Registry[Any] = Registry(
     "task",
     "task.name",
     adopt=class_with("task.name", "prune_env.tasks.Task", "name", "load", "build_model", "forward", "loss", "metrics"),
+    home="prune_env.tasks",
 )
 """Classes of tasks (`prune_env.tasks.Task`), each made without arguments."""

@@ -33,7 +33,7 @@ def fit_plan(plan: PruningPlan, settings: RunConfig, splits: Splits, model: nn.M
         PlanError: If the plan's units differ from the traced units.
     """
     walk = trace(settings, splits, model)
-    _check_units(plan, walk)
+    check_units(plan, walk)
     walk = walk.protecting({unit.name: unit.protected for unit in plan.units if unit.protected})
     costs = walk.costs(plan.widths, plan.by_layer)
     repair = make_repair(settings, splits, walk, edits=bool(plan.edits))
@@ -79,7 +79,12 @@ def rival_plans(evaluator: Evaluator, splits: Splits, settings: RunConfig, plan:
     return {**plans, "uniform": walk.plan(widths, scores)}
 
 
-def _check_units(plan: PruningPlan, walk: LayerWalk) -> None:
+def check_units(plan: PruningPlan, walk: LayerWalk) -> None:
+    """Checks that the units that a plan cuts are those of a walk.
+
+    Raises:
+        PlanError: Names the first unit that differs.
+    """
     # A release may find units that another one protects or does not know; only the units that the plan cuts must agree.
     planned = {unit.name: unit for unit in plan.units if len(unit.kept) < unit.channels}
     unknown = sorted(planned.keys() - {unit.name for unit in walk.units})

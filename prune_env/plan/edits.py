@@ -94,7 +94,7 @@ Edits = Mapping[str, Edit]
 
 NO_EDITS: Edits = MappingProxyType({})
 
-EDITS: Registry[type[Edit]] = Registry("kind of edit", "edits", PlanError)
+EDITS: Registry[type[Edit]] = Registry("kind of edit", "edits", PlanError, home="prune_env.granularity")
 
 
 def register_edit(edit: type[Edit]) -> type[Edit]:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.table import Table
+
+from prune_env.report.fitting import plain_table
 
 
 def render_fidelity(record: Mapping[str, Any], quality: str) -> Table:
@@ -15,7 +16,8 @@ def render_fidelity(record: Mapping[str, Any], quality: str) -> Table:
         quality: The task's name for its quality.
     """
     title = f"{record['model']}: {record['plans']} random plans at the budget, evaluated and then fine-tuned"
-    table = Table(box=SIMPLE, title=title, title_justify="left", show_header=False)
+    table = plain_table(title)
+    table.show_header = False
     table.add_column("what")
     table.add_column("value", justify="right")
     correlation = "undefined: all rewards or all qualities are equal"

@@ -1,10 +1,13 @@
 """The parts of a run's JSON files that its report shows, checked when they are read."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
 from prune_env.plan import PruningPlan
+from prune_env.runs.networks import NetworkRow
+from prune_env.tasks import quality_of
 
 
 class Quartiles(BaseModel):
@@ -33,6 +36,14 @@ class RowRecord(BaseModel):
             return record
         names = {f"{images}_{info.context['quality']}": f"{images}_quality" for images in ("reward", "test")}
         return {names.get(key, key): value for key, value in record.items()}
+
+
+def row_records(rows: Sequence[NetworkRow]) -> dict[str, RowRecord]:
+    """Measured networks as a report reads them, by name."""
+    return {
+        row.name: RowRecord.model_validate(row.as_record(), context={"quality": quality_of(row.task).name})
+        for row in rows
+    }
 
 
 class SummaryBudget(BaseModel):
@@ -125,7 +136,6 @@ class TrainingSummary(BaseModel):
     """The keys of a fine-tuning's ``summary.json`` that the report shows."""
 
     rows: list[RowRecord] = Field(min_length=1)
-    best_epoch: int
     seconds: float
 
 

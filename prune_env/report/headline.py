@@ -1,5 +1,6 @@
-"""What a run came to in a few words: the numbers against the dense network, and sentences about the rivals."""
+"""What a run came to in a few words: the numbers against the dense network, and what the search spent."""
 
+from prune_env.common.words import counted
 from prune_env.report.file_records import RowRecord, Summary
 from prune_env.report.html import Figure
 from prune_env.report.run_record import RunRecord
@@ -63,47 +64,6 @@ def short(number: int) -> str:
     return str(number)
 
 
-def verdicts(summary: Summary) -> list[tuple[str, bool]]:
-    """Sentences that compare the search's plan with each other pruned plan.
-
-    Returns:
-        Pairs of a sentence and whether the search is ahead.
-    """
-    best = summary.row(summary.search)
-    sentences = []
-    for other in summary.rows:
-        if best is None or other.name in (summary.search, "dense"):
-            continue
-        sentences.append(_compare(best, other, best.reward_quality, other.reward_quality, "reward set"))
-        if best.test_quality is not None and other.test_quality is not None:
-            sentences.append(_compare(best, other, best.test_quality, other.test_quality, "test set"))
-        sentences.extend(_compare_speed(best, other))
-    return sentences
-
-
-def _compare(best: RowRecord, other: RowRecord, ours: float, theirs: float, where: str) -> tuple[str, bool]:
-    points = f"{100 * abs(ours - theirs):.2f} points"
-    if ours > theirs:
-        return f"On the {where} {best.name} beats {other.name} by {points}: {ours:.2%} against {theirs:.2%}.", True
-    if ours == theirs:
-        words = f"On the {where} {other.name} is as good as {best.name}: {theirs:.2%}. The search gained nothing there."
-        return words, False
-    return f"On the {where} {other.name} beats {best.name} by {points}: {theirs:.2%} against {ours:.2%}.", False
-
-
-def _compare_speed(best: RowRecord, other: RowRecord) -> list[tuple[str, bool]]:
-    """A sentence if the quartile ranges of the timings do not overlap."""
-    if best.latency_ms is None or other.latency_ms is None:
-        return []
-    ours, theirs = best.latency_ms, other.latency_ms
-    times = f"{ours.median:.2f} ms a batch against {theirs.median:.2f} ms."
-    if ours.q3 < theirs.q1:
-        return [(f"{best.name}'s network is faster than {other.name}'s: {times}", True)]
-    if theirs.q3 < ours.q1:
-        return [(f"{best.name}'s network is slower than {other.name}'s: {times}", False)]
-    return []
-
-
 def effort(record: RunRecord) -> str:
     """What the search spent, in a sentence or two."""
     summary, count = record.summary, len(record.trials)
@@ -115,11 +75,10 @@ def effort(record: RunRecord) -> str:
             f"The search is running, or was interrupted: {max(0, count - 1):,} of {planned:,} evaluations of "
             f"{record.search}. Reload this page for its latest state."
         )
-    threads = f"{summary.threads} thread{'s' if summary.threads != 1 else ''}"
     return (
-        f"{summary.evaluations:,} plans evaluated, {summary.episodes:,} of them proposed by {summary.search}, in "
-        f"{summary.seconds:,.0f} s ({summary.seconds_per_evaluation:.2f} s an evaluation) on {summary.device} with "
-        f"{threads}.{_sparsified(summary)}"
+        f"{counted(summary.evaluations, 'plan')} evaluated, {summary.episodes:,} of them proposed by "
+        f"{summary.search}, in {summary.seconds:,.0f} s ({summary.seconds_per_evaluation:.2f} s an evaluation) on "
+        f"{summary.device} with {counted(summary.threads, 'thread')}.{_sparsified(summary)}"
     )
 
 
@@ -133,5 +92,5 @@ def _sparsified(summary: Summary) -> str:
         for name, before in done.before.items()
         if name in done.after
     )
-    epochs = f"{done.epochs} epoch{'s' if done.epochs != 1 else ''}"
+    epochs = counted(done.epochs, "epoch")
     return f" The dense network was trained sparsely first, {epochs} with {done.penalty}: {changes}."

@@ -9,6 +9,7 @@ from rich.table import Table
 from prune_env.env.problem import PruningProblem
 from prune_env.granularity import TextTable
 from prune_env.protection.sensitivity import LayerEvidence
+from prune_env.report.fitting import FirstThatFits, plain_table
 from prune_env.walk.unit import Unit
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -65,38 +66,39 @@ def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
     }
 
 
-def render_units(problem: PruningProblem, record: dict[str, Any]) -> Iterator[Table]:
+def render_units(problem: PruningProblem, record: dict[str, Any]) -> Iterator[FirstThatFits]:
     """The table of units and, if they were measured, the table of feature-map ranks.
 
     Args:
         problem: The problem.
         record: The result of `inspect_problem`.
     """
-    yield _units_table(problem, record)
+    yield FirstThatFits(_units_table(problem, record), _units_table(problem, record, coupling=False))
     if problem.report is not None and problem.report.layers:
-        yield _ranks_table(problem)
+        yield FirstThatFits(_ranks_table(problem), _ranks_table(problem, histograms=False))
 
 
-def render_granularity(problem: PruningProblem, batch: int) -> Iterator[Table]:
+def render_granularity(problem: PruningProblem, batch: int) -> Iterator[FirstThatFits]:
     """The granularity's own tables; ``batch`` is the number of images in the timed batch."""
     for texts in problem.granularity.tables(batch):
-        yield _table_of(texts)
+        yield FirstThatFits(_table_of(texts))
 
 
-def _units_table(problem: PruningProblem, record: dict[str, Any]) -> Table:
-    table = Table(title="units, in forward order")
+def _units_table(problem: PruningProblem, record: dict[str, Any], coupling: bool = True) -> Table:
+    table = plain_table("units, in forward order")
     table.add_column("unit", no_wrap=True)
     table.add_column("channels", justify="right")
-    table.add_column("coupled with -> read by")
-    table.add_column(f"removable {problem.budget.metric}", justify="right")
-    table.add_column("low-rank maps", justify="right")
-    table.add_column("protected, or not exact")
+    if coupling:
+        table.add_column("coupled with -> read by", min_width=32)
+    table.add_column(f"removable\n{problem.budget.metric}", justify="right")
+    table.add_column("low-rank\nmaps", justify="right")
+    table.add_column("protected, or not exact", min_width=24)
     for unit, row in zip(problem.walk.units, record["units"], strict=True):
         share = row["low_rank_share"]
         table.add_row(
             unit.name,
             str(unit.channels),
-            _coupling(unit),
+            *([_coupling(unit)] if coupling else []),
             f"{row['removable_share']:.1%}" if unit.free else "-",
             "-" if share is None else f"{share:.0%}",
             unit.protected or ("" if unit.error is None else f"inexact by {unit.error:.1%}: {unit.inexact}"),
@@ -106,9 +108,9 @@ def _units_table(problem: PruningProblem, record: dict[str, Any]) -> Table:
 
 def _table_of(texts: TextTable) -> Table:
     """A granularity's table as a rich table."""
-    table = Table(title=texts.words)
+    table = plain_table(texts.words)
     for number, heading in enumerate(texts.headings):
-        table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=number < 2)
+        table.add_column(heading, justify="left" if number < 2 else "right", no_wrap=number == 0)
     for row in texts.rows:
         table.add_row(*row)
     return table
@@ -126,14 +128,14 @@ def _listed(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _ranks_table(problem: PruningProblem) -> Table:
+def _ranks_table(problem: PruningProblem, histograms: bool = True) -> Table:
     assert problem.report is not None
     report = problem.report
-    table = Table(
-        title=f"feature-map ranks; a map is low-rank below {report.rank_threshold:.0%} of full rank, "
+    table = plain_table(
+        f"feature-map ranks; a map is low-rank below {report.rank_threshold:.0%} of full rank, "
         f"a layer sensitive above {report.layer_threshold:.0%} low-rank maps"
     )
-    for heading in ("layer", "map", "low-rank maps", "mean rank", "histogram 0 to 1", ""):
+    for heading in ("layer", "map", "low-rank\nmaps", "mean\nrank", *(["histogram 0 to 1"] if histograms else []), ""):
         table.add_column(heading, justify="left" if heading in ("layer", "") else "right", no_wrap=True)
     for evidence in report.layers:
         sensitive = "sensitive" if evidence.low_rank_share > report.layer_threshold else ""
@@ -142,7 +144,7 @@ def _ranks_table(problem: PruningProblem) -> Table:
             f"{evidence.height} x {evidence.width}",
             f"{evidence.low_rank_share:.0%}",
             f"{evidence.mean_rank:.2f}",
-            _bars(evidence),
+            *([_bars(evidence)] if histograms else []),
             sensitive,
         )
     return table

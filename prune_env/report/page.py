@@ -6,11 +6,12 @@ from pathlib import Path
 from prune_env.report import charts, html
 from prune_env.report.figures import figure_png, result_picture
 from prune_env.report.file_records import RowRecord, SensitivityRecord
-from prune_env.report.headline import effort, figures, headline, verdicts
+from prune_env.report.headline import effort, figures, headline
 from prune_env.report.page_data import families_of, loss_rises, picked_plans, run_tables, shown_trials
 from prune_env.report.reading import read_run
 from prune_env.report.run_record import PlanTried, RunRecord
 from prune_env.report.sharing import command_without_places, without_places
+from prune_env.report.verdicts import verdicts
 from prune_env.runs.run_directory import RunDirectory
 
 

@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from rich.box import SIMPLE
 from rich.table import Table
 
 from prune_env.common.event_log import EventLog
 from prune_env.common.files import atomic_write, to_json
+from prune_env.common.words import counted
 from prune_env.config.sections import budget_in_words
 from prune_env.report.comparison_figure import Band, comparison_picture
 from prune_env.report.figures import figure_png
+from prune_env.report.fitting import FirstThatFits, plain_table
 from prune_env.runs.comparison import SearchComparison
 from prune_env.runs.intervals import Interval, bands
 from prune_env.runs.seed_results import SeedResult, interval_after, wins
@@ -35,29 +36,39 @@ def write_comparison(comparison: SearchComparison) -> None:
 def title_of(comparison: SearchComparison) -> str:
     """The title, one line: model, budget and number of seeds."""
     settings, budget = comparison.settings, comparison.settings.budget
-    seeds = len(next(iter(comparison.outcomes.values())))
+    seeds = counted(len(next(iter(comparison.outcomes.values()))), "seed")
     words = budget_in_words({budget.metric: budget.keep} | budget.also)
-    return f"{settings.model.name} at {words}: mean of {seeds} seeds and its 95 % interval"
+    return f"{settings.model.name} at {words}: mean of {seeds} and its 95 % interval"
 
 
-def render(searches: Mapping[str, Sequence[SeedResult]], title: str) -> Table:
+def render(searches: Mapping[str, Sequence[SeedResult]], title: str) -> FirstThatFits:
     """The table of searches, the best first; qualities in per cent."""
-    table = Table(box=SIMPLE, title=title, title_justify="left")
-    first = next(iter(searches.values()))[0]
-    milestones = list(first.best)
-    headings = [f"best after {count}" for count in milestones]
-    for number, heading in enumerate(["search", *headings, "area", "test set", "seeds won", "seconds"]):
-        table.add_column(heading, justify="right" if number else "left")
-    last = milestones[-1]
-    order = sorted(searches, key=lambda name: -interval_after(searches[name], last).mean)
-    for name in order:
+    milestones = list(next(iter(searches.values()))[0].best)
+    return FirstThatFits(_table(searches, title, milestones), _table(searches, title, milestones[-1:], costs=False))
+
+
+def ranked(searches: Mapping[str, Sequence[SeedResult]]) -> list[str]:
+    """The names of the searches, the best after all evaluations first."""
+    last = max(next(iter(searches.values()))[0].best)
+    return sorted(searches, key=lambda name: -interval_after(searches[name], last).mean)
+
+
+def _table(
+    searches: Mapping[str, Sequence[SeedResult]], title: str, milestones: Sequence[int], costs: bool = True
+) -> Table:
+    table = plain_table(title)
+    headings = ["search", *(f"best after {count}" for count in milestones), *(["area"] if costs else [])]
+    headings += ["test set", "seeds won", *(["seconds"] if costs else [])]
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    for name in ranked(searches):
         outcomes = searches[name]
         table.add_row(
             name,
             *(str(interval_after(outcomes, count)) for count in milestones),
-            f"{100 * np.mean([outcome.curve.mean() for outcome in outcomes]):.2f}",
+            *([f"{100 * np.mean([outcome.curve.mean() for outcome in outcomes]):.2f}"] if costs else []),
             str(Interval.of([outcome.test_quality for outcome in outcomes])),
             str(wins(searches, name)),
-            f"{np.mean([outcome.seconds for outcome in outcomes]):.0f}",
+            *([f"{np.mean([outcome.seconds for outcome in outcomes]):.0f}"] if costs else []),
         )
     return table

@@ -27,7 +27,7 @@ from prune_env.runs.starting import OnDense, OnProgress, check_same_start, load_
 from prune_env.search.episode import SearchResult
 from prune_env.search.pools.make import worker_count
 from prune_env.search.pools.processes import searching_processes
-from prune_env.search.registry import check_evaluations, check_named_search
+from prune_env.search.registry import SEARCHES, check_evaluations, check_named_search
 from prune_env.tasks import make_task, quality_of
 
 OnFinished = Callable[[FinishedSearch], None]
@@ -243,7 +243,8 @@ def _search_elsewhere(comparison: _Comparison, root: Path, settings: RunConfig) 
 
 
 def _with(settings: RunConfig, search: str, seed: int) -> RunConfig:
-    agent = settings.agent.model_copy(update={"name": search})
+    policy = settings.agent.policy if SEARCHES.find(search).takes_policy else None
+    agent = settings.agent.model_copy(update={"name": search, "policy": policy})
     return settings.model_copy(update={"agent": agent, "seed": seed})
 
 

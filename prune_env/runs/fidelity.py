@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,34 @@ def summarise(plans: Sequence[dict[str, Any]], quality: str) -> dict[str, Any]:
         The correlation (None if all rewards or all qualities are equal), and the mean qualities before and after.
     """
     rewards, tuned = (np.array([plan[key] for plan in plans]) for key in ("reward", "tuned"))
+    found = rank_correlation(rewards, tuned)
+    return {
+        "plans": len(plans),
+        "spearman": found.value,
+        "ci_low": found.low,
+        "ci_high": found.high,
+        quality: float(np.mean([plan[quality] for plan in plans])),
+        "tuned": float(tuned.mean()),
+        "best_by_reward_tuned": float(tuned[rewards.argmax()]),
+        "best_tuned": float(tuned.max()),
+    }
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rank correlation, and its 95 % bootstrap interval over plans; None where all plans are equal."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def rank_correlation(predicted: Array, tuned: Array) -> RankCorrelation:
+    """Spearman's rank correlation of two numbers of the same plans, [plans] each."""
     # scipy warns of resamples without a correlation, in which all plans are equal.
     with warnings.catch_warnings(action="ignore", category=DegenerateDataWarning):
         resampled = bootstrap(
-            (rewards, tuned),
+            (predicted, tuned),
             _correlation,
             n_resamples=RESAMPLES,
             vectorized=False,
@@ -120,17 +144,12 @@ def summarise(plans: Sequence[dict[str, Any]], quality: str) -> dict[str, Any]:
         ).bootstrap_distribution
     finite = resampled[np.isfinite(resampled)]
     low, high = np.quantile(finite, (0.025, 0.975)) if len(finite) else (None, None)
-    correlation = _correlation(rewards, tuned)
-    return {
-        "plans": len(plans),
-        "spearman": correlation if np.isfinite(correlation) else None,
-        "ci_low": None if low is None else float(low),
-        "ci_high": None if high is None else float(high),
-        quality: float(np.mean([plan[quality] for plan in plans])),
-        "tuned": float(tuned.mean()),
-        "best_by_reward_tuned": float(tuned[rewards.argmax()]),
-        "best_tuned": float(tuned.max()),
-    }
+    value = _correlation(predicted, tuned)
+    return RankCorrelation(
+        value if np.isfinite(value) else None,
+        None if low is None else float(low),
+        None if high is None else float(high),
+    )
 
 
 def _correlation(rewards: Array, tuned: Array) -> float:

@@ -27,7 +27,7 @@ from prune_env.recover.teacher import Ensemble
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.runs.networks import NetworkRow, compare_networks
 from prune_env.runs.run_directory import RunDirectory
-from prune_env.runs.settings import settings_of
+from prune_env.runs.settings import settings_of, use_threads
 from prune_env.runs.training import (
     NOBODY,
     TrainingListener,
@@ -41,6 +41,9 @@ from prune_env.tasks import make_task
 
 FOLDER = "finetune"
 """Default name of the fine-tuning's folder within a run."""
+
+TUNED = "fine-tuned"
+"""The name of the fine-tuned network in tables."""
 
 
 @dataclass(frozen=True)
@@ -226,18 +229,21 @@ def finish_finetuning(
         network, plan = tuning.trainable.finish(network, plan, evaluator.walk, settings.env.round_to or 1)
     else:
         load_weights(network, folder.weights)
-    networks["fine-tuned"] = network, plan.costs
-    rows = compare_networks(evaluator, tuning.splits, networks, batch=None)
+    networks[TUNED] = network, plan.costs
+    trained_by = torch.get_num_threads()
+    use_threads(settings)  # latencies are those of the search
+    rows = compare_networks(evaluator, tuning.splits, networks, settings.budget.batch)
     unseen, refused = reward_set_is_unseen(tuning.searched, tuning.splits), None
     if unseen and rows[2].reward_quality < rows[1].reward_quality:
-        refused, rows[2] = rows[2].as_record(), replace(rows[1], name="fine-tuned")
+        refused, rows[2] = rows[2].as_record(), replace(rows[1], name=TUNED)
         network, plan = networks["recalibrated"][0], started
     folder.write_bytes(folder.plan, plan.to_json())
     save_weights(network, folder.weights)
     right = {row.name: row.right.clone() for row in rows if row.right is not None}
     if right:
         folder.write_bytes(folder.right, safetensors.torch.save(right))
-    summary = {**_summary(tuning, epochs, execution, rows), "unseen_images": unseen, "refused": refused}
+    kept = {"threads": trained_by, "unseen_images": unseen, "refused": refused}
+    summary = _summary(tuning, epochs, execution, rows) | kept
     folder.write_json(folder.summary, summary)
     return FinishedTraining(folder, rows, summary)
 
@@ -301,7 +307,7 @@ def _summary(
         "steps": len(epochs) * len(batches),
         "seconds": seconds,
         "images_per_second": len(epochs) * len(batches) * batches.batch_size / seconds,
-        "threads": torch.get_num_threads(),
+        "latency_batch": tuning.settings.budget.batch,
         "waiting": sum(epoch.seconds * epoch.waiting for epoch in epochs) / seconds,
         "epochs": [epoch.as_record(rows[0].task) for epoch in epochs],
         "weights": str(tuning.folder.weights),

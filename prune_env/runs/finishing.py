@@ -7,13 +7,19 @@ from typing import Any
 
 import torch
 
+from prune_env.config import RunConfig
+from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
+from prune_env.plan import PruningPlan
 from prune_env.runs.networks import NetworkRow, compare_networks
 from prune_env.runs.pictures import as_png, compared_pictures
 from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, Watch, search_into, unwatched
+from prune_env.runs.settings import alone
 from prune_env.runs.sparsifying import sparse_record
 from prune_env.runs.starting import quietly
 from prune_env.search.episode import SearchResult
+from prune_env.search.loop import train_agent
+from prune_env.search.registry import SEARCHES
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class FinishedSearch:
         search: The search.
         uniform: The uniform plan's trial.
         result: The result of the search.
-        rows: The measured networks: dense, uniform, and the search's best.
+        rows: The measured networks: dense, uniform, those of `Search.rivals`, and the search's best.
         summary: The content of ``summary.json``.
     """
 
@@ -58,7 +64,8 @@ def finish_search(
     """
     uniform, result = search_into(search, watch, on_trial, on_episode)
     problem, settings = search.problem, search.settings
-    plans = {"dense": problem.walk.plan({}), "uniform": uniform.plan, settings.agent.name: result.best.plan}
+    plans = {"dense": problem.walk.plan({}), "uniform": uniform.plan}
+    plans |= rival_rules(problem, settings) | {settings.agent.name: result.best.plan}
     networks = {name: (problem.evaluator.pruned(plan), plan.costs) for name, plan in plans.items()}
     rows = compare_networks(problem.evaluator, search.splits, networks, settings.budget.batch)
     models = {name: model for name, (model, _) in networks.items()}
@@ -69,6 +76,21 @@ def finish_search(
         summary["sparsify"] = sparsified
     search.run.write_json(search.run.summary, summary)
     return FinishedSearch(search, uniform, result, rows, summary)
+
+
+def rival_rules(problem: PruningProblem, settings: RunConfig) -> dict[str, PruningPlan]:
+    """The best plans of the rules that stand beside a search (`Search.rivals`), by name.
+
+    Rules that need probes are left out where ``sensitivity.probe_keep`` is null. The evaluator knows the probes.
+    """
+    plans = {}
+    for name in SEARCHES.find(settings.agent.name).rivals:
+        if SEARCHES.find(name).needs_probes and problem.probe_keep is None:
+            continue
+        agent = settings.agent.model_copy(update={"name": name, "policy": None})
+        alone_with_rule = alone(settings).model_copy(update={"agent": agent})
+        plans[name] = train_agent(problem.again(), alone_with_rule).best.plan
+    return plans
 
 
 def summary_of(

@@ -60,6 +60,11 @@ class RunDirectory(Folder):
         return self.root / "policy.safetensors"
 
     @property
+    def first_policy(self) -> Path | None:
+        """The policy or plan of ``agent.policy`` as it was when the run started; None if there was none."""
+        return next(self.root.glob("agent_policy.*"), None)
+
+    @property
     def evaluations_file(self) -> Path:
         """Every plan tried, with its metrics, one JSON object per line."""
         return self.root / "evaluations.jsonl"
@@ -149,6 +154,11 @@ class RunDirectory(Folder):
         if self.execution.exists() or not earlier.exists():
             return dict(self.read_json(self.execution))
         return {"execution" if key == "form" else key: value for key, value in self.read_json(earlier).items()}
+
+    def keep_first_policy(self, source: Path) -> None:
+        """Copies the policy or plan of ``agent.policy``, a file or a run directory, so that a resume finds it."""
+        file = source / self.plan.name if source.is_dir() else source
+        self.write_bytes(self.root / f"agent_policy{file.suffix}", file.read_bytes())
 
     def write_config(self, config: RunConfig) -> None:
         """Writes the resolved settings, with the package versions as comments above them."""

@@ -4,12 +4,11 @@
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import prune_env.agents  # noqa: F401  (registers the searches)
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.data import Splits
@@ -17,6 +16,7 @@ from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
+from prune_env.runs.changing import changed_settings
 from prune_env.runs.journal import RunJournal
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import for_workers, settings_of, use_threads
@@ -42,12 +42,14 @@ class SearchRun:
         settings: The settings.
         splits: The data.
         problem: The problem, without trials.
+        changed: Settings that replace the run's with its first new evaluation; None if they stay.
     """
 
     run: RunDirectory
     settings: RunConfig
     splits: Splits
     problem: PruningProblem
+    changed: RunConfig | None = None
 
 
 Watch = Callable[[SearchRun], AbstractContextManager[Listener]]
@@ -113,31 +115,34 @@ def _sparsified(training: SparseTraining, on_progress: OnProgress) -> SearchRun:
     return SearchRun(start_run(run.root, settings, splits, problem, run), settings, splits, problem)
 
 
-def resume_search(folder: Path, on_progress: OnProgress = quietly) -> SearchRun:
-    """Loads an interrupted search with its own settings; `search_into` resumes it.
+def resume_search(folder: Path, on_progress: OnProgress = quietly, overrides: Sequence[str] = ()) -> SearchRun:
+    """Loads a search with its own settings; `search_into` resumes it, or extends a finished one.
 
-    A sparse training that was interrupted is finished first.
+    A sparse training that was interrupted is finished first. With another ``search.evaluations``, the schedules of the
+    agent stay those of the first number (``search.schedule``).
 
     Args:
         folder: The run directory of the search.
         on_progress: Receives progress messages.
+        overrides: Settings that a resume may change (`prune_env.runs.changing`): ``key.path=value``. They are written
+            with the first new evaluation.
 
     Raises:
-        RunError: If the run does not exist, is finished, or was started with other weights or images.
+        ConfigError: If an override changes another setting, or gives fewer evaluations than the run has.
+        RunError: If the run does not exist, is finished and not extended, or was started with other weights or images.
     """
     run = RunDirectory.open(folder)
-    if run.summary.is_file():
-        raise RunError(
-            f"The run in {str(folder)!r} is finished: there is nothing left to do. Its result is in "
-            f"{str(run.summary)!r}, and `prune-env report` writes its page; for a longer search, start a new run with "
-            "more search.evaluations."
-        )
+    changed = changed_settings(run, overrides)
     if not run.started and run.sparsify.is_dir():
-        return _sparsified(resume_sparsifying(run), on_progress)
-    settings = settings_of(run)
-    splits, problem = load_problem(settings, run, on_progress)
-    check_same_start(run, splits, problem)
-    return SearchRun(run, settings, splits, problem)
+        search = _sparsified(resume_sparsifying(run), on_progress)
+    else:
+        settings = settings_of(run, overrides)
+        splits, problem = load_problem(settings, run, on_progress)
+        check_same_start(run, splits, problem)
+        search = SearchRun(run, settings, splits, problem)
+    if changed is None:
+        return search
+    return replace(search, settings=search.settings.model_copy(update={"search": changed.search}), changed=changed)
 
 
 def search_into(
@@ -158,13 +163,23 @@ def search_into(
         The uniform plan's trial, and the result.
 
     Raises:
-        RunError: If the search proposes other plans than the recorded ones, or another process writes into the run.
+        RunError: If the search proposes other plans than the recorded ones, has nothing to extend, or another process
+            writes into the run.
     """
     run, problem = search.run, search.problem
     written: Trial | None = None
 
+    changed = search.changed
+
     def record(trial: Trial) -> None:
+        nonlocal changed
         if not trial.recalled:
+            if changed is not None:
+                # Only now, because until here the recorded trials may still prove to be those of another search. First
+                # the summary: a run without one is resumed, with the old settings or the new ones.
+                run.summary.unlink(missing_ok=True)
+                run.write_config(changed)
+                changed = None
             run.append_evaluation(trial.as_record())
         on_trial(trial)
 
@@ -187,6 +202,11 @@ def search_into(
                 result = train_agent(problem, search.settings, (keep, listener), journal=journal)
         finally:
             problem.listeners.remove(record)
+        if changed is not None and run.summary.is_file():
+            raise RunError(
+                f"The search {search.settings.agent.name!r} has nothing left to try: it ended after "
+                f"{problem.trials - 1} evaluations. Nothing in {str(run.root)!r} was changed."
+            )
         journal.close()
         run.write_bytes(run.plan, result.best.plan.to_json())
         if result.policy is not None:

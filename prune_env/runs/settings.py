@@ -51,11 +51,14 @@ def alone(config: RunConfig) -> RunConfig:
 
 
 def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
-    """Reads the settings of a started run, with the weights that its search started from; overrides replace both.
+    """Reads the settings of a started run, with the weights and the policy that its search started from.
 
-    Where the run trained these weights, the settings name them and ask for no further sparse training.
+    Overrides replace them. Where the run trained the weights, the settings name them and ask for no further sparse
+    training.
     """
     settings = read_settings(run.config, overrides)
+    if (policy := run.first_policy) is not None:
+        settings = settings.model_copy(update={"agent": settings.agent.model_copy(update={"policy": str(policy)})})
     if not run.dense_weights.is_file():
         return settings
     trained = RunConfig.load(run.dense_weights.with_name(run.config.name))

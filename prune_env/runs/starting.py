@@ -163,6 +163,8 @@ def _write_start(run: RunDirectory, settings: RunConfig, splits: Splits, problem
     save_scores(settings.criterion.name, problem.context, problem.scores, run.scores)
     if problem.report is not None:
         run.write_json(run.sensitivity, problem.report.as_record())
+    if settings.agent.policy is not None:
+        run.keep_first_policy(Path(settings.agent.policy))
     if settings.model.weights is None or settings.sparsify.epochs:
         save_weights(problem.walk.model, run.dense_weights)
     # Last, because it marks a run with a sparse training as started.

@@ -14,6 +14,7 @@ from prune_env.common.errors import EvaluationError, RunError
 from prune_env.common.event_log import EventLog
 from prune_env.common.fingerprint import weights_digest
 from prune_env.common.training_part import TrainingPart
+from prune_env.common.words import counted
 from prune_env.config.training import TrainingSection
 from prune_env.data import Splits
 from prune_env.evaluation.execution import ExecutionSettings
@@ -123,7 +124,9 @@ def train_into(
         listener = listener if workers.first else NOBODY
         listener.on_progress("measuring the fastest execution settings")
         execution = known[2] if known else workers.agree(_fastest(model, batches, settings))
-        listener.on_progress(f"training in {execution.dtype}, {execution.layout}, {torch.get_num_threads()} threads")
+        listener.on_progress(
+            f"training in {execution.dtype}, {execution.layout}, {counted(torch.get_num_threads(), 'thread')}"
+        )
         trainer = Trainer(model, batches, settings, seed, workers, execution, teacher, trainable)
         kept = folder.weights if trainable is None else folder.selecting
         epochs = known[1] if known else []

@@ -29,10 +29,16 @@ class Search(ABC):
         probes: Whether the search uses probes, which measure the rise of the loss with each unit; one trial per unit.
             They are measured before the first `ask`.
         needs_probes: Whether the search cannot work without probes.
+        takes_policy: Whether the search reads ``agent.policy``.
+        needs_policy: Whether the search cannot work without ``agent.policy``.
+        rivals: Names of searches by rules whose best plans stand beside the result, besides the uniform plan.
     """
 
     probes: ClassVar[bool] = False
     needs_probes: ClassVar[bool] = False
+    takes_policy: ClassVar[bool] = False
+    needs_policy: ClassVar[bool] = False
+    rivals: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, problem: PruningProblem, config: RunConfig) -> None:
         self.problem = problem

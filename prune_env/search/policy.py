@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from prune_env.common.errors import ConfigError, WeightsError
+from prune_env.common.errors import ConfigError, PlanError, WeightsError
 from prune_env.common.files import atomic_write
 from prune_env.common.text import shorten
 from prune_env.config import RunConfig
@@ -22,8 +21,9 @@ from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.older import RENAMED
 from prune_env.env import PruningEnv
 from prune_env.env.observation import FEATURES, FloatArray
-from prune_env.env.trial import Trial
+from prune_env.env.proposal import Proposal
 from prune_env.granularity import Granularity
+from prune_env.plan import PruningPlan
 
 POLICY_VERSION = 1
 METADATA = "prune_env.policy"
@@ -73,6 +73,18 @@ class Policy:
                 f"granularity.name={self.granularity}."
             )
 
+    def check_action(self, given: str) -> None:
+        """Refuses another meaning of actions (``granularity.action``) than the policy's.
+
+        Raises:
+            ConfigError: Names the meaning that the policy was trained with.
+        """
+        if given != self.action:
+            raise ConfigError(
+                f"granularity.action: {given} given, but the policy was trained with {self.action}. Give "
+                f"granularity.action={self.action}."
+            )
+
     def _check_limit(self, setting: str, given: object) -> None:
         known = self.limits.get(setting, given)
         if given != known:
@@ -81,51 +93,58 @@ class Policy:
                 f"Give {setting}={known}."
             )
 
+    @property
+    def layers(self) -> list[nn.Linear]:
+        """The actor's linear layers."""
+        return [layer for layer in self.actor if isinstance(layer, nn.Linear)]
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Neurons of each hidden layer, as ``agent.hidden``."""
+        return tuple(layer.out_features for layer in self.layers[:-1])
+
+    @property
+    def bound(self) -> str:
+        """What bounds the actions: ``tanh`` or ``clip``."""
+        return next(name for name, kind in BOUNDS.items() if isinstance(self.actor[-1], kind))
+
     def act(self, observation: FloatArray) -> FloatArray:
         """The action for one observation [len(features)], float32 [numbers]."""
         with torch.no_grad():
             return np.asarray(self.actor(torch.from_numpy(observation)[None])[0].numpy(), dtype=np.float32)
 
-    def propose(self, env: PruningEnv) -> Trial:
-        """Walks an environment once and returns the finished plan's trial.
+    def propose(self, env: PruningEnv) -> Proposal:
+        """Walks an environment once and returns the finished plan as a proposal; evaluates nothing.
 
         Raises:
             ConfigError: If the environment gives actions another meaning than the policy.
         """
         granularity = env.granularity
         self._check_granularity(granularity.settings.name)
-        if granularity.action != self.action:
-            raise ConfigError(
-                f"granularity.action: {granularity.action} given, but the policy was trained with {self.action}. Give "
-                f"granularity.action={self.action}."
-            )
+        self.check_action(granularity.action)
         for setting, given in granularity.limits().items():
             self._check_limit(setting, given)
         observation, _ = env.reset()
-        finished = False
-        info: dict[str, Any] = {}
-        while not finished:
-            observation, _, finished, _, info = env.step(self.act(observation))
-        trial: Trial = info["trial"]
-        return trial
+        for _ in env.problem.budget.units:
+            env.decide(self.act(observation))
+            observation = env.observation()
+        return env.proposal()
 
 
 def save_policy(policy: Policy, path: Path) -> None:
     """Writes a policy as safetensors; the file appears whole or not at all."""
-    linears = [layer for layer in policy.actor if isinstance(layer, nn.Linear)]
     tensors = {}
-    for number, layer in enumerate(linears):
+    for number, layer in enumerate(policy.layers):
         tensors[f"{number}.weight"] = layer.weight.detach().contiguous()
         tensors[f"{number}.bias"] = layer.bias.detach().contiguous()
     # One JSON entry: safetensors writes several entries in an order that differs between processes.
-    bound = next(name for name, kind in BOUNDS.items() if isinstance(policy.actor[-1], kind))
     about = {
         "version": POLICY_VERSION,
         "granularity": policy.granularity,
         "action": policy.action,
         "limits": dict(policy.limits),
         "features": policy.features,
-        "bound": bound,
+        "bound": policy.bound,
     }
     atomic_write(Path(path), save_tensors(tensors, {METADATA: json.dumps(about)}))
 
@@ -171,6 +190,19 @@ def load_policy(path: str | Path) -> Policy:
             "Train a policy with this release."
         )
     return Policy(actor, action, granularity, {RENAMED.get(name, name): value for name, value in limits.items()})
+
+
+def load_plan_or_policy(source: Path) -> PruningPlan | Policy:
+    """Reads a plan or a policy from a file, or the plan of a run directory.
+
+    Raises:
+        PlanError: If the file does not exist.
+    """
+    if source.is_dir():
+        return PruningPlan.load(source / "plan.json")
+    if not source.exists():
+        raise PlanError(f"{source} does not exist. Give a plan.json, a policy.safetensors or a run directory.")
+    return load_policy(source) if source.suffix == ".safetensors" else PruningPlan.load(source)
 
 
 def _granularity_of(action: str, numbers: int) -> str | None:

@@ -26,8 +26,8 @@ def as_search(name: str, value: Any) -> type[Search]:
     return value
 
 
-SEARCHES: Registry[type[Search]] = Registry("agent or search", "agent.name", adopt=as_search)
-"""Importing the package `agents` fills the registry."""
+SEARCHES: Registry[type[Search]] = Registry("agent or search", "agent.name", adopt=as_search, home="prune_env.agents")
+"""All searches by name."""
 
 
 def register_search(name: str) -> Callable[[type[Search]], type[Search]]:
@@ -43,10 +43,23 @@ def check_named_search(config: RunConfig) -> None:
     """Refuses a search that does not exist or cannot work, before any time is spent.
 
     Raises:
-        ConfigError: If no search has this name, or if the search needs probes and they are switched off.
+        ConfigError: If no search has this name, if the search needs probes and they are switched off, or if it needs a
+            policy or takes none.
     """
-    name = config.agent.name
-    if SEARCHES.find(name).needs_probes and config.sensitivity.probe_keep is None:
+    name, policy = config.agent.name, config.agent.policy
+    search = SEARCHES.find(name)
+    if policy is not None and not search.takes_policy:
+        takers = ", ".join(each for each in SEARCHES if SEARCHES.find(each).takes_policy)
+        raise ConfigError(
+            f"agent.policy: {policy} given, but the search {name!r} starts from no policy. Give agent.policy=null, or "
+            f"one of these searches as agent.name: {takers}."
+        )
+    if policy is None and search.needs_policy:
+        raise ConfigError(
+            f"agent.policy: null given, but the search {name!r} replays a policy. Give the path of a "
+            "policy.safetensors or of a plan.json."
+        )
+    if search.needs_probes and config.sensitivity.probe_keep is None:
         raise ConfigError(
             f"sensitivity.probe_keep: null given, but the search {name!r} needs probes. Give a keep ratio in (0, 1], "
             "such as 0.25, or choose another search."
@@ -68,4 +81,4 @@ def check_evaluations(problem: PruningProblem, config: RunConfig) -> None:
             f"search.evaluations: {given} given, but the evidence alone takes {probes}, one probe for each free unit. "
             f"Give more than {probes}{without}."
         )
-    search.check(problem, config, episodes)
+    search.check(problem, config, config.search.scheduled - probes)

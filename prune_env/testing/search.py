@@ -47,7 +47,6 @@ def check_search(search: str | type[Search], overrides: Sequence[str] = ()) -> N
         ConfigError: If there is no such search, or a setting does not fit.
 
     Example:
-        >>> import agents  # registers the library's own searches
         >>> from prune_env.testing import check_search
         >>> check_search("random")
     """

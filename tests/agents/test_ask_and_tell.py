@@ -20,7 +20,7 @@ from prune_env.search.registry import SEARCHES
 from prune_env.testing.search import LastFirst
 
 OTHERS = ("td3", "sac", "ppo")
-FAST = ("random", "greedy")
+FAST = ("replay", "random", "greedy")
 Told = list[tuple[str, Mapping[str, int], float]]
 
 

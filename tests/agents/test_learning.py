@@ -141,7 +141,7 @@ def test_the_agent_keeps_more_of_the_unit_whose_channels_all_matter_and_beats_un
     assert uniform.plan.widths["duplicated"] == uniform.plan.widths["essential"]
     found = train_agent(problem, config)
     learnt = found.policy.propose(PruningEnv(problem=problem, action=config.granularity.action))
-    for trial in (found.best, learnt):
+    for trial in (found.best, problem.attempt_plan(learnt.plan, "replay")):
         assert trial.plan.widths["duplicated"] < trial.plan.widths["essential"]
         assert trial.outcome.accuracy > uniform.outcome.accuracy
         assert trial.outcome.macs <= KEEP * problem.walk.macs()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save
 from torch import nn
-from toy import toy_problem, toy_walk
+from toy import policy_for, toy_problem, toy_walk
 
 from prune_env import LayerWalk, PruningEnv, PruningPlan, RunConfig
 from prune_env.agents import train_agent
@@ -33,6 +33,7 @@ FINITE = {
     "uniform": 1,
     "eigenvalue": 1,
     "thresholds": 1,
+    "replay": PROBES + 1,
     "greedy": PROBES + len(POWERS),
     "power": PROBES + len(EXPONENTS),
 }
@@ -63,7 +64,8 @@ def problem_of(**settings: Any) -> PruningProblem:
 def config_of(name: str, seed: int = 0, evaluations: int = EVALUATIONS, **sections: Any) -> RunConfig:
     agent = {"name": name, "hidden": [8]} | sections.pop("agent", {})
     sections = {"agent": agent, "search": {"evaluations": evaluations}} | sections
-    return RunConfig.from_mapping({"seed": seed, "model": {"name": "toy"}, "data": {"name": "noise"}, **sections})
+    document = {"seed": seed, "model": {"name": "toy"}, "data": {"name": "noise"}, **sections}
+    return RunConfig.from_mapping(document, policy_for(name) if name in SEARCHES else [])
 
 
 def search_trials(problem: PruningProblem, config: RunConfig) -> list[Trial]:
@@ -158,7 +160,7 @@ class TestTrials:
         assert found.best.reward == max(trial.reward for trial in own)
         assert found.best in own
         assert found.episodes == len(own)
-        assert (found.policy is not None) == (name in LEARNERS)
+        assert (found.policy is not None) == (name in (*LEARNERS, "replay"))
 
 
 def stopped_after(name: str) -> list[int]:
@@ -381,7 +383,8 @@ class TestRefusals:
             with pytest.raises(ConfigError, match=rf"^sensitivity\.probe_keep: null given, but the search '{name}'"):
                 check_named_search(config)
         else:
-            assert len(search_trials(problem_of(probe_keep=None), config)) == FINITE.get(name, EVALUATIONS)
+            without = FINITE | {"replay": 1}
+            assert len(search_trials(problem_of(probe_keep=None), config)) == without.get(name, EVALUATIONS)
 
     @pytest.mark.parametrize("name", SEARCHES.names())
     def test_of_too_few_evaluations_hit_those_that_probe(self, name: str) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-import prune_env.agents  # noqa: F401  (registers the searches)
 from prune_env.common.errors import ConfigError, UserError, suggest
 from prune_env.common.registry import Registry
 from prune_env.config.granularity import GRANULARITIES

@@ -108,7 +108,7 @@ def test_names_that_are_missing_are_told_by_their_full_key() -> None:
 def test_every_problem_is_told_at_once_and_the_misspelt_keys_first() -> None:
     text = message("budget.keep=3", "search.evaluations=no", "agent.tua=0.1")
     first, *rest = text.splitlines()
-    assert first == "settings:"
+    assert first == "overrides (key.path=value):"
     assert [line.split(":")[0].strip() for line in rest] == ["agent.tua", "budget.keep", "search.evaluations"]
 
 
@@ -172,8 +172,18 @@ def test_a_file_that_is_no_config_is_refused_in_words(tmp_path: Path, content: b
     assert words in text
 
 
-def test_a_problem_in_a_file_is_told_with_the_file(file: Path) -> None:
-    assert file_message(file, "budget.keep=3").startswith(f"config file {str(file)!r}:\n  budget.keep:")
+def test_a_problem_is_told_with_what_gave_it(file: Path) -> None:
+    """The file, or an override; also where an override uses a key's old name, or gives a whole section."""
+    where = f"config file {str(file)!r}"
+    for override in ("budget.keep=3", "env.granularity=grop", "form.batch=0", "budget=3", "budgt.keep=1"):
+        assert file_message(file, override).startswith("overrides (key.path=value):\n  ")
+        assert where not in file_message(file, override)
+    file.write_text(yaml.safe_dump({**LEAST, "budget": {"keep": 3, "metric": "flops"}, "env": {"granularity": "grop"}}))
+    assert file_message(file, "seed=-1").startswith(f"{where}:\n  granularity.name: there is no")
+    both = file_message(file, "seed=-1", "env.granularity=group", "budget.keep=4")
+    ours, theirs = both.split(f"{where}:\n")
+    assert [line.split(":")[0].strip() for line in ours.splitlines()[1:]] == ["seed", "budget.keep"]
+    assert [line.split(":")[0].strip() for line in theirs.splitlines()] == ["budget.metric"]
 
 
 class TestALimit:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from prune_env import RunConfig
+from prune_env.common.errors import ConfigError
 from prune_env.config.protection import RESIDUAL_STREAMS
+from prune_env.config.shipped import shipped_configs, summary
 from prune_env.models import DETECTORS, build_detector, build_model, known_models
 
 FILES = sorted((Path(__file__).parents[2] / "configs").iterdir())
@@ -14,6 +16,25 @@ FILES = sorted((Path(__file__).parents[2] / "configs").iterdir())
 def test_the_release_has_configs_for_digits_cifar_and_imagenet() -> None:
     assert {"digits.yaml", "cifar10_resnet56.yaml", "imagenet_resnet50.yaml"} <= {path.name for path in FILES}
     assert {path.suffix for path in FILES} == {".yaml"}
+
+
+def test_a_shipped_config_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert set(shipped_configs()) == {path.stem for path in FILES}
+    assert RunConfig.load("digits") == RunConfig.load(FILES[0].with_name("digits.yaml"))
+    Path("digits").mkdir()
+    assert RunConfig.load("digits").model.name == "digits_resnet"
+    for missing in ("configs/digits.yaml", "digit"):
+        with pytest.raises(ConfigError, match=f"'{missing}' does not exist; did you mean 'digits'?"):
+            RunConfig.load(missing)
+    Path("system_c_stripes").write_text("model: {name: own}\ndata: {name: digits}")
+    assert RunConfig.load("system_c_stripes").model.name == "own"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_says_what_it_is_for_in_a_line(path: Path) -> None:
+    assert 20 < len(summary(path)) < 200
+    assert not summary(path).endswith(".")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

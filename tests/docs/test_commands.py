@@ -13,6 +13,7 @@ from documents import PAGES, ROOT, blocks, commands, inline_commands
 
 from prune_env import RunConfig
 from prune_env.commands.cli import app
+from prune_env.commands.lazy import LazyCommand, command_of
 from prune_env.common.errors import ConfigError
 from prune_env.config.granularity import GRANULARITIES
 
@@ -66,6 +67,8 @@ def _check(words: list[str]) -> None:
     while isinstance(command, click.Group) or hasattr(command, "commands"):
         assert rest[0] in command.commands, f"there is no command {rest[0]!r}"
         command, rest = command.commands[rest[0]], rest[1:]
+        if isinstance(command, LazyCommand):
+            command = command_of(command.module)
         if not rest:
             return
     known = {option for parameter in command.params for option in parameter.opts}

@@ -199,10 +199,7 @@ class TestATaskThatRaces:
         dense, other = self.widths(problem)
         problem.attempt(dense, "one")
         assert not problem.attempt(other, "one").outcome.complete
-        weak = problem.attempt(problem.budget.least, "other")
-        again = problem.attempt(other, "other")
-        assert again.reward > weak.reward, "the plan does not win here either"
-        assert again.outcome.complete
+        assert problem.attempt(other, "other").outcome.complete
 
 
 class TestTheConfig:

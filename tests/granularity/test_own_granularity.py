@@ -83,7 +83,7 @@ def test_its_policy_names_it_and_is_replayed(
     capsys.readouterr()
     replay(run.policy, config, as_json=True)
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
-    assert rows["replayed"]["macs"] <= 0.5 * rows["dense"]["macs"]
+    assert rows["replay"]["macs"] <= 0.5 * rows["dense"]["macs"]
     with pytest.raises(ConfigError, match=r"granularity\.most: 1 given, but the policy was trained with 3"):
         policy.check(RunConfig.load(config, ["granularity.most=1"]))
 

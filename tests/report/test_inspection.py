@@ -1,6 +1,7 @@
 """What `prune-env inspect` says of a network beside its units: what no unit changes, and what is not exact."""
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from toy import digits_config, digits_splits
 
@@ -43,4 +44,11 @@ def test_an_approximate_walk_shows_the_error_of_a_unit() -> None:
     problem = build_problem(config, digits_splits(), Mixing().eval())
     record = inspect_problem(problem)
     assert {row["name"]: row["protected"] for row in record["units"]}["stem"] is None
-    assert next(iter(render_units(problem, record))).columns[-1].header == "protected, or not exact"
+    for width in (80, 120):
+        console = Console(width=width)
+        with console.capture() as captured:
+            console.print(next(iter(render_units(problem, record))))
+        printed = captured.get()
+        assert "protected, or not exact" in printed
+        assert ("read by" in printed) == (width == 120)
+        assert "…" not in printed

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from toy import DIGITS
 
 from prune_env import PruningPlan
 from prune_env.models import build_model, save_weights
+from prune_env.runs.run_directory import RunDirectory
 
 pytestmark = pytest.mark.slow
 
@@ -68,8 +71,20 @@ def test_a_run_leaves_every_artifact(finished_run):
         "tensorboard",
     }
     assert not [name for name in names if name.startswith(".")]
-    assert "reachable" in done.stderr
     assert isinstance(json.loads(done.stdout), dict)
+
+
+def test_without_a_terminal_each_phase_and_every_few_evaluations_are_a_line(finished_run):
+    lines = finished_run[1].stderr.splitlines()
+    phases = ("training the dense network", "tracing the network", "measuring the fastest", "digits_resnet: 12 of 13 u")
+    places = [next(n for n, line in enumerate(lines) if line.startswith(words)) for words in phases]
+    assert places == sorted(places)
+    told = [line for line in lines if line.startswith("search: ")]
+    assert [int(line.split()[1]) for line in told] == list(range(1, 21))
+    assert all("20 evaluations, best reward " in line for line in told)
+    assert "accuracy -;" in told[11]
+    assert "accuracy -;" not in told[12]
+    assert not any("\x1b" in line for line in lines)
 
 
 def test_the_result_compares_dense_uniform_and_agent_within_the_budget(finished_run):
@@ -135,12 +150,13 @@ def test_evaluate_measures_a_run_again_and_agrees(finished_run, cli):
 def test_without_json_a_table_is_printed_on_standard_output(finished_run, cli):
     folder, _ = finished_run
     replay = ["replay", folder / "plan.json", *digits("pretrain.epochs=0")]
-    for command, chosen in ((["evaluate", folder], "recalibrated"), (replay, "replayed")):
+    for command, chosen in ((["evaluate", folder], "recalibrated"), (replay, "replay")):
         code, out, err = cli(*command)
         assert code == 0
         for words in ("dense", "uniform", f" {chosen} ", "MACs", "digits_resnet"):
             assert words in out
-            assert words not in err
+            assert words not in err.partition("Next:")[0].replace("training the dense network", "")
+        assert "Next:" in err
 
 
 @pytest.mark.parametrize(("repair", "told"), [("none", False), ("least_squares", True)])
@@ -155,8 +171,70 @@ def test_replay_applies_a_plan_to_fresh_weights(finished_run, cli):
     code, out, _ = cli("replay", finished_run[0] / "plan.json", *digits("seed=5"), "--json")
     assert code == 0
     rows = {row["name"]: row for row in json.loads(out)["rows"]}
-    assert list(rows) == ["dense", "uniform", "replayed"]
-    assert rows["uniform"]["macs"] <= rows["replayed"]["macs"] < rows["dense"]["macs"]
+    assert list(rows) == ["dense", "uniform", "replay"]
+    assert rows["uniform"]["macs"] <= rows["replay"]["macs"] < rows["dense"]["macs"]
+
+
+def test_replay_with_a_run_directory_writes_a_run_like_any_other(finished_run, cli):
+    folder, _ = finished_run
+    code, out, err = cli("replay", folder / "policy.safetensors", *digits("seed=5", "run.directory=again"))
+    assert code == 0
+    for other in ("uniform", "greedy"):
+        assert re.search(rf"On the test set (replay|{other}) (beats|is as good as) (replay|{other})", out)
+    assert "prune-env finetune again" in err
+    run = RunDirectory.open("again")
+    for file in (run.plan, run.policy, run.report, run.splits, run.dense_weights, run.scores, run.execution):
+        assert file.is_file()
+    assert run.policy.read_bytes() == (folder / "policy.safetensors").read_bytes()
+    kinds = [row["kind"] for row in run.evaluations()]
+    assert kinds == ["uniform", *["probe"] * 12, "replay"]
+    rows = {row["name"]: row for row in run.read_json(run.summary)["rows"]}
+    assert list(rows) == ["dense", "uniform", "greedy", "replay"]
+    assert all(0.4 < row["macs"] / rows["dense"]["macs"] <= 0.5 for name, row in rows.items() if name != "dense")
+    plan = PruningPlan.load(run.plan)
+    assert plan.widths != PruningPlan.load(folder / "plan.json").widths or plan.costs.macs == rows["replay"]["macs"]
+    assert cli("finetune", "again", "finetune.epochs=1", "--json")[0] == 0
+    code, out, err = cli("export", "again", "--json")
+    assert (code, json.loads(out)["weights"]) == (0, "fine-tuned")
+    assert "fine-tuned: accuracy " in run.report.read_text()
+
+
+def test_replay_of_a_plan_with_a_run_directory_costs_what_the_plan_costs(finished_run, cli):
+    folder, _ = finished_run
+    code, out, _ = cli("replay", folder, *digits("budget.keep=0.3", "run.directory=again"), "--json")
+    assert code == 0
+    assert PruningPlan.load("again/plan.json").kept == PruningPlan.load(folder / "plan.json").kept
+    rows = {row["name"]: row for row in json.loads(out)["rows"]}
+    assert rows["replay"]["macs"] == PruningPlan.load(folder / "plan.json").costs.macs
+    assert rows["greedy"]["macs"] == pytest.approx(rows["replay"]["macs"], rel=0.02)
+
+
+def test_a_search_starts_from_a_policy_and_is_resumed_without_its_file(finished_run, cli):
+    shutil.copy(finished_run[0] / "policy.safetensors", "mine.safetensors")
+    settings = digits("agent.policy=mine.safetensors", "run.directory=again", "search.evaluations=14")
+    assert cli("train", *settings)[0] == 0
+    Path("mine.safetensors").unlink()
+    code, out, err = cli("train", "--resume", "again", "search.evaluations=16", "--json")
+    assert (code, json.loads(out)["evaluations"]) == (0, 17), err
+
+
+def test_train_goes_on_to_fine_tune_and_ends_with_the_dense_network_s_comparison(finished_run, cli):
+    whole, _ = finished_run
+    shutil.copytree(whole, "run", ignore=shutil.ignore_patterns("summary.json"))
+    code, out, err = cli("train", "--resume", "run", "--finetune", "2")
+    assert code == 0, err
+    run = RunDirectory.open("run")
+    tuned = run.read_json(run.root / "finetune" / "summary.json")
+    assert len(tuned["epochs"]) == 2
+    row = tuned["rows"][-1]
+    sentence = f"fine-tuned: accuracy {row['test_accuracy']:.2%} on the test set, "
+    assert sentence in out
+    assert sentence in run.report.read_text()
+    assert row["latency_ms"]["q1"] > 0
+    steps = err[err.index("Next:") :]
+    assert "prune-env export run --to onnx" in steps
+    assert "finetune" not in steps
+    assert run.plan.read_bytes() == (whole / "plan.json").read_bytes()
 
 
 def test_replay_walks_a_policy_over_another_network(finished_run, cli):
@@ -173,7 +251,7 @@ def test_replay_walks_a_policy_over_another_network(finished_run, cli):
     code, out, _ = cli(*command)
     assert code == 0
     rows = {row["name"]: row for row in json.loads(out)["rows"]}
-    assert rows["replayed"]["macs"] <= 0.5 * rows["dense"]["macs"]
+    assert rows["replay"]["macs"] <= 0.5 * rows["dense"]["macs"]
 
 
 def test_inspect_says_what_can_be_cut_and_why_not(cli):
@@ -342,7 +420,7 @@ def test_a_reward_that_is_not_finite_stops_the_search_and_keeps_what_was_found(c
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["inspect_walk", "train", "replay", "evaluate", "report"])
+@pytest.mark.parametrize("name", ["inspect_walk", "train", "configs"])
 def test_each_command_also_runs_as_a_file(name):
     command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -379,7 +379,7 @@ def test_replay_applies_a_plan_with_groups(finished: RunDirectory, config: Path,
     rows = {row["name"]: row for row in told()["rows"]}
     expected = finished.read_json(finished.summary)["rows"][2]
     for key in ("reward_accuracy", "test_accuracy", "macs", "params"):
-        assert rows["replayed"][key] == pytest.approx(expected[key])
+        assert rows["replay"][key] == pytest.approx(expected[key])
 
 
 def test_a_plan_with_groups_is_repaired_alike_whatever_the_settings_allow(
@@ -399,7 +399,7 @@ def test_a_plan_with_groups_is_repaired_alike_whatever_the_settings_allow(
     for name in ("group", "channel"):
         settings = ["repair.name=least_squares", "env.protect.conv1=mine", f"granularity.name={name}"]
         replay(tmp_path / "plan.json", config, settings, as_json=True)
-        found.append(next(row for row in told()["rows"] if row["name"] == "replayed"))
+        found.append(next(row for row in told()["rows"] if row["name"] == "replay"))
     assert found[0]["macs"] == found[1]["macs"]
     assert found[0]["test_loss"] == pytest.approx(found[1]["test_loss"], rel=1e-3)
 
@@ -411,7 +411,7 @@ def test_replay_walks_a_policy_of_groups(
         # The policy records the meaning of an action.
         replay(runs[action].policy, config, [GROUPED], as_json=True)
         rows = {row["name"]: row for row in told()["rows"]}
-        assert rows["replayed"]["macs"] <= 0.4 * rows["dense"]["macs"]
+        assert rows["replay"]["macs"] <= 0.4 * rows["dense"]["macs"]
 
 
 def test_a_plan_with_groups_is_refused_on_another_network(

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-import prune_env.agents  # noqa: F401  (registers the searches)
 from prune_env.commands.list_names import KINDS, list_names
 from prune_env.common.errors import ConfigError
 from prune_env.config.granularity import GRANULARITIES

@@ -24,9 +24,9 @@ from prune_env.common.text import printable
 from prune_env.plan import PruningPlan
 from prune_env.recover import Epoch
 from prune_env.report.file_records import Summary
-from prune_env.report.headline import verdicts
 from prune_env.report.page import write_report
 from prune_env.report.reading import best_rewards_of, read_run
+from prune_env.report.verdicts import verdicts
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.training_folder import TrainingFolder
 from prune_env.tasks import make_task
@@ -257,7 +257,7 @@ def test_a_fine_tuning_has_its_row_its_headline_and_its_curves(run):
     assert f"3 of {CONFIG.finetune.epochs} epochs" in run.report.read_text()
     assert [row["quality"] for row in read_page(run).data["tables"]["epochs"]] == pytest.approx([0.81, 0.82, 0.83])
     rows = [row("dense", 0.934, 0.93, 1.0), row("recalibrated", 0.9, 0.9, 0.49), row("fine-tuned", 0.95, 0.925, 0.49)]
-    place.write_json(place.summary, {"rows": rows, "best_epoch": 3, "seconds": 6.0})
+    place.write_json(place.summary, {"rows": rows, "seconds": 6.0})
     page = unescape(write_report(run).read_text())
     assert {line[0]: line for line in read_page(run).rows if line}["fine-tuned"][2] == "92.50%"
     assert (

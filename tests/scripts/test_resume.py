@@ -6,18 +6,18 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy import digits_file
+from toy import digits_file, policy_for
 
 from prune_env import RunConfig
 from prune_env.commands.train import train
-from prune_env.common.errors import RunError
+from prune_env.common.errors import ConfigError, RunError
 from prune_env.env.loading import load_splits
 from prune_env.env.problem import PruningProblem
 from prune_env.report.board import watch_on_board
@@ -105,11 +105,11 @@ def result_of(run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def started(config: Path, run: RunDirectory, daemon: bool = True) -> BaseProcess:
+def started(config: Path, run: RunDirectory, daemon: bool = True, overrides: Sequence[str] = ()) -> BaseProcess:
     """The run in a process of its own: resumed if its folder exists, otherwise started."""
-    arguments: dict[str, Any] = {"config": config, "overrides": [f"run.directory={run.root}"]}
+    arguments: dict[str, Any] = {"config": config, "overrides": [f"run.directory={run.root}", *overrides]}
     if run.root.exists():
-        arguments = {"resume": run.root}
+        arguments = {"resume": run.root, "overrides": list(overrides)}
     process = CHILDREN.Process(target=train, kwargs=arguments, daemon=daemon)
     process.start()
     return process
@@ -255,8 +255,90 @@ def test_a_finished_run_is_said_to_be_finished(finished: RunDirectory, refused: 
     before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")}
     said = refused("train", "--resume", finished.root)
     assert "is finished: there is nothing left to do" in said
-    assert "start a new run with more search.evaluations" in said
+    assert "search.evaluations=N` with more than 48" in said
     assert {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")} == before
+
+
+def test_a_finished_run_that_is_extended_ends_as_one_that_was_planned_so(
+    config: Path, finished: RunDirectory, interrupted: RunDirectory, tmp_path: Path
+) -> None:
+    """Whether it was finished before or interrupted, and also when it is killed while it is extended."""
+    whole = RunDirectory(tmp_path / "whole")
+    longer = (f"search.evaluations={EVALUATIONS + 9}", f"search.schedule={EVALUATIONS}")
+    train(config, [f"run.directory={whole.root}", *longer])
+    extended = RunDirectory(tmp_path / "extended")
+    shutil.copytree(finished.root, extended.root)
+    wait_for_another_second(extended)
+    process = started(config, extended, overrides=[longer[0]])
+    wait_for_lines(extended, EVALUATIONS + 4, process)
+    process.kill()
+    process.join()
+    assert EVALUATIONS + 4 <= len(lines_of(extended)) < EVALUATIONS + 10
+    assert not extended.summary.exists()
+    wait_for_another_second(extended)
+    train(resume=extended.root)
+    wait_for_another_second(interrupted)
+    train(resume=interrupted.root, overrides=[longer[0]])
+    for run in (extended, interrupted):
+        assert result_of(run) == result_of(whole)
+        section = RunConfig.load(run.config).search
+        assert (section.evaluations, section.schedule) == (EVALUATIONS + 9, EVALUATIONS)
+
+
+def test_an_extension_that_finds_nothing_to_try_changes_nothing(config: Path, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(config, [f"run.directory={run.root}", "agent.name=greedy", "sensitivity.enabled=false"])
+    before = contents_of(run)
+    with pytest.raises(RunError, match=r"'greedy' has nothing left to try: it ended after 16 evaluations\. Nothing in"):
+        train(resume=run.root, overrides=["search.evaluations=60"])
+    assert {**contents_of(run), **before} == contents_of(run)
+
+
+def test_an_extension_of_a_run_that_proves_to_be_another_changes_nothing(
+    finished: RunDirectory, tmp_path: Path
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(finished.root, run.root)
+    change_line(run, 30, _widen)
+    before = contents_of(run)
+    with pytest.raises(RunError, match="evaluation 30 of the run was"):
+        train(resume=run.root, overrides=[f"search.evaluations={EVALUATIONS + 1}"])
+    assert {**contents_of(run), **before} == contents_of(run)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "budget.keep=0.4",
+            r"^budget\.keep: a resumed run keeps its own.* change search\.evaluations, search\.",
+        ),
+        ("env.protect.conv1=why", r"^env\.protect\.conv1: a resumed run keeps"),
+        ("seed=3", r"^seed: a resumed run keeps"),
+        ("search.schedule=9", r"^search\.schedule: a resumed run keeps"),
+        (f"search.evaluations={EVALUATIONS - 1}", rf"given, but the run has {EVALUATIONS}\. Give {EVALUATIONS + 1} or"),
+        ("search.workers=2", r"is finished: there is nothing left to do.*search\.evaluations=N` with more than 48"),
+    ],
+)
+def test_settings_that_would_make_another_search_are_refused_by_name(
+    finished: RunDirectory, override: str, words: str
+) -> None:
+    before = contents_of(finished)
+    with pytest.raises((ConfigError, RunError), match=words):
+        train(resume=finished.root, overrides=[override])
+    assert contents_of(finished) == before
+
+
+def test_an_interrupted_run_may_end_earlier_but_not_before_what_it_has(interrupted: RunDirectory) -> None:
+    with pytest.raises(ConfigError, match=r"search\.evaluations: 18 given, but the run has 19\. Give 19 or more"):
+        train(resume=interrupted.root, overrides=["search.evaluations=18"])
+    train(resume=interrupted.root, overrides=["search.evaluations=25"])
+    assert len(lines_of(interrupted)) == 26
+
+
+def contents_of(run: RunDirectory) -> dict[Path, bytes]:
+    """Every file of a run."""
+    return {path: path.read_bytes() for path in sorted(run.root.rglob("*")) if path.is_file()}
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -353,7 +435,7 @@ def problem(config: Path) -> PruningProblem:
 def test_every_search_is_resumed_where_it_stopped(
     name: str, config: Path, problem: PruningProblem, tmp_path: Path
 ) -> None:
-    settings = RunConfig.load(config, [f"agent.name={name}"])
+    settings = RunConfig.load(config, [f"agent.name={name}", *policy_for(name)])
     whole = searched(RunDirectory.create(tmp_path / "whole"), problem.again(), settings)
     resumed = searched(half_of(whole, tmp_path / "half"), problem.again(), settings)
     assert len(whole.evaluations()) > 1

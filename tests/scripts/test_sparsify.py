@@ -21,11 +21,12 @@ from prune_env.runs.criterion_comparison import compare_criteria
 from prune_env.runs.evaluating import load_networks
 from prune_env.runs.fidelity import measure_fidelity
 from prune_env.runs.finetuning import start_finetuning
-from prune_env.runs.replaying import read_plan_or_policy, replay_on
+from prune_env.runs.replaying import replay_on
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import settings_of, settings_to_replay_on
 from prune_env.runs.sparsifying import finish_sparsifying, resume_sparsifying, start_sparsifying
 from prune_env.runs.training_folder import TrainingFolder
+from prune_env.search.policy import load_plan_or_policy
 
 SETTINGS = (
     "sparsify.epochs=2",
@@ -142,7 +143,7 @@ class TestRefusals:
             lambda: compare_searches(settings, folder, ["uniform"], 1),
             lambda: compare_criteria(settings, folder, ["l1"], 1),
             lambda: measure_fidelity(settings, folder),
-            lambda: replay_on(read_plan_or_policy(plan), settings),
+            lambda: replay_on(load_plan_or_policy(plan), settings),
             lambda: PruningEnv(settings),
         ):
             with pytest.raises(ConfigError, match=r"sparsify.epochs: 2 given.*model.weights=RUN/dense.safetensors"):

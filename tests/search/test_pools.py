@@ -163,7 +163,7 @@ class TestJournal:
 
         records: list[dict[str, Any]] = []
         problem, journal = problem_with(), RunJournal(run)
-        stop_after = 14
+        stop_after = 17
 
         def record(trial: Trial) -> None:
             records.append(trial.as_record())
@@ -206,7 +206,7 @@ class TestIdle:
     def test_workers_are_told_of_with_their_number(self) -> None:
         words = idle_words(config_of("ddpg", workers=6))
         assert words is not None
-        assert words.startswith("search.workers: 6 with search.lag: 4: 2 of the workers are idle")
+        assert words.startswith("search.workers: 6 with search.lag: 4: 2 workers are idle")
         assert idle_words(config_of("ddpg", workers=4)) is None
         assert idle_words(config_of("random", workers=6)) is None
 

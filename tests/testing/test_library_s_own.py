@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 from detectors import boxed_batch, small_centre
-from toy import CLASSES, COLOURS, SIDE, ToyResNet
+from toy import CLASSES, COLOURS, SIDE, ToyResNet, policy_for
 
-import prune_env.agents  # noqa: F401  (registers the searches)
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.task import TASKS
 from prune_env.criteria import CRITERIA
@@ -50,7 +49,7 @@ def test_every_criterion_keeps_its_promises(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", marked(SEARCHES.names()))
 def test_every_search_keeps_its_promises(name: str) -> None:
-    check_search(name)
+    check_search(name, policy_for(name))
 
 
 @pytest.mark.parametrize(

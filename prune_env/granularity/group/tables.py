@@ -2,6 +2,7 @@
 
 import torch
 
+from prune_env.common.words import counted
 from prune_env.granularity.base import TextTable
 from prune_env.granularity.group.edit import Groups
 from prune_env.granularity.group.grouping import Grouping
@@ -22,7 +23,7 @@ def inspect_table(grouping: Grouping, times: Times, batch: int) -> TextTable:
     rows += [[name, reason, *[""] * len(counts)] for name, reason in grouping.whole.items()]
     words = (
         "ms of each convolution by group count, with the gathering of inputs: a batch of "
-        f"{batch}, {torch.get_num_threads()} threads"
+        f"{batch}, {counted(torch.get_num_threads(), 'thread')}"
     )
     return TextTable("Groups", words, ["convolution", "decided with", *map(str, counts)], rows)
 

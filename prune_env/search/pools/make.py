@@ -2,6 +2,7 @@
 
 import math
 
+from prune_env.common.words import counted
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.search.pools.base import Pool
@@ -36,8 +37,8 @@ def idle_words(config: RunConfig) -> str | None:
     independent = SEARCHES.find(config.agent.name).independent
     if workers <= lag or (isinstance(independent, float) and math.isinf(independent)):
         return None
+    idle = f"{counted(workers - lag, 'worker')} {'is' if workers - lag == 1 else 'are'} idle"
     return (
-        f"search.workers: {workers} with search.lag: {lag}: {workers - lag} of the workers are idle except for probes "
-        f"and plans that depend on no outcome. Give search.lag={workers} to use them all (it changes the result), or "
-        f"search.workers={lag}."
+        f"search.workers: {workers} with search.lag: {lag}: {idle} except for probes and plans that depend on no "
+        f"outcome. Give search.lag={workers} to use them all (it changes the result), or search.workers={lag}."
     )

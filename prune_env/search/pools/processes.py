@@ -2,10 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import forkserver
 
 import torch
 
@@ -125,10 +128,32 @@ def _context() -> multiprocessing.context.ForkServerContext:
     # Not fork: a process that has run torch holds threads that a fork would lose. The server imports torch once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    # A terminal sends Ctrl-C to all processes; the server would print a traceback while it imports torch.
+    with _without_ctrl_c():
+        forkserver.ensure_running()
     return context
 
 
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Within, new processes ignore Ctrl-C, until they say otherwise."""
+    if threading.current_thread() is not threading.main_thread():  # Python lets only the main thread decide
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_on_ctrl_c() -> None:
+    """Lets Ctrl-C end this process at once and silently: its driver tells the user."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+
 def _start_alone() -> None:
+    _end_on_ctrl_c()
     threading.Thread(target=_follow_the_driver, daemon=True).start()
     torch.set_num_threads(1)
 
@@ -136,6 +161,7 @@ def _start_alone() -> None:
 def _start(packed: bytes) -> None:
     """Prepares a worker process."""
     global _worker
+    _end_on_ctrl_c()
     threading.Thread(target=_follow_the_driver, daemon=True).start()
     _worker = Worker(packed)
 
