@@ -29,13 +29,13 @@ Searches = Annotated[str, typer.Option(help="Comma-separated names of searches."
 
 
 def proposer(config: ConfigArgument, overrides: Overrides = None, searches: Searches = "random,cma,ddpg") -> None:
-    """Prints the milliseconds of each search for an evaluation."""
+    """Prints the processor milliseconds of each search for an evaluation."""
     settings = read_settings(config, [*(overrides or ()), "execution.threads=1"])
     with console.status("loading") as status:
         _, problem = load_problem(settings)
         landscape = Landscape.drawn(0, len(problem.walk.free), coupled=True)
         problem.evaluator = cast(Any, FormulaEvaluator(problem.walk, landscape))
-        table = Table("search", "ms an evaluation, median", "10 % take less than", box=SIMPLE)
+        table = Table("search", "processor ms an evaluation, median", "10 % take less than", box=SIMPLE)
         for name in searches_of(searches):
             status.update(name)
             _add(table, name, milliseconds(problem.again(), settings, name))
@@ -44,16 +44,16 @@ def proposer(config: ConfigArgument, overrides: Overrides = None, searches: Sear
 
 
 def milliseconds(problem: PruningProblem, settings: RunConfig, name: str) -> list[float]:
-    """The time between two trials, for each of the later two thirds of a search."""
+    """The processor time between two trials, for each of the later two thirds of a search."""
     agent = settings.agent.model_copy(update={"name": name})
     times: list[float] = []
-    problem.listeners.append(lambda _: times.append(time.perf_counter()))
+    problem.listeners.append(lambda _: times.append(time.process_time()))
     train_agent(problem, settings.model_copy(update={"agent": agent}))
     return [1e3 * seconds for seconds in np.diff(times)[len(times) // 3 :]]
 
 
 def products(steps: int, settings: RunConfig) -> list[float]:
-    """The time of the matrix products alone of one evaluation's updates, repeatedly."""
+    """The processor time of the matrix products alone of one evaluation's updates, repeatedly."""
     agent = settings.agent.with_preset()
     rows = steps * agent.decomposed_episodes
     sizes = [len(FEATURES), *agent.hidden, 1]
@@ -63,7 +63,7 @@ def products(steps: int, settings: RunConfig) -> list[float]:
     ]
     found = []
     for _ in range(30):
-        started = time.perf_counter()
+        started = time.process_time()
         for _ in range(max(1, round(agent.updates_per_step * steps))):
             for inputs, weights, gradients in layers:
                 for _ in range(3):  # the critic twice, the actor once
@@ -72,7 +72,7 @@ def products(steps: int, settings: RunConfig) -> list[float]:
                     gradients.t().mm(inputs)
                 for _ in range(1 if inputs is layers[0][0] else 3):  # not the inputs of both, but the action of one
                     gradients.mm(weights.t())
-        found.append(1e3 * (time.perf_counter() - started))
+        found.append(1e3 * (time.process_time() - started))
     return found
 
 

@@ -1,6 +1,7 @@
 """`prune-env train`: searches a network's pruning plan, and fine-tunes the pruned network on request."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,6 @@ from typer.core import TyperCommand
 from prune_env.commands.common import (
     AsJson,
     Force,
-    Overrides,
     between_commas,
     command_line,
     forced,
@@ -30,17 +30,18 @@ from prune_env.commands.next_steps import after_interrupted_runs, after_interrup
 from prune_env.commands.progress import phases, shown_search
 from prune_env.common.errors import ConfigError
 from prune_env.common.words import counted
+from prune_env.config import RunConfig
 from prune_env.config.sections import budget_in_words
 from prune_env.report.file_records import row_records
 from prune_env.report.loggers import check_loggers
 from prune_env.report.network_table import render, warnings_of
 from prune_env.report.verdicts import against_dense
-from prune_env.report.whole_runs import finish_with_report, run_searches
+from prune_env.report.whole_runs import common_folder, finish_with_report, run_searches
 from prune_env.runs.finishing import FinishedSearch
 from prune_env.runs.replaying import SEARCH
 from prune_env.runs.searching import SearchRun, resume_search, start_search
-from prune_env.runs.settings import for_workers, read_settings
-from prune_env.search.pools.make import idle_words, worker_count
+from prune_env.runs.settings import read_settings
+from prune_env.search.pools.make import idle_words
 from prune_env.tasks import make_task, quality_of
 
 OWN_EPOCHS = "0"
@@ -66,11 +67,19 @@ Config = Annotated[
         help="A YAML file of settings, or a name that `prune-env configs` lists, such as digits.", show_default=False
     ),
 ]
+More = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Settings that override the file: key.path=value ... Further files or names: one run for each, RUN/NAME "
+        "after the file, search.workers of them at a time.",
+        show_default=False,
+    ),
+]
 Resume = Annotated[
     Path | None,
     typer.Option(
-        help="The directory of an interrupted run, to resume it; of a finished run with search.evaluations=N, to "
-        "search on.",
+        help="The directory of an interrupted run, to resume it, also with other search.workers or run.address; of a "
+        "finished run with search.evaluations=N, to search on.",
         show_default=False,
     ),
 ]
@@ -103,7 +112,7 @@ Log = Annotated[
 
 def train(
     config: Config = None,
-    overrides: Overrides = None,
+    overrides: More = None,
     resume: Resume = None,
     budgets: Budgets = None,
     finetune: Finetune = None,
@@ -112,32 +121,34 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Searches a pruning plan: an agent learns the width of each unit of the network."""
-    given = list(overrides or ())
-    if resume is not None and config is not None and "=" in str(config):
-        config, given = None, [str(config), *given]
-    if (config is None) == (resume is None):
+    words = [*([str(config)] if config is not None else []), *(overrides or ())]
+    files = [Path(word) for word in words if "=" not in word or Path(word).is_file()]
+    if resume is None and config is not None and config not in files:
+        files.insert(0, config)
+    given = [word for word in words if Path(word) not in files]
+    if bool(files) == (resume is not None):
         raise typer.BadParameter(
             "give a file of settings to start a run, or --resume RUN to resume one with its own settings; "
-            f"{'neither was' if config is None else 'both were'} given."
+            f"{'both were' if files else 'neither was'} given."
         )
-    if config is not None:
+    if resume is None:
         given = [*forced(given, force), *([f"run.log={json.dumps(log)}"] if log else [])]
     elif log or force:
         raise typer.BadParameter(
             "--log and --force are for a new run; --resume RUN goes on with the run's own settings."
         )
-    if budgets is not None:
-        if config is None or finetune is not None:
+    if budgets is not None or len(files) > 1:
+        if not files or finetune is not None:
             raise typer.BadParameter(
-                "--budgets needs a file of settings, and no --finetune. Repeat the command to go on with its runs, and "
-                "give each run to `prune-env finetune`."
+                "Several runs need files of settings, and no --finetune. Repeat the command to go on with its runs, "
+                "and give each run to `prune-env finetune`."
             )
-        _train_several(config, given, budgets, as_json)
+        _train_several(runs_of(files, given, budgets), as_json)
         return
-    settings = None if config is None else read_settings(config, given)
+    settings = read_settings(files[0], given) if resume is None else None
     if settings is not None:
         check_loggers(settings.run.log)
-    root = run_directory_of(settings, config) if settings is not None and config is not None else Path(str(resume))
+    root = run_directory_of(settings, files[0]) if settings is not None else Path(str(resume))
     with resumable(lambda: after_interrupted_search(root)):
         with phases("loading") as say:
             search = (
@@ -161,17 +172,36 @@ def train(
     print_next(with_run(search.run.root, "train"))
 
 
-def _train_several(config: Path, overrides: list[str], budgets: str, as_json: bool) -> None:
-    """Runs one search for each budget."""
-    kept = between_commas(budgets)
-    settings = {keep: for_workers(read_settings(config, [*overrides, f"budget.keep={keep}"])) for keep in kept}
-    if not settings:
+def runs_of(files: Sequence[Path], overrides: Sequence[str], budgets: str | None) -> dict[Path, RunConfig]:
+    """The settings of each run, by its folder: one for each file and each budget.
+
+    Raises:
+        ConfigError: If a setting is invalid, no budget is given, or two runs would have the same folder.
+    """
+    kept = between_commas(budgets) if budgets is not None else []
+    if budgets is not None and not kept:
         raise ConfigError("--budgets: none given; allowed are shares in (0, 1], separated by commas, such as 0.5,0.3.")
-    root = run_directory_of(next(iter(settings.values())), config)
-    runs = {root / f"keep-{keep}": given for keep, given in settings.items()}
-    workers = worker_count(next(iter(settings.values())))
+    runs: dict[Path, RunConfig] = {}
+    for file in files:
+        settings = read_settings(file, overrides)
+        root = run_directory_of(settings, file)
+        if len(files) > 1 and settings.run.directory is not None:
+            root = root / file.stem
+        several = {root / f"keep-{keep}": read_settings(file, [*overrides, f"budget.keep={keep}"]) for keep in kept}
+        for folder, given in (several or {root: settings}).items():
+            if folder in runs:
+                raise ConfigError(
+                    f"{file}: another file's run has the folder {str(folder)!r} as well. Rename the file."
+                )
+            runs[folder] = given
+    return runs
+
+
+def _train_several(runs: Mapping[Path, RunConfig], as_json: bool) -> None:
+    """Runs several searches, as many at a time as there are workers."""
+    root = common_folder(list(runs))
     with resumable(lambda: after_interrupted_runs(root)), phases(f"{len(runs)} searches"):
-        found = run_searches(runs, workers, lambda folder: notice(f"{folder} is finished"))
+        found = run_searches(runs, lambda folder: notice(f"{folder} is finished"))
     if as_json:
         print_json({"runs": [{"run": str(folder), **summary} for folder, summary in found.items()]})
         return
@@ -196,7 +226,7 @@ def _print_reach(search: SearchRun) -> None:
         f"{settings.model.name}: {len(problem.budget.units)} of {len(problem.walk.units)} units free; reachable "
         f"{low:.1%} to {high:.0%} of the dense {settings.budget.metric}, budget {budget_in_words(limits)}"
     )
-    if settings.run.address is None and (idle := idle_words(settings)) is not None:
+    if (idle := idle_words(settings)) is not None:
         notice(idle)
 
 

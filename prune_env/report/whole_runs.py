@@ -5,8 +5,8 @@ Example:
 """
 
 import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from prune_env.common.errors import RunError
 from prune_env.common.files import atomic_write, to_json
 from prune_env.config import RunConfig
+from prune_env.env.loading import device_of
 from prune_env.recover import Epoch
 from prune_env.report.hyperparameters import log_result
 from prune_env.report.live import LivePage
@@ -27,11 +28,14 @@ from prune_env.runs.finishing import FinishedSearch, finish_search
 from prune_env.runs.recovery_comparison import RecoveryComparison, compare_recovery
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, resume_search, start_search
-from prune_env.runs.settings import alone
+from prune_env.runs.settings import alone, for_workers
 from prune_env.runs.starting import OnDense, OnProgress, quietly
 from prune_env.runs.training import NOBODY, TrainingListener
-from prune_env.search.pools.processes import searching_processes
+from prune_env.search.pools.make import check_workers, worker_count
+from prune_env.search.pools.whole import spread
 from prune_env.tasks import Metric
+
+OnFolder = Callable[[Path], None]
 
 
 def run_search(
@@ -61,16 +65,15 @@ def run_search(
     return finish_with_report(start_search(settings, folder, on_progress, on_dense), on_trial, on_episode)
 
 
-def run_searches(
-    runs: Mapping[Path, RunConfig], workers: int = 1, on_finished: Callable[[Path], None] = quietly
-) -> dict[Path, dict[str, Any]]:
+def run_searches(runs: Mapping[Path, RunConfig], on_finished: OnFolder = quietly) -> dict[Path, dict[str, Any]]:
     """Runs several whole searches, for example one for each budget, each in its folder and with its report.
 
-    Repeat an interrupted call: finished runs are kept, and unfinished ones are resumed.
+    ``search.workers`` of the first settings says how many run at a time, each in a process of its own, and
+    ``run.address`` on which cluster; 1 without an address runs them in this process. Repeat an interrupted call:
+    finished runs are kept, and unfinished ones are resumed.
 
     Args:
-        runs: The settings of each run, by its folder.
-        workers: How many searches run at a time, each in a process of its own; 1 runs them in this process.
+        runs: The settings of each run, by its folder; one or more. On a cluster, all nodes must see the folders.
         on_finished: Called with the folder of each run that this call finishes.
 
     Returns:
@@ -86,15 +89,25 @@ def run_searches(
         page.tick()
 
     missing = [folder for folder in runs if not RunDirectory(folder).summary.is_file()]
-    if workers == 1:
-        for folder in missing:
-            finish(_run_in(folder, runs[folder]))
+    first = next(iter(runs.values()))
+    check_workers(first)
+    workers, address = worker_count(first), first.run.address
+    tasks = {folder: (folder.absolute(), alone(for_workers(runs[folder]))) for folder in missing}
+    for folder in missing:
+        RunDirectory(folder).root.parent.mkdir(parents=True, exist_ok=True)
+    if workers == 1 and address is None:
+        finished = ((folder, _run_in(*given)) for folder, given in tasks.items())
     else:
-        with searching_processes(workers) as pool:
-            for done in as_completed([pool.submit(_run_in, folder, runs[folder]) for folder in missing]):
-                finish(done.result())
+        finished = spread(_run_in, tasks, workers, address, device_of(first).type == "cuda")
+    for folder, _ in finished:
+        finish(folder)
     write_side_by_side(list(runs))
     return {folder: RunDirectory(folder).read_json(RunDirectory(folder).summary) for folder in runs}
+
+
+def common_folder(folders: Sequence[Path]) -> Path:
+    """The folder that holds all of several folders; it holds the page that shows their runs side by side."""
+    return Path(os.path.commonpath([folder.absolute().parent for folder in folders]))
 
 
 def write_side_by_side(folders: Sequence[Path], page: Path | None = None) -> Path | None:
@@ -112,7 +125,7 @@ def write_side_by_side(folders: Sequence[Path], page: Path | None = None) -> Pat
     """
     runs = [RunDirectory(folder) for folder in folders]
     started = [run for run in runs if run.config.is_file() and (run.evaluations_file.is_file() or run.plan.is_file())]
-    root = Path(os.path.commonpath([folder.absolute().parent for folder in folders]))
+    root = common_folder(folders)
     if page is None and (root / RunDirectory(root).config.name).is_file():
         raise RunError(
             f"{str(RunDirectory(root).report)!r} is the page of a run, and the page of these runs would replace it. "
@@ -140,11 +153,15 @@ def finetune_with_report(tuning: Finetuning, listener: TrainingListener = NOBODY
     return finished
 
 
-def _run_in(folder: Path, settings: RunConfig) -> Path:
+def _run_in(folder: Path, settings: RunConfig) -> None:
     """Starts or resumes one run that measures its plans in its own process, and ends it."""
+    if not folder.parent.is_dir():
+        raise RunError(
+            f"run.address: the node {platform.node()} has no folder {str(folder.parent)!r}. Give run.directory on a "
+            "disk that all nodes share."
+        )
     started = RunDirectory(folder).config.is_file()
-    finish_with_report(resume_search(folder) if started else start_search(alone(settings), folder))
-    return folder
+    finish_with_report(resume_search(folder) if started else start_search(settings, folder))
 
 
 def finish_with_report(
@@ -210,7 +227,7 @@ def run_recovery(
     folder: Path,
     names: Sequence[str],
     seeds: Sequence[int],
-    workers: int = 1,
+    workers: int | None = 1,
     on_progress: OnProgress = quietly,
 ) -> RecoveryComparison:
     """Fine-tunes the runs of a finished comparison, as `compare_recovery`, and writes ``recovered.json``."""

@@ -5,7 +5,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
-from prune_env.env.loading import check_names, refuse_sparse_training
+from prune_env.env.loading import check_names, device_of, refuse_sparse_training
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.runs.finishing import FinishedSearch, summary_of
@@ -25,8 +24,8 @@ from prune_env.runs.seed_results import SeedResult, as_record, best_so_far
 from prune_env.runs.settings import alone, differing_settings, for_workers, settings_of
 from prune_env.runs.starting import OnDense, OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.search.episode import SearchResult
-from prune_env.search.pools.make import worker_count
-from prune_env.search.pools.processes import searching_processes
+from prune_env.search.pools.make import check_workers, worker_count
+from prune_env.search.pools.whole import spread
 from prune_env.search.registry import SEARCHES, check_evaluations, check_named_search
 from prune_env.tasks import make_task, quality_of
 
@@ -96,7 +95,8 @@ def compare_searches(
         ConfigError: If a setting holds an unknown name, or a search needs more evaluations.
         RunError: If the folder holds runs with other settings, or the runs of one seed were measured differently.
     """
-    workers = worker_count(settings)
+    check_workers(settings)
+    workers, address = worker_count(settings), settings.run.address
     settings = alone(for_workers(settings))
     check_names(settings)
     refuse_sparse_training(settings)
@@ -104,8 +104,8 @@ def compare_searches(
         check_named_search(_with(settings, name, settings.seed))
     comparison = _Comparison(settings, folder, names, watch, on_progress, on_finished, command, on_dense)
     every = range(settings.seed, settings.seed + seeds)
-    if workers > 1:
-        comparison.spread(every, workers)
+    if workers != 1 or address is not None:
+        comparison.spread(every, workers, address)
     for seed in every:
         comparison.run(seed)
     return SearchComparison(folder, settings, comparison.outcomes, comparison.quality)
@@ -141,20 +141,23 @@ class _Comparison:
         for name, run in runs.items():
             self.outcomes[name].append(self._outcome(run, name, seed))
 
-    def spread(self, seeds: Sequence[int], workers: int) -> None:
-        """Runs the missing searches of all seeds in processes of this machine, one search in each at a time."""
-        with searching_processes(workers) as pool:
-            waiting: dict[Future[FinishedElsewhere], SearchRun] = {}
-            for seed in seeds:
-                for search in self._missing(seed):
-                    if not search.run.config.is_file():
-                        start_run(search.run.root, search.settings, search.splits, search.problem)
-                    task = replace(self, on_progress=quietly, on_finished=quietly, on_dense=quietly)
-                    waiting[pool.submit(_search_elsewhere, task, search.run.root, search.settings)] = search
-            for future in as_completed(waiting):
-                search = waiting[future]
-                uniform, result, rows, summary = future.result()
-                self.on_finished(FinishedSearch(search, uniform, result, rows, summary))
+    def spread(self, seeds: Sequence[int], workers: int | None, address: str | None) -> None:
+        """Runs the missing searches of all seeds, several at a time; arguments as `spread`."""
+        searches: dict[Path, SearchRun] = {}
+        for seed in seeds:
+            for search in self._missing(seed):
+                if not search.run.config.is_file():
+                    start_run(search.run.root, search.settings, search.splits, search.problem)
+                searches[search.run.root] = search
+        if not searches:
+            return
+        task = replace(self, on_progress=quietly, on_finished=quietly, on_dense=quietly)
+        tasks = {root: (task, root.absolute(), search.settings) for root, search in searches.items()}
+        gpu = device_of(self.settings).type == "cuda"
+        self.on_progress(f"{len(tasks)} searches, several at a time")
+        for number, (root, done) in enumerate(spread(_search_elsewhere, tasks, workers, address, gpu), start=1):
+            self.on_finished(FinishedSearch(searches[root], *done))
+            self.on_progress(f"{number} of {len(tasks)} searches are finished")
 
     def _missing(self, seed: int) -> list[SearchRun]:
         """The searches of a seed that are not finished."""

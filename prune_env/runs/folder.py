@@ -92,9 +92,11 @@ class Folder:
             option: The option that names another folder, for the error message.
 
         Raises:
-            RunError: The folder exists, or its nearest existing parent is not a writable folder.
+            RunError: The folder exists, its nearest existing parent is not a writable folder, or a submitted Ray job
+                would lose it at its end.
         """
         root = Path(path)
+        _refuse_temporary(root)
         try:
             root.lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -166,6 +168,16 @@ class Folder:
             return json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{str(path)!r} cannot be read: {error}") from None
+
+
+def _refuse_temporary(root: Path) -> None:
+    """Refuses a relative folder inside a submitted Ray job, whose working directory is temporary."""
+    # Ray sets this variable for the command of a submitted job.
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not root.is_absolute():
+        raise RunError(
+            f"run directory {str(root)!r} lies in the working directory of a submitted Ray job, which is removed at "
+            "the job's end. Give an absolute path on a disk that stays: run.directory=/..."
+        )
 
 
 def _exists_already(root: Path, option: str = "run.directory=...") -> RunError:

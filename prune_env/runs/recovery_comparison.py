@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.starting import OnProgress, quietly
 from prune_env.runs.training import Step, TrainingListener
 from prune_env.runs.training_folder import TrainingFolder
-from prune_env.search.pools.processes import searching_processes
+from prune_env.search.pools.whole import spread
 from prune_env.tasks import make_task, quality_of
 
 DENSE = "dense"
@@ -165,7 +164,7 @@ def compare_recovery(
     folder: Path,
     names: Sequence[str],
     seeds: Sequence[int],
-    workers: int = 1,
+    workers: int | None = 1,
     on_progress: OnProgress = quietly,
     on_recovered: OnRecovered = quietly,
 ) -> RecoveryComparison:
@@ -179,7 +178,8 @@ def compare_recovery(
         folder: The folder of the comparison (`compare_searches`).
         names: Names of the searches.
         seeds: The seeds.
-        workers: How many trainings run at a time after the first, each in a process of its own with one thread.
+        workers: How many trainings run at a time after the first, each in a process of its own with one thread; None
+            for one on each processor of this machine.
         on_progress: Receives progress messages.
         on_recovered: Called with each network.
 
@@ -187,7 +187,7 @@ def compare_recovery(
         RunError: If a run is not finished, or holds a fine-tuning by another recipe.
     """
     recipe = settings.finetune
-    if workers > 1 and recipe.threads is None:
+    if workers != 1 and recipe.threads is None:
         recipe = recipe.model_copy(update={"threads": 1})
     runs = {(seed, name): RunDirectory(folder / f"seed-{seed}" / name) for seed in seeds for name in (DENSE, *names)}
     for seed in seeds:
@@ -203,10 +203,9 @@ def compare_recovery(
         for job in missing:
             job.train(on_progress)
     else:
-        with searching_processes(workers) as pool:
-            for number, future in enumerate(as_completed([pool.submit(job.train) for job in missing]), start=1):
-                future.result()
-                on_progress(f"{number} of {len(missing)} trainings are finished")
+        tasks = {job.folder.root: (job,) for job in missing}
+        for number, _ in enumerate(spread(_Job.train, tasks, workers), start=1):
+            on_progress(f"{number} of {len(missing)} trainings are finished")
     quality = quality_of(make_task(settings.task)).name
     networks = [job.result(quality) for job in jobs]
     for network in networks:

@@ -3,7 +3,6 @@
 `prune_env.report.whole_runs.run_search` also writes the TensorBoard log and the report.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from prune_env.search.base import Search
 from prune_env.search.episode import Episode, Listener, SearchResult
 from prune_env.search.loop import train_agent
 from prune_env.search.policy import save_policy
+from prune_env.search.pools.make import check_sendable, check_workers
 from prune_env.search.registry import check_evaluations, check_named_search
 
 OnTrial = Callable[[Trial], None]
@@ -76,34 +76,23 @@ def start_search(
 
     Raises:
         RunError: If the folder exists or cannot be made.
-        ConfigError: If a setting holds an unknown name, or the search needs more evaluations.
+        ConfigError: If a setting holds an unknown name, the search needs more evaluations, there is no cluster at
+            ``run.address``, or the problem cannot be sent to workers.
         DoubtfulNetworkError: If a search on the dense network makes no sense.
         BudgetError: If the budget cannot be met.
     """
     settings = for_workers(settings)
-    refuse_temporary(folder)
     RunDirectory.check_free(folder)
     check_names(settings)
     check_named_search(settings)
+    check_workers(settings)
     if settings.sparsify.epochs:
         use_threads(settings)
         return _sparsified(start_sparsifying(settings, folder, on_progress, on_dense), on_progress)
     splits, problem = load_problem(settings, on_progress=on_progress, on_dense=on_dense)
     check_evaluations(problem, settings)
+    check_sendable(problem, settings)
     return SearchRun(start_run(folder, settings, splits, problem), settings, splits, problem)
-
-
-def refuse_temporary(folder: Path) -> None:
-    """Refuses a relative run directory inside a submitted Ray job, whose working directory is temporary.
-
-    Raises:
-        RunError: If the run would be lost with the job.
-    """
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not folder.is_absolute():
-        raise RunError(
-            f"run.directory: {str(folder)!r} given inside a submitted Ray job, whose working directory is removed at "
-            "its end. Give an absolute path on a disk that stays: run.directory=/..."
-        )
 
 
 def _sparsified(training: SparseTraining, on_progress: OnProgress) -> SearchRun:
@@ -136,13 +125,15 @@ def resume_search(folder: Path, on_progress: OnProgress = quietly, overrides: Se
     if not run.started and run.sparsify.is_dir():
         search = _sparsified(resume_sparsifying(run), on_progress)
     else:
-        settings = settings_of(run, overrides)
+        settings = for_workers(settings_of(run, overrides))
+        check_workers(settings)
         splits, problem = load_problem(settings, run, on_progress)
         check_same_start(run, splits, problem)
         search = SearchRun(run, settings, splits, problem)
     if changed is None:
         return search
-    return replace(search, settings=search.settings.model_copy(update={"search": changed.search}), changed=changed)
+    settings = search.settings.model_copy(update={"search": changed.search, "run": changed.run})
+    return replace(search, settings=settings, changed=changed)
 
 
 def search_into(

@@ -65,6 +65,17 @@ class TestAFreeFolder:
         RunDirectory.check_free("runs/first")
         RunDirectory.check_free("first")
 
+    def test_that_a_submitted_ray_job_would_lose_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # `ray job submit` sets this variable for the command of a job, as was seen with Ray 2.60.
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"metadata": {"job_submission_id": "raysubmit_1"}}')
+        monkeypatch.chdir(tmp_path)
+        for call in (RunDirectory.create, RunDirectory.check_free):
+            with pytest.raises(RunError, match=r"'runs/one' lies in the working directory of a submitted Ray job"):
+                call("runs/one")
+        RunDirectory.check_free(tmp_path / "runs" / "one")
+
     @pytest.mark.parametrize("taken", ["folder", "file", "link"])
     def test_that_exists_is_refused_as_create_does(self, tmp_path: Path, taken: str) -> None:
         (tmp_path / "folder").mkdir()

@@ -305,7 +305,7 @@ MISTAKES = [
 def test_a_mistake_in_the_settings_is_told_in_words(cli, overrides, words):
     if "run.device=cuda:7" in overrides and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    code, out, err = cli("train", *digits("pretrain.epochs=0", "run.directory=run", *overrides))
+    code, out, err = cli("train", *digits("pretrain.epochs=0", "run.directory=run", "run.force=true", *overrides))
     assert code == 2
     assert words in in_one_line(err)
     assert "Traceback" not in err

@@ -353,6 +353,9 @@ def test_a_config_and_a_run_to_resume_exclude_each_other(
     recorded = lines_of(interrupted)
     said = refused("train", config, "--resume", interrupted.root)
     assert "--resume RUN to resume one with its own settings; both were given" in said
+    said = refused("train", "--resume", interrupted.root, "search.workers=2", "search.lag=2")
+    assert "search.lag=2: given with a run that is resumed" in said
+    assert "Only search.workers and run.address may be given" in said
     assert lines_of(interrupted) == recorded
 
 
@@ -459,7 +462,7 @@ def test_a_search_whose_plans_race_is_resumed_where_it_stopped(config: Path, tmp
 
 
 def test_a_run_with_workers_whose_driver_is_killed_goes_on_and_leaves_no_worker_behind(tmp_path: Path) -> None:
-    """The result is that of one process, and no outcome that a worker sent is lost."""
+    """The result is that of one process, also where one process ends it, and no outcome of a worker is lost."""
     settings = digits_file(tmp_path, "search.evaluations=34", "search.lag=4")
     alone = RunDirectory(tmp_path / "alone")
     train(settings, [f"run.directory={alone.root}"])
@@ -478,7 +481,7 @@ def test_a_run_with_workers_whose_driver_is_killed_goes_on_and_leaves_no_worker_
         assert time.monotonic() < deadline, "a worker outlives its driver"
         time.sleep(0.05)
     wait_for_another_second(run)
-    train(resume=run.root)
+    train(Path("search.workers=1"), resume=run.root)
     assert not run.arrived.exists()
     found, expected = result_of(run), result_of(alone)
     assert [row["number"] for row in found["evaluations"]] == list(range(35))

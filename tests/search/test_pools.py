@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_whole import Broken
 from toy import ToyResNet, image_set, toy_problem, toy_walk
 
 from prune_env import RunConfig
@@ -98,6 +99,13 @@ class TestProcesses:
         problem = problem_with(Skewed)
         with pytest.raises(RunError, match=r"^The worker process \d+ measures the uniform plan otherwise: quality .*"):
             searched(problem, config_of("ddpg"), Processes(problem, 1))
+
+    @pytest.mark.slow
+    def test_that_cannot_be_built_in_a_process_end_the_search_with_the_reason(self) -> None:
+        problem = problem_with(Broken)
+        words = r"^The worker process \d+ cannot start: RunError\('cannot be built here'\)"
+        with pytest.raises(RunError, match=words):
+            searched(problem, config_of("ddpg"), Processes(problem, 2))
 
     @pytest.mark.slow
     def test_raise_the_error_of_a_plan_in_its_turn(self) -> None:

@@ -1,17 +1,19 @@
 """The pool on a Ray cluster: actors with an evaluator of their own, on nodes that come and go while a search runs."""
 
-import os
 import statistics
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from prune_env.common.errors import ConfigError, RunError
 from prune_env.env.problem import PruningProblem
 from prune_env.search.pools.base import Arrival, Order, Pool
-from prune_env.search.pools.worker import Bench, Worker, refusal, uniform_outcome
+from prune_env.search.pools.connection import connection
+from prune_env.search.pools.remote import RemoteWorker, Started
+from prune_env.search.pools.worker import Bench, refusal, uniform_outcome
 
 TRIES = 3
 """How often a plan is measured before its workers' deaths end the search."""
@@ -25,15 +27,8 @@ LEAST_LATE = 5.0
 LOOK = 2.0
 """Seconds between two looks at the cluster's nodes [our choice]."""
 
-STARTING = 300.0
-"""Seconds that the first worker may take to start."""
-
-SIGNS_OF_LIFE = {
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
-}
-"""A hung node is noticed after 5 s; Ray's own settings take 64 s. A head node reads them when it starts."""
+ALONE = 300.0
+"""Seconds without any worker, at the start or when all nodes have gone, after which the search ends [our choice]."""
 
 
 @dataclass
@@ -43,13 +38,17 @@ class _Actor:
     Attributes:
         handle: Ray's handle of the actor.
         name: The actor and its node, in words.
+        node: Ray's identifier of its node; empty while it starts.
+        refused: Whether it gives other digits or cannot measure. It stays idle, so that no other takes its place.
         call: The reference that is awaited: of its start, or of a measurement.
         order: The order that it measures; None while it starts or is idle.
         since: When the call was made, by `time.monotonic`.
     """
 
     handle: Any
-    name: str
+    name: str = "starting"
+    node: str = ""
+    refused: bool = False
     call: Any = None
     order: Order | None = None
     since: float = 0.0
@@ -64,33 +63,40 @@ class Cluster(Pool):
         workers: Number of actors; None for one on each processor, or on each GPU if the problem runs on a GPU.
 
     Raises:
-        ConfigError: If Ray is not installed, there is no cluster at the address, or a part of the problem cannot be
-            sent.
+        ConfigError: If Ray is not installed, there is no cluster at the address, a part of the problem cannot be
+            sent, or the device is one GPU of several.
     """
 
     def __init__(self, problem: PruningProblem, address: str, workers: int | None) -> None:
+        device = problem.evaluator.device
+        if device.index is not None:
+            raise ConfigError(
+                f"run.device: {device} given with run.address: each worker of a cluster has a GPU of its own, which it "
+                "sees as the first one. Give run.device=cuda."
+            )
         packed = Bench.of(problem).packed()
-        self._ray = connected(address)
-        self._gpu = problem.evaluator.device.type == "cuda"
+        self._open_connection = ExitStack()
+        self._ray = self._open_connection.enter_context(connection(address))
+        self._gpu = device.type == "cuda"
         self._wanted = workers
         self._expected = uniform_outcome(problem.planner, problem.evaluator)
         # In a list, the reference is not resolved: a large argument would be lost with its node, and the restart fail.
         self._bench = [self._ray.put(packed)]
         self._actors: list[_Actor] = []
-        self._refused: list[str] = []
         self._queue: deque[Order] = deque()
         self._open: dict[int, Order] = {}
         self._tries: dict[int, int] = {}
         self._seconds: deque[float] = deque(maxlen=50)
         self._asked_again = 0
         self._looked = -LOOK
-        self._begun = time.monotonic()
+        self._failed_starts = 0
+        self._alive = time.monotonic()
         self._grow()
 
     @property
     def size(self) -> int:
-        """Number of actors now."""
-        return max(1, len(self._actors))
+        """Number of actors now, at least 1."""
+        return max(1, sum(not actor.refused for actor in self._actors))
 
     def submit(self, order: Order) -> None:
         """Queues an order for the next idle actor."""
@@ -103,7 +109,11 @@ class Cluster(Pool):
         while True:
             self._dispatch()
             calls = {actor.call: actor for actor in self._actors if actor.call is not None}
-            done, _ = self._ray.wait(list(calls), num_returns=1, timeout=0.5) if calls else ([], [])
+            if calls:
+                done, _ = self._ray.wait(list(calls), num_returns=1, timeout=0.5)
+            else:
+                done = []
+                time.sleep(0.1)
             for call in done:
                 if (arrival := self._landed(calls[call])) is not None:
                     return arrival
@@ -127,24 +137,29 @@ class Cluster(Pool):
         self._seconds.append(time.monotonic() - actor.since)
         return Arrival(order.number, result)
 
-    def _welcome(self, actor: _Actor, started: tuple[str, Any]) -> None:
+    def _welcome(self, actor: _Actor, started: Started) -> None:
         """Uses an actor if its digits are the driver's."""
-        actor.name, uniform = started
-        if (reason := refusal(actor.name, uniform, self._expected)) is None:
+        actor.name, actor.node, uniform = started
+        reason = str(uniform) if isinstance(uniform, Exception) else refusal(actor.name, uniform, self._expected)
+        if reason is None:
+            self._failed_starts = 0
             return
-        self._refused.append(reason)
-        self._actors.remove(actor)
-        self._ray.kill(actor.handle)
-        if not self._actors:
+        actor.refused = True
+        if all(one.refused for one in self._actors):
             raise RunError(reason)
 
-    def _lost(self, actor: _Actor, order: Order | None, error: Exception) -> None:
-        """Asks for a plan again whose actor has died, and starts another actor in its place."""
+    def _remove(self, actor: _Actor) -> None:
         self._actors.remove(actor)
         self._ray.kill(actor.handle)
-        if order is None and not self._actors and not self._seconds and self._has_waited():
-            raise RunError(f"run.address: no worker starts: {error}")
-        if order is not None and order.number in self._open:
+
+    def _lost(self, actor: _Actor, order: Order | None, error: Exception) -> None:
+        """Asks for a plan again whose actor has died; `_look` starts another actor in its place."""
+        self._remove(actor)
+        if order is None:
+            self._failed_starts += 1
+            if self._failed_starts >= TRIES and not self._started:
+                raise RunError(f"run.address: no worker starts on the cluster: {error}")
+        elif order.number in self._open:
             if self._tries[order.number] >= TRIES:
                 raise RunError(
                     f"Evaluation {order.number} was measured {TRIES} times, and each time its worker died ({error}). "
@@ -155,7 +170,7 @@ class Cluster(Pool):
 
     def _dispatch(self) -> None:
         """Gives each idle actor the oldest plan that waits, or a late one."""
-        idle = [actor for actor in self._actors if actor.call is None]
+        idle = [actor for actor in self._actors if actor.call is None and not actor.refused]
         for actor in idle:
             order = self._queue.popleft() if self._queue else self._late()
             if order is None:
@@ -185,85 +200,46 @@ class Cluster(Pool):
 
     def _look(self) -> None:
         """Starts actors on nodes that have come."""
-        if time.monotonic() - self._looked >= LOOK:
+        now = time.monotonic()
+        if now - self._looked >= LOOK:
             self._grow()
-        if not self._actors and self._has_waited():
-            raise RunError("run.address: the cluster has no free processor for a worker. Start more nodes.")
+        if self._started:
+            self._alive = now
+        elif now - self._alive > ALONE:
+            raise RunError(
+                f"run.address: no worker has started for {ALONE:.0f} s: the cluster has no free "
+                f"{'GPU' if self._gpu else 'processor'}. Start more nodes, then resume the run."
+            )
 
-    def _has_waited(self) -> bool:
-        return time.monotonic() - self._begun > STARTING
+    @property
+    def _started(self) -> int:
+        """How many actors have started and are used."""
+        return sum(bool(actor.node) and not actor.refused for actor in self._actors)
 
     def _grow(self) -> None:
         """Starts as many actors as the cluster has room for."""
         self._looked = time.monotonic()
         kind = "GPU" if self._gpu else "CPU"
-        room = int(self._ray.cluster_resources().get(kind, 0))
+        nodes = {node["NodeID"]: node["Resources"].get(kind, 0) for node in self._ray.nodes() if node["Alive"]}
+        for actor in [one for one in self._actors if one.refused and one.node not in nodes]:
+            self._remove(actor)
+        room = int(sum(nodes.values()))
         room = room if self._wanted is None else min(room, self._wanted)
         for _ in range(room - len(self._actors)):
             options = {"num_cpus": 1, "num_gpus": 1 if self._gpu else 0, "max_restarts": 0, "max_task_retries": 0}
             handle = self._ray.remote(RemoteWorker).options(**options).remote(self._bench)
-            self._actors.append(_Actor(handle, "starting", handle.start.remote(), since=time.monotonic()))
+            self._actors.append(_Actor(handle, call=handle.start.remote(), since=time.monotonic()))
 
     def status(self) -> Mapping[str, float]:
         """Actors that have started, refused ones, and plans that were asked for again."""
-        alive = sum(actor.call is None or actor.order is not None for actor in self._actors)
-        return {"workers": alive, "refused": len(self._refused), "asked_again": self._asked_again}
+        return {
+            "workers": self._started,
+            "refused": sum(one.refused for one in self._actors),
+            "asked_again": self._asked_again,
+        }
 
     def close(self) -> None:
-        """Ends the actors, and the connection to the cluster."""
-        for actor in self._actors:
-            self._ray.kill(actor.handle)
-        self._actors.clear()
-        self._ray.shutdown()
-
-
-class RemoteWorker:
-    """The actor: a worker that fetches what it measures with.
-
-    Args:
-        bench: A list of one reference to `Bench.packed`.
-    """
-
-    def __init__(self, bench: list[Any]) -> None:
-        import ray
-
-        self._worker = Worker(ray.get(bench[0]))
-        context = ray.get_runtime_context()
-        self._name = f"{str(context.get_actor_id())[:8]} on node {context.get_node_id()[:8]}, process {os.getpid()}"
-
-    def start(self) -> tuple[str, Any]:
-        """The actor's name and its outcome of the uniform plan."""
-        return self._name, self._worker.uniform()
-
-    def measure(self, order: Order) -> Any:
-        """Measures a plan."""
-        return self._worker.measure(order)
-
-
-def connected(address: str) -> Any:
-    """The module of Ray, connected to a cluster.
-
-    Args:
-        address: ``auto`` for the cluster that this machine belongs to, ``local`` for a new one on this machine, or the
-            address of a head node.
-
-    Raises:
-        ConfigError: If Ray is not installed, or there is no cluster at the address.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    for name, value in SIGNS_OF_LIFE.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError(
-            f"run.address: {address} given, but Ray is not installed. Run: pip install 'prune-env[ray]'"
-        ) from None
-    try:
-        ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        raise ConfigError(
-            f"run.address: there is no Ray cluster at {address!r} ({error}). Start one with `ray start --head`, give "
-            "the address of its head node as HOST:PORT, or give local for one on this machine."
-        ) from None
-    return ray
+        """Ends the actors, and the connection to the cluster if this pool has opened it."""
+        for actor in list(self._actors):
+            self._remove(actor)
+        self._open_connection.close()

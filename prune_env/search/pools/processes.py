@@ -10,14 +10,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver
 
-import torch
-
-from prune_env.common.errors import RunError
+from prune_env.common.errors import RunError, UserError
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Measured
 from prune_env.rewards import Outcome
 from prune_env.search.pools.base import Arrival, Order, Pool
-from prune_env.search.pools.worker import Bench, Worker, refusal, uniform_outcome
+from prune_env.search.pools.worker import Bench, Worker, cannot_start, refusal, uniform_outcome
 
 TRIES = 3
 """How often a plan is measured before its workers' deaths end the search."""
@@ -25,7 +23,7 @@ TRIES = 3
 Result = tuple[Measured | Exception, str, Outcome]
 """A result, the name of its worker, and the worker's outcome of the uniform plan."""
 
-_worker: Worker | None = None
+_worker: Worker | UserError | None = None
 _uniform: Outcome | None = None
 
 
@@ -58,19 +56,21 @@ class Processes(Pool):
         return self._workers
 
     def _started(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._workers, _context(), initializer=_start, initargs=(self._packed,))
+        return ProcessPoolExecutor(self._workers, context(), initializer=_start, initargs=(self._packed,))
 
     def submit(self, order: Order) -> None:
         """Sends an order to the next free process."""
         self._orders[order.number], self._tries[order.number] = order, 0
-        try:
-            self._send(order)
-        except BrokenProcessPool:
-            self._replace()
+        self._send(order)
 
     def _send(self, order: Order) -> None:
-        future = self._executor.submit(_measure, order.to_send())
+        """Sends an order; if a process has died, `wait` notices it and sends the order again."""
         self._tries[order.number] += 1
+        try:
+            future = self._executor.submit(_measure, order.to_send())
+        except BrokenProcessPool as error:
+            future = Future()
+            future.set_exception(error)
         self._futures[future] = order.number
 
     def wait(self) -> Arrival:
@@ -119,12 +119,8 @@ def usable_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def searching_processes(workers: int) -> ProcessPoolExecutor:
-    """Processes that run whole searches, one thread each; they end with this process."""
-    return ProcessPoolExecutor(workers, _context(), initializer=_start_alone)
-
-
-def _context() -> multiprocessing.context.ForkServerContext:
+def context() -> multiprocessing.context.ForkServerContext:
+    """Starts processes from a server that has imported torch."""
     # Not fork: a process that has run torch holds threads that a fork would lose. The server imports torch once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -147,27 +143,28 @@ def _without_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _end_on_ctrl_c() -> None:
+def end_on_ctrl_c() -> None:
     """Lets Ctrl-C end this process at once and silently: its driver tells the user."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-
-
-def _start_alone() -> None:
-    _end_on_ctrl_c()
-    threading.Thread(target=_follow_the_driver, daemon=True).start()
-    torch.set_num_threads(1)
 
 
 def _start(packed: bytes) -> None:
     """Prepares a worker process."""
     global _worker
-    _end_on_ctrl_c()
-    threading.Thread(target=_follow_the_driver, daemon=True).start()
-    _worker = Worker(packed)
+    end_on_ctrl_c()
+    follow_the_driver()
+    try:
+        _worker = Worker(packed)
+    except Exception as error:
+        _worker = cannot_start(f"process {os.getpid()}", error)
 
 
-def _follow_the_driver() -> None:
-    """Ends this process when the driver is killed, which cannot end its workers itself."""
+def follow_the_driver() -> None:
+    """Lets this process end when the driver is killed, which cannot end its workers itself."""
+    threading.Thread(target=_end_with_the_driver, daemon=True).start()
+
+
+def _end_with_the_driver() -> None:
     driver = multiprocessing.parent_process()
     if driver is not None:
         driver.join()
@@ -178,6 +175,8 @@ def _measure(order: Order) -> Result:
     """Measures an order in a worker process."""
     global _uniform
     assert _worker is not None
+    if isinstance(_worker, UserError):
+        raise _worker
     if _uniform is None:
         _uniform = _worker.uniform()
     return _worker.measure(order), f"process {os.getpid()}", _uniform

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from prune_env.common.errors import ConfigError, RunError, UserError
+from prune_env.common.memory import keep_freed_memory
 from prune_env.env.planner import Planner
 from prune_env.env.problem import PruningProblem
 from prune_env.env.proposal import Proposal
@@ -80,6 +81,7 @@ class Worker:
     """
 
     def __init__(self, packed: bytes) -> None:
+        keep_freed_memory()
         bench: Bench = pickle.loads(packed)
         torch.set_num_threads(bench.threads)
         self.bench = bench
@@ -116,3 +118,8 @@ def refusal(worker: str, theirs: Outcome, ours: Outcome) -> str | None:
         f"{theirs.loss!r}; here they are {ours.quality!r} and {ours.loss!r}. It has another processor, another release "
         "of torch or another number of threads, and would change the result, so it is not used."
     )
+
+
+def cannot_start(worker: str, error: Exception) -> RunError:
+    """The error of a worker that cannot build its evaluator, as text: the error's own class may not cross processes."""
+    return RunError(f"The worker {worker} cannot start: {error!r}\n{traceback.format_exc()}")
