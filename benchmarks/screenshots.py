@@ -107,10 +107,17 @@ def _tensorboard(run: Path) -> Iterator[str]:
 @contextmanager
 def _served(folder: Path) -> Iterator[str]:
     """The address of a folder, served on this machine."""
-    with ThreadingHTTPServer(("localhost", 0), partial(SimpleHTTPRequestHandler, directory=str(folder))) as server:
+    with ThreadingHTTPServer(("localhost", 0), partial(_Quiet, directory=str(folder))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://localhost:{server.server_port}/"
         server.shutdown()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    """Serves files without a line for each request."""
+
+    def log_message(self, *_: object) -> None:
+        """Prints nothing."""
 
 
 def _free_port() -> int:

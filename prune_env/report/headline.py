@@ -67,6 +67,8 @@ def short(number: int) -> str:
 def effort(record: RunRecord) -> str:
     """What the search spent, in a sentence or two."""
     summary, count = record.summary, len(record.trials)
+    if summary is None and not record.trials:
+        return "The run holds a plan that no search of its own found."
     if summary is None:
         planned = record.config.search.evaluations
         return (
