@@ -10,6 +10,7 @@ from prune_env.budget import Budget
 from prune_env.budget.latency_model import LatencyModel
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import EvaluationError, RunError
+from prune_env.common.text import quoted
 from prune_env.criteria import ScoringContext
 from prune_env.env.observation import Observer, UnitEvidence
 from prune_env.env.planner import Planner
@@ -266,14 +267,18 @@ class PruningProblem:
                 f"evaluation {number} of the run has no {', '.join(sorted(missing))}: the run was made by another "
                 "release, or its evaluations.jsonl is damaged. Start a new run."
             )
-        widths = {unit.name: plan.widths[unit.name] for unit in self.budget.units}
         edits = self.granularity.record(plan)
-        recorded, proposed = (row["widths"], {key: row.get(key) for key in edits}), (widths, edits)
-        if row["kind"] != proposed_by or recorded != proposed:
+        proposed = {
+            "kind": proposed_by,
+            "widths": {unit.name: plan.widths[unit.name] for unit in self.budget.units},
+            **edits,
+        }
+        recorded = {key: row.get(key) for key in proposed}
+        if recorded != proposed:
             raise RunError(
-                f"evaluation {number} of the run was {row['kind']!r} with {_in_words(*recorded)}, but the resumed "
-                f"search proposes {proposed_by!r} with {_in_words(*proposed)}. The run was made on another machine, "
-                "with another release or with other weights, and cannot be resumed here. Start a new run."
+                f"evaluation {number} of the run is of another plan than the resumed search proposes: "
+                f"{_differences(recorded, proposed)}. The run was made on another machine, with another release or "
+                "with other weights, and cannot be resumed here. Start a new run."
             )
         outcome = Outcome(row[self.quality_name], row["loss"], plan.costs.macs, plan.costs.params, images=row["images"])
         return Measured(outcome, float(row["seconds"]))
@@ -327,6 +332,16 @@ class PruningProblem:
         return self.rises_of([self.attempt_plan(self.planner.plan(one), "probe") for one in self.probe_proposals()])
 
 
-def _in_words(widths: Mapping[str, int], edits: Mapping[str, Any]) -> str:
-    made = {name: value for name, value in edits.items() if value is not None}
-    return f"the widths {widths}" + (f" and the edits {made}" if made else "")
+def _differences(recorded: Mapping[str, Any], proposed: Mapping[str, Any]) -> str:
+    """Where two records differ, the first five places, such as "widths of conv1: 8 recorded, 12 proposed"."""
+    there, here = _by_place(recorded), _by_place(proposed)
+    places = [place for place in {**there, **here} if there.get(place) != here.get(place)]
+    told = [f"{place}: {quoted(there.get(place))} recorded, {here.get(place)!r} proposed" for place in places[:5]]
+    return "; ".join(told) + (f"; and {len(places) - 5} more" if len(places) > 5 else "")
+
+
+def _by_place(record: Mapping[str, Any]) -> dict[str, Any]:
+    places: dict[str, Any] = {}
+    for key, value in record.items():
+        places |= {f"{key} of {name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
+    return places

@@ -204,8 +204,10 @@ def run_comparison(
             write_comparison_page(folder)
 
     page = LivePage(write_page)
+    searched: list[RunDirectory] = []
 
     def report(finished: FinishedSearch) -> None:
+        searched.append(finished.search.run)
         log_result(finished)
         write_report(finished.search.run)
         write_page()
@@ -216,8 +218,8 @@ def run_comparison(
         page.tick()
 
     comparison = compare_searches(settings, folder, names, seeds, watch_search, progress, report, command, on_dense)
-    # Once more, so that every report shows the curves of all rivals.
-    for run in comparison.runs:
+    # Once more, so that every report shows the curves of all rivals, the new ones too.
+    for run in comparison.runs if searched else ():
         write_report(run)
     write_comparison_page(folder)
     write_comparison(comparison)

@@ -138,7 +138,8 @@ def test_the_agent_keeps_more_of_the_unit_whose_channels_all_matter_and_beats_un
     config = RunConfig.from_mapping(document)
     assert config.agent == AgentSection()
     uniform = problem.attempt(problem.budget.uniform(), "uniform")
-    assert uniform.plan.widths["duplicated"] == uniform.plan.widths["essential"]
+    # One unit may keep a channel more, because the uniform plan uses what the budget leaves.
+    assert abs(uniform.plan.widths["duplicated"] - uniform.plan.widths["essential"]) <= 1
     found = train_agent(problem, config)
     learnt = found.policy.propose(PruningEnv(problem=problem, action=config.granularity.action))
     for trial in (found.best, problem.attempt_plan(learnt.plan, "replay")):

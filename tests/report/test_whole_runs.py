@@ -1,5 +1,6 @@
 """Whole runs by one call from Python: what is left on disk, what callbacks hear, and that nothing is printed."""
 
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_a_search_leaves_a_whole_run_and_is_silent(
     assert run.read_json(run.summary) == found.summary
     assert [row.name for row in found.rows] == ["dense", "uniform", "ddpg"]
     assert found.summary["command"] == f"prune-env train {run.config} run.directory=..."
-    assert found.summary["command"] in run.report.read_text()
+    assert f"prune-env train .../{run.config.name} run.directory=..." in unescape(run.report.read_text())
     assert list(run.tensorboard.iterdir())
 
 

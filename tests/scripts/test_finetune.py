@@ -84,7 +84,7 @@ def stopped(run: RunDirectory) -> TrainingFolder:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "run_epoch", one_alone)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(typer.Exit):
             finetune(run.root, name="stopped")
     return TrainingFolder.open(run.root / "stopped")
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from pruned import pruned_config, pruned_run
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -242,7 +243,7 @@ def test_a_fine_tuning_that_is_killed_ends_as_one_that_was_not(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "run_epoch", some_alone)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(typer.Exit):
             finetune(run.root, [*SELECT], name=tmp_path.name)
     folder = TrainingFolder.open(run.root / tmp_path.name)
     assert not folder.weights.exists()

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from io import BytesIO
@@ -161,11 +160,11 @@ def test_the_table_has_a_time_for_every_count_and_a_reason_for_what_stays_whole(
 ) -> None:
     inspect_walk(config, [GROUPED, "granularity.only_faster=true"])
     lines = capsys.readouterr().out.partition("by group count")[2].splitlines()
-    rows = {cells[0]: cells[1:] for line in lines if len(cells := [cell.strip() for cell in line.split("│")[1:-1]]) > 1}
+    rows = {cells[0]: cells[1:] for line in lines if len(cells := re.split(r"\s{2,}", line.strip())) > 1}
     # Counts in brackets are not allowed.
     assert rows["layer1.0.conv1"] == ["layer1.0.conv1", "1.00", "(2.00)", "0.50", "(0.96)"]
-    assert rows["conv1"] == ["it reads no unit's channels", "", "", "", ""]
-    assert rows["linear"] == ["it is a Linear and no nn.Conv2d", "", "", "", ""]
+    assert rows["conv1"] == ["it reads no unit's channels"]
+    assert rows["linear"] == ["it is a Linear and no nn.Conv2d"]
 
 
 @pytest.mark.usefixtures("machine")
@@ -228,37 +227,36 @@ def test_tensorboard_has_the_groups_of_every_episode_and_their_picture(finished:
     log = EventAccumulator(str(finished.tensorboard))
     log.Reload()
     names = finished.read_json(finished.root / "groups.json")["times"].keys()
-    tags = {tag for tag in log.Tags()["scalars"] if tag.startswith("groups/")}
-    assert tags == {f"groups/{name}" for name in names}
+    tags = {tag for tag in log.Tags()["scalars"] if tag.startswith("units/groups/")}
+    assert tags == {f"units/groups/{name}" for name in names}
     episodes = [row for row in finished.evaluations() if row["kind"] == "ddpg"]
     for name in names:
-        expected = [(step, row.get("groups", {}).get(name, 1)) for step, row in enumerate(episodes)]
-        assert [(event.step, event.value) for event in log.Scalars(f"groups/{name}")] == expected
-    (event,) = log.Images("groups/heat_map")
-    assert event.step == len(episodes) - 1
+        expected = [(row["number"], row.get("groups", {}).get(name, 1)) for row in episodes]
+        assert [(event.step, event.value) for event in log.Scalars(f"units/groups/{name}")] == expected
+    (event,) = log.Images("units/groups")
+    assert event.step == episodes[-1]["number"]
     assert np.asarray(Image.open(BytesIO(event.encoded_image_string))).std() > 5
 
 
 def test_channels_alone_have_neither_curves_nor_a_file_of_groups(channels: RunDirectory) -> None:
     log = EventAccumulator(str(channels.tensorboard))
     log.Reload()
-    assert not [tag for kind in ("scalars", "images") for tag in log.Tags()[kind] if tag.startswith("groups/")]
+    assert not [tag for kind in ("scalars", "images") for tag in log.Tags()[kind] if "groups" in tag]
     assert not (channels.root / "groups.json").exists()
     assert not any({"groups", "reads"} & row.keys() for row in channels.evaluations())
     assert "<h2>Groups</h2>" not in channels.report.read_text()
 
 
 class Rows(HTMLParser):
-    """Reads a page's headings, the rows of its tables by the heading above them, and its pictures."""
+    """Reads a page's headings, and the rows of its tables by the heading above them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.heading = ""
         self.rows: dict[str, list[list[str]]] = {}
-        self.pictures: list[dict[str, str | None]] = []
         self._open = ""
 
-    def handle_starttag(self, tag: str, attributes: Sequence[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attributes: Sequence[tuple[str, str | None]]) -> None:  # noqa: ARG002
         self._open = tag
         if tag == "h2":
             self.heading = ""
@@ -266,8 +264,6 @@ class Rows(HTMLParser):
             self.rows.setdefault(self.heading, []).append([])
         if tag in ("td", "th"):
             self.rows[self.heading][-1].append("")
-        if tag == "img":
-            self.pictures.append(dict(attributes))
 
     def handle_endtag(self, tag: str) -> None:  # noqa: ARG002
         self._open = ""
@@ -291,8 +287,6 @@ def test_the_report_has_the_groups_beside_the_milliseconds(finished: RunDirector
         assert groups == str(plan.groups.get(name, 1))
         assert reads == (str(edits[name].reads) if name in edits else "all")
         assert milliseconds == [f"{1e3 * seconds:.2f}" for seconds in times[name].values()]
-    sources = [str(picture["src"]).removeprefix("data:image/png;base64,") for picture in page.pictures]
-    assert [Image.open(BytesIO(b64decode(source))).size[0] for source in sources] == [1350] * 5
 
 
 def test_the_same_seed_makes_the_same_run(finished: RunDirectory, problem: PruningProblem, tmp_path: Path) -> None:
@@ -354,15 +348,13 @@ def test_evaluations_with_other_groups_are_refused_by_their_number(
     change(rows[number])
     run.evaluations_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     recorded = lines_of(run)
-    with pytest.raises(RunError, match=rf"evaluation {number} of the run was .* cannot be resumed here") as refusal:
+    with pytest.raises(RunError, match=rf"evaluation {number} of the run is .* cannot be resumed here") as refusal:
         search_on(run, problem, settings_of(finished))
     assert lines_of(run) == recorded
     # The message must describe the two plans differently; otherwise nobody could see the difference.
-    there, _, here = str(refusal.value).partition(", but the resumed search proposes ")
-    said = [
-        re.sub(r"\b(the widths|and the edits|with|and) ", "", text) for text in (there, here.partition(". The run")[0])
-    ]
-    assert said[0].partition("'ddpg' ")[2] != said[1].partition("'ddpg' ")[2]
+    for there, here in re.findall(r": ([^:;]+) recorded, ([^;.]+) proposed", str(refusal.value)):
+        assert there != here
+    assert "recorded, " in str(refusal.value)
 
 
 @pytest.mark.parametrize("text", ["{}", '{"times": 3}', '{"times": {"conv1": {"one": 1.0}}}', "{"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from toy import TASK, digits_config
 
 from prune_env.commands.pretrain import pretrain
@@ -87,7 +88,7 @@ def test_a_training_that_was_interrupted_ends_as_one_that_was_not(
     folder = TrainingFolder(tmp_path / "again")
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "run_epoch", one_alone)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(typer.Exit):
             pretrain(config, [f"run.directory={folder.root}"])
     assert not folder.summary.exists()
     capsys.readouterr()

@@ -379,7 +379,7 @@ def test_evaluations_that_the_search_does_not_propose_are_refused_by_their_numbe
 ) -> None:
     change_line(interrupted, number, change)
     recorded = lines_of(interrupted)
-    with pytest.raises(RunError, match=rf"evaluation {number} of the run was .* cannot be resumed here"):
+    with pytest.raises(RunError, match=rf"evaluation {number} of the run is .* cannot be resumed here"):
         train(resume=interrupted.root)
     assert lines_of(interrupted) == recorded
     assert not interrupted.summary.exists()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+import typer
 from toy import digits_config, digits_file, trained_digits
 
 from prune_env import PruningEnv, RunConfig
@@ -223,7 +224,7 @@ class TestRun:
                 patch.setattr("prune_env.runs.searching.build_problem", killed)
             else:
                 patch.setattr("prune_env.runs.starting.save_scores", killed)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(typer.Exit):
                 train(config, [f"run.directory={run.root}"])
         assert not run.started
         train(resume=run.root)
