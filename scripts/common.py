@@ -81,7 +81,7 @@ def tell(text: str, to: Console = results, style: str = "", whole: bool = False,
     """Prints plain text: in a terminal wrapped at words, elsewhere as one line.
 
     Args:
-        text: The text.
+        text: The text. An indented line is a command to copy, which is never broken.
         to: The console.
         style: A style of rich, such as a colour.
         whole: Whether the text is a path or a command, which a terminal must not break.
@@ -89,8 +89,12 @@ def tell(text: str, to: Console = results, style: str = "", whole: bool = False,
     """
     if to.is_terminal and not whole:
         # rich breaks words that are longer than a line, such as paths, which nobody can then copy.
-        lines = (wrap(line, to.width, subsequent_indent=" " * indent, **WHOLE_WORDS) for line in text.splitlines())
-        text = "\n".join("\n".join(line) for line in lines)
+        text = "\n".join(
+            line
+            if line.startswith("  ")
+            else "\n".join(wrap(line, to.width, subsequent_indent=" " * indent, **WHOLE_WORDS))
+            for line in text.splitlines()
+        )
     to.print(text, style=style, highlight=False, soft_wrap=True)
 
 

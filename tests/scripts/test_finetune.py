@@ -325,6 +325,8 @@ def test_a_fine_tuning_that_is_killed_ends_as_one_that_was_not(
     finetune(run.root, name=tmp_path.name, resume=True)
     assert same_result(folder, finished)
     summaries = [one.read_json(one.summary) for one in (folder, finished)]
+    for summary in summaries:
+        assert all(row.pop("latency_ms")["median"] > 0 for row in summary["rows"])
     for key in ("rows", "refused", "model"):
         assert summaries[0][key] == summaries[1][key]
 

@@ -301,7 +301,7 @@ def test_an_extension_of_a_run_that_proves_to_be_another_changes_nothing(
     shutil.copytree(finished.root, run.root)
     change_line(run, 30, _widen)
     before = contents_of(run)
-    with pytest.raises(RunError, match="evaluation 30 of the run was"):
+    with pytest.raises(RunError, match="evaluation 30 of the run is of another plan"):
         train(resume=run.root, overrides=[f"search.evaluations={EVALUATIONS + 1}"])
     assert {**contents_of(run), **before} == contents_of(run)
 
@@ -354,8 +354,8 @@ def test_a_config_and_a_run_to_resume_exclude_each_other(
     said = refused("train", config, "--resume", interrupted.root)
     assert "--resume RUN to resume one with its own settings; both were given" in said
     said = refused("train", "--resume", interrupted.root, "search.workers=2", "search.lag=2")
-    assert "search.lag=2: given with a run that is resumed" in said
-    assert "Only search.workers and run.address may be given" in said
+    assert "search.lag: a resumed run keeps its own setting" in said
+    assert "A resume may change search.evaluations, search.workers, run.address" in said
     assert lines_of(interrupted) == recorded
 
 
