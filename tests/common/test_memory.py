@@ -9,8 +9,9 @@ from prune_env.common.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 torch.set_num_threads(1)
-for turn in range(12):
-    if turn == 2:
+# The first turns find where aligned blocks fit; how many that takes depends on where the heap begins.
+for turn in range(40):
+    if turn == 30:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     del_me = torch.ones(32 * 2**20)
     del del_me
@@ -25,5 +26,4 @@ def test_large_blocks_are_not_faulted_in_again():
         command = [sys.executable, "-c", PROGRAM, how]
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
-    # The system may take pages from a process at any time, so the best of several processes counts.
-    assert min(faults("kept") for _ in range(5)) < min(faults("given back") for _ in range(2)) / 10
+    assert faults("kept") < faults("given back") / 10
