@@ -1,6 +1,7 @@
 """Data sets on disk, with one folder of image files per class."""
 
 import os
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from prune_env.common.errors import DataError
+from prune_env.common.errors import DataError, DataWarning
 from prune_env.data.image_file import read_rgb
 from prune_env.data.preprocessing import Interpolation, Preprocessing
 from prune_env.data.source import Indices, Split
@@ -74,16 +75,20 @@ class FolderSource:
             The source; no image is read yet.
 
         Raises:
-            DataError: If a folder is missing or empty, or the two splits have different classes.
+            DataError: If a folder is missing or empty, or the test split has a class that ``train`` has not.
+
+        Warns:
+            DataWarning: If the test split lacks classes; a label is a class's position in ``train`` all the same.
         """
         held_out = root / "val" if (root / "val").is_dir() else root / "test"
         class_names, train = _list_files(name, root / "train")
-        test_names, test = _list_files(name, held_out)
-        if class_names != test_names:
-            odd = sorted(set(class_names) ^ set(test_names))[0]
-            raise DataError(
-                f"data set {name!r}: train and {held_out.name} in {root} differ in their classes, "
-                f"for example {odd!r} is in only one of them; give both the same class folders"
+        test = _list_files(name, held_out, class_names)[1]
+        if (shown := len(np.unique(test.labels))) < len(class_names):
+            warnings.warn(
+                f"data set {name!r}: {held_out} holds images of {shown} of the {len(class_names)} classes of train; "
+                "the test set measures those alone.",
+                DataWarning,
+                stacklevel=2,
             )
         return cls(name, class_names, image_size, train, test)
 
@@ -177,7 +182,8 @@ def central_square(size: tuple[int, int], side: int, shorter: int) -> tuple[floa
     return left, top, left + side * scales[0], top + side * scales[1]
 
 
-def _list_files(name: str, folder: Path) -> tuple[tuple[str, ...], LabelledFiles]:
+def _list_files(name: str, folder: Path, known: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], LabelledFiles]:
+    """The classes of a folder and its files, labelled by the position of their class among the ``known`` ones."""
     from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
     def is_image(path: str) -> bool:
@@ -189,8 +195,14 @@ def _list_files(name: str, folder: Path) -> tuple[tuple[str, ...], LabelledFiles
         class_names = [found for found in find_classes(folder)[0] if not _hidden(found)]
         if not class_names:
             raise FileNotFoundError(f"{folder} holds no class folder.")
-        positions = {found: number for number, found in enumerate(class_names)}
-        samples: Iterable[tuple[str, int]] = make_dataset(folder, positions, is_valid_file=is_image)
+        positions = {found: number for number, found in enumerate(known or class_names)}
+        if strange := sorted(set(class_names) - positions.keys()):
+            raise DataError(
+                f"data set {name!r}: {folder} has the class {strange[0]!r}, which train has not. Give train a folder "
+                "of that name, or remove it here."
+            )
+        found_classes = {found: positions[found] for found in class_names}
+        samples: Iterable[tuple[str, int]] = make_dataset(folder, found_classes, is_valid_file=is_image)
     except FileNotFoundError as error:
         raise DataError(f"data set {name!r}: {error} data.path must be {LAYOUT}") from error
     files, labels = zip(*samples, strict=True)

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prune_env.common.errors import DataError
+from prune_env.common.errors import DataError, DataWarning
 from prune_env.data import ImageSource, load_source
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -73,11 +74,21 @@ def test_missing_or_empty_folders_are_refused(tmp_path: Path) -> None:
         load_source("imagefolder", tmp_path)
 
 
-def test_splits_with_other_classes_are_refused(tree: Path) -> None:
-    (tree / "train" / "green").mkdir()
-    (tree / "train" / "red" / "0.png").rename(tree / "train" / "green" / "0.png")
-    with pytest.raises(DataError, match="differ in their classes, for example 'green'"):
+def test_a_test_class_without_training_images_is_refused(tree: Path) -> None:
+    held_out = next(folder for folder in tree.iterdir() if folder.name != "train")
+    (held_out / "green").mkdir()
+    (held_out / "red" / "0.png").rename(held_out / "green" / "0.png")
+    with pytest.raises(DataError, match=f"{held_out.name} has the class 'green', which train has not"):
         load_source("imagefolder", tree)
+
+
+def test_a_test_split_of_fewer_classes_keeps_their_labels_and_says_so(tree: Path) -> None:
+    held_out = next(folder for folder in tree.iterdir() if folder.name != "train")
+    shutil.rmtree(held_out / "blue")
+    with pytest.warns(DataWarning, match="holds images of 1 of the 2 classes of train"):
+        source = load_source("imagefolder", tree)
+    assert source.classes == 2
+    assert set(source.targets("test").tolist()) == {1}
 
 
 def test_hidden_folders_and_files_are_no_classes_and_no_images(tree: Path) -> None:
