@@ -2,8 +2,11 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from prune_env.rewards.errors import RewardError
@@ -22,6 +25,7 @@ def import_callable(name: str) -> Callable[..., Any]:
         raise RewardError(
             f"reward.name: reward {name!r}: write it as package.module:callable, for example mine.rewards:reward"
         )
+    _search_working_directory()
     try:
         imported: Any = importlib.import_module(module)
     except Exception as error:  # importing the user's module may raise anything
@@ -40,6 +44,13 @@ def import_callable(name: str) -> Callable[..., Any]:
         )
     reward: Callable[..., Any] = imported
     return reward
+
+
+def _search_working_directory() -> None:
+    """As in ``prune_env.common.registry``."""
+    with suppress(OSError):
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
 
 
 def with_settings(name: str, reward: Callable[..., float], settings: Mapping[str, float]) -> Callable[..., float]:

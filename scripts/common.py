@@ -19,6 +19,7 @@ from prune_env.common.errors import DataWarning, DoubtfulNetworkWarning, UserErr
 from prune_env.common.files import in_words, to_json
 from prune_env.common.memory import keep_freed_memory
 from prune_env.common.text import one_screen
+from prune_env.config.trust import EVERYTHING, NOTHING, Trust
 from prune_env.rewards.errors import RewardError
 
 if TYPE_CHECKING:  # torch takes seconds, which the list of commands need not wait for
@@ -42,6 +43,13 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Settings that overr
 Force = Annotated[
     bool, typer.Option("--force", help="Go on with a dense network whose quality is near chance (run.force=true).")
 ]
+TrustRun = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run the code that the settings in the run directory name. Only for runs from people whom you trust.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -58,6 +66,11 @@ def forced(overrides: list[str] | None, force: bool) -> list[str]:
 def tell_dense(dense: "DenseQuality") -> None:
     """Prints the dense network's quality, before anything else is measured."""
     notice(str(dense))
+
+
+def trust_of(given: bool) -> Trust:
+    """What ``--trust`` means."""
+    return EVERYTHING if given else NOTHING
 
 
 def between_commas(given: str) -> list[str]:
@@ -169,8 +182,7 @@ def run_app(app: typer.Typer) -> None:
     keep_freed_memory()
     warnings.showwarning = _show_warning
     try:
-        # Import the user's own modules (model.name: my_net:build) from the working directory.
-        sys.path.insert(0, _working_directory())
+        _check_working_directory()
         app()
     except (UserError, RewardError) as error:
         _fail(str(error))
@@ -178,9 +190,9 @@ def run_app(app: typer.Typer) -> None:
         _fail(f"{error.filename or 'a file'}: {in_words(error)}")
 
 
-def _working_directory() -> str:
+def _check_working_directory() -> None:
     try:
-        return str(Path.cwd())
+        Path.cwd()
     except FileNotFoundError:
         raise UserError("The working directory does not exist any more. Change to another one: cd FOLDER.") from None
 

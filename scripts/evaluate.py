@@ -9,6 +9,7 @@ import typer
 from prune_env.commands.common import (
     AsJson,
     Overrides,
+    TrustRun,
     note_rivals,
     notice,
     print_json,
@@ -16,12 +17,14 @@ from prune_env.commands.common import (
     run_command,
     run_directory_of,
     tell,
+    trust_of,
     warn,
 )
 from prune_env.commands.next_steps import print_next, with_run
 from prune_env.commands.progress import phases
 from prune_env.config import RunConfig
 from prune_env.config.shipped import is_shipped
+from prune_env.config.trust import Trust
 from prune_env.env.fitting import repair_warning
 from prune_env.env.loading import device_of
 from prune_env.plan import PruningPlan
@@ -47,10 +50,11 @@ def evaluate(
     overrides: Overrides = None,
     name: Name = None,
     batch: Batch = None,
+    trust: TrustRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Measures dense, uniform at the plan's cost, and the run's network cut, recalibrated and (if tuned) fine-tuned."""
-    run, settings = _find(target, overrides or [])
+    run, settings = _find(target, overrides or [], trust_of(trust))
     batch = batch or settings.budget.batch
     with phases("loading") as say:
         rows = evaluate_run(run, settings, name, batch, say)
@@ -70,13 +74,14 @@ def evaluate(
     print_next(with_run(run.root, "evaluate"))
 
 
-def _find(target: Path, overrides: list[str]) -> tuple[RunDirectory, RunConfig]:
+def _find(target: Path, overrides: list[str], trust: Trust) -> tuple[RunDirectory, RunConfig]:
     """The run and its settings, with the dense weights that the run trained."""
     if target.suffix in (".yaml", ".yml") or (is_shipped(target) and not target.is_dir()):
-        run = RunDirectory.open(run_directory_of(read_settings(target, overrides), target))
+        given = read_settings(target, overrides)
+        run, trust = RunDirectory.open(run_directory_of(given, target)), trust.also(Trust.of(given).names)
     else:
         run = RunDirectory.open(target)
-    return run, settings_of(run, overrides)
+    return run, settings_of(run, overrides, trust)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from prune_env.commands.common import AsJson, Overrides, notice, print_json, run_command, tell
+from prune_env.commands.common import AsJson, Overrides, TrustRun, notice, print_json, run_command, tell, trust_of
 from prune_env.commands.next_steps import print_next, with_run
 from prune_env.commands.progress import phases
 from prune_env.common.words import counted
@@ -43,11 +43,12 @@ def export(
     name: Name = None,
     into: Into = None,
     batch: Batch = LATENCY_BATCH,
+    trust: TrustRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Exports a run's best pruned network: fine-tuned if that made it better, else recalibrated."""
     searched = RunDirectory.open(run)
-    settings = settings_of(searched, [*(overrides or []), "run.device=cpu"])
+    settings = settings_of(searched, [*(overrides or []), "run.device=cpu"], trust_of(trust))
     with phases("loading") as say:
         record = export_run(searched, settings, to.value, name, into, batch, say)
     if warning := repair_warning(PruningPlan.load(searched.plan), settings):

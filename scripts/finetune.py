@@ -9,6 +9,7 @@ import typer
 from prune_env.commands.common import (
     AsJson,
     Overrides,
+    TrustRun,
     notice,
     print_json,
     print_place,
@@ -16,11 +17,13 @@ from prune_env.commands.common import (
     resumable,
     run_command,
     tell,
+    trust_of,
     warn,
 )
 from prune_env.commands.next_steps import after_interrupted_finetuning, print_next, with_run
 from prune_env.commands.progress import shown_training
 from prune_env.common.words import counted
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.env.fitting import repair_warning
 from prune_env.report.file_records import row_records
 from prune_env.report.network_table import render, warnings_of
@@ -47,6 +50,7 @@ def finetune(
     overrides: Overrides = None,
     name: Name = FOLDER,
     resume: Resume = False,
+    trust: TrustRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Trains a run's pruned network on all training images except the reward set; the dense network is the teacher.
@@ -61,7 +65,7 @@ def finetune(
         raise typer.BadParameter(
             "run.directory: a training lives within its run; --name gives another folder within the run."
         )
-    finished = run_finetuning(searched, overrides or (), name, resume)
+    finished = run_finetuning(searched, overrides or (), name, resume, trust_of(trust))
     if finished is None:
         return
     if as_json:
@@ -75,7 +79,11 @@ def finetune(
 
 
 def run_finetuning(
-    searched: RunDirectory, overrides: Sequence[str] = (), name: str = FOLDER, resume: bool = False
+    searched: RunDirectory,
+    overrides: Sequence[str] = (),
+    name: str = FOLDER,
+    resume: bool = False,
+    trust: Trust = NOTHING,
 ) -> FinishedTraining | None:
     """Runs a whole fine-tuning, shows its progress, and keeps the report of its run up to date.
 
@@ -84,12 +92,12 @@ def run_finetuning(
     """
     with resumable(lambda: after_interrupted_finetuning(searched.root, name)), shown_training() as listener:
         if resume:
-            tuning = resume_finetuning(searched, name, listener)
+            tuning = resume_finetuning(searched, name, listener, trust)
         else:
-            tuning = start_finetuning(searched, overrides, name, listener)
+            tuning = start_finetuning(searched, overrides, name, listener, trust)
         if tuning.workers.first and (warning := repair_warning(tuning.plan, tuning.settings)):
             notice(warning)
-        return finetune_with_report(tuning, listener)
+        return finetune_with_report(tuning, listener, trust)
 
 
 def print_finetuning(finished: FinishedTraining) -> None:

@@ -8,12 +8,14 @@ import typer
 from prune_env.commands.common import (
     AsJson,
     Overrides,
+    TrustRun,
     print_json,
     print_place,
     resumable,
     run_command,
     run_directory_of,
     tell,
+    trust_of,
 )
 from prune_env.commands.next_steps import after_interrupted_pretraining, print_next, with_weights
 from prune_env.commands.progress import shown_training
@@ -33,7 +35,11 @@ Resume = Annotated[
 
 
 def pretrain(
-    config: Config = None, overrides: Overrides = None, resume: Resume = None, as_json: AsJson = False
+    config: Config = None,
+    overrides: Overrides = None,
+    resume: Resume = None,
+    trust: TrustRun = False,
+    as_json: AsJson = False,
 ) -> None:
     """Trains a network on all training images except the reward set, from scratch or from model.weights.
 
@@ -45,6 +51,7 @@ def pretrain(
             "give a file of settings to start a training, or --resume FOLDER to resume one with its own settings; "
             f"{'neither was' if config is None else 'both were'} given."
         )
+    trusted = trust_of(trust)
     if config is not None:
         settings = read_settings(config, overrides or ())
         place = run_directory_of(settings, config)
@@ -52,7 +59,7 @@ def pretrain(
     else:
         place = Path(str(resume))
     with resumable(lambda: after_interrupted_pretraining(place)):
-        training = resume_pretraining(place) if config is None else start_pretraining(settings, place)
+        training = resume_pretraining(place, trusted) if config is None else start_pretraining(settings, place)
         with shown_training() as listener:
             record = finish_pretraining(training, listener)
     if record is None:

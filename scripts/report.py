@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from prune_env.commands.common import run_command
+from prune_env.commands.common import TrustRun, run_command, trust_of
 from prune_env.commands.next_steps import print_next, with_run
 from prune_env.report.page import write_report
 from prune_env.report.runs_page import write_comparison_page
@@ -22,16 +22,17 @@ To = Annotated[
 ]
 
 
-def report(runs: RunsArgument, to: To = None) -> None:
+def report(runs: RunsArgument, to: To = None, trust: TrustRun = False) -> None:
     """Writes report.html and report.png into a run, or one page with the Pareto fronts of several runs."""
     if to is not None and len(runs) == 1:
         raise typer.BadParameter("--to is for the page of several runs; the page of one run is RUN/report.html.")
+    trusted = trust_of(trust)
     if len(runs) > 1:
-        page = write_side_by_side([RunDirectory.open(run).root for run in runs], to)
+        page = write_side_by_side([RunDirectory.open(run).root for run in runs], to, trusted)
     elif not RunDirectory(runs[0]).config.is_file() and any(runs[0].glob("seed-*/*/config.yaml")):
-        page = write_comparison_page(runs[0])
+        page = write_comparison_page(runs[0], trusted)
     else:
-        page = write_report(RunDirectory.open(runs[0]))
+        page = write_report(RunDirectory.open(runs[0]), trusted)
     print(page)
     if len(runs) == 1 and RunDirectory(runs[0]).plan.is_file():
         print_next(with_run(runs[0], "report"))

@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 from prune_env.commands.common import (
     AsJson,
     Force,
+    TrustRun,
     between_commas,
     command_line,
     forced,
@@ -24,6 +25,7 @@ from prune_env.commands.common import (
     run_directory_of,
     tell,
     tell_dense,
+    trust_of,
     warn,
 )
 from prune_env.commands.finetune import print_finetuning, run_finetuning
@@ -33,6 +35,7 @@ from prune_env.common.errors import ConfigError
 from prune_env.common.words import counted
 from prune_env.config import RunConfig
 from prune_env.config.sections import budget_in_words
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.report.file_records import row_records
 from prune_env.report.loggers import check_loggers
 from prune_env.report.network_table import render, warnings_of
@@ -119,6 +122,7 @@ def train(
     finetune: Finetune = None,
     log: Log = None,
     force: Force = False,
+    trust: TrustRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Searches a pruning plan: an agent learns the width of each unit of the network."""
@@ -149,19 +153,21 @@ def train(
     settings = read_settings(files[0], given) if resume is None else None
     if settings is not None:
         check_loggers(settings.run.log)
-    root = run_directory_of(settings, files[0]) if settings is not None else Path(str(resume))
+    root, trusted = run_directory_of(settings, files[0]) if settings is not None else Path(str(resume)), trust_of(trust)
     with resumable(lambda: after_interrupted_search(root)):
         with phases("loading") as say:
             search = (
-                resume_search(root, say, given) if settings is None else start_search(settings, root, say, tell_dense)
+                resume_search(root, say, given, trusted)
+                if settings is None
+                else start_search(settings, root, say, tell_dense)
             )
-        finished = finish_search(search)
+        finished = finish_search(search, trusted)
     tuned = None
     if finetune is not None:
         if not as_json:
             print_search(finished)
         epochs = [f"finetune.epochs={finetune}"] if finetune else []
-        tuned = run_finetuning(search.run, epochs)
+        tuned = run_finetuning(search.run, epochs, trust=trusted.also(Trust.of(search.settings).names))
     if as_json:
         print_json({**search_record(finished), **({} if tuned is None else {"finetune": tuned.summary})})
         return
@@ -212,11 +218,11 @@ def _train_several(runs: Mapping[Path, RunConfig], as_json: bool) -> None:
     print_next([step for folder in found for step in with_run(folder)[:1]])
 
 
-def finish_search(search: SearchRun) -> FinishedSearch:
-    """Runs a started search to its end, and shows its progress."""
+def finish_search(search: SearchRun, trust: Trust = NOTHING) -> FinishedSearch:
+    """Runs a started search to its end, and shows its progress; ``trust`` as `finish_with_report`."""
     _print_reach(search)
     with shown_search(search) as (on_trial, on_episode):
-        return finish_with_report(search, on_trial, on_episode, command_line())
+        return finish_with_report(search, on_trial, on_episode, command_line(), trust)
 
 
 def _print_reach(search: SearchRun) -> None:

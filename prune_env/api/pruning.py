@@ -17,6 +17,7 @@ from prune_env.common.copying import copied
 from prune_env.common.layers import unwrapped
 from prune_env.common.randomness import global_randomness
 from prune_env.config import RunConfig
+from prune_env.config.trust import EVERYTHING
 from prune_env.data import SOURCES, Given, GivenSource, given_source
 from prune_env.env.loading import check_names
 from prune_env.models import DETECTORS, MODELS, taking_batches
@@ -189,7 +190,9 @@ def _searched(
 
 def _finetuned(run: RunDirectory, show: Shown) -> FinishedTraining:
     listener = show.training()
-    finished = finetune_with_report(start_finetuning(run, listener=listener), listener)
+    # This process wrote the run.
+    tuning = start_finetuning(run, listener=listener, trust=EVERYTHING)
+    finished = finetune_with_report(tuning, listener)
     assert finished is not None
     return finished
 

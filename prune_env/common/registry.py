@@ -6,10 +6,12 @@ message. ``package.module:callable`` is accepted wherever a name is, so that use
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -198,6 +200,17 @@ def class_with(setting: str, base: str, *attributes: str) -> Callable[[str, Any]
     return adopt
 
 
+def search_working_directory() -> None:
+    """Lets Python find modules in the working directory, after all other places.
+
+    Only for a module that the user names: otherwise a file such as ``sklearn.py`` there would take a package's place.
+    """
+    # The working directory may have been deleted.
+    with suppress(OSError):
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
+
+
 def import_named(name: str, what: str, error: type[UserError] = ConfigError) -> Any:
     """Imports ``package.module:callable``.
 
@@ -213,6 +226,7 @@ def import_named(name: str, what: str, error: type[UserError] = ConfigError) -> 
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise error(f"{what} {name!r}: write it as package.module:callable, for example mine.cuts:build")
+    search_working_directory()
     try:
         value: Any = importlib.import_module(module)
     except Exception as problem:  # the import runs the user's code, which may raise anything

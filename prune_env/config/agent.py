@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt
 
 from prune_env.config.sections import Section
+from prune_env.config.trust import OWN_CODE
 
 AMC_PRESET: Mapping[str, Any] = MappingProxyType(
     {
@@ -36,7 +37,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"amc": AMC_PRESET})
 class AgentSection(Section):
     """The agent or search, and its learning."""
 
-    name: str = Field(
+    name: Annotated[str, OWN_CODE] = Field(
         default="ddpg",
         min_length=1,
         description="The agent or search that proposes keep ratios, or your own as package.module:class.",

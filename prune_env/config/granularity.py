@@ -1,17 +1,18 @@
 """The granularity's section: the shape to cut, and the settings of the named granularity."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from prune_env.common.registry import Registry, class_with
 from prune_env.config.sections import Section
+from prune_env.config.trust import OWN_CODE
 
 
 class GranularitySettings(Section):
     """The common settings of all granularities; a granularity's own settings class adds its keys."""
 
-    name: str = Field(
+    name: Annotated[str, OWN_CODE] = Field(
         default="channel",
         min_length=1,
         description="The shape to cut: channel (whole channels), another name that `prune-env list granularities` "

@@ -34,6 +34,7 @@ from prune_env.config.sections import (
 )
 from prune_env.config.task import TASKS, TaskSection
 from prune_env.config.training import FidelitySection, FinetuneSection, PretrainSection, SparsifySection
+from prune_env.config.trust import EVERYTHING, Trust, code_in
 
 
 class RunConfig(Section):
@@ -66,31 +67,40 @@ class RunConfig(Section):
     fidelity: FidelitySection = Field(default_factory=FidelitySection)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Self:
+    def load(cls, path: str | os.PathLike[str], overrides: Sequence[str] = (), trust: Trust = EVERYTHING) -> Self:
         """Reads a config file.
 
         Args:
             path: A YAML file, or the name of a shipped one, for example ``digits``. Text values may hold ``${VAR}`` and
                 ``${VAR:-default}``.
             overrides: Texts ``key.path=value`` with a YAML value; of two for one key, the later one counts.
+            trust: The code that the file may name. `RunDirectory.settings` reads the file of a run with less trust.
 
         Returns:
             The settings, with defaults for missing keys.
 
         Raises:
             ConfigError: The file is missing or no YAML mapping; a key is unknown; a value has a wrong type or is out of
-                range; or an environment variable is not set. The message names every such key.
+                range; an environment variable is not set; or the file names code that is not trusted. The message names
+                every such key.
         """
-        return cls.from_mapping(read_yaml(Path(path)), overrides, source=f"config file {os.fspath(path)!r}")
+        return cls.from_mapping(read_yaml(Path(path)), overrides, f"config file {os.fspath(path)!r}", trust)
 
     @classmethod
-    def from_mapping(cls, document: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "settings") -> Self:
+    def from_mapping(
+        cls,
+        document: Mapping[str, Any],
+        overrides: Sequence[str] = (),
+        source: str = "settings",
+        trust: Trust = EVERYTHING,
+    ) -> Self:
         """Checks settings that are already a mapping.
 
         Args:
             document: Sections of keys, as in a config file.
             overrides: As in ``load``.
             source: The name of the settings in error messages.
+            trust: As in ``load``.
 
         Returns:
             The settings, with defaults for missing keys.
@@ -105,6 +115,7 @@ class RunConfig(Section):
         renamed, overridden = with_new_names(with_overrides(renamed, overrides))
         moved |= overridden
         filled = with_environment(renamed, os.environ)
+        trust.also(_code_in_overrides(cls, overrides)).check(cls, filled, source)
         for name in _sections():
             # "reward:" without keys is null in YAML. A missing section becomes empty, so that the error names its
             # missing keys.
@@ -140,6 +151,12 @@ class RunConfig(Section):
         """The resolved settings as YAML; ``load`` reads the same settings from it."""
         # ASCII only: PyYAML cannot read back some Unicode line breaks that it writes.
         return yaml.safe_dump(without_references(self.resolved()), sort_keys=False, allow_unicode=False)
+
+
+def _code_in_overrides(root: type[RunConfig], overrides: Sequence[str]) -> list[str]:
+    """The values in overrides that run code: a command line is the user's own word."""
+    given, _ = with_new_names(with_overrides({}, overrides))
+    return [value for value, _ in code_in(root, with_environment(given, os.environ)).values()]
 
 
 Config = TypeVar("Config", bound=RunConfig)

@@ -4,7 +4,7 @@ Error messages and docs take their texts from here.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from prune_env.config.protection import RESIDUAL_STREAMS, spelled_out
+from prune_env.config.trust import OWN_CLUSTER, OWN_CODE, OWN_LOG
 
 
 class Section(BaseModel):
@@ -49,7 +50,7 @@ class RunSection(Section):
     )
     device: str = Field(default="auto", description="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 
-    address: str | None = Field(
+    address: Annotated[str | None, OWN_CLUSTER] = Field(
         default=None,
         min_length=1,
         description="The Ray cluster whose nodes measure plans (extra ray): auto (the one that this machine belongs "
@@ -57,7 +58,7 @@ class RunSection(Section):
         "processors, or GPUs.",
     )
 
-    log: tuple[str, ...] = Field(
+    log: Annotated[tuple[str, ...], OWN_LOG] = Field(
         default=(),
         description="More places that a search logs to: optuna://FILE.db (an Optuna study for optuna-dashboard), csv "
         "(evaluations.csv in the run), and Accelerate's trackers that are installed, such as wandb or mlflow.",
@@ -75,7 +76,9 @@ class RunSection(Section):
 class ModelSection(Section):
     """The network to prune."""
 
-    name: str = Field(min_length=1, description="A network by name, or your own as package.module:callable.")
+    name: Annotated[str, OWN_CODE] = Field(
+        min_length=1, description="A network by name, or your own as package.module:callable."
+    )
     weights: str | None = Field(
         default=None,
         min_length=1,
@@ -90,7 +93,7 @@ class ModelSection(Section):
 class DataSection(Section):
     """The images; the reward, calibration and test set are disjoint."""
 
-    name: str = Field(
+    name: Annotated[str, OWN_CODE] = Field(
         min_length=1,
         description="A data set by name, the layout of your own files, or your own as package.module:callable.",
     )
@@ -269,7 +272,7 @@ class EnvSection(Section):
 class CriterionSection(Section):
     """The criterion, which decides the channels that stay at a width."""
 
-    name: str = Field(
+    name: Annotated[str, OWN_CODE] = Field(
         default="consumer_error",
         min_length=1,
         description="Score of a channel by name, or your own as package.module:callable; the best-scored channels "
@@ -285,7 +288,7 @@ class CriterionSection(Section):
 class RepairSection(Section):
     """The repair of layers with cut inputs; batch-norm statistics are always measured again."""
 
-    name: str = Field(
+    name: Annotated[str, OWN_CODE] = Field(
         default="none",
         min_length=1,
         description="none, least_squares (fits the weights of layers with cut inputs to the dense network's "
@@ -345,7 +348,7 @@ class SensitivitySection(Section):
 class RewardSection(Section):
     """The reward."""
 
-    name: str = Field(
+    name: Annotated[str, OWN_CODE] = Field(
         default="error", min_length=1, description="A reward by name, or your own as package.module:callable."
     )
     settings: dict[str, float] = Field(default_factory=dict, description="Numeric settings of the reward, by name.")

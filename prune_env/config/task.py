@@ -1,17 +1,18 @@
 """The task's section."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from prune_env.common.registry import Registry, class_with
 from prune_env.config.sections import Section
+from prune_env.config.trust import OWN_CODE
 
 
 class TaskSection(Section):
     """The task, which defines data, loss and quality."""
 
-    name: str = Field(
+    name: Annotated[str, OWN_CODE] = Field(
         default="classification",
         min_length=1,
         description="classification (one class for each image), detection (boxes around objects), or your own as "

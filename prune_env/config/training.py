@@ -1,10 +1,11 @@
 """The sections of all trainings: pretraining, short fine-tuning for comparisons, and fine-tuning."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from prune_env.config.sections import Section
+from prune_env.config.trust import OWN_CODE
 
 
 class TrainingSection(Section):
@@ -90,7 +91,7 @@ class SparsifySection(DistilledSection):
     """Sparse training before the cut: ``prune-env train`` with ``sparsify.epochs`` above 0."""
 
     epochs: int = Field(default=0, ge=0, description="Passes over the training images, 0 (no sparse training) or more.")
-    penalty: str = Field(
+    penalty: Annotated[str, OWN_CODE] = Field(
         default="group_lasso",
         min_length=1,
         description="The penalty that makes parts of the network small before the search: group_lasso (channels), "

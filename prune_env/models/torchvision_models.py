@@ -3,15 +3,14 @@
 The functions import torchvision themselves, because the import takes a second and our own networks do not need it.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
 from torch import nn
 
 from prune_env.common.errors import ModelError, WeightsError
+from prune_env.common.variables import with_variable
 
 # Auxiliary heads are needed for training from scratch only, and make the output a tuple.
 _WITHOUT_AUXILIARY_HEADS: dict[str, dict[str, Any]] = {
@@ -82,7 +81,8 @@ def pretrained_torchvision(name: str, in_channels: int, arguments: Mapping[str, 
     # googlenet drops its auxiliary heads itself after loading, and refuses aux_logits=False.
     settings = {"aux_logits": False, **arguments} if name == "inception_v3" else dict(arguments)
     try:
-        with _no_unpickling():
+        # torchvision's download helper calls torch.load(weights_only=False); this switch of torch overrides it.
+        with with_variable("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
             model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT", progress=False, **settings)
     except (TypeError, ValueError) as error:
         raise ModelError(f"model {name!r} does not take these model.arguments: {error}") from error
@@ -100,18 +100,3 @@ def _check_channels(name: str, in_channels: int) -> None:
             f"model {name!r}: torchvision's networks read 3 input channels, the data set has {in_channels}; "
             "take one of our own networks, timm/NAME, or package.module:callable"
         )
-
-
-@contextmanager
-def _no_unpickling() -> Iterator[None]:
-    # torchvision's download helper calls torch.load(weights_only=False); this switch of torch overrides it.
-    switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(switch)
-    os.environ[switch] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[switch]
-        else:
-            os.environ[switch] = before

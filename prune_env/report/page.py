@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.report import charts, html
 from prune_env.report.figures import figure_png, result_picture
 from prune_env.report.file_records import RowRecord, SensitivityRecord
@@ -15,20 +16,22 @@ from prune_env.report.verdicts import verdicts
 from prune_env.runs.run_directory import RunDirectory
 
 
-def write_report(run: RunDirectory) -> Path:
+def write_report(run: RunDirectory, trust: Trust = NOTHING) -> Path:
     """Writes ``report.html`` into a run, finished or not; into a finished run also ``report.png``.
 
     Args:
         run: The run; an earlier report is replaced.
+        trust: The code that the run's settings may name.
 
     Returns:
         The path of the page.
 
     Raises:
+        ConfigError: If the settings name code that is not trusted.
         RunError: If the search has not tried a plan yet, or one of the files is damaged.
         PlanError: If the plan is missing or damaged.
     """
-    record = read_run(run)
+    record = read_run(run, trust)
     if record.summary is not None and record.plan is not None:
         picture = result_picture(headline(record), record.plan, record.uniform, record.tried)
         run.write_bytes(run.root / "report.png", figure_png(picture))

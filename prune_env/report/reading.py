@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.granularity import Granularity, make_granularity
 from prune_env.plan import PruningPlan
 from prune_env.recover.checkpoint import epochs_in
@@ -22,14 +23,19 @@ from prune_env.runs.training_folder import TrainingFolder
 from prune_env.tasks import Task, make_task, quality_of
 
 
-def read_run(run: RunDirectory) -> RunRecord:
+def read_run(run: RunDirectory, trust: Trust = NOTHING) -> RunRecord:
     """Reads the files of a run.
 
+    Args:
+        run: The run.
+        trust: The code that the run's settings may name.
+
     Raises:
+        ConfigError: If the settings name code that is not trusted.
         RunError: If the search has not tried a plan yet, or one of the files is damaged.
         PlanError: If the plan of a finished run is missing, or the plan is damaged.
     """
-    config = RunConfig.load(run.config)
+    config = run.settings(trust=trust)
     task = make_task(config.task)
     quality = quality_of(task).name
     summary = _read(run.summary, Summary, quality) if run.summary.is_file() else None
@@ -51,8 +57,8 @@ def read_run(run: RunDirectory) -> RunRecord:
         plan=plan,
         trials=_trials_of(run, problem, granularity, quality),
         granularity=granularity,
-        trainings=[_training_of(folder, task) for folder in _trainings_in(run)],
-        sparsified=_training_of(TrainingFolder(run.sparsify), task) if run.sparsify.is_dir() else None,
+        trainings=[_training_of(folder, task, trust) for folder in _trainings_in(run)],
+        sparsified=_training_of(TrainingFolder(run.sparsify), task, trust) if run.sparsify.is_dir() else None,
         rivals=_rivals_of(run, config),
         sensitivity=_read(run.sensitivity, SensitivityRecord, quality) if run.sensitivity.is_file() else None,
         pictures=run.pictures.read_bytes() if run.pictures.is_file() else None,
@@ -113,8 +119,8 @@ def _trainings_in(run: RunDirectory) -> list[TrainingFolder]:
     return sorted(started, key=lambda folder: (folder.root.name != "finetune", folder.root.name))
 
 
-def _training_of(folder: TrainingFolder, task: Task) -> TrainingRecord:
-    settings, quality = RunConfig.load(folder.config), quality_of(task).name
+def _training_of(folder: TrainingFolder, task: Task, trust: Trust) -> TrainingRecord:
+    settings, quality = folder.settings(trust=trust), quality_of(task).name
     sparse = folder.root.name == RunDirectory(folder.root.parent).sparsify.name
     summary = _read(folder.summary, TrainingSummary, quality) if folder.summary.is_file() and not sparse else None
     planned = (settings.sparsify if sparse else settings.finetune).epochs

@@ -9,6 +9,7 @@ import numpy as np
 
 from prune_env.common.errors import RunError
 from prune_env.common.files import atomic_write
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.report import charts, html
 from prune_env.report.page_data import fronts_of, plan_row
 from prune_env.report.reading import read_run
@@ -21,18 +22,20 @@ MOST_POINTS = 300
 """Plans of each run that a page of several runs draws at most, besides its fronts [our choice]."""
 
 
-def write_runs(runs: Sequence[RunDirectory], page: Path) -> Path:
+def write_runs(runs: Sequence[RunDirectory], page: Path, trust: Trust = NOTHING) -> Path:
     """Writes a page that shows several runs side by side, with a Pareto front over the plans of all of them.
 
     Args:
         runs: Runs of one task, finished or not, of one network as a rule; two or more.
         page: The file to write; an earlier page is replaced.
+        trust: The code that the settings of the runs may name.
 
     Raises:
+        ConfigError: If the settings of a run name code that is not trusted.
         RunError: If the runs measure different qualities, or a file of a run is damaged.
         PlanError: If a plan is missing or damaged.
     """
-    records = {label: read_run(run) for label, run in _labelled(runs).items()}
+    records = {label: read_run(run, trust) for label, run in _labelled(runs).items()}
     qualities = {label: record.metric.name for label, record in records.items()}
     if len(set(qualities.values())) > 1:
         given = ", ".join(f"{label}: {name}" for label, name in qualities.items())
@@ -52,13 +55,15 @@ def write_runs(runs: Sequence[RunDirectory], page: Path) -> Path:
     return page
 
 
-def write_comparison_page(folder: Path) -> Path:
+def write_comparison_page(folder: Path, trust: Trust = NOTHING) -> Path:
     """Writes ``compare.html`` into the folder of a comparison of searches, from its runs so far.
 
     Args:
         folder: The folder of the runs, FOLDER/seed-SEED/SEARCH.
+        trust: The code that the settings of the runs may name.
 
     Raises:
+        ConfigError: If the settings of a run name code that is not trusted.
         RunError: If no run has started, or a file of a run is damaged.
     """
     started = sorted(file.parent for file in folder.glob("seed-*/[!.]*/evaluations.jsonl"))
@@ -66,7 +71,7 @@ def write_comparison_page(folder: Path) -> Path:
         raise RunError(
             f"{str(folder)!r} holds no run of a comparison that has tried a plan. Let it run, and try again."
         )
-    records = {run.relative_to(folder).as_posix(): read_run(RunDirectory(run)) for run in started}
+    records = {run.relative_to(folder).as_posix(): read_run(RunDirectory(run), trust) for run in started}
     finished = {label: record for label, record in records.items() if record.summary is not None}
     first = next(iter(records.values()))
     by_search = _by_search(finished)

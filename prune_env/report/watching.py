@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from prune_env.config.trust import Trust
 from prune_env.env.trial import Trial
 from prune_env.report.board import watch_on_board
 from prune_env.report.live import LivePage
@@ -15,10 +16,15 @@ from prune_env.search.episode import Episode, Listener
 
 
 @contextmanager
-def watch_search(search: SearchRun) -> Iterator[Listener]:
-    """Watches a search by TensorBoard, ``run.log`` and its page; a `prune_env.runs.searching.Watch`."""
+def watch_search(search: SearchRun, trust: Trust) -> Iterator[Listener]:
+    """Watches a search by TensorBoard, ``run.log`` and its page.
+
+    Args:
+        search: The search.
+        trust: The code that the run's settings may name.
+    """
     vega_script()  # before the search: making the script takes seconds once, which are not the search's
-    page, problem = LivePage(lambda: write_report(search.run)), search.problem
+    page, problem = LivePage(lambda: write_report(search.run, trust)), search.problem
 
     def hear(_: Trial) -> None:
         if not problem.recalling:

@@ -6,14 +6,17 @@ Example:
 
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prune_env.common.errors import RunError
+from prune_env.common.errors import ConfigError, DataWarning, RunError
 from prune_env.common.files import atomic_write, to_json
 from prune_env.config import RunConfig
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.env.loading import device_of
 from prune_env.recover import Epoch
 from prune_env.report.hyperparameters import log_result
@@ -82,7 +85,8 @@ def run_searches(runs: Mapping[Path, RunConfig], on_finished: OnFolder = quietly
     Raises:
         UserError: As `run_search`.
     """
-    page = LivePage(lambda: write_side_by_side(list(runs)))
+    trust = Trust.of(*runs.values())
+    page = LivePage(lambda: write_side_by_side(list(runs), trust=trust))
 
     def finish(folder: Path) -> None:
         on_finished(folder)
@@ -102,7 +106,7 @@ def run_searches(runs: Mapping[Path, RunConfig], on_finished: OnFolder = quietly
         finished = spread(_run_in, tasks, workers, address, device_of(first).type == "cuda")
     for folder, _ in finished:
         finish(folder)
-    write_side_by_side(list(runs))
+    write_side_by_side(list(runs), trust=trust)
     return {folder: RunDirectory(folder).read_json(RunDirectory(folder).summary) for folder in runs}
 
 
@@ -111,12 +115,13 @@ def common_folder(folders: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([folder.absolute().parent for folder in folders]))
 
 
-def write_side_by_side(folders: Sequence[Path], page: Path | None = None) -> Path | None:
+def write_side_by_side(folders: Sequence[Path], page: Path | None = None, trust: Trust = NOTHING) -> Path | None:
     """Writes a page that shows the runs among several folders side by side (`prune_env.report.runs_page.write_runs`).
 
     Args:
         folders: The folders; those that hold no plan yet are left out.
         page: The file to write; None for ``report.html`` in the folder that holds all of them.
+        trust: The code that the settings of the runs may name.
 
     Returns:
         The page; None if there is nothing to show yet.
@@ -132,17 +137,21 @@ def write_side_by_side(folders: Sequence[Path], page: Path | None = None) -> Pat
             f"{str(RunDirectory(root).report)!r} is the page of a run, and the page of these runs would replace it. "
             "Give another file."
         )
-    return write_runs(started, page or RunDirectory(root).report) if started else None
+    return write_runs(started, page or RunDirectory(root).report, trust) if started else None
 
 
-def finetune_with_report(tuning: Finetuning, listener: TrainingListener = NOBODY) -> FinishedTraining | None:
+def finetune_with_report(
+    tuning: Finetuning, listener: TrainingListener = NOBODY, trust: Trust = NOTHING
+) -> FinishedTraining | None:
     """Fine-tunes as `prune_env.runs.finetuning.finish_finetuning`, and keeps the run's page up to date.
 
     Args:
         tuning: The fine-tuning.
         listener: Receives the progress of the training.
+        trust: The code that the settings of the run may name, besides the code that the training runs with.
     """
-    page = LivePage(lambda: write_report(tuning.searched))
+    trust = trust.also(Trust.of(tuning.settings).names)
+    page = LivePage(lambda: write_report(tuning.searched, trust))
 
     def on_epoch(epoch: Epoch, metric: Metric) -> None:
         listener.on_epoch(epoch, metric)
@@ -150,7 +159,7 @@ def finetune_with_report(tuning: Finetuning, listener: TrainingListener = NOBODY
 
     finished = finish_finetuning(tuning, replace(listener, on_epoch=on_epoch))
     if finished is not None:
-        write_report(tuning.searched)
+        write_report(tuning.searched, trust)
     return finished
 
 
@@ -162,12 +171,17 @@ def _run_in(folder: Path, settings: RunConfig) -> Path:
             "disk that all nodes share."
         )
     started = RunDirectory(folder).config.is_file()
-    finish_with_report(resume_search(folder) if started else start_search(settings, folder))
+    trust = Trust.of(settings)
+    finish_with_report(resume_search(folder, trust=trust) if started else start_search(settings, folder), trust=trust)
     return folder
 
 
 def finish_with_report(
-    search: SearchRun, on_trial: OnTrial = quietly, on_episode: OnEpisode = quietly, command: str | None = None
+    search: SearchRun,
+    on_trial: OnTrial = quietly,
+    on_episode: OnEpisode = quietly,
+    command: str | None = None,
+    trust: Trust = NOTHING,
 ) -> FinishedSearch:
     """Runs a started or resumed search to its end, with the TensorBoard log and the report.
 
@@ -176,10 +190,12 @@ def finish_with_report(
         on_trial: Called with each trial.
         on_episode: Called with each episode of the search.
         command: The command that repeats the run, for the report; None for the default command.
+        trust: The code that the run's settings may name, besides the code that the search runs with.
     """
-    finished = finish_search(search, watch_search, on_trial, on_episode, command)
+    trust = trust.also(Trust.of(search.settings).names)
+    finished = finish_search(search, partial(watch_search, trust=trust), on_trial, on_episode, command)
     log_result(finished)
-    write_report(search.run)
+    write_report(search.run, trust)
     return finished
 
 
@@ -198,10 +214,15 @@ def run_comparison(
     Every run gets a TensorBoard log and a report. While they run, the folder has ``compare.html``; at the end it also
     gets ``compare.json``, ``compare.png`` and curves.
     """
+    trust = Trust.of(settings).also(names)
 
     def write_page() -> None:
-        if any(folder.glob("seed-*/[!.]*/evaluations.jsonl")):
-            write_comparison_page(folder)
+        if not any(folder.glob("seed-*/[!.]*/evaluations.jsonl")):
+            return
+        try:
+            write_comparison_page(folder, trust)
+        except ConfigError as error:  # another run in the folder names code of its own, which is no reason to stop
+            warnings.warn(f"compare.html is not written: {error}", DataWarning, stacklevel=2)
 
     page = LivePage(write_page)
     searched: list[RunDirectory] = []
@@ -209,7 +230,7 @@ def run_comparison(
     def report(finished: FinishedSearch) -> None:
         searched.append(finished.search.run)
         log_result(finished)
-        write_report(finished.search.run)
+        write_report(finished.search.run, trust)
         write_page()
         on_finished(finished)
 
@@ -217,11 +238,12 @@ def run_comparison(
         on_progress(words)
         page.tick()
 
-    comparison = compare_searches(settings, folder, names, seeds, watch_search, progress, report, command, on_dense)
+    watch = partial(watch_search, trust=trust)
+    comparison = compare_searches(settings, folder, names, seeds, watch, progress, report, command, on_dense)
     # Once more, so that every report shows the curves of all rivals, the new ones too.
     for run in comparison.runs if searched else ():
-        write_report(run)
-    write_comparison_page(folder)
+        write_report(run, trust)
+    write_page()
     write_comparison(comparison)
     return comparison
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from prune_env.common.errors import ConfigError, RunError
 from prune_env.config import RunConfig
 from prune_env.config.load import override_path
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.runs.run_directory import RunDirectory
 
 CHANGEABLE = ("search.evaluations", "search.workers", "run.address", "data.path", "model.weights", "env.trace_seconds")
@@ -14,18 +15,20 @@ Weights and images are compared with those of the start, so that only their plac
 """
 
 
-def changed_settings(run: RunDirectory, overrides: Sequence[str]) -> RunConfig | None:
+def changed_settings(run: RunDirectory, overrides: Sequence[str], trust: Trust = NOTHING) -> RunConfig | None:
     """Checks the overrides of a resume, and that something is left to do.
 
     Args:
         run: The run.
         overrides: As the user gave them: ``key.path=value``.
+        trust: The code that the run's settings may name.
 
     Returns:
         The run's settings with the overrides; None without overrides.
 
     Raises:
-        ConfigError: If an override changes another setting, or gives fewer evaluations than the run has.
+        ConfigError: If the settings name code that is not trusted, or an override changes another setting or gives
+            fewer evaluations than the run has.
         RunError: If the run is finished and is not extended.
     """
     for override in overrides:
@@ -34,7 +37,7 @@ def changed_settings(run: RunDirectory, overrides: Sequence[str]) -> RunConfig |
                 f"{key}: a resumed run keeps its own setting, or its evaluations would not fit together. A resume may "
                 f"change {', '.join(CHANGEABLE)}; to change {key}, start a new run."
             )
-    started, given = RunConfig.load(run.config), RunConfig.load(run.config, overrides)
+    started, given = run.settings(trust=trust), run.settings(overrides, trust)
     planned, wanted, done = started.search.evaluations, given.search.evaluations, max(0, len(run.evaluations()) - 1)
     finished = run.summary.is_file()
     if finished and wanted == planned:

@@ -13,6 +13,7 @@ import numpy as np
 
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
+from prune_env.config.trust import Trust
 from prune_env.env.loading import check_names, device_of, refuse_sparse_training
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
@@ -129,6 +130,8 @@ class _Comparison:
         whole = self.settings.search.evaluations
         self.milestones = sorted({math.ceil(whole / 3), whole})
         self.outcomes: dict[str, list[SeedResult]] = {name: [] for name in self.names}
+        # The runs may name the code that the user's own settings and --searches name.
+        self.trust = Trust.of(self.settings).also(self.names)
 
     def run(self, seed: int) -> None:
         """Runs the missing searches of a seed, and reads the results of all."""
@@ -137,7 +140,7 @@ class _Comparison:
         for search in self._missing(seed):
             # With racing, a search clears the memory of the one before it.
             fixed = self._search(replace(search, problem=search.problem.again()), fixed)
-        _check_alike(list(runs.values()))
+        _check_alike(list(runs.values()), self.trust)
         for name, run in runs.items():
             self.outcomes[name].append(self._outcome(run, name, seed))
 
@@ -170,7 +173,9 @@ class _Comparison:
             return []
         # All searches of a seed share the execution settings and the weights of the first run of this seed.
         earlier = next(iter(self._present(seed)), None)
-        base = settings_of(earlier) if earlier is not None else _with(self.settings, missing[0], seed)
+        base = _with(self.settings, missing[0], seed)
+        if earlier is not None:
+            base = settings_of(earlier, [f"agent.name={missing[0]}"], self.trust)
         splits, problem = load_problem(base, earlier, self.on_progress, self.on_dense)
         for name in missing:
             check_evaluations(problem, _with(base, name, seed))
@@ -240,7 +245,7 @@ FinishedElsewhere = tuple[Trial, SearchResult, list[NetworkRow], dict[str, Any]]
 def _search_elsewhere(comparison: _Comparison, root: Path, settings: RunConfig) -> FinishedElsewhere:
     """Runs one started search of a comparison in a process of its own."""
     run = RunDirectory.open(root)
-    splits, problem = load_problem(settings_of(run), run)
+    splits, problem = load_problem(settings_of(run, trust=comparison.trust), run)
     done = comparison._finished(SearchRun(run, settings, splits, problem), [])
     return done.uniform, replace(done.result, policy=None), done.rows, done.summary
 
@@ -252,7 +257,7 @@ def _with(settings: RunConfig, search: str, seed: int) -> RunConfig:
 
 
 def _check_same_settings(run: RunDirectory, settings: RunConfig) -> None:
-    started = RunConfig.load(run.config)
+    started = run.settings(trust=Trust.of(settings))
     # How the plans are trained afterwards changes nothing in a search.
     differing = [key for key in differing_settings(started, settings) if key != "finetune"]
     differing += [
@@ -265,7 +270,7 @@ def _check_same_settings(run: RunDirectory, settings: RunConfig) -> None:
         )
 
 
-def _check_alike(runs: Sequence[RunDirectory]) -> None:
+def _check_alike(runs: Sequence[RunDirectory], trust: Trust) -> None:
     """Checks that the runs of one seed were measured in the same way.
 
     Raises:
@@ -273,7 +278,7 @@ def _check_alike(runs: Sequence[RunDirectory]) -> None:
     """
     first, *others = runs
     for other in others:
-        settings = [RunConfig.load(run.config).execution for run in (first, other)]
+        settings = [run.settings(trust=trust).execution for run in (first, other)]
         weights = [run.execution_record().get("weights") for run in (first, other)]
         splits = [run.read_json(run.splits) for run in (first, other)]
         for what, (ours, theirs) in (("execution.*", settings), ("weights", weights), ("images", splits)):

@@ -11,6 +11,7 @@ from typing import Any
 from prune_env.common.errors import ConfigError, RunError, UserError
 from prune_env.common.files import append_record, atomic_write, read_records, to_json
 from prune_env.config import RunConfig
+from prune_env.config.trust import Trust
 from prune_env.criteria import score_channels
 from prune_env.data import Splits
 from prune_env.env.builders import make_repair
@@ -112,9 +113,10 @@ def _measure_seed(
 ) -> None:
     """Measures the missing criteria of one seed, then adds its records and the dense quality."""
     started = run.config.is_file()
-    if started and differing_settings(_nameless(RunConfig.load(run.config)), _nameless(settings)):
+    trust = Trust.of(settings).also(found.records)
+    if started and differing_settings(_nameless(run.settings(trust=trust)), _nameless(settings)):
         raise RunError(f"{str(run.root)!r} holds criteria of other settings. Give another folder by run.directory=...")
-    base, earlier = (settings_of(run), run) if started else (settings, None)
+    base, earlier = (settings_of(run, trust=trust), run) if started else (settings, None)
     splits, problem = load_problem(base, earlier, on_progress, on_dense)
     problem.budget.refuse_widths("the comparison of criteria")
     if started:

@@ -10,6 +10,7 @@ from prune_env.common.errors import ConfigError, suggest
 from prune_env.common.files import atomic_write
 from prune_env.common.latency import measure_latency
 from prune_env.config import RunConfig
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.data.timing import batch_to_time
 from prune_env.models import load_weights, save_weights
 from prune_env.plan import PruningPlan
@@ -34,6 +35,7 @@ def export_run(
     into: Path | None = None,
     batch: int = LATENCY_BATCH,
     on_progress: OnProgress = quietly,
+    trust: Trust = NOTHING,
 ) -> dict[str, Any]:
     """Exports a run's best pruned network: fine-tuned if there is a fine-tuning that made it better, else recalibrated.
 
@@ -45,13 +47,14 @@ def export_run(
         into: A folder that does not exist; None for ``export-TO`` within the run.
         batch: Images in the batch for comparing and timing, 2 or more.
         on_progress: Receives progress messages.
+        trust: The code that the run's own settings may name.
 
     Returns:
         The files, the network with its quality, the largest difference from the network's outputs and, except for
         safetensors, the latencies.
 
     Raises:
-        ConfigError: If the target is unknown.
+        ConfigError: If the target is unknown, or the run's settings name code that is not trusted.
         ExportError: If the network cannot be exported, or the exported network has other outputs. No file stays.
         RunError: If the folder exists, or the fine-tuning does not.
     """
@@ -60,7 +63,7 @@ def export_run(
     folder = into or run.root / f"export-{to}"
     RunDirectory.check_free(folder, "--into")
     on_progress("building the network and tracing it")
-    networks = load_networks(run, settings or settings_of(run, ["run.device=cpu"]), name)
+    networks = load_networks(run, settings or settings_of(run, ["run.device=cpu"], trust), name)
     best, *others = ranked_stages(run, networks, name)
     model, plan = networks.stages[best.stage]
     model = model.to(memory_format=torch.contiguous_format).eval()

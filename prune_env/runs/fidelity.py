@@ -13,6 +13,7 @@ from scipy.stats import DegenerateDataWarning, bootstrap, spearmanr
 from prune_env.common.errors import RunError
 from prune_env.common.files import append_record, read_records
 from prune_env.config import RunConfig
+from prune_env.config.trust import Trust
 from prune_env.data import Splits
 from prune_env.env.loading import check_names, device_of, refuse_sparse_training
 from prune_env.env.problem import PruningProblem
@@ -49,11 +50,11 @@ def measure_fidelity(
     """
     check_names(settings)
     refuse_sparse_training(settings)
-    run = RunDirectory(folder)
+    run, trust = RunDirectory(folder), Trust.of(settings)
     started = run.config.is_file()
-    if started and differing_settings(RunConfig.load(run.config), settings):
+    if started and differing_settings(run.settings(trust=trust), settings):
         raise RunError(f"{str(folder)!r} holds plans of other settings. Give another folder by run.directory=...")
-    base, earlier = (settings_of(run), run) if started else (settings, None)
+    base, earlier = (settings_of(run, trust=trust), run) if started else (settings, None)
     splits, problem = load_problem(base, earlier, on_progress, on_dense)
     problem.budget.refuse_widths("the fidelity of the reward")
     problem.race = None  # a plan that a race stops has no quality to compare

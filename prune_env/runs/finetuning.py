@@ -13,6 +13,7 @@ from prune_env.common.copying import copied
 from prune_env.common.errors import ConfigError, RunError
 from prune_env.common.text import quoted
 from prune_env.config import RunConfig
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.data import Splits
 from prune_env.env.fitting import fit_plan
 from prune_env.env.loading import device_of, load_model, load_splits
@@ -93,7 +94,11 @@ class FinishedTraining:
 
 
 def start_finetuning(
-    searched: RunDirectory, overrides: Sequence[str] = (), name: str = FOLDER, listener: TrainingListener = NOBODY
+    searched: RunDirectory,
+    overrides: Sequence[str] = (),
+    name: str = FOLDER,
+    listener: TrainingListener = NOBODY,
+    trust: Trust = NOTHING,
 ) -> Finetuning:
     """Prepares the fine-tuning of a run's pruned network and makes its folder; `finish_finetuning` trains.
 
@@ -102,31 +107,37 @@ def start_finetuning(
         overrides: Settings that replace the run's: ``key.path=value``.
         name: Name of the training's folder within the run; must not exist.
         listener: Receives the progress of the training.
+        trust: The code that the run's settings may name, besides what the overrides name.
 
     Raises:
+        ConfigError: If the settings name code that is not trusted.
         RunError: If the search is not finished, or the folder exists.
     """
     check_searched(searched)
     place = place_of(searched, name)
     RunDirectory.check_free(place, "--name")
-    given = RunConfig.load(searched.config, overrides)
-    return _prepared(searched, place, settings_of(searched, overrides), given, listener)
+    given = searched.settings(overrides, trust)
+    return _prepared(searched, place, settings_of(searched, overrides, trust), given, listener)
 
 
-def resume_finetuning(searched: RunDirectory, name: str = FOLDER, listener: TrainingListener = NOBODY) -> Finetuning:
+def resume_finetuning(
+    searched: RunDirectory, name: str = FOLDER, listener: TrainingListener = NOBODY, trust: Trust = NOTHING
+) -> Finetuning:
     """Loads an interrupted fine-tuning with its own settings; `finish_finetuning` resumes it.
 
     Args:
         searched: The run.
         name: Name of the training's folder within the run.
         listener: Receives the progress of the training.
+        trust: The code that the training's settings may name.
 
     Raises:
+        ConfigError: If the settings name code that is not trusted.
         RunError: If the training does not exist, is finished, or was started with other data.
     """
     check_searched(searched)
     place = place_of(searched, name)
-    return _prepared(searched, place, settings_of(resume_training(place)), None, listener)
+    return _prepared(searched, place, settings_of(resume_training(place), trust=trust), None, listener)
 
 
 def place_of(searched: RunDirectory, name: str | None = None) -> Path:
@@ -233,7 +244,7 @@ def finish_finetuning(
     trained_by = torch.get_num_threads()
     use_threads(settings)  # latencies are those of the search
     rows = compare_networks(evaluator, tuning.splits, networks, settings.budget.batch)
-    unseen, refused = reward_set_is_unseen(tuning.searched, tuning.splits), None
+    unseen, refused = reward_set_is_unseen(tuning.searched, tuning.splits, Trust.of(tuning.settings)), None
     if unseen and rows[2].reward_quality < rows[1].reward_quality:
         refused, rows[2] = rows[2].as_record(), replace(rows[1], name=TUNED)
         network, plan = networks["recalibrated"][0], started

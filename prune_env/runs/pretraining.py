@@ -8,6 +8,7 @@ from torch import nn
 
 from prune_env.common.errors import ConfigError
 from prune_env.config import RunConfig
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.data import Splits
 from prune_env.env.loading import device_of, load_model, load_splits
 from prune_env.evaluation.measuring import measure
@@ -15,7 +16,6 @@ from prune_env.models import load_weights
 from prune_env.recover import Batches
 from prune_env.recover.workers import AcceleratedWorkers, Workers
 from prune_env.runs.run_directory import RunDirectory
-from prune_env.runs.settings import read_settings
 from prune_env.runs.training import NOBODY, TrainingListener, set_threads, train_into, training_images
 from prune_env.runs.training_folder import TrainingFolder, check_same_data, resume_training, start_training
 from prune_env.tasks import make_task, quality_of
@@ -64,13 +64,18 @@ def start_pretraining(settings: RunConfig, folder: Path) -> Pretraining:
     return _prepared(settings, folder, resume=False)
 
 
-def resume_pretraining(folder: Path) -> Pretraining:
+def resume_pretraining(folder: Path, trust: Trust = NOTHING) -> Pretraining:
     """Loads an interrupted training with its own settings; `finish_pretraining` resumes it.
 
+    Args:
+        folder: The folder of the training.
+        trust: The code that the training's settings may name.
+
     Raises:
+        ConfigError: If the settings name code that is not trusted.
         RunError: If the training does not exist, is finished, or was started with other data.
     """
-    return _prepared(read_settings(resume_training(folder).config), folder, resume=True)
+    return _prepared(resume_training(folder).settings(trust=trust), folder, resume=True)
 
 
 def _prepared(settings: RunConfig, place: Path, resume: bool) -> Pretraining:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.config.training import FinetuneSection
+from prune_env.config.trust import Trust
 from prune_env.plan import PlannedCosts, PruningPlan
 from prune_env.runs.finetuning import FOLDER, check_searched, finish_finetuning, resume_finetuning, start_finetuning
 from prune_env.runs.pairs import Pairs
@@ -186,14 +187,14 @@ def compare_recovery(
     Raises:
         RunError: If a run is not finished, or holds a fine-tuning by another recipe.
     """
-    recipe = settings.finetune
+    recipe, trust = settings.finetune, Trust.of(settings).also(names)
     if workers != 1 and recipe.threads is None:
         recipe = recipe.model_copy(update={"threads": 1})
     runs = {(seed, name): RunDirectory(folder / f"seed-{seed}" / name) for seed in seeds for name in (DENSE, *names)}
     for seed in seeds:
         if not runs[seed, DENSE].config.is_file():
-            _make_dense_run(runs[seed, DENSE].root, runs[seed, names[0]])
-    jobs = [_Job(run, recipe, settings.finetune) for run in runs.values()]
+            _make_dense_run(runs[seed, DENSE].root, runs[seed, names[0]], trust)
+    jobs = [_Job(run, recipe, settings.finetune, trust) for run in runs.values()]
     for job in jobs:
         job.check()
     first, *others = jobs
@@ -222,15 +223,17 @@ class _Job:
         run: The run.
         recipe: The settings of the training.
         given: The settings before anything that was open in them was decided.
+        trust: The code that the settings of the run may name.
     """
 
     run: RunDirectory
     recipe: FinetuneSection
     given: FinetuneSection
+    trust: Trust
 
     @property
     def folder(self) -> TrainingFolder:
-        own = RunConfig.load(self.run.config).finetune.epochs
+        own = self.run.settings(trust=self.trust).finetune.epochs
         name = FOLDER if self.given.epochs == own else f"{FOLDER}-{self.given.epochs}"
         return TrainingFolder(self.run.root / name)
 
@@ -238,7 +241,7 @@ class _Job:
         """Refuses a fine-tuning by another recipe; what is open in the recipe may be decided there."""
         if not self.folder.config.is_file():
             return
-        theirs = RunConfig.load(self.folder.config).finetune
+        theirs = self.folder.settings(trust=self.trust).finetune
         differing = [f"finetune.{key}" for key, value in self.given if value not in (None, getattr(theirs, key))]
         if differing:
             raise RunError(
@@ -249,7 +252,7 @@ class _Job:
     def like(self, first: "_Job") -> "_Job":
         """The job with the number type of a finished one; the layout stays open, as not every layout suits all."""
         dtype = first.folder.read_json(first.folder.summary)["execution"]["dtype"]
-        return _Job(self.run, self.recipe.model_copy(update={"dtype": dtype}), self.given)
+        return replace(self, recipe=self.recipe.model_copy(update={"dtype": dtype}))
 
     def train(self, on_progress: OnProgress = quietly) -> None:
         """Starts or resumes the training, to its end; does nothing where it is finished."""
@@ -265,11 +268,11 @@ class _Job:
 
         listener = TrainingListener(tell, show)
         if folder.config.is_file():
-            tuning = resume_finetuning(self.run, folder.root.name, listener)
+            tuning = resume_finetuning(self.run, folder.root.name, listener, self.trust)
         else:
             recipe = self.recipe.model_dump(mode="json")
             overrides = [f"finetune.{key}={json.dumps(value)}" for key, value in recipe.items()]
-            tuning = start_finetuning(self.run, overrides, folder.root.name, listener)
+            tuning = start_finetuning(self.run, overrides, folder.root.name, listener, self.trust)
         finish_finetuning(tuning, listener, RunDirectory(place.parent).teacher)
 
     def result(self, quality: str) -> Recovered:
@@ -279,7 +282,7 @@ class _Job:
         right = safetensors.torch.load_file(self.folder.right) if self.folder.right.is_file() else {}
         return Recovered(
             self.run.root.name,
-            RunConfig.load(self.run.config).seed,
+            self.run.settings(trust=self.trust).seed,
             after["macs"] / dense["macs"],
             after["params"] / dense["params"],
             before[f"test_{quality}"],
@@ -290,7 +293,7 @@ class _Job:
         )
 
 
-def _make_dense_run(place: Path, like: RunDirectory) -> None:
+def _make_dense_run(place: Path, like: RunDirectory, trust: Trust) -> None:
     """Makes a run whose plan cuts nothing, with the network, the data and the settings of another run."""
     check_searched(like)
     plan = PruningPlan.load(like.plan)
@@ -300,7 +303,7 @@ def _make_dense_run(place: Path, like: RunDirectory) -> None:
         macs, params = plan.costs.dense_macs, plan.costs.dense_params
         dense["costs"] = PlannedCosts(dense_macs=macs, macs=macs, dense_params=params, params=params)
     with RunDirectory.making(place) as run:
-        run.write_config(RunConfig.load(like.config))
+        run.write_config(like.settings(trust=trust))
         run.write_bytes(run.plan, plan.model_copy(update=dense).to_json())
         for ours, theirs in ((run.splits, like.splits), (run.dense_weights, like.dense_weights)):
             if theirs.is_file():

@@ -1,7 +1,7 @@
 """RunDirectory: the files of one run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +10,7 @@ from prune_env.common.errors import RunError
 from prune_env.common.files import append_record, read_records
 from prune_env.common.versions import versions
 from prune_env.config import RunConfig
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.runs.folder import Folder, cannot_write
 
 EARLIER_EXECUTION = "form.json"
@@ -159,6 +160,18 @@ class RunDirectory(Folder):
         """Copies the policy or plan of ``agent.policy``, a file or a run directory, so that a resume finds it."""
         file = source / self.plan.name if source.is_dir() else source
         self.write_bytes(self.root / f"agent_policy{file.suffix}", file.read_bytes())
+
+    def settings(self, overrides: Sequence[str] = (), trust: Trust = NOTHING) -> RunConfig:
+        """Reads the settings that the run was started with.
+
+        Args:
+            overrides: Settings that replace those of the run: ``key.path=value``.
+            trust: The code that the settings may name, besides what the overrides name.
+
+        Raises:
+            ConfigError: If the file cannot be read, a setting is invalid, or it names code that is not trusted.
+        """
+        return RunConfig.load(self.config, overrides, trust)
 
     def write_config(self, config: RunConfig) -> None:
         """Writes the resolved settings, with the package versions as comments above them."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.data import Splits
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names
@@ -104,7 +105,9 @@ def _sparsified(training: SparseTraining, on_progress: OnProgress) -> SearchRun:
     return SearchRun(start_run(run.root, settings, splits, problem, run), settings, splits, problem)
 
 
-def resume_search(folder: Path, on_progress: OnProgress = quietly, overrides: Sequence[str] = ()) -> SearchRun:
+def resume_search(
+    folder: Path, on_progress: OnProgress = quietly, overrides: Sequence[str] = (), trust: Trust = NOTHING
+) -> SearchRun:
     """Loads a search with its own settings; `search_into` resumes it, or extends a finished one.
 
     A sparse training that was interrupted is finished first. With another ``search.evaluations``, the schedules of the
@@ -115,17 +118,19 @@ def resume_search(folder: Path, on_progress: OnProgress = quietly, overrides: Se
         on_progress: Receives progress messages.
         overrides: Settings that a resume may change (`prune_env.runs.changing`): ``key.path=value``. They are written
             with the first new evaluation.
+        trust: The code that the run's settings may name.
 
     Raises:
-        ConfigError: If an override changes another setting, or gives fewer evaluations than the run has.
+        ConfigError: If the settings name code that is not trusted, or an override changes another setting or gives
+            fewer evaluations than the run has.
         RunError: If the run does not exist, is finished and not extended, or was started with other weights or images.
     """
     run = RunDirectory.open(folder)
-    changed = changed_settings(run, overrides)
+    changed = changed_settings(run, overrides, trust)
     if not run.started and run.sparsify.is_dir():
-        search = _sparsified(resume_sparsifying(run), on_progress)
+        search = _sparsified(resume_sparsifying(run, trust), on_progress)
     else:
-        settings = for_workers(settings_of(run, overrides))
+        settings = for_workers(settings_of(run, overrides, trust))
         check_workers(settings)
         splits, problem = load_problem(settings, run, on_progress)
         check_same_start(run, splits, problem)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from prune_env.config import RunConfig
+from prune_env.config.trust import NOTHING, Trust, code_keys
 from prune_env.data.preprocessing import KEYS as PREPROCESSING
 from prune_env.runs.run_directory import RunDirectory
 
@@ -28,7 +29,9 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 def settings_to_replay_on(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Reads settings as `read_settings`; those of a run that trained its network sparsely name the sparse weights."""
     settings, run = read_settings(path, overrides), RunDirectory(path.parent)
-    return settings_of(run, overrides) if settings.sparsify.epochs and path == run.config else settings
+    if not (settings.sparsify.epochs and path == run.config):
+        return settings
+    return settings_of(run, overrides, Trust.of(settings))
 
 
 def use_threads(config: RunConfig) -> None:
@@ -50,18 +53,26 @@ def alone(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"run": run, "search": config.search.model_copy(update={"workers": 1})})
 
 
-def settings_of(run: RunDirectory, overrides: Sequence[str] = ()) -> RunConfig:
+def settings_of(run: RunDirectory, overrides: Sequence[str] = (), trust: Trust = NOTHING) -> RunConfig:
     """Reads the settings of a started run, with the weights and the policy that its search started from.
 
     Overrides replace them. Where the run trained the weights, the settings name them and ask for no further sparse
     training.
+
+    Args:
+        run: The run.
+        overrides: As `RunDirectory.settings`.
+        trust: As `RunDirectory.settings`.
     """
-    settings = read_settings(run.config, overrides)
+    settings = run.settings(overrides, trust)
+    use_threads(settings)
     if (policy := run.first_policy) is not None:
         settings = settings.model_copy(update={"agent": settings.agent.model_copy(update={"policy": str(policy)})})
     if not run.dense_weights.is_file():
         return settings
-    trained = RunConfig.load(run.dense_weights.with_name(run.config.name))
+    keys = code_keys(RunConfig)
+    naming = [override for override in overrides if override.partition("=")[0].strip() in keys]
+    trained = RunDirectory(run.dense_weights.parent).settings(naming, trust)
     if settings.model.weights is None or (trained.sparsify.epochs and settings.model.weights == trained.model.weights):
         model = settings.model.model_copy(update={"weights": str(run.dense_weights)})
         settings = settings.model_copy(update={"model": model})

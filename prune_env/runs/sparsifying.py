@@ -10,6 +10,7 @@ from torch import nn
 
 from prune_env.common.copying import copied
 from prune_env.config import RunConfig
+from prune_env.config.trust import NOTHING, Trust
 from prune_env.data import Splits, load_images
 from prune_env.env.builders import build_problem, trace
 from prune_env.env.loading import device_of, load_splits, with_preprocessing
@@ -18,7 +19,7 @@ from prune_env.models import load_weights, save_weights
 from prune_env.recover import Batches, Teacher, Workers
 from prune_env.recover.penalties import PENALTIES, Penalty, PenaltyContext
 from prune_env.runs.run_directory import RunDirectory
-from prune_env.runs.settings import read_settings
+from prune_env.runs.settings import use_threads
 from prune_env.runs.starting import OnDense, OnProgress, check_dense, load_network, quietly, untrained_network
 from prune_env.runs.training import TrainingListener, set_threads, train_into, training_images
 from prune_env.runs.training_folder import TrainingFolder, check_same_data, start_training
@@ -85,17 +86,20 @@ def start_sparsifying(
     return SparseTraining(run, TrainingFolder(run.sparsify), settings, splits, batches, dense, penalty)
 
 
-def resume_sparsifying(run: RunDirectory) -> SparseTraining:
+def resume_sparsifying(run: RunDirectory, trust: Trust = NOTHING) -> SparseTraining:
     """Loads the sparse training of a run whose search has not started; `finish_sparsifying` resumes it.
 
     Args:
         run: The run.
+        trust: The code that the run's settings may name.
 
     Raises:
+        ConfigError: If the settings name code that is not trusted.
         RunError: If the training was started with other data.
     """
     folder = TrainingFolder.open(run.sparsify)
-    settings = read_settings(run.config)
+    settings = run.settings(trust=trust)
+    use_threads(settings)
     splits = load_splits(settings)
     check_same_data(folder, splits)
     dense = untrained_network(settings, splits)

@@ -13,6 +13,7 @@ from toy import digits_config
 
 from prune_env import RunConfig
 from prune_env.common.errors import ModelError
+from prune_env.config.trust import EVERYTHING
 from prune_env.env.builders import trace
 from prune_env.env.loading import load_model, load_splits
 from prune_env.models import save_weights
@@ -102,7 +103,7 @@ def test_a_wrapped_network_with_two_heads_is_trained_and_resumed(
     before = {name: tensor.clone() for name, tensor in started.network.state_dict().items()}
     with interrupted_in_the_second_epoch(monkeypatch), pytest.raises(KeyboardInterrupt):
         finish_pretraining(started)
-    resumed = resume_pretraining(started.folder.root)
+    resumed = resume_pretraining(started.folder.root, EVERYTHING)
     summary = finish_pretraining(resumed)
     assert summary is not None
     assert 0.0 <= summary["test_accuracy"] <= 1.0
@@ -115,15 +116,15 @@ def test_a_wrapped_network_with_two_heads_is_finetuned_evaluated_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = pruned_run(tmp_path / "run")
-    started = start_finetuning(run)
+    started = start_finetuning(run, trust=EVERYTHING)
     with interrupted_in_the_second_epoch(monkeypatch), pytest.raises(KeyboardInterrupt):
         finish_finetuning(started)
-    finished = finish_finetuning(resume_finetuning(run))
+    finished = finish_finetuning(resume_finetuning(run, trust=EVERYTHING))
     assert finished is not None
     assert [row.name for row in finished.rows] == ["dense", "recalibrated", "fine-tuned"]
-    assert "fine-tuned" in load_networks(run, settings_of(run), None).stages
+    assert "fine-tuned" in load_networks(run, settings_of(run, trust=EVERYTHING), None).stages
     for to in ("safetensors", "torch-export"):
-        assert export_run(run, to=to)["difference"] < 1e-5
+        assert export_run(run, to=to, trust=EVERYTHING)["difference"] < 1e-5
 
 
 def test_a_frozen_network_is_refused_before_a_training_has_a_folder(tmp_path: Path) -> None:
@@ -133,5 +134,5 @@ def test_a_frozen_network_is_refused_before_a_training_has_a_folder(tmp_path: Pa
     assert not (tmp_path / "training").exists()
     run = pruned_run(tmp_path / "run", frozen)
     with pytest.raises(ModelError, match=r"No parameter of the network can be trained.*requires_grad_\(True\)"):
-        start_finetuning(run)
+        start_finetuning(run, trust=EVERYTHING)
     assert not TrainingFolder(run.root / "finetune").root.exists()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver
 
 from prune_env.common.errors import RunError, UserError
+from prune_env.common.variables import with_variable
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Measured
 from prune_env.rewards import Outcome
@@ -124,8 +125,9 @@ def context() -> multiprocessing.context.ForkServerContext:
     # Not fork: a process that has run torch holds threads that a fork would lose. The server imports torch once.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    # A terminal sends Ctrl-C to all processes; the server would print a traceback while it imports torch.
-    with _without_ctrl_c():
+    # A terminal sends Ctrl-C to all processes; the server would print a traceback while it imports torch. And without
+    # the variable, it imports a module of the working directory in place of a package of the same name.
+    with _without_ctrl_c(), with_variable("PYTHONSAFEPATH", "1"):
         forkserver.ensure_running()
     return context
 

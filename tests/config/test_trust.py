@@ -1,0 +1,164 @@
+"""Trust: what a run's settings name is imported only if the user gave the same name, or trusts the run."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from prune_env import RunConfig
+from prune_env.common.errors import ConfigError
+from prune_env.common.registry import import_named
+from prune_env.config import describe
+from prune_env.config.trust import EVERYTHING, NOTHING, Trust, code_keys
+from prune_env.rewards import make_reward
+from prune_env.runs.run_directory import RunDirectory
+from prune_env.runs.settings import settings_of
+
+KEYS = sorted(code_keys(RunConfig))
+
+
+@pytest.fixture
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+    """A module ``hostile`` that can be imported; tells whether it was."""
+    mark = tmp_path / "mark"
+    (tmp_path / "hostile.py").write_text(f"open({str(mark)!r}, 'w').close()\nfrom builtins import dict as build\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "hostile", raising=False)
+    return mark.is_file
+
+
+def run_with(root: Path, **sections: dict[str, object]) -> RunDirectory:
+    """A run of somebody else, as far as the commands look before they load anything."""
+    document = {"model": {"name": "digits_resnet"}, "data": {"name": "digits"}, **sections}
+    root.mkdir(parents=True)
+    for name in ("plan.json", "summary.json"):
+        (root / name).write_text("{}")
+    (root / "config.yaml").write_text(yaml.safe_dump(document))
+    return RunDirectory.open(root)
+
+
+def test_every_setting_that_takes_the_user_s_own_code_is_marked() -> None:
+    taking = {key.key for key in describe() if "package.module" in key.description}
+    assert taking | {"run.address", "run.log"} == set(KEYS)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_code_that_a_run_names_is_refused_by_key_and_value_and_never_imported(
+    key: str, tmp_path: Path, imported: Callable[[], bool]
+) -> None:
+    section, _, name = key.partition(".")
+    run = run_with(tmp_path / "run", **{section: {name: "hostile:build"}})
+    with pytest.raises(
+        ConfigError, match=rf"not trusted:\n  {key}: 'hostile:build' .*\n.*--trust.*{key}=hostile:build"
+    ):
+        settings_of(run)
+    assert not imported()
+
+
+def test_a_log_outside_the_run_is_refused_until_it_is_given(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", run={"log": ["csv", "optuna://elsewhere.db"]})
+    with pytest.raises(ConfigError, match=r"run\.log: .*optuna://elsewhere\.db.* sends the log out of the run"):
+        run.settings()
+    given = ['run.log=["csv", "optuna://elsewhere.db"]']
+    assert run.settings(given).run.log == run.settings(trust=EVERYTHING).run.log == ("csv", "optuna://elsewhere.db")
+
+
+@pytest.mark.parametrize("text", ["${NAME:-hostile:build}", "${HOSTILE}"])
+def test_code_that_a_variable_names_is_refused(
+    text: str, tmp_path: Path, imported: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTILE", "hostile:build")
+    with pytest.raises(ConfigError, match=r"granularity\.name: 'hostile:build'"):
+        run_with(tmp_path / "run", env={"granularity": text}).settings()
+    assert not imported()
+
+
+def test_the_library_s_own_names_need_no_trust(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", run={"address": "local"}, granularity={"name": "stripe"})
+    assert settings_of(run).granularity.name == "stripe"
+
+
+def test_code_is_imported_where_the_run_is_trusted_or_the_same_name_is_given(
+    tmp_path: Path, imported: Callable[[], bool]
+) -> None:
+    run = run_with(tmp_path / "run", model={"name": "hostile:build"}, reward={"name": "hostile:build"})
+    given = ["model.name=hostile:build"]
+    assert run.settings(given).model.name == run.settings(trust=EVERYTHING).model.name == "hostile:build"
+    assert run.settings(trust=Trust.of(run.settings(given))).reward.name == "hostile:build"
+    with pytest.raises(ConfigError, match=r"reward\.name: 'hostile:build'"):
+        run.settings(["model.name=digits_resnet"])
+    (run.root / "config.yaml").write_text(
+        "model: {name: digits_resnet}\ndata: {name: digits}\ntask: {name: hostile:build}"
+    )
+    with pytest.raises(ConfigError, match=r"must be a class like prune_env\.tasks\.Task"):
+        run.settings(trust=EVERYTHING)
+    assert imported()
+
+
+def test_the_weights_that_a_run_trained_ask_for_no_more_trust(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", model={"name": "hostile:build"})
+    run.dense_weights.touch()
+    assert settings_of(run, ["model.name=my_net:build"]).model.weights == str(run.dense_weights)
+    with pytest.raises(ConfigError, match=r"model\.name: 'hostile:build'"):
+        settings_of(run)
+
+
+def test_settings_that_are_no_settings_are_told_as_such(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", model={"name": ["hostile:build"]}, granularity={"name": 3})
+    with pytest.raises(ConfigError, match="must be text"):
+        run.settings()
+
+
+def test_a_section_of_any_model_is_searched() -> None:
+    class Root(BaseModel):
+        seed: int = 0
+
+    assert code_keys(Root) == {}
+    NOTHING.check(Root, {"seed": "a:b"}, "settings")
+
+
+@pytest.mark.parametrize("own", ["import_named", "make_reward"])
+def test_the_user_s_own_module_is_found_in_the_working_directory_after_all_other_places(
+    own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_cuts_for_test.py").write_text("def build(outcome, baseline):\n    return 1.5\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_cuts_for_test", raising=False)
+    call = make_reward if own == "make_reward" else lambda name: import_named(name, "a test")
+    assert call("my_cuts_for_test:build") is not None
+    assert sys.path[-1] == str(tmp_path)
+
+
+def test_a_working_directory_that_was_deleted_hides_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert import_named("json:dumps", "a test") is not None
+    assert make_reward("math:dist") is not None
+
+
+@pytest.mark.slow
+def test_no_process_takes_a_module_of_the_working_directory_for_a_package(tmp_path: Path) -> None:
+    """Also none that Python itself starts for the workers."""
+    for name in ("sklearn", "pickle", "yaml"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a module of the working directory')\n")
+    script = tmp_path / "elsewhere" / "script.py"
+    script.parent.mkdir()
+    script.write_text(
+        "import sys\n"
+        "from prune_env.commands.cli import main\n"
+        "from prune_env.search.pools.whole import spread\n"
+        "if __name__ == '__main__':\n"
+        "    assert sorted(spread(len, {'a': ('worker',), 'b': ('two',)}, 2)) == [('a', 6), ('b', 3)]\n"
+        "    sys.argv = ['prune-env', 'list', 'criteria']\n"
+        "    main()\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "taylor" in done.stdout
