@@ -9,7 +9,7 @@ from torch import nn
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import PlanError, PlanMismatchError
 from prune_env.common.fingerprint import fingerprint, first_difference
-from prune_env.common.layers import channels_of, unwrapped
+from prune_env.common.layers import channels_of, is_layer, unwrapped
 from prune_env.common.text import shorten
 from prune_env.plan.edits import Edits
 from prune_env.plan.records import PlannedMember, PlannedUnit
@@ -71,7 +71,7 @@ def staying(plan: AppliedPlan, model: nn.Module) -> dict[tuple[str, str], IntArr
 
 
 def _check_places(plan: AppliedPlan, model: nn.Module) -> None:
-    """Refuses a plan whose units claim channels that the network does not have, or claim a channel twice."""
+    """Refuses a plan whose units claim channels that the network does not have or claim twice, or have but one side."""
     modules = dict(model.named_modules())
     claimed: dict[tuple[str, str], IntArray] = {}
     for unit in plan.units:
@@ -82,15 +82,27 @@ def _check_places(plan: AppliedPlan, model: nn.Module) -> None:
                     f"Unit {shorten(repr(unit.name))} of the plan occupies channels of {shorten(repr(member.module))} "
                     f"({member.side}) outside its {size} channels. The file is damaged; make a new plan."
                 )
-            if unit.protected is None:
-                counts = claimed.setdefault((member.module, member.side), np.zeros(size, dtype=np.int64))
-                np.add.at(counts, member.channels(unit.channels).ravel(), 1)
+            counts = claimed.setdefault((member.module, member.side), np.zeros(size, dtype=np.int64))
+            np.add.at(counts, member.channels(unit.channels).ravel(), 1)
+        if len(unit.kept) < unit.channels:
+            _check_both_sides(unit, modules)
     for (name, side), counts in claimed.items():
         if counts.max() > 1:
             raise PlanError(
                 f"The plan claims channel {counts.argmax()} of {name!r} ({side}) more than once. "
                 "The file is damaged; make a new plan."
             )
+
+
+def _check_both_sides(unit: PlannedUnit, modules: Mapping[str, nn.Module]) -> None:
+    """Refuses a cut unit that no layer writes or no layer reads: its other side would keep all channels."""
+    writes = any(member.side == "out" and is_layer(modules[member.module]) for member in unit.members)
+    reads = any(member.side == "in" for member in unit.members)
+    if not (writes and reads):
+        raise PlanError(
+            f"Unit {shorten(repr(unit.name))} of the plan is cut, but no layer among its members "
+            f"{'reads' if writes else 'writes'} its channels. The file is damaged; make a new plan."
+        )
 
 
 def _check_edits(plan: AppliedPlan, model: nn.Module, kept: Kept) -> None:

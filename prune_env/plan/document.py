@@ -1,8 +1,9 @@
 """The pruning plan: which channels stay, as a small readable file that any machine can check and apply.
 
-The format is JSON, version 2 [our choice]. A plan is complete: a fingerprint of every module identifies the network,
+The format is JSON, version 3 [our choice]. A plan is complete: a fingerprint of every module identifies the network,
 and each unit lists the channels that stay and the places that they occupy. Applying a plan therefore needs no
-tracing. Version 1 had a separate field for its only kind of edit; it is still read.
+tracing. A digest of the units and their places shows that nothing was lost or changed there; the kept channels may be
+changed by hand. Version 2 had no digest, and version 1 a separate field for its only kind of edit; both are still read.
 """
 
 import json
@@ -16,15 +17,16 @@ from torch import nn
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import PlanError
 from prune_env.common.files import atomic_write
+from prune_env.common.records import DIGEST, Record, digest_of, rule_of
 from prune_env.common.text import shorten
 from prune_env.plan.apply import apply_plan
 from prune_env.plan.edits import EDITS, Edit, edits_from
-from prune_env.plan.records import Frozen, PlannedBudget, PlannedCosts, PlannedUnit
+from prune_env.plan.records import PlannedBudget, PlannedCosts, PlannedUnit
 
-PLAN_VERSION: Literal[2] = 2
+PLAN_VERSION: Literal[3] = 3
 
 
-class PruningPlan(Frozen):
+class PruningPlan(Record):
     """The channels of each unit of one network that stay, and the edits of its layers.
 
     Example:
@@ -40,7 +42,7 @@ class PruningPlan(Frozen):
         5
     """
 
-    version: Literal[2] = PLAN_VERSION
+    version: Literal[3] = PLAN_VERSION
     units: list[PlannedUnit]
     edits: dict[str, dict[str, SerializeAsAny[Edit]]] = Field(default_factory=dict)
     costs: PlannedCosts
@@ -67,6 +69,12 @@ class PruningPlan(Frozen):
     def groups(self) -> dict[str, int]:
         """The group count of each edited layer; all other layers keep their groups."""
         return {name: edit.groups for name, edit in self.by_layer.items()}
+
+    @property
+    def digest(self) -> str:
+        """A hash of the units and of the places that their channels occupy; the kept channels are not in it."""
+        units = self.model_dump(include={"units": {"__all__": {"name", "channels", "protected", "members"}}})
+        return digest_of(units)
 
     @field_validator("edits", mode="before")
     @classmethod
@@ -133,7 +141,7 @@ class PruningPlan(Frozen):
     def to_json(self) -> bytes:
         """Returns the plan as the bytes of its file."""
         document = self.model_dump(exclude_defaults=True)
-        return (_dump({"version": self.version, **document}) + "\n").encode()
+        return (_dump({"version": self.version, DIGEST: self.digest, **document}) + "\n").encode()
 
     def save(self, path: str | Path) -> None:
         """Writes the plan as JSON; the file appears whole or not at all."""
@@ -144,46 +152,76 @@ class PruningPlan(Frozen):
         """Reads and validates a plan.
 
         Raises:
-            PlanError: If the file is missing, is not a plan, or has a version that this release does not read.
+            PlanError: If the file is missing, is not a plan, was damaged, or has a version that this release does not
+                read.
         """
-        path = Path(path)
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            data = Path(path).read_bytes()
         except FileNotFoundError:
             raise PlanError(f"There is no plan at {path}. A run writes its plan to RUN/plan.json.") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise PlanError(f"{path} is not a plan: it cannot be read as JSON ({error}).") from None
+        except OSError as error:
+            raise PlanError(f"{path} is not a plan: it cannot be read ({error.strerror or error}).") from None
+        return cls.from_json(data, str(path))
+
+    @classmethod
+    def from_json(cls, data: bytes, source: str = "The plan") -> Self:
+        """Reads and validates the bytes of a plan's file.
+
+        Args:
+            data: The bytes, as `to_json` returns them.
+            source: The name of the file, for messages.
+
+        Raises:
+            PlanError: As `load`.
+        """
+        try:
+            document = json.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"{source} is not a plan: it cannot be read as JSON ({error}).") from None
         if not isinstance(document, dict) or "version" not in document:
-            raise PlanError(f"{path} is not a plan: a plan is a JSON object with a field 'version'.")
-        if type(document["version"]) is not int or not 1 <= document["version"] <= PLAN_VERSION:
+            raise PlanError(f"{source} is not a plan: a plan is a JSON object with a field 'version'.")
+        version = document["version"]
+        if type(version) is not int or not 1 <= version <= PLAN_VERSION:
             raise PlanError(
-                f"{path} is a plan of version {shorten(repr(document['version']))}; this release reads versions 1 to "
+                f"{source} is a plan of version {shorten(repr(version))}; this release reads versions 1 to "
                 f"{PLAN_VERSION}. Use the release that wrote it, or make a new plan."
             )
+        digest = document.pop(DIGEST, None) if version == PLAN_VERSION else None
         try:
-            return cls.model_validate(_from_version_1(document) if document["version"] == 1 else document)
+            plan = cls.model_validate(_upgraded(document))
         except ValidationError as error:
-            raise PlanError(f"{path} is not a valid plan:\n{_problems(error)}") from None
+            raise PlanError(f"{source} is not a valid plan:\n{_problems(error)}") from None
+        if version == PLAN_VERSION and digest != plan.digest:
+            raise PlanError(
+                f"{source} is damaged or was changed: {DIGEST} is {shorten(repr(digest))}, but its units and members "
+                f"have {plan.digest!r}. Restore the file from a copy, or make a new plan."
+            )
+        return plan
 
 
 def _size(edit: Edit | None) -> int | None:
     return None if edit is None else edit.size
 
 
-def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
-    """Converts a document of version 1 to version 2, which holds edits by kind."""
-    if "edits" in document:
-        return document  # version 1 has no field 'edits', so leave the document to the validation, which refuses it
-    fields = {edit.version_1_field: kind for kind in EDITS if (edit := EDITS.find(kind)).version_1_field}
-    edits = {fields[name]: document[name] for name in fields if document.get(name)}
-    return {**{name: value for name, value in document.items() if name not in fields}, "version": 2, "edits": edits}
+def _upgraded(document: dict[str, Any]) -> dict[str, Any]:
+    """Converts the document of an earlier version; version 1 had a field of its own for each kind of edit."""
+    # Version 1 has no field 'edits': leave such a document to the validation, which refuses its version.
+    if document["version"] == 1 and "edits" not in document:
+        fields = {edit.version_1_field: kind for kind in EDITS if (edit := EDITS.find(kind)).version_1_field}
+        edits = {fields[name]: document[name] for name in fields if document.get(name)}
+        document = {
+            **{key: value for key, value in document.items() if key not in fields},
+            "version": 2,
+            "edits": edits,
+        }
+    return {**document, "version": PLAN_VERSION} if document["version"] == 2 else document
 
 
 def _problems(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_url=False)[:5]:
         place = ".".join(str(part) for part in problem["loc"]) or "plan"
-        lines.append(f"  {shorten(place)}: {shorten(problem['msg'], 240)}")
+        lines.append(f"  {shorten(place)}: {shorten(rule_of(problem), 240)}")
     return "\n".join(lines)
 
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import PlanError, suggest
+from prune_env.common.records import Record, first_problem
 from prune_env.common.registry import Registry
-from prune_env.plan.records import Frozen
 from prune_env.surgery.channels import Sides
 
 
-class Edit(Frozen, ABC):
+class Edit(Record, ABC):
     """A change to one layer beyond whole channels. All channels are numbered as in the dense network.
 
     Attributes:
@@ -133,13 +133,3 @@ def _edit_from(kind: str, name: str, record: Any) -> Edit:
         return EDITS.find(kind).model_validate(record)
     except ValueError as error:
         raise ValueError(f"{kind}, layer {name!r}: {first_problem(error)}") from None
-
-
-def first_problem(error: ValueError) -> str:
-    """Returns the first problem that pydantic reports, on one line."""
-    problems = getattr(error, "errors", None)
-    if problems is None:
-        return str(error)
-    first = problems(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else str(first["msg"])

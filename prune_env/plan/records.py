@@ -4,18 +4,13 @@ from collections import Counter
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from prune_env.common.arrays import IntArray
+from prune_env.common.records import Record
 
 
-class Frozen(BaseModel):
-    """The base of all records: unknown fields are refused, types are not converted, fields cannot be assigned."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class PlannedMember(Frozen):
+class PlannedMember(Record):
     """One side of one module that a unit runs through: ``in``, ``out``, or a tensor or size attribute by name.
 
     Unit channel i occupies the module's channels ``start + i * step + j * stride`` for j below ``repeat``. If the
@@ -63,7 +58,7 @@ class PlannedMember(Frozen):
         return last < size and count * self.repeat <= size
 
 
-class PlannedUnit(Frozen):
+class PlannedUnit(Record):
     """One unit: the channels that stay, and the places that its channels occupy."""
 
     name: str
@@ -85,6 +80,15 @@ class PlannedUnit(Frozen):
         raise ValueError(f"unit {self.name!r}: kept channels must be in ascending order")
 
     @model_validator(mode="after")
+    def _protected_is_whole(self) -> Self:
+        if self.protected is not None and len(self.kept) < self.channels:
+            raise ValueError(
+                f"unit {self.name!r} is protected ({self.protected}) and keeps {len(self.kept)} of its {self.channels} "
+                "channels; a protected unit keeps all"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _index_is_whole(self) -> Self:
         for member in self.members:
             if member.index is not None and (
@@ -98,7 +102,7 @@ class PlannedUnit(Frozen):
         return self
 
 
-class PlannedBudget(Frozen):
+class PlannedBudget(Record):
     """The budget that the plan was made for and the cost that it achieves, as shares of the dense cost.
 
     ``also`` holds the shares that the plan had to meet besides, by metric; `PlannedCosts` has what it costs there.
@@ -110,7 +114,7 @@ class PlannedBudget(Frozen):
     also: dict[Literal["macs", "params"], Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
 
 
-class PlannedCosts(Frozen):
+class PlannedCosts(Record):
     """Costs for one image, dense and pruned; MACs are multiply-adds of convolution and linear layers."""
 
     dense_macs: int = Field(ge=1)

@@ -93,7 +93,22 @@ def kept_channels(model: nn.Module, removed: Kept) -> dict[tuple[str, str], IntA
             left = np.bincount(kept[name, side] // (total // groups), minlength=groups)
             if left.min() != left.max():
                 raise PlanError(f"The plan cuts the {groups} groups of {name!r} ({side}) unequally. Make a new plan.")
+    for name in {name for name, _ in kept}:
+        _check_depthwise(modules[name], kept, name)
     return kept
+
+
+def _check_depthwise(module: nn.Module, kept: Kept, name: str) -> None:
+    """Refuses to cut the inputs of a depthwise convolution otherwise than its outputs."""
+    if not is_depthwise(module):
+        return
+    ins, outs = (kept_side(module, kept, name, side) for side in ("in", "out"))
+    multiplier = channels_of(module, "out") // channels_of(module, "in")
+    if not np.array_equal(outs, (ins[:, None] * multiplier + np.arange(multiplier)).ravel()):
+        raise PlanError(
+            f"The plan keeps {len(ins)} inputs and {len(outs)} outputs of {name!r}, which is depthwise: its inputs and "
+            "outputs go together. Make a new plan."
+        )
 
 
 def slice_network(model: nn.Module, kept: Kept, repair: Repair | None = None, masks: Masks = NO_MASKS) -> nn.Module:

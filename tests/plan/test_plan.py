@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,8 +69,8 @@ def test_the_file_has_one_line_for_each_member_and_says_its_version(tmp_path: Pa
     plan = random_plan(traced(name).walk, seed=1)
     plan.save(tmp_path / "plan.json")
     text = (tmp_path / "plan.json").read_text()
-    assert json.loads(text)["version"] == 2
-    assert text.startswith('{\n "version": 2,\n')
+    assert json.loads(text)["version"] == 3
+    assert text.startswith('{\n "version": 3,\n "digest": "')
     lines = [line for line in text.splitlines() if '"module":' in line]
     assert len(lines) == sum(len(unit.members) for unit in plan.units)
     for line in lines:
@@ -201,16 +202,22 @@ def test_a_fingerprint_reads_every_module_once_in_order() -> None:
     assert list(fingerprint(model)) == [name for name, _ in model.named_modules() if name]
 
 
+def without_digest(folder: Path, document: dict[str, Any]) -> PruningPlan:
+    """The plan of a document, read as a file of version 2."""
+    document.pop("digest", None)
+    (folder / "plan.json").write_text(json.dumps({**document, "version": 2}))
+    return PruningPlan.load(folder / "plan.json")
+
+
 class TestATamperedMember:
-    """The file passes the schema, but its units do not lie within the network."""
+    """The file passes the schema and has no digest, as those of version 2, but its units do not fit the network."""
 
     @staticmethod
     def load(tmp_path: Path, change: dict, unit: int = 0, member: int = -1) -> PruningPlan:
         WALK.plan({"0": 5, "3": 4}).save(tmp_path / "plan.json")
         document = json.loads((tmp_path / "plan.json").read_text())
         document["units"][unit]["members"][member].update(change)
-        (tmp_path / "plan.json").write_text(json.dumps(document))
-        return PruningPlan.load(tmp_path / "plan.json")
+        return without_digest(tmp_path, document)
 
     @pytest.mark.parametrize(
         "change",
@@ -257,9 +264,38 @@ class TestATamperedMember:
         for member in document["units"][0]["members"]:
             member["index"] = [[0, 1], [2, 3], [4, 5], [6, 7]]
         document["units"][0]["kept"] = [0, 1, 2]
-        (tmp_path / "plan.json").write_text(json.dumps(document))
         with pytest.raises(PlanError, match=r"cuts the 2 groups of 'g' \(in\) unequally"):
-            PruningPlan.load(tmp_path / "plan.json").apply(net)
+            without_digest(tmp_path, document).apply(net)
+
+    @pytest.mark.parametrize(("gone", "words"), [(0, "writes its channels"), (-1, "reads its channels")])
+    def test_that_lacks_the_writer_or_the_reader_of_a_cut_unit_is_refused(
+        self, tmp_path: Path, gone: int, words: str
+    ) -> None:
+        WALK.plan({"0": 5}).save(tmp_path / "plan.json")
+        document = json.loads((tmp_path / "plan.json").read_text())
+        del document["units"][0]["members"][gone]
+        with pytest.raises(PlanError, match=rf"Unit '0' of the plan is cut, but no layer among its members {words}"):
+            without_digest(tmp_path, document).apply(chain())
+
+    @pytest.mark.parametrize("side", ["in", "out"])
+    def test_that_cuts_one_side_of_a_depthwise_convolution_is_refused(self, tmp_path: Path, side: str) -> None:
+        net = body(lambda net, x: net.d(x), d=conv(8, 8, groups=8))
+        LayerWalk.trace(net, small_images()).plan({"a": 2}).save(tmp_path / "plan.json")
+        document = json.loads((tmp_path / "plan.json").read_text())
+        (unit,) = [unit for unit in document["units"] if len(unit["kept"]) == 2]
+        unit["members"] = [one for one in unit["members"] if (one["module"], one["side"]) != ("d", side)]
+        with pytest.raises(PlanError, match=r"keeps \d inputs and \d outputs of 'd', which is depthwise"):
+            without_digest(tmp_path, document).apply(net)
+
+    def test_that_a_free_unit_shares_with_a_protected_one_is_refused(self, tmp_path: Path) -> None:
+        WALK.plan({"0": 5}).save(tmp_path / "plan.json")
+        document = json.loads((tmp_path / "plan.json").read_text())
+        protected = next(unit for unit in document["units"] if "protected" in unit)
+        document["units"][0]["members"].append({"module": protected["members"][0]["module"], "side": "out"})
+        document["units"][0]["channels"] = 5
+        document["units"][0]["kept"] = [0, 1, 2]
+        with pytest.raises(PlanError, match=r"claims channel 0 of '7' \(out\) more than once"):
+            without_digest(tmp_path, document).apply(chain())
 
     def test_leaves_the_network_as_it_is(self, tmp_path: Path) -> None:
         plan, model = self.load(tmp_path, {"start": 1}), chain()

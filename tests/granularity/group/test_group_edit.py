@@ -476,6 +476,8 @@ def test_a_reader_that_has_slots_of_its_own_refuses_another_order(tmp_path: Path
     walk = LayerWalk.trace(model, small_images())
     groups = {"2": GroupEdit(inputs=[list(range(4)), list(range(4))], filters=[[0, 2, 4, 6], [1, 3, 5, 7]])}
     document = json.loads(walk.plan_keeping({}, groups).to_json())
+    document["version"] = 2  # which has no digest of the members
+    del document["digest"]
     for unit in document["units"]:
         if unit["name"] == "2":
             unit["channels"], unit["kept"] = 8, list(range(8))

@@ -1,0 +1,140 @@
+"""Records: files of JSON that are checked when they are read, field by field.
+
+A file carries a digest of its contents, which finds damage and careless changes [our choice]. The digest is no
+signature: whoever changes a file can write a new one. Files of earlier releases have no digest; their fields are
+checked all the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from prune_env.common.errors import RunError, UserError
+from prune_env.common.text import shorten
+
+DIGEST = "digest"
+"""The key of the digest in a file."""
+
+
+class Record(BaseModel):
+    """The base of all records: unknown fields are refused, types are not converted, fields cannot be assigned.
+
+    Attributes:
+        error: The type of error that a damaged file raises.
+        remedy: What to do about a damaged file, for messages.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    error: ClassVar[type[UserError]] = RunError
+    remedy: ClassVar[str] = "Restore the file from a copy, or start a new run."
+
+    @classmethod
+    def upgraded(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Returns the document of an earlier release in the form of this release."""
+        return document
+
+    def content(self) -> dict[str, Any]:
+        """Returns the record as plain values for JSON."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+R = TypeVar("R", bound=Record)
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns contents with their digest."""
+    return {**content, DIGEST: digest_of(content)}
+
+
+def digest_of(content: Any) -> str:
+    """Returns a hash of JSON values: the first 32 hexadecimal digits of SHA-256."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """Reads a file of one record.
+
+    Args:
+        path: The file.
+        kind: The class of the record.
+
+    Raises:
+        UserError: If the file is missing, is no JSON, or a field is wrong; names the file, the field, the value, what
+            is allowed and what to do. The type is the record's ``error``.
+    """
+    return checked(read_json(path, kind), kind, repr(str(path)))
+
+
+def read_json(path: Path, kind: type[Record] = Record) -> Any:
+    """Reads a file of JSON as plain values; checks nothing.
+
+    Raises:
+        UserError: If the file is missing or is no JSON. The type is the error of ``kind``.
+    """
+    try:
+        return json.loads(path.read_bytes().decode("utf-8"))
+    # Deep nesting and integers of many digits are errors, too.
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or shorten(str(error))
+        raise kind.error(f"{str(path)!r} cannot be read: {reason}. {kind.remedy}") from None
+
+
+def checked(document: Any, kind: type[R], where: str, extra: Any = None) -> R:
+    """Checks plain values against a record and against their digest.
+
+    Args:
+        document: The values, with or without a digest.
+        kind: The class of the record.
+        where: The file, and the place in it, for messages.
+        extra: Further contents that the digest covers.
+
+    Raises:
+        UserError: As `read_record`.
+    """
+    if not isinstance(document, dict):
+        raise kind.error(f"{where} is damaged: it is not a JSON object. {kind.remedy}")
+    content = {key: value for key, value in document.items() if key != DIGEST}
+    try:
+        # JSON, so that lists are read as tuples, and mappings as dataclasses.
+        record = kind.model_validate_json(json.dumps(kind.upgraded(content)))
+    except (ValidationError, RecursionError) as error:
+        raise kind.error(f"{where} is damaged: {first_problem(error)}. {kind.remedy}") from None
+    check_digest(document, where, kind, extra)
+    return record
+
+
+def check_digest(document: Mapping[str, Any], where: str, kind: type[Record] = Record, extra: Any = None) -> None:
+    """Refuses values whose digest, if they have one, is another; arguments as `checked`."""
+    content = {key: value for key, value in document.items() if key != DIGEST}
+    expected = digest_of(content if extra is None else [content, extra])
+    if DIGEST in document and document[DIGEST] != expected:
+        raise kind.error(
+            f"{where} is damaged or was changed: {DIGEST} is {shorten(repr(document[DIGEST]))}, but its contents have "
+            f"{expected!r}. {kind.remedy}"
+        )
+
+
+def first_problem(error: Exception) -> str:
+    """Returns the first problem that pydantic reports, on one line: field, given value, rule."""
+    if not isinstance(error, ValidationError):
+        return shorten(str(error), 240)
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(map(str, problem["loc"]))
+    given = "" if problem["type"] in ("missing", "value_error") else f"given {shorten(repr(problem['input']))}; "
+    return (f"{shorten(place)}: " if place else "") + given + shorten(rule_of(problem), 240)
+
+
+def rule_of(problem: ErrorDetails) -> str:
+    """Returns what pydantic asks for, in words."""
+    if problem["type"] == "value_error":  # the message of a validator of ours
+        return str(problem["ctx"]["error"])
+    if problem["type"] == "extra_forbidden":
+        return "unknown field"
+    return str(problem["msg"]).replace("Input should", "must")
