@@ -24,7 +24,7 @@ from prune_env.env.observation import FloatArray
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.search import Proposal, Search
-from prune_env.search.policy import Policy, load_policy, policy_of
+from prune_env.search.policy import Bound, Policy, load_policy, policy_of
 from prune_env.search.registry import register_search
 
 PPO_EPISODES = 8
@@ -57,7 +57,7 @@ class Learner(Search):
 
     probes = takes_policy = True
     learns_each_episode: ClassVar[bool] = True
-    bound: ClassVar[str] = "tanh"
+    bound: ClassVar[Bound] = "tanh"
 
     @classmethod
     def check(cls, problem: PruningProblem, config: RunConfig, episodes: int) -> None:  # noqa: ARG003

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from pydantic import ConfigDict
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -29,7 +30,7 @@ from prune_env import PruningPlan, RunConfig
 from prune_env.common.arrays import IntArray
 from prune_env.common.copying import copied
 from prune_env.common.errors import RunError
-from prune_env.common.files import append_record, read_records
+from prune_env.common.records import Record, append_record, read_records
 from prune_env.data import Batch, Splits
 from prune_env.env.builders import make_repair
 from prune_env.env.problem import PruningProblem
@@ -64,6 +65,16 @@ BATCH = 250
 LESS_IS_BETTER = ("loss", "divergence", "mixed divergence", "perturbed loss", "loss after 50", "loss after 200")
 
 Measured = dict[str, Any]
+
+
+class PlanRow(Record):
+    """One line of a part's file: a measured plan, and what was measured."""
+
+    model_config = ConfigDict(extra="allow")
+
+    number: int
+    group: str
+    widths: list[int]
 
 
 @dataclass(frozen=True)
@@ -175,16 +186,16 @@ def random_widths(problem: PruningProblem, seed: int, count: int) -> list[IntArr
 
 def best_widths(problem: PruningProblem, run: RunDirectory, count: int) -> list[IntArray]:
     """Widths from the best tenth of a search's plans, evenly over it; the best ones if the tenth is too small."""
-    trials = [row for row in run.evaluations() if row["kind"] not in ("probe", "uniform")]
-    distinct = {tuple(row["widths"].values()): row for row in sorted(trials, key=lambda row: row["reward"])}
-    best = sorted(distinct.values(), key=lambda row: -row["reward"])[: max(count, len(distinct) // 10)]
+    trials = [row for row in run.evaluations(problem.quality_name) if row.kind not in ("probe", "uniform")]
+    distinct = {tuple(row.widths.values()): row for row in sorted(trials, key=lambda row: row.reward)}
+    best = sorted(distinct.values(), key=lambda row: -row.reward)[: max(count, len(distinct) // 10)]
     chosen = [best[place] for place in np.linspace(0, len(best) - 1, min(count, len(best))).round().astype(int)]
-    return [np.array([row["widths"][unit.name] for unit in problem.budget.units]) for row in chosen]
+    return [np.array([row.widths[unit.name] for unit in problem.budget.units]) for row in chosen]
 
 
 def records_of(root: Path) -> list[Measured]:
     """The measured plans of all parts."""
-    return [row for file in sorted(root.glob("plans-*.jsonl")) for row in read_records(file)]
+    return [row.as_record() for file in sorted(root.glob("plans-*.jsonl")) for row in read_records(file, PlanRow)]
 
 
 def measure_missing(root: Path, settings: RunConfig, part: tuple[int, int], count: int, console: Console) -> None:

@@ -31,7 +31,7 @@ def pruned_run(root: Path) -> RunDirectory:
     run = RunDirectory.create(root)
     run.write_config(config)
     save_weights(model, run.dense_weights)
-    run.write_json(run.splits, load_splits(config).record())
+    run.write_record(run.splits, load_splits(config).record())
     walk = trace(config, digits_splits(), model)
     plan = walk.plan({unit.name: (unit.channels + 1) // 2 for unit in walk.free})
     run.write_bytes(run.plan, plan.to_json())

@@ -1,6 +1,7 @@
 """Small networks, images and problems for the tests."""
 
 import atexit
+import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from prune_env.granularity import GranularityContext, make_granularity
 from prune_env.models import save_weights
 from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.rewards import Reward, make_reward
+from prune_env.runs.run_directory import RunDirectory
 from prune_env.search.policy import Policy, save_policy
 from prune_env.search.registry import SEARCHES
 from prune_env.tasks import make_task
@@ -82,6 +84,17 @@ def image_set(count: int, seed: int = 0, colours: int = COLOURS, side: int = SID
     return ImageSet(images, torch.randint(classes, (count,), generator=generator))
 
 
+def rows_of(run: RunDirectory) -> list[dict[str, Any]]:
+    """The lines of a run's ``evaluations.jsonl`` as plain values, without their digests."""
+    return lines_in(run.evaluations_file)
+
+
+def lines_in(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines as plain values, without their digests."""
+    lines = map(json.loads, path.read_text().splitlines())
+    return [{key: value for key, value in line.items() if key != "digest"} for line in lines]
+
+
 def toy_walk(model: nn.Module | None = None, protect: Mapping[str, str] | None = None) -> LayerWalk:
     """The walk of a network for `image_set`'s images; of `toy_resnet` where none is given."""
     return LayerWalk.trace(model or toy_resnet(), image_set(1).images, protect)
@@ -110,7 +123,7 @@ def toy_problem(
     calibration = calibration or image_set(16, seed=2)
     context = ScoringContext(walk, calibration)
     scores = score_channels("l1", context)
-    about = GranularityContext(context, scores, min_keep, lambda: calibration.images, measured={"times": {}})
+    about = GranularityContext(context, scores, min_keep, lambda: calibration.images, timed=False)
     prepared = make_granularity(granularity or GranularitySettings()).prepare(about)
     budget = Budget(walk, metric, keep, min_keep, round_to, beyond_channels=prepared.beyond_channels, also=also)
     prepared.reachable(budget)

@@ -97,7 +97,8 @@ class PruningResult:
         else:
             model = finished.search.problem.evaluator.pruned(plan)
         model = model.to(device).to(memory_format=torch.contiguous_format).eval()
-        return cls(model, plan, finished.result.policy, tuple(rows), best.name, tuple(run.evaluations()), run)
+        trials = tuple(trial.as_record() for trial in run.evaluations(quality_of(best.task).name))
+        return cls(model, plan, finished.result.policy, tuple(rows), best.name, trials, run)
 
     def summary(self) -> str:
         """What was gained and lost, and the table of the measured networks, as text for `print`."""

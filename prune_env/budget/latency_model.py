@@ -7,13 +7,13 @@ latency of the pruned network is measured at the end.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
@@ -22,6 +22,8 @@ from prune_env.common.arrays import IntArray
 from prune_env.common.errors import RunError
 from prune_env.common.hooks import watching
 from prune_env.common.modes import in_eval_mode
+from prune_env.common.records import Record
+from prune_env.common.text import shorten
 from prune_env.common.timing import now
 from prune_env.walk import LayerWalk
 
@@ -36,23 +38,24 @@ WARMUP, ROUNDS = 2, 7
 FEMTOSECONDS = 1e15
 
 
-@dataclass(frozen=True)
-class LayerLatency:
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class LayerLatency(Record):
     """Seconds of a layer with i input and o output channels: constant + inputs i + outputs o + products i o."""
 
-    constant: float
-    inputs: float
-    outputs: float
-    products: float
+    constant: Seconds
+    inputs: Seconds
+    outputs: Seconds
+    products: Seconds
 
     def seconds(self, inputs: float, outputs: float) -> float:
         """Returns the layer's seconds with these numbers of input and output channels."""
         return self.constant + self.inputs * inputs + self.outputs * outputs + self.products * inputs * outputs
 
 
-@dataclass(frozen=True)
-class LatencyModel:
-    """Seconds of one forward pass on one batch, as a formula of the widths.
+class LatencyModel(Record):
+    """Seconds of one forward pass on one batch, as a formula of the widths; ``latency.json`` of a run.
 
     Attributes:
         layers: The formula of each convolution and linear layer, by name.
@@ -63,12 +66,26 @@ class LatencyModel:
         error: Median relative error of the formula on networks that it was not fitted to.
     """
 
-    layers: Mapping[str, LayerLatency]
-    constant: float
-    values: float
-    batch: int
-    threads: int
-    error: float
+    layers: dict[str, LayerLatency]
+    constant: Seconds
+    values: Seconds
+    batch: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    error: float = Field(ge=0)
+
+    def refuse_other_layers(self, walk: LayerWalk) -> None:
+        """Refuses a formula of another network's layers.
+
+        Raises:
+            RunError: Names the first layer that is missing or too many.
+        """
+        wanted = {layer.name for layer in walk.cost_model.layers}
+        for name in sorted(wanted ^ self.layers.keys()):
+            what = "lacks" if name in wanted else "has"
+            whose = "" if name in wanted else ", which the network does not have"
+            raise RunError(
+                f"The run's latency formula (latency.json) {what} the layer {shorten(repr(name))}{whose}. {self.remedy}"
+            )
 
     def seconds(self, walk: LayerWalk, widths: Sequence[int]) -> float:
         """Returns the latency in seconds at the widths of all units of the walk, protected units included."""
@@ -103,25 +120,6 @@ class LatencyModel:
             tuple(layer.name for layer in walk.cost_model.layers),
             np.rint(np.array(scales) * FEMTOSECONDS).astype(np.int64),
         )
-
-    def as_record(self) -> dict[str, Any]:
-        """Returns the formula as plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: Any) -> Self:
-        """Returns the formula from the output of `as_record`.
-
-        Raises:
-            RunError: If the record is not such an output.
-        """
-        try:
-            layers = {name: LayerLatency(**values) for name, values in record["layers"].items()}
-            return cls(**{**record, "layers": layers})
-        except (TypeError, KeyError, AttributeError) as error:
-            raise RunError(
-                f"the latency formula is damaged or of another release ({error!r}). Start a new run."
-            ) from None
 
 
 def fit_latency(walk: LayerWalk, images: Tensor, min_keep: float, seed: int) -> LatencyModel:
@@ -158,12 +156,20 @@ def fit_latency(walk: LayerWalk, images: Tensor, min_keep: float, seed: int) -> 
         terms = [np.ones(len(widths)), reads, writes, reads * writes]
         if layer.depthwise:  # inputs and outputs are the same channels
             terms[1] = terms[3] = np.zeros(len(widths))
-        layers[layer.name] = LayerLatency(*_fit(np.stack(terms, axis=1)[fitted], seconds[fitted]))
+        fit = _fit(np.stack(terms, axis=1)[fitted], seconds[fitted])
+        layers[layer.name] = LayerLatency(**dict(zip(LayerLatency.model_fields, fit, strict=True)))
     others = np.array([[1.0, _values(walk, row)] for row in widths])
     constant, values = _fit(others[fitted], rest[fitted])
-    model = LatencyModel(layers, constant, values, len(images), torch.get_num_threads(), 0.0)
+    model = LatencyModel(
+        layers=layers,
+        constant=constant,
+        values=values,
+        batch=len(images),
+        threads=torch.get_num_threads(),
+        error=0.0,
+    )
     off = [abs(model.seconds(walk, widths[number]) / timed[number][0] - 1.0) for number in held]
-    return LatencyModel(layers, constant, values, len(images), torch.get_num_threads(), float(np.median(off)))
+    return model.model_copy(update={"error": float(np.median(off))})
 
 
 def _cut(walk: LayerWalk, widths: Sequence[int], images: Tensor) -> nn.Module:

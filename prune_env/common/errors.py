@@ -29,6 +29,10 @@ class DataWarning(UserWarning):
     """Something in a data set that was left out or repaired; the command line prints it as one line."""
 
 
+class CacheWarning(UserWarning):
+    """A damaged file of the user's cache that is ignored; the command line prints it as one line."""
+
+
 class WeightsError(UserError):
     """A weights or policy file that is missing, damaged or made for another network."""
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from prune_env.common.errors import RunError
-
 ADVICE: Mapping[int, str] = MappingProxyType(
     {
         errno.ENOSPC: "; free some space, then repeat or resume the command",
@@ -75,54 +73,26 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, allow_nan=False)
 
 
-def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Appends a record as one line to a file of JSON lines.
+def append_line(path: Path, line: str) -> None:
+    """Appends a line to a text file; an unfinished last line is removed first.
 
     Args:
-        path: The file. It is created if it is missing.
-        record: Values that JSON can hold.
+        path: The file, UTF-8. It is created if it is missing.
+        line: Text without a line break.
 
     Raises:
-        OSError: The file cannot be written. At worst an unfinished last line remains, which `read_records` ignores.
-        ValueError: The record holds a number that is not finite. Nothing is written.
+        OSError: The file cannot be written. At worst an unfinished last line remains, which `whole_lines` ignores.
     """
-    line = json.dumps(dict(record), allow_nan=False, ensure_ascii=False) + "\n"
     with naming(path):
         if path.is_file():
             _drop_torn_line(path)
         with path.open("ab") as file:
-            file.write(line.encode("utf-8"))
+            file.write(f"{line}\n".encode())
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Reads a file of JSON lines and ignores a last line that a kill or a full disk left unfinished.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The records in order; an empty list if there is no file.
-
-    Raises:
-        RunError: A line before the last is not a JSON object.
-    """
-    if not path.is_file():
-        return []
-    *lines, _torn = path.read_bytes().split(b"\n")
-    return [_record(path, number, line) for number, line in enumerate(lines, start=1)]
-
-
-def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested too deeply
-        record = None
-    if not isinstance(record, dict):
-        raise RunError(
-            f"{str(path)!r} is damaged: line {number} is not a JSON object. "
-            "Restore the file from a copy, or start a new run."
-        )
-    return record
+def whole_lines(path: Path) -> list[bytes]:
+    """Returns the lines of a file without a last line that a kill or a full disk left unfinished; none if missing."""
+    return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
 
 
 def _drop_torn_line(path: Path) -> None:

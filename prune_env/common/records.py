@@ -1,4 +1,4 @@
-"""Records: files of JSON that are checked when they are read, field by field.
+"""Records: files of JSON, or of JSON lines, that are checked field by field when they are read.
 
 A file carries a digest of its contents, which finds damage and careless changes [our choice]. The digest is no
 signature: whoever changes a file can write a new one. Files of earlier releases have no digest; their fields are
@@ -8,13 +8,16 @@ checked all the same.
 import hashlib
 import json
 from collections.abc import Mapping
+from copy import copy
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from prune_env.common.errors import RunError, UserError
+from prune_env.common.files import append_line, whole_lines
 from prune_env.common.text import shorten
 
 DIGEST = "digest"
@@ -25,26 +28,51 @@ class Record(BaseModel):
     """The base of all records: unknown fields are refused, types are not converted, fields cannot be assigned.
 
     Attributes:
-        error: The type of error that a damaged file raises.
+        raises: The type of error of a damaged file.
         remedy: What to do about a damaged file, for messages.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    error: ClassVar[type[UserError]] = RunError
+    raises: ClassVar[type[UserError]] = RunError
     remedy: ClassVar[str] = "Restore the file from a copy, or start a new run."
 
     @classmethod
     def upgraded(cls, document: dict[str, Any]) -> dict[str, Any]:
-        """Returns the document of an earlier release in the form of this release."""
+        """Returns the document of an earlier release in the form of this release.
+
+        Raises:
+            ValueError: If no release that is read has written it; says why.
+        """
         return document
 
-    def content(self) -> dict[str, Any]:
+    def as_record(self) -> dict[str, Any]:
         """Returns the record as plain values for JSON."""
         return self.model_dump(mode="json", by_alias=True)
 
 
 R = TypeVar("R", bound=Record)
+
+
+def renamed(kind: type[R], **names: str) -> type[R]:
+    """Returns a class of records in whose files some fields have other names, such as the task's name for its quality.
+
+    Args:
+        kind: The class of records.
+        names: The name in files, by field.
+    """
+    found: type[R] = _renamed(kind, tuple(names.items()))
+    return found
+
+
+@cache
+def _renamed(kind: type[Record], names: tuple[tuple[str, str], ...]) -> Any:
+    fields: dict[str, Any] = {}
+    for field, name in names:
+        about = copy(kind.model_fields[field])
+        about.alias = about.validation_alias = about.serialization_alias = name
+        fields[field] = (about.annotation, about)
+    return create_model(kind.__name__, __base__=kind, **fields)
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +86,50 @@ def digest_of(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def to_file(record: Record) -> bytes:
+    """Returns the bytes of a file of one record."""
+    text = json.dumps(sealed(record.as_record()), indent=2, allow_nan=False, ensure_ascii=False)
+    return f"{text}\n".encode()
+
+
+def append_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Appends contents with their digest as one line to a file of JSON lines.
+
+    Args:
+        path: The file. It is created if it is missing.
+        content: Values that JSON can hold.
+
+    Raises:
+        OSError: The file cannot be written. At worst an unfinished last line remains, which `read_records` ignores.
+        ValueError: The contents hold a number that is not finite. Nothing is written.
+    """
+    append_line(path, json.dumps(sealed(content), allow_nan=False, ensure_ascii=False))
+
+
+def read_records(path: Path, kind: type[R]) -> list[R]:
+    """Reads a file of JSON lines; ignores a last line that a kill or a full disk left unfinished.
+
+    Args:
+        path: The file.
+        kind: The class of the records.
+
+    Returns:
+        The records in order; an empty list if there is no file.
+
+    Raises:
+        UserError: As `read_record`; names the line, too.
+    """
+    records = []
+    for number, line in enumerate(whole_lines(path), start=1):
+        where = f"{str(path)!r}, line {number}"
+        try:
+            document = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError):
+            document = None
+        records.append(checked(document, kind, where))
+    return records
+
+
 def read_record(path: Path, kind: type[R]) -> R:
     """Reads a file of one record.
 
@@ -67,7 +139,7 @@ def read_record(path: Path, kind: type[R]) -> R:
 
     Raises:
         UserError: If the file is missing, is no JSON, or a field is wrong; names the file, the field, the value, what
-            is allowed and what to do. The type is the record's ``error``.
+            is allowed and what to do. The type is the record's ``raises``.
     """
     return checked(read_json(path, kind), kind, repr(str(path)))
 
@@ -76,14 +148,14 @@ def read_json(path: Path, kind: type[Record] = Record) -> Any:
     """Reads a file of JSON as plain values; checks nothing.
 
     Raises:
-        UserError: If the file is missing or is no JSON. The type is the error of ``kind``.
+        UserError: If the file is missing or is no JSON. The type is the ``raises`` of ``kind``.
     """
     try:
         return json.loads(path.read_bytes().decode("utf-8"))
     # Deep nesting and integers of many digits are errors, too.
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or shorten(str(error))
-        raise kind.error(f"{str(path)!r} cannot be read: {reason}. {kind.remedy}") from None
+        raise kind.raises(f"{str(path)!r} cannot be read: {reason}. {kind.remedy}") from None
 
 
 def checked(document: Any, kind: type[R], where: str, extra: Any = None) -> R:
@@ -99,13 +171,13 @@ def checked(document: Any, kind: type[R], where: str, extra: Any = None) -> R:
         UserError: As `read_record`.
     """
     if not isinstance(document, dict):
-        raise kind.error(f"{where} is damaged: it is not a JSON object. {kind.remedy}")
+        raise kind.raises(f"{where} is damaged: it is not a JSON object. {kind.remedy}")
     content = {key: value for key, value in document.items() if key != DIGEST}
     try:
         # JSON, so that lists are read as tuples, and mappings as dataclasses.
         record = kind.model_validate_json(json.dumps(kind.upgraded(content)))
-    except (ValidationError, RecursionError) as error:
-        raise kind.error(f"{where} is damaged: {first_problem(error)}. {kind.remedy}") from None
+    except (ValueError, RecursionError) as error:
+        raise kind.raises(f"{where} is damaged: {first_problem(error)}. {kind.remedy}") from None
     check_digest(document, where, kind, extra)
     return record
 
@@ -115,7 +187,7 @@ def check_digest(document: Mapping[str, Any], where: str, kind: type[Record] = R
     content = {key: value for key, value in document.items() if key != DIGEST}
     expected = digest_of(content if extra is None else [content, extra])
     if DIGEST in document and document[DIGEST] != expected:
-        raise kind.error(
+        raise kind.raises(
             f"{where} is damaged or was changed: {DIGEST} is {shorten(repr(document[DIGEST]))}, but its contents have "
             f"{expected!r}. {kind.remedy}"
         )
@@ -135,6 +207,6 @@ def rule_of(problem: ErrorDetails) -> str:
     """Returns what pydantic asks for, in words."""
     if problem["type"] == "value_error":  # the message of a validator of ours
         return str(problem["ctx"]["error"])
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return "unknown field"
     return str(problem["msg"]).replace("Input should", "must")

@@ -7,16 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
+import torch
 
 from prune_env.common.errors import RunError
 from prune_env.common.files import atomic_write, in_words
 from prune_env.common.fingerprint import weights_digest
+from prune_env.common.records import Record
+from prune_env.common.tensor_records import read_tensor_file, to_tensor_file
 from prune_env.criteria.context import ScoringContext
 from prune_env.criteria.registry import criterion_named
 from prune_env.data import tensors_of
 from prune_env.walk import Scores
+
+
+class ScoresRecord(Record):
+    """The header of ``scores.safetensors``.
+
+    Attributes:
+        facts: A digest of everything that the scores depend on.
+    """
+
+    remedy = "Remove the file; the run then scores the channels again."
+
+    facts: str
 
 
 def load_scores(name: str, context: ScoringContext, path: Path) -> Scores | None:
@@ -28,15 +41,17 @@ def load_scores(name: str, context: ScoringContext, path: Path) -> Scores | None
         path: The file.
 
     Returns:
-        The scores; None if the file is missing or unreadable, or is for other weights, images, seed or release.
+        The scores; None if the file is missing, or is for other weights, images, seed or release.
+
+    Raises:
+        RunError: If the file is damaged.
     """
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            if (file.metadata() or {}).get("facts") != _facts(name, context):
-                return None
-            scores = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no mapping)
-    except (OSError, safetensors.SafetensorError):
+    if not path.is_file():
         return None
+    record, tensors = read_tensor_file(path, ScoresRecord, earlier=dict)
+    if record.facts != _facts(name, context):
+        return None
+    scores = {unit: values.numpy() for unit, values in tensors.items()}
     fits = all(unit.name in scores and scores[unit.name].shape == (unit.channels,) for unit in context.walk.units)
     return scores if fits and all(np.isfinite(values).all() for values in scores.values()) else None
 
@@ -47,9 +62,9 @@ def save_scores(name: str, context: ScoringContext, scores: Scores, path: Path) 
     Raises:
         RunError: If the file cannot be written.
     """
-    arrays = {unit: np.ascontiguousarray(values, dtype=np.float64) for unit, values in scores.items()}
+    tensors = {unit: torch.from_numpy(np.array(values, dtype=np.float64)) for unit, values in scores.items()}
     try:
-        atomic_write(path, safetensors.numpy.save(arrays, {"facts": _facts(name, context)}))
+        atomic_write(path, to_tensor_file(ScoresRecord(facts=_facts(name, context)).as_record(), tensors))
     except OSError as error:
         raise RunError(f"cannot write {str(path)!r}: {in_words(error)}") from None
 

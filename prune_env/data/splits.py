@@ -4,15 +4,37 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from prune_env.common.errors import DataError, DataWarning
+from prune_env.common.records import Record
 from prune_env.data.image_set import ImageSet, Targets
 from prune_env.data.source import ImageSource, Indices, Split, SplitTargets
 from prune_env.data.stratify import draw_stratified
+
+Index = Annotated[int, Field(ge=0)]
+
+
+class SplitsRecord(Record):
+    """The file ``splits.json`` of a run or a training: which images each set has.
+
+    Attributes:
+        source: Name of the data set.
+        reward: Indices of the reward set, in the order of the evaluation.
+        calibration: Indices of the calibration set.
+        test: Indices of the test set.
+        train_images: Number of the other training images.
+    """
+
+    source: str
+    reward: list[Index]
+    calibration: list[Index]
+    test: list[Index]
+    train_images: Index
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +68,15 @@ class Splits:
         for start in range(0, len(self.test_indices), batch_size):
             yield load_images(self.source, "test", self.test_indices[start : start + batch_size])
 
-    def record(self) -> dict[str, Any]:
-        """The splits as a run records them, ready for JSON; training images are counted, not listed."""
-        return {
-            "source": self.source.name,
-            "reward": self.reward_indices.tolist(),
-            "calibration": self.calibration_indices.tolist(),
-            "test": self.test_indices.tolist(),
-            "train_images": len(self.train_indices),
-        }
+    def record(self) -> SplitsRecord:
+        """The splits as a run records them; training images are counted, not listed."""
+        return SplitsRecord(
+            source=self.source.name,
+            reward=self.reward_indices.tolist(),
+            calibration=self.calibration_indices.tolist(),
+            test=self.test_indices.tolist(),
+            train_images=len(self.train_indices),
+        )
 
 
 def load_images(source: ImageSource, split: Split, indices: Indices) -> ImageSet:

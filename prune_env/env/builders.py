@@ -1,10 +1,9 @@
 """Builders that turn a configuration into a walk, a budget, an evaluator and a problem."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionChoice, ExecutionSettings
 from prune_env.evaluation.execution_choice import ExecutionChooser
 from prune_env.evaluation.racing import Race
-from prune_env.granularity import Granularity, GranularityContext, make_granularity
+from prune_env.granularity import Granularity, GranularityContext, GranularityMeasurements, make_granularity
 from prune_env.plan import PruningPlan
 from prune_env.protection.feature_ranks import feature_map_ranks
 from prune_env.protection.sensitivity import SensitivityReport, find_sensitive_layers
@@ -52,7 +51,7 @@ class Remembered:
 
     scores: Path | None = None
     latency: LatencyModel | None = None
-    granularity: Mapping[str, Any] | None = None
+    granularity: GranularityMeasurements | None = None
     timed: bool = True
 
 
@@ -164,9 +163,11 @@ def build_problem(
     walk, report = build_walk(config, splits, model)
     reward, latency = make_reward(config.reward.name, config.reward.settings), remembered.latency
     timed = latency is not None or config.budget.metric == "latency" or needs_latency(reward)
-    if timed or config.env.round_to is None or make_granularity(config.granularity).measurements_file is not None:
+    if timed or config.env.round_to is None or make_granularity(config.granularity).Measurements is not None:
         config = _pinned(config)
-    if timed and latency is None:
+    if latency is not None:
+        latency.refuse_other_layers(walk)
+    elif timed:
         on_progress("timing the network's layers at many widths")
         latency = fit_latency(walk, _timed_batch(config, splits), config.env.min_keep, config.seed)
     budget, context = build_budget(config, splits, walk, latency), scoring_context(config, splits, walk)

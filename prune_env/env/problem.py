@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import isclose
 from typing import Any, Self
 
 from prune_env.budget import Budget
@@ -15,7 +16,7 @@ from prune_env.criteria import ScoringContext
 from prune_env.env.observation import Observer, UnitEvidence
 from prune_env.env.planner import Planner
 from prune_env.env.proposal import Proposal
-from prune_env.env.trial import Measured, Trial
+from prune_env.env.trial import Measured, MeasuredRecord, Trial, TrialRecord
 from prune_env.evaluation.evaluator import Evaluator, plan_key, reusable
 from prune_env.evaluation.execution import ExecutionChoice
 from prune_env.evaluation.measuring import StopEarly
@@ -48,8 +49,8 @@ class PruningProblem:
         probe_keep: The keep ratio of the probes that measure the rise of the loss; None for no probes.
         provenance: Facts to record in every plan.
         listeners: Called with each trial.
-        recorded_trials: The records of an interrupted run (`Trial.as_record`). The first trials take their outcomes
-            from these records and must propose the same plans.
+        recorded_trials: The records of an interrupted run. The first trials take their outcomes from these records;
+            they must propose the same plans and get the same rewards.
         took: Seconds that measuring a plan took, by `plan_key`; shared with the problems of other searches (`again`).
         trials: Number of trials so far.
         outcomes: The last outcome of each plan that this problem has tried, by `plan_key`.
@@ -71,7 +72,7 @@ class PruningProblem:
     execution_choice: ExecutionChoice | None = None
     provenance: dict[str, str | int | float | None] = field(default_factory=dict)
     listeners: list[Callable[[Trial], None]] = field(default_factory=list)
-    recorded_trials: Sequence[Mapping[str, Any]] = ()
+    recorded_trials: Sequence[TrialRecord] = ()
     took: dict[bytes, float] = field(default_factory=dict)
     trials: int = 0
 
@@ -212,13 +213,15 @@ class PruningProblem:
         recalled = measured is None
         if measured is None:
             measured = self._recall(plan, proposed_by)
-            cached = bool(self.recorded_trials[self.trials]["cached"])
+            cached = self.recorded_trials[self.trials].cached
         self.outcomes[plan_key(plan)] = measured.outcome
         outcome = self._priced(measured.outcome, plan)
         try:
             reward = self.reward(outcome, self.baseline)
         except RewardError as error:
             raise EvaluationError(str(error)) from None
+        if recalled:
+            _check_values(self.recorded_trials[self.trials], self.trials, outcome, reward)
         trial = Trial(
             number=self.trials,
             proposed_by=proposed_by,
@@ -250,38 +253,33 @@ class PruningProblem:
         self.evaluator.remember(plan, measured.outcome)
         return measured
 
-    def recorded(self, row: Mapping[str, Any], number: int, plan: PruningPlan, proposed_by: str) -> Measured:
-        """Reads the measurement of a plan from the record of its trial.
+    def recorded(self, row: MeasuredRecord, number: int, plan: PruningPlan, proposed_by: str) -> Measured:
+        """Takes the measurement of a plan from its record.
 
         Args:
-            row: The record, as `Trial.as_record` gives it.
+            row: The record.
             number: Number of the trial.
             plan: The plan that the search proposes at this position.
             proposed_by: Who proposes it.
 
         Raises:
-            RunError: If the record is of another plan, or incomplete.
+            RunError: If the record is of another plan.
         """
-        if missing := {"kind", "widths", self.quality_name, "loss", "images", "cached", "seconds"} - row.keys():
-            raise RunError(
-                f"evaluation {number} of the run has no {', '.join(sorted(missing))}: the run was made by another "
-                "release, or its evaluations.jsonl is damaged. Start a new run."
-            )
         edits = self.granularity.record(plan)
         proposed = {
             "kind": proposed_by,
             "widths": {unit.name: plan.widths[unit.name] for unit in self.budget.units},
             **edits,
         }
-        recorded = {key: row.get(key) for key in proposed}
+        recorded = {"kind": row.kind, "widths": row.widths, **{key: row.edits.get(key) for key in edits}}
         if recorded != proposed:
             raise RunError(
                 f"evaluation {number} of the run is of another plan than the resumed search proposes: "
                 f"{_differences(recorded, proposed)}. The run was made on another machine, with another release or "
                 "with other weights, and cannot be resumed here. Start a new run."
             )
-        outcome = Outcome(row[self.quality_name], row["loss"], plan.costs.macs, plan.costs.params, images=row["images"])
-        return Measured(outcome, float(row["seconds"]))
+        outcome = Outcome(row.quality, row.loss, plan.costs.macs, plan.costs.params, images=row.images)
+        return Measured(outcome, row.seconds)
 
     def stop_early(self, plan: PruningPlan, proposed_by: str) -> Bound | None:
         """When to stop measuring a plan, by the trials so far; None for never."""
@@ -330,6 +328,25 @@ class PruningProblem:
     def loss_rises(self) -> dict[str, float]:
         """Rise of the loss in nats when a free unit alone is cut to ``probe_keep``, by unit name; one trial each."""
         return self.rises_of([self.attempt_plan(self.planner.plan(one), "probe") for one in self.probe_proposals()])
+
+
+def _check_values(row: TrialRecord, number: int, outcome: Outcome, reward: float) -> None:
+    """Refuses a record whose reward and costs are not those of its plan and outcome.
+
+    Raises:
+        RunError: Names the value.
+    """
+    recorded = {"reward": row.reward, "macs": row.macs, "params": row.params, "latency": row.latency}
+    computed = {"reward": reward, "macs": outcome.macs, "params": outcome.params, "latency": outcome.latency}
+    for name, value in computed.items():
+        given = recorded[name]
+        same = given == value if given is None or value is None else isclose(given, value, rel_tol=1e-6, abs_tol=1e-12)
+        if not same:
+            raise RunError(
+                f"evaluation {number} of the run has the {name} {given}, but its plan and its outcome give {value}. "
+                "evaluations.jsonl was changed, or the run was made with other weights, on another machine or by "
+                f"another release. {row.remedy}"
+            )
 
 
 def _differences(recorded: Mapping[str, Any], proposed: Mapping[str, Any]) -> str:

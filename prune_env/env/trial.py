@@ -1,11 +1,77 @@
 """Trials: one plan tried, with its outcome and reward."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import ConfigDict, Field, JsonValue
+
+from prune_env.common.records import Record, checked, renamed
 from prune_env.plan import PruningPlan
 from prune_env.rewards import Outcome
+
+Quality = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class MeasuredRecord(Record):
+    """The measurement of a plan, as a line of a file.
+
+    In files, `quality` has the task's name for it (`prune_env.common.records.renamed`), and the fields of `edits` stand
+    beside the others.
+
+    Attributes:
+        number: Number of earlier trials; None in files of earlier releases.
+        kind: Who proposed the plan.
+        quality: The task's quality, in [0, 1].
+        loss: The loss, in nats.
+        images: Reward images that were measured; None for all.
+        cached: Whether an earlier trial of the search had the outcome.
+        seconds: Wall-clock seconds of the measurement.
+        widths: The width of each free unit, 1 or more.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    number: Annotated[int, Field(ge=0)] | None = None
+    kind: str
+    quality: Quality
+    loss: float
+    images: Count | None
+    cached: bool
+    seconds: float = Field(ge=0)
+    widths: dict[str, Count]
+
+    @property
+    def edits(self) -> dict[str, JsonValue]:
+        """The record of the plan's edits (`Granularity.record`), without fields that the plan does not have."""
+        return self.__pydantic_extra__
+
+
+class ArrivedRecord(MeasuredRecord):
+    """One line of a run's ``arrived.jsonl``: a measurement that came before its turn."""
+
+    remedy = "Remove the file; the run then measures these plans again."
+
+    number: int = Field(ge=0)
+
+
+class TrialRecord(MeasuredRecord):
+    """One line of a run's ``evaluations.jsonl``: a trial.
+
+    Attributes:
+        reward: The reward of the outcome.
+        macs: MACs of the plan's network for one image.
+        params: Number of weights of the plan's network.
+        latency: Seconds of a batch, by the formula; None if neither budget nor reward needs it.
+    """
+
+    reward: float
+    macs: Count
+    params: Count
+    latency: Annotated[float, Field(gt=0)] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +118,11 @@ class Trial:
     recalled: bool = field(compare=False, default=False)
     borrowed: bool = field(compare=False, default=False)
     edits: Mapping[str, Any] = field(compare=False, default_factory=dict)
+
+    def record(self) -> TrialRecord:
+        """The trial as a resumed run reads it."""
+        line = json.loads(json.dumps(self.as_record()))
+        return checked(line, renamed(TrialRecord, quality=self.quality_name), f"trial {self.number}")
 
     def as_record(self) -> dict[str, Any]:
         """One line of a run's ``evaluations.jsonl``; protected units are left out."""

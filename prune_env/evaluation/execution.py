@@ -2,12 +2,16 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
+from pydantic import Field
+
+from prune_env.common.records import Record
 
 Layout = Literal["channels_last", "contiguous"]
 NumberType = Literal["float32", "bfloat16"]
+Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class ExecutionSettings:
     layout: Layout = "channels_last"
     dtype: NumberType = "float32"
     folded: bool = True
-    batch: int | None = 256
-    threads: int | None = None
+    batch: Count | None = 256
+    threads: Count | None = None
 
     @classmethod
     def for_training(cls, layout: Layout = "contiguous", dtype: NumberType = "float32") -> Self:
@@ -69,12 +73,45 @@ class ExecutionChoice:
     timings: tuple[tuple[ExecutionSettings, float], ...] = ()
     agreement: float | None = None
 
-    def as_record(self) -> dict[str, Any]:
-        """Returns the choice as plain values for JSON."""
-        timings = [{**asdict(candidate), "seconds_per_image": seconds} for candidate, seconds in self.timings]
-        return {
-            "execution": asdict(self.execution),
-            "reason": self.reason,
-            "agreement": self.agreement,
-            "timings": timings,
-        }
+    def record(self, weights: str | None = None) -> "ExecutionRecord":
+        """Returns the choice as a file holds it, with the digest of the network's weights where it is given."""
+        timings = [
+            TimedExecution(**asdict(candidate), seconds_per_image=seconds) for candidate, seconds in self.timings
+        ]
+        return ExecutionRecord(
+            execution=self.execution, reason=self.reason, agreement=self.agreement, timings=timings, weights=weights
+        )
+
+
+class TimedExecution(Record):
+    """Execution settings with their measured time; fields as `ExecutionSettings`."""
+
+    layout: Layout
+    dtype: NumberType
+    folded: bool
+    batch: Count | None
+    threads: Count | None
+    seconds_per_image: float = Field(ge=0)
+
+
+class ExecutionRecord(Record):
+    """The file ``execution.json`` of a run, and a choice in the user's cache; ``form.json`` in earlier releases.
+
+    Attributes:
+        execution: As `ExecutionChoice`.
+        reason: As `ExecutionChoice`.
+        agreement: As `ExecutionChoice`.
+        timings: As `ExecutionChoice`.
+        weights: The digest of the weights that the run started from; None in the cache.
+    """
+
+    execution: ExecutionSettings
+    reason: str
+    agreement: Annotated[float, Field(ge=-1, le=1)] | None = None
+    timings: list[TimedExecution] = Field(default_factory=list)
+    weights: str | None = None
+
+    @classmethod
+    def upgraded(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Gives the execution settings, which were called the form, their name of today."""
+        return {"execution" if key == "form" else key: value for key, value in document.items()}

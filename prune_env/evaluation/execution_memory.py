@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +12,18 @@ from typing import Any
 
 import torch
 
+from prune_env.common.errors import CacheWarning, RunError
 from prune_env.common.files import atomic_write
+from prune_env.common.records import read_record, to_file
 from prune_env.common.versions import versions
-from prune_env.evaluation.execution import ExecutionChoice, ExecutionSettings
+from prune_env.evaluation.execution import ExecutionChoice, ExecutionRecord
 from prune_env.evaluation.execution_options import Options
+
+
+class RememberedExecution(ExecutionRecord):
+    """A choice in the cache."""
+
+    remedy = "The file is ignored, and the execution settings are measured anew."
 
 
 def remember(facts: Mapping[str, Any], choice: ExecutionChoice) -> None:
@@ -22,18 +31,28 @@ def remember(facts: Mapping[str, Any], choice: ExecutionChoice) -> None:
     with suppress(OSError, RuntimeError):  # RuntimeError: nobody knows the user's home
         place = _place(facts)
         place.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(place, json.dumps(choice.as_record(), indent=2).encode())
+        atomic_write(place, to_file(choice.record()))
 
 
 def recall(facts: Mapping[str, Any], options: Options) -> ExecutionChoice | None:
-    """Returns the stored choice; None if it is missing or unreadable, or if the options do not allow it."""
+    """Returns the stored choice; None if it is missing or damaged, or if the options do not allow it.
+
+    Warns:
+        CacheWarning: If the file is damaged; names the file.
+    """
     try:
-        record = json.loads(_place(facts).read_bytes())
-        execution, agreement = ExecutionSettings(**record["execution"]), record["agreement"]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
+        place = _place(facts)
+    except RuntimeError:  # nobody knows the user's home
         return None
-    fits = all(getattr(execution, key) in values for key, values in options.items())
-    return ExecutionChoice(execution, "remembered", agreement=agreement) if fits else None
+    if not place.is_file():
+        return None
+    try:
+        record = read_record(place, RememberedExecution)
+    except RunError as error:
+        warnings.warn(str(error), CacheWarning, stacklevel=2)
+        return None
+    fits = all(getattr(record.execution, key) in values for key, values in options.items())
+    return ExecutionChoice(record.execution, "remembered", agreement=record.agreement) if fits else None
 
 
 def machine_name(device: torch.device) -> str:

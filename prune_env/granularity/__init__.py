@@ -4,6 +4,7 @@ from prune_env.granularity.actions import ActionDimension
 from prune_env.granularity.base import (
     Granularity,
     GranularityContext,
+    GranularityMeasurements,
     TextTable,
     Trainable,
     make_granularity,
@@ -19,6 +20,7 @@ __all__ = [
     "Channel",
     "Granularity",
     "GranularityContext",
+    "GranularityMeasurements",
     "Group",
     "PlanBuilder",
     "Stripe",

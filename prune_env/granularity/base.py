@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from prune_env.budget import Budget
 from prune_env.common.errors import UserError
+from prune_env.common.records import Record
 from prune_env.common.training_part import TrainingPart
 from prune_env.config.granularity import GRANULARITIES, GranularitySettings
 from prune_env.criteria import ScoringContext
@@ -30,6 +31,16 @@ Numbers = npt.NDArray[np.float64]
 
 Series = Mapping[str, Mapping[str, float]]
 """Numbers to plot, by family (for example ``groups``) and then by layer."""
+
+
+class GranularityMeasurements(Record):
+    """The base of what a granularity measures once a run, for a file of the run directory.
+
+    Attributes:
+        file: The file's name, for example ``groups.json``.
+    """
+
+    file: ClassVar[str]
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class GranularityContext:
     min_keep: float
     batch: Callable[[], Tensor]
     untouched: Collection[str] = ()
-    measured: Mapping[str, Any] | None = None
+    measured: GranularityMeasurements | None = None
     timed: bool = True
     on_progress: Callable[[str], None] = lambda _: None
 
@@ -104,7 +115,7 @@ class Granularity(ABC):
         makes_edits: Whether plans hold edits, so that a layer may read fewer channels than its units keep.
         beyond_channels: Whether plans may cost less than whole channels at their least widths. If so, `reachable` must
             say what the smallest plan costs, and refuse a budget below it.
-        measurements_file: The file in the run directory for `measurements`; None if nothing is measured.
+        Measurements: The class of `measurements`; None if nothing is measured.
     """
 
     name: ClassVar[str]
@@ -112,7 +123,7 @@ class Granularity(ABC):
     supports_latency: ClassVar[bool] = True
     makes_edits: ClassVar[bool] = False
     beyond_channels: ClassVar[bool] = False
-    measurements_file: ClassVar[str | None] = None
+    Measurements: ClassVar[type[GranularityMeasurements] | None] = None
 
     def __init__(self, settings: GranularitySettings) -> None:
         self.settings = settings
@@ -199,11 +210,11 @@ class Granularity(ABC):
         """The fields of a plan's edits in ``evaluations.jsonl``; None for a field that the plan does not have."""
         return {}
 
-    def measurements(self) -> dict[str, Any] | None:
-        """The measurements of `prepare`, as JSON data; None if there are none."""
+    def measurements(self) -> GranularityMeasurements | None:
+        """The measurements of `prepare`; None if there are none."""
         return None
 
-    def restore(self, measured: Mapping[str, Any]) -> Self:  # noqa: ARG002
+    def restore(self, measured: GranularityMeasurements) -> Self:  # noqa: ARG002
         """Takes the measurements of a run, for its report; the granularity is not ready for a search."""
         return self
 

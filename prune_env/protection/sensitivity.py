@@ -8,20 +8,20 @@ Mind the polarity: HRank prunes *filters* whose maps have low rank; system A pro
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from math import ceil
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
+from prune_env.common.records import Record
 from prune_env.protection.feature_ranks import LayerRanks
 
 BINS = 10
 """Bins of the histogram of normalised ranks, over [0, 1]."""
 
 
-@dataclass(frozen=True)
-class LayerEvidence:
+class LayerEvidence(Record):
     """Statistics of the ranks of one layer's feature maps.
 
     Attributes:
@@ -36,16 +36,15 @@ class LayerEvidence:
 
     layer: str
     unit: str
-    height: int
-    width: int
-    low_rank_share: float
-    mean_rank: float
-    histogram: tuple[int, ...]
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    low_rank_share: float = Field(ge=0, le=1)
+    mean_rank: float = Field(ge=0, le=1)
+    histogram: tuple[Annotated[int, Field(ge=0)], ...]
 
 
-@dataclass(frozen=True)
-class SensitivityReport:
-    """The evidence for every measured layer, and the sensitive units that follow from it.
+class SensitivityReport(Record):
+    """The evidence for every measured layer, and the sensitive units that follow: ``sensitivity.json`` of a run.
 
     Attributes:
         layers: Evidence in forward order.
@@ -54,14 +53,12 @@ class SensitivityReport:
         layer_threshold: A layer with a share of low-rank maps above this is sensitive.
     """
 
-    layers: tuple[LayerEvidence, ...]
-    sensitive: Mapping[str, str]
-    rank_threshold: float
-    layer_threshold: float
+    remedy = "Restore the file from a copy, or remove it; the report then shows no evidence."
 
-    def as_record(self) -> dict[str, Any]:
-        """The report as plain data for a JSON file."""
-        return asdict(self)
+    layers: tuple[LayerEvidence, ...]
+    sensitive: dict[str, str]
+    rank_threshold: float = Field(ge=0, le=1)
+    layer_threshold: float = Field(ge=0, le=1)
 
     def by_unit(self) -> dict[str, LayerEvidence]:
         """For each unit the evidence of its layer with the largest share of low-rank maps."""
@@ -102,7 +99,9 @@ def find_sensitive_layers(
             f"sensitive: {evidence.low_rank_share:.0%} of the maps of {evidence.layer} are low-rank "
             f"(threshold {layer_threshold:.0%})",
         )
-    return SensitivityReport(layers, sensitive, rank_threshold, layer_threshold)
+    return SensitivityReport(
+        layers=layers, sensitive=sensitive, rank_threshold=rank_threshold, layer_threshold=layer_threshold
+    )
 
 
 def _evidence(layer: str, measured: LayerRanks, rank_threshold: float) -> LayerEvidence:

@@ -3,17 +3,35 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from safetensors import safe_open
+from pydantic import JsonValue
 from torch import Tensor
 
 from prune_env.common.errors import RunError
+from prune_env.common.records import Record
+from prune_env.common.tensor_records import read_tensor_file, read_tensor_header, to_tensor_file
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.recover.trainer import Epoch, Trainer
-from prune_env.tasks import Task
+from prune_env.tasks import Task, quality_of
+
+
+class CheckpointRecord(Record):
+    """The header of a checkpoint.
+
+    Attributes:
+        epochs: Results of the finished epochs.
+        execution: Execution settings of the steps.
+        facts: Values that must be equal when the training is resumed.
+    """
+
+    remedy = "Move its folder away and start the training again."
+
+    epochs: list[Epoch]
+    execution: ExecutionSettings
+    facts: dict[str, JsonValue]
 
 
 def to_checkpoint(trainer: Trainer, epochs: Sequence[Epoch], facts: Mapping[str, Any]) -> bytes:
@@ -24,12 +42,12 @@ def to_checkpoint(trainer: Trainer, epochs: Sequence[Epoch], facts: Mapping[str,
         epochs: Results of the finished epochs.
         facts: JSON values that must be equal when the training is resumed, such as settings and seed.
     """
-    header = {
-        "epochs": json.dumps([epoch.as_record(trainer.task) for epoch in epochs], allow_nan=False),
-        "execution": json.dumps(asdict(trainer.execution)),
-        "facts": json.dumps(facts, sort_keys=True),
+    record = {
+        "epochs": [asdict(epoch) for epoch in epochs],
+        "execution": asdict(trainer.execution),
+        "facts": json.loads(json.dumps(facts)),
     }
-    return safetensors.torch.save(trainer.state(), header)
+    return to_tensor_file(record, trainer.state())
 
 
 def read_checkpoint(
@@ -45,27 +63,15 @@ def read_checkpoint(
     Raises:
         RunError: If the file is damaged, or belongs to a training with other facts.
     """
-    # A damaged file can make the reader raise any exception.
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata()
-        epochs = [Epoch.from_record(record, task) for record in json.loads(header["epochs"])]
-        execution = _execution(header)
-        recorded = {**json.loads(header["facts"])}
-        state = safetensors.torch.load_file(path)
-    except Exception as error:
-        raise RunError(
-            f"the checkpoint {str(path)!r} is damaged or was written by another release ({type(error).__name__}). "
-            "Move its folder away and start the training again."
-        ) from error
+    record, state = read_checkpoint_record(path, quality_of(task).name)
     current = json.loads(json.dumps(facts))
-    differing = [key for key in current if not _agree(current[key], recorded.get(key))]
+    differing = [key for key in current if not _agree(current[key], record.facts.get(key))]
     if differing:
         raise RunError(
             f"the checkpoint {str(path)!r} belongs to a training with other {', '.join(differing)}. Resume with the "
             "values that the training was started with, or start a new training."
         )
-    return state, epochs, execution
+    return state, record.epochs, record.execution
 
 
 def epochs_in(path: Path, task: Task) -> list[Epoch]:
@@ -80,19 +86,38 @@ def epochs_in(path: Path, task: Task) -> list[Epoch]:
     """
     if not path.is_file():
         return []
-    # A damaged file can make the reader raise any exception.
-    try:
-        with safe_open(path, "pt") as file:
-            return [Epoch.from_record(record, task) for record in json.loads(file.metadata()["epochs"])]
-    except Exception as error:
-        raise RunError(f"the checkpoint {str(path)!r} is damaged ({type(error).__name__}).") from error
+    earlier = partial(_earlier, quality=quality_of(task).name)
+    return read_tensor_header(path, CheckpointRecord, earlier=earlier).epochs
 
 
-def _execution(header: Mapping[str, str]) -> ExecutionSettings:
-    """The execution settings of the steps; earlier releases recorded only layout and number type, as ``passes``."""
+def read_checkpoint_record(path: Path, quality: str) -> tuple[CheckpointRecord, dict[str, Tensor]]:
+    """Reads the header and the tensors of a checkpoint.
+
+    Args:
+        path: The file.
+        quality: The task's name for its quality, which earlier releases wrote.
+
+    Raises:
+        RunError: If the file is damaged.
+    """
+    return read_tensor_file(path, CheckpointRecord, earlier=partial(_earlier, quality=quality))
+
+
+def _earlier(header: Mapping[str, str], quality: str) -> dict[str, Any]:
+    """The record of an earlier release's header, an entry for each field.
+
+    The quality had the task's name for it; of the execution settings, the first releases recorded only layout and
+    number type, as ``passes``.
+    """
+    epochs = [
+        {"quality" if key == quality else key: value for key, value in epoch.items()}
+        for epoch in json.loads(header["epochs"])
+    ]
     if "execution" in header:
-        return ExecutionSettings(**json.loads(header["execution"]))
-    return ExecutionSettings.for_training(**json.loads(header["passes"]))
+        execution = json.loads(header["execution"])
+    else:
+        execution = asdict(ExecutionSettings.for_training(**json.loads(header["passes"])))
+    return {"epochs": epochs, "execution": execution, "facts": json.loads(header["facts"])}
 
 
 def _agree(current: Any, recorded: Any) -> bool:

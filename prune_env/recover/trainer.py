@@ -3,15 +3,17 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from prune_env.common.errors import EvaluationError
+from prune_env.common.errors import EvaluationError, RunError
 from prune_env.common.gradients import backward, refuse_frozen
+from prune_env.common.text import shorten
 from prune_env.common.training_part import TrainingPart
 from prune_env.config.training import TrainingSection
 from prune_env.data import Batch
@@ -41,26 +43,16 @@ class Epoch:
         quality: On the validation images, in [0, 1]; None if there are none.
     """
 
-    number: int
+    number: Annotated[int, Field(ge=1)]
     loss: float
-    learning_rate: float
-    seconds: float
+    learning_rate: Annotated[float, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0)]
     waiting: float
-    quality: float | None = None
+    quality: Annotated[float, Field(ge=0, le=1)] | None = None
 
     def as_record(self, task: Task) -> dict[str, Any]:
         """The epoch as plain data, with the quality under the task's name for it."""
         return {quality_of(task).name if key == "quality" else key: value for key, value in vars(self).items()}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any], task: Task) -> Self:
-        """The epoch from a record of `as_record`.
-
-        Raises:
-            KeyError, TypeError: If the record is not that of an epoch.
-        """
-        named = {field.name: field.name for field in fields(cls)} | {"quality": quality_of(task).name}
-        return cls(**{key: record[name] for key, name in named.items()})
 
 
 class Trainer:
@@ -221,8 +213,9 @@ class Trainer:
             done: Number of epochs that were finished then.
 
         Raises:
-            KeyError, RuntimeError: If the state belongs to another network.
+            RunError: If the state belongs to another network; names the first tensor that differs.
         """
+        self._check_state(state)
         self._model.load_state_dict(_under("model.", state))
         if self._average is not None:
             self._average.load_state_dict(_under("average.", state))
@@ -233,6 +226,20 @@ class Trainer:
         if self.trainable is not None:
             self.trainable.resume(done / self.settings.epochs)
         self.done = done
+
+    def _check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Refuses a state with other tensors than this trainer's; a parameter without gradients has no momentum."""
+        needed = self.state()
+        momenta = {f"momentum.{name}": parameter for name, parameter in self._model.named_parameters()}
+        for name in sorted(needed.keys() | state.keys()):
+            own, given = needed.get(name, momenta.get(name)), state.get(name)
+            if own is None or given is None or own.shape != given.shape:
+                has = "is missing" if given is None else f"has the shape {list(given.shape)}"
+                needs = "has no such tensor" if own is None else f"needs the shape {list(own.shape)}"
+                raise RunError(
+                    f"The checkpoint is of another network: {shorten(repr(name))} {has}, and this network {needs}. "
+                    "Move the training's folder away and start the training again."
+                )
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:

@@ -32,7 +32,7 @@ def _table(comparison: CriterionComparison, intervals: bool = True) -> Table:
     for words in (*(WORDS[key] for key in MEASURES), "seconds\nto score"):
         table.add_column(words, justify="right", no_wrap=True)
     for name in sorted(record["criteria"], key=lambda name: -record["criteria"][name]["recalibrated"]):
-        found = [Interval.of([row[key] for row in comparison.records[name]]) for key in MEASURES]
+        found = [Interval.of([getattr(row, key) for row in comparison.records[name]]) for key in MEASURES]
         qualities = (str(one) if intervals else f"{100 * one.mean:.1f}" for one in found)
         table.add_row(name.rpartition(":")[2], *qualities, f"{record['criteria'][name]['seconds']:.1f}")
     return table

@@ -1,16 +1,25 @@
 """The parts of a run's JSON files that its report shows, checked when they are read."""
 
 from collections.abc import Sequence
-from typing import Any, Self
+from functools import cache
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field, ValidationInfo, model_validator
+from pydantic import ConfigDict, Field, create_model
 
-from prune_env.plan import PruningPlan
+from prune_env.common.records import Record, renamed
 from prune_env.runs.networks import NetworkRow
 from prune_env.tasks import quality_of
 
 
-class Quartiles(BaseModel):
+class Shown(Record):
+    """A part of a file, of which the report shows some fields."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    remedy = "Restore the file from a copy."
+
+
+class Quartiles(Shown):
     """Milliseconds per batch."""
 
     median: float
@@ -18,7 +27,7 @@ class Quartiles(BaseModel):
     q3: float
 
 
-class RowRecord(BaseModel):
+class RowRecord(Shown):
     """One network of the result table; qualities in [0, 1], MACs for one image."""
 
     name: str
@@ -28,25 +37,13 @@ class RowRecord(BaseModel):
     params: int = Field(ge=1)
     latency_ms: Quartiles | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _by_the_name_of_the_quality(cls, record: Any, info: ValidationInfo) -> Any:
-        """Renames the task's own quality keys; the validation context holds the task's name for its quality."""
-        if not isinstance(record, dict) or info.context is None:
-            return record
-        names = {f"{images}_{info.context['quality']}": f"{images}_quality" for images in ("reward", "test")}
-        return {names.get(key, key): value for key, value in record.items()}
-
 
 def row_records(rows: Sequence[NetworkRow]) -> dict[str, RowRecord]:
     """Measured networks as a report reads them, by name."""
-    return {
-        row.name: RowRecord.model_validate(row.as_record(), context={"quality": quality_of(row.task).name})
-        for row in rows
-    }
+    return {row.name: _row_record(quality_of(row.task).name).model_validate(row.as_record()) for row in rows}
 
 
-class SummaryBudget(BaseModel):
+class SummaryBudget(Shown):
     """The metric, the share of its dense cost that may remain, and the shares of other metrics to be met besides."""
 
     metric: str
@@ -54,7 +51,7 @@ class SummaryBudget(BaseModel):
     also: dict[str, float] = Field(default_factory=dict)
 
 
-class SparsifyRecord(BaseModel):
+class SparsifyRecord(Shown):
     """The sparse training before the search; qualities in [0, 1] by name."""
 
     penalty: str
@@ -63,7 +60,7 @@ class SparsifyRecord(BaseModel):
     after: dict[str, float]
 
 
-class Summary(BaseModel):
+class Summary(Shown):
     """The keys of ``summary.json`` that the report shows."""
 
     model: str
@@ -85,76 +82,27 @@ class Summary(BaseModel):
         return next((row for row in self.rows if row.name == name), None)
 
 
-class DenseRecord(BaseModel):
-    """The dense network in ``problem.json``: its outcome on the reward set (None if not known); latency in seconds."""
-
-    quality: float | None = None
-    loss: float | None = None
-    macs: int = Field(ge=1)
-    params: int = Field(ge=1)
-    latency: float | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_the_name_of_the_quality(cls, record: Any, info: ValidationInfo) -> Any:
-        if not isinstance(record, dict) or info.context is None:
-            return record
-        return {"quality" if key == info.context["quality"] else key: value for key, value in record.items()}
-
-
-class UnitRecord(BaseModel):
-    """One unit in ``problem.json``.
-
-    Attributes:
-        name: The unit's name.
-        channels: Its channels in the dense network.
-        protected: Why it is protected; None for a free unit.
-        saves: By metric the share of the dense cost that its cut to the least width saves; empty if not known.
-    """
-
-    name: str
-    channels: int = Field(ge=1)
-    protected: str | None = None
-    saves: dict[str, float] = Field(default_factory=dict)
-
-
-class ProblemRecord(BaseModel):
-    """``problem.json``, as `prune_env.env.problem.PruningProblem.as_record`; runs of earlier releases have none."""
-
-    dense: DenseRecord
-    units: list[UnitRecord]
-
-    @classmethod
-    def of_plan(cls, plan: PruningPlan) -> Self:
-        """What a plan says about its problem: the units, but neither the dense network's quality nor savings."""
-        dense = DenseRecord(macs=plan.costs.dense_macs, params=plan.costs.dense_params)
-        named = ((unit.name, unit.channels, unit.protected) for unit in plan.units)
-        return cls(dense=dense, units=[UnitRecord(name=n, channels=c, protected=why) for n, c, why in named])
-
-
-class TrainingSummary(BaseModel):
+class TrainingSummary(Shown):
     """The keys of a fine-tuning's ``summary.json`` that the report shows."""
 
     rows: list[RowRecord] = Field(min_length=1)
     seconds: float
 
 
-class LayerEvidenceRecord(BaseModel):
-    """The evidence for one layer, as `prune_env.protection.sensitivity.LayerEvidence`."""
-
-    layer: str
-    unit: str
-    height: int
-    width: int
-    low_rank_share: float
-    mean_rank: float
-    histogram: list[int]
+S = TypeVar("S", Summary, TrainingSummary)
 
 
-class SensitivityRecord(BaseModel):
-    """``sensitivity.json``, as `prune_env.protection.sensitivity.SensitivityReport`."""
+@cache
+def named(kind: type[S], quality: str) -> type[S]:
+    """Returns the class of a summary's file, in whose rows the qualities have the task's name.
 
-    layers: list[LayerEvidenceRecord]
-    sensitive: dict[str, str]
-    rank_threshold: float
-    layer_threshold: float
+    Args:
+        kind: The class of the summary.
+        quality: The task's name for its quality.
+    """
+    rows: Any = list[_row_record(quality)]  # type: ignore[misc]
+    return create_model(kind.__name__, __base__=kind, rows=(rows, kind.model_fields["rows"]))
+
+
+def _row_record(quality: str) -> type[RowRecord]:
+    return renamed(RowRecord, reward_quality=f"reward_{quality}", test_quality=f"test_{quality}")

@@ -46,6 +46,7 @@ def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
         }
         for unit in walk.units
     ]
+    measured = problem.granularity.measurements()
     return {
         "dense": {"macs": walk.macs(), "params": walk.params(), problem.quality_name: problem.baseline.quality},
         "units": units,
@@ -58,7 +59,10 @@ def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
             "also": {one.metric: {"keep": one.keep, "reachable": list(one.reachable)} for one in budget.also},
         },
         "latency": None if problem.latency is None else problem.latency.as_record(),
-        "granularity": {"name": problem.granularity.settings.name, "measured": problem.granularity.measurements()},
+        "granularity": {
+            "name": problem.granularity.settings.name,
+            "measured": None if measured is None else measured.as_record(),
+        },
         "idle": list(walk.idle),
         "fixed_macs": dict(walk.cost_model.fixed_macs),
         "fixed_params": walk.cost_model.fixed_params,

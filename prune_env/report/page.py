@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prune_env.config.trust import NOTHING, Trust
+from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.report import charts, html
 from prune_env.report.figures import figure_png, result_picture
-from prune_env.report.file_records import RowRecord, SensitivityRecord
+from prune_env.report.file_records import RowRecord
 from prune_env.report.headline import effort, figures, headline
 from prune_env.report.page_data import families_of, loss_rises, picked_plans, run_tables, shown_trials
 from prune_env.report.reading import read_run
@@ -237,7 +238,7 @@ def _own_sections(record: RunRecord) -> list[html.PageSection]:
     ]
 
 
-def _evidence(report: SensitivityRecord) -> html.PageSection:
+def _evidence(report: SensitivityReport) -> html.PageSection:
     rows: list[list[html.Cell]] = [
         [
             layer.layer,

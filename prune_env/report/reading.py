@@ -1,21 +1,20 @@
 """Reads and checks the files of a run for its report."""
 
-import json
 from collections.abc import Iterable
 from math import inf, nan
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
 
 from prune_env.common.errors import RunError
+from prune_env.common.records import read_record
 from prune_env.config import RunConfig
 from prune_env.config.trust import NOTHING, Trust
+from prune_env.env.problem_record import ProblemRecord, problem_record
 from prune_env.granularity import Granularity, make_granularity
 from prune_env.plan import PruningPlan
+from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.recover.checkpoint import epochs_in
 from prune_env.report.figures import NOT_A_SEARCH
-from prune_env.report.file_records import ProblemRecord, SensitivityRecord, Summary, TrainingSummary
+from prune_env.report.file_records import Summary, TrainingSummary, named
 from prune_env.report.run_record import PlanTried, RunRecord, TrainingRecord
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.starting import measurements_of
@@ -38,7 +37,7 @@ def read_run(run: RunDirectory, trust: Trust = NOTHING) -> RunRecord:
     config = run.settings(trust=trust)
     task = make_task(config.task)
     quality = quality_of(task).name
-    summary = _read(run.summary, Summary, quality) if run.summary.is_file() else None
+    summary = read_record(run.summary, named(Summary, quality)) if run.summary.is_file() else None
     if not any(file.is_file() for file in (run.summary, run.evaluations_file, run.plan)):
         raise RunError(
             f"{str(run.root)!r} has no {run.evaluations_file.name}, which a search writes with its first plan: there "
@@ -59,8 +58,8 @@ def read_run(run: RunDirectory, trust: Trust = NOTHING) -> RunRecord:
         granularity=granularity,
         trainings=[_training_of(folder, task, trust) for folder in _trainings_in(run)],
         sparsified=_training_of(TrainingFolder(run.sparsify), task, trust) if run.sparsify.is_dir() else None,
-        rivals=_rivals_of(run, config),
-        sensitivity=_read(run.sensitivity, SensitivityRecord, quality) if run.sensitivity.is_file() else None,
+        rivals=_rivals_of(run, config, quality),
+        sensitivity=read_record(run.sensitivity, SensitivityReport) if run.sensitivity.is_file() else None,
         pictures=run.pictures.read_bytes() if run.pictures.is_file() else None,
         settings=settings,
         versions=dict(_versions(settings)),
@@ -69,7 +68,7 @@ def read_run(run: RunDirectory, trust: Trust = NOTHING) -> RunRecord:
 
 def _problem_of(run: RunDirectory, plan: PruningPlan | None, quality: str) -> ProblemRecord:
     if run.problem.is_file():
-        return _read(run.problem, ProblemRecord, quality)
+        return read_record(run.problem, problem_record(quality))
     if plan is None:
         raise RunError(
             f"{str(run.root)!r} has neither {run.problem.name} nor {run.plan.name}: there is nothing to report yet. "
@@ -82,32 +81,29 @@ def _trials_of(run: RunDirectory, problem: ProblemRecord, granularity: Granulari
     channels = {unit.name: unit.channels for unit in problem.units}
     free = [unit.name for unit in problem.units if unit.protected is None]
     trials = []
-    for number, record in enumerate(run.evaluations()):
+    for number, record in enumerate(run.evaluations(quality)):
+        where = f"{str(run.evaluations_file)!r}, line {number + 1} is damaged"
+        if record.widths.keys() != set(free) or any(record.widths[name] > channels[name] for name in free):
+            source = (run.problem if run.problem.is_file() else run.plan).name
+            raise RunError(f"{where}: widths: they are not of the network in {source}. {record.remedy}")
         try:
-            widths = {name: int(width) for name, width in record["widths"].items()}
-            if unknown := widths.keys() - channels.keys():
-                raise KeyError(*unknown)
-            trial = PlanTried(
-                number=number,
-                proposed_by=str(record["kind"]),
-                reward=float(record["reward"]),
-                quality=float(record[quality]) if record["images"] is None else nan,
-                loss=float(record["loss"]),
-                macs=int(record["macs"]) / problem.dense.macs,
-                params=int(record["params"]) / problem.dense.params,
-                latency=None if record.get("latency") is None else float(record["latency"]),
-                seconds=float(record["seconds"]),
-                cached=bool(record["cached"]),
-                widths=tuple(widths[name] for name in free),
-                series=granularity.series(record),
-            )
+            series = granularity.series(record.edits)
         except RunError as error:
-            raise RunError(f"{str(run.root)!r}, line {number + 1} of the evaluations: {error}") from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(
-                f"{str(run.evaluations_file)!r} is damaged: line {number + 1} is not an evaluation of the network in "
-                f"{(run.problem if run.problem.is_file() else run.plan).name} ({error!r})"
-            ) from None
+            raise RunError(f"{where}: {error}") from None
+        trial = PlanTried(
+            number=number,
+            proposed_by=record.kind,
+            reward=record.reward,
+            quality=record.quality if record.images is None else nan,
+            loss=record.loss,
+            macs=record.macs / problem.dense.macs,
+            params=record.params / problem.dense.params,
+            latency=record.latency,
+            seconds=record.seconds,
+            cached=record.cached,
+            widths=tuple(record.widths[name] for name in free),
+            series=series,
+        )
         trials.append(trial)
     return trials
 
@@ -122,29 +118,26 @@ def _trainings_in(run: RunDirectory) -> list[TrainingFolder]:
 def _training_of(folder: TrainingFolder, task: Task, trust: Trust) -> TrainingRecord:
     settings, quality = folder.settings(trust=trust), quality_of(task).name
     sparse = folder.root.name == RunDirectory(folder.root.parent).sparsify.name
-    summary = _read(folder.summary, TrainingSummary, quality) if folder.summary.is_file() and not sparse else None
+    summary = (
+        read_record(folder.summary, named(TrainingSummary, quality))
+        if folder.summary.is_file() and not sparse
+        else None
+    )
     planned = (settings.sparsify if sparse else settings.finetune).epochs
     return TrainingRecord(folder.root.name, planned, epochs_in(folder.checkpoint, task), summary)
 
 
-def _rivals_of(run: RunDirectory, config: RunConfig) -> dict[str, list[float]]:
+def _rivals_of(run: RunDirectory, config: RunConfig, quality: str) -> dict[str, list[float]]:
     """The curves of the other searches in a comparison's folder, FOLDER/seed-SEED/SEARCH."""
     if run.root.name != config.agent.name or run.root.absolute().parent.name != f"seed-{config.seed}":
         return {}
     others = sorted(file.parent for file in run.root.absolute().parent.glob("[!.]*/evaluations.jsonl"))
-    return {folder.name: best_rewards(folder) for folder in others if folder.name != run.root.name}
+    return {folder.name: best_rewards(folder, quality) for folder in others if folder.name != run.root.name}
 
 
-def best_rewards(folder: Path) -> list[float]:
+def best_rewards(folder: Path, quality: str) -> list[float]:
     """The best reward so far of a run's search after each evaluation (`best_rewards_of`)."""
-    run, rewards = RunDirectory(folder), list[tuple[str, float]]()
-    for number, record in enumerate(run.evaluations()):
-        try:
-            rewards.append((record["kind"], float(record["reward"])))
-        except (KeyError, TypeError, ValueError) as error:
-            file = str(run.evaluations_file)
-            raise RunError(f"{file!r} is damaged: line {number + 1} is not an evaluation ({error!r})") from None
-    return best_rewards_of(rewards)
+    return best_rewards_of((trial.kind, trial.reward) for trial in RunDirectory(folder).evaluations(quality))
 
 
 def best_rewards_of(rewards: Iterable[tuple[str, float]]) -> list[float]:
@@ -165,21 +158,6 @@ def best_rewards_of(rewards: Iterable[tuple[str, float]]) -> list[float]:
 def _granularity_of(run: RunDirectory, settings: RunConfig) -> Granularity:
     granularity, measured = make_granularity(settings.granularity), measurements_of(run, settings)
     return granularity if measured is None else granularity.restore(measured)
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def _read(path: Path, model: type[Model], quality: str) -> Model:
-    try:
-        document: Any = json.loads(_text(path))
-        return model.model_validate(document, context={"quality": quality})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "its content"
-        raise RunError(f"{str(path)!r} is damaged: {place}: {first['msg']}") from None
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{str(path)!r} is damaged: it cannot be read as JSON ({error})") from None
 
 
 def _text(path: Path) -> str:

@@ -7,19 +7,14 @@ from math import isfinite, nan
 
 from prune_env.config import RunConfig
 from prune_env.config.sections import budget_in_words
+from prune_env.env.problem_record import ProblemRecord, UnitRecord
 from prune_env.granularity import Granularity
 from prune_env.granularity.base import Series
 from prune_env.plan import PruningPlan
+from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.recover import Epoch
 from prune_env.report.figures import Tried
-from prune_env.report.file_records import (
-    ProblemRecord,
-    RowRecord,
-    SensitivityRecord,
-    Summary,
-    TrainingSummary,
-    UnitRecord,
-)
+from prune_env.report.file_records import RowRecord, Summary, TrainingSummary
 from prune_env.tasks import Metric
 
 
@@ -121,7 +116,7 @@ class RunRecord:
     trainings: Sequence[TrainingRecord]
     sparsified: TrainingRecord | None
     rivals: Mapping[str, Sequence[float]]
-    sensitivity: SensitivityRecord | None
+    sensitivity: SensitivityReport | None
     pictures: bytes | None
     settings: str
     versions: Mapping[str, str]

@@ -7,6 +7,7 @@ from prune_env.config import RunConfig
 from prune_env.config.load import override_path
 from prune_env.config.trust import NOTHING, Trust
 from prune_env.runs.run_directory import RunDirectory
+from prune_env.tasks import make_task, quality_of
 
 CHANGEABLE = ("search.evaluations", "search.workers", "run.address", "data.path", "model.weights", "env.trace_seconds")
 """Settings that a resume may change: with them, the search proposes the same plans so far.
@@ -38,7 +39,8 @@ def changed_settings(run: RunDirectory, overrides: Sequence[str], trust: Trust =
                 f"change {', '.join(CHANGEABLE)}; to change {key}, start a new run."
             )
     started, given = run.settings(trust=trust), run.settings(overrides, trust)
-    planned, wanted, done = started.search.evaluations, given.search.evaluations, max(0, len(run.evaluations()) - 1)
+    trials = run.evaluations(quality_of(make_task(started.task)).name)
+    planned, wanted, done = started.search.evaluations, given.search.evaluations, max(0, len(trials) - 1)
     finished = run.summary.is_file()
     if finished and wanted == planned:
         raise RunError(

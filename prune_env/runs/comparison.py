@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from prune_env.common.errors import RunError
+from prune_env.common.records import read_record
 from prune_env.config import RunConfig
 from prune_env.config.trust import Trust
+from prune_env.data.splits import SplitsRecord
 from prune_env.env.loading import check_names, device_of, refuse_sparse_training
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
@@ -219,7 +221,7 @@ class _Comparison:
         _, records = best_so_far(run, name, self.milestones[-1], self.quality)
         qualities = {}
         for count in self.milestones[:-1]:
-            widths = records[count - 1]["widths"]
+            widths = records[count - 1].widths
             plan = problem.plan(np.array([widths[unit.name] for unit in problem.budget.units]))
             qualities[str(count)] = problem.evaluator.measure(problem.evaluator.pruned(plan))
         return qualities
@@ -279,8 +281,8 @@ def _check_alike(runs: Sequence[RunDirectory], trust: Trust) -> None:
     first, *others = runs
     for other in others:
         settings = [run.settings(trust=trust).execution for run in (first, other)]
-        weights = [run.execution_record().get("weights") for run in (first, other)]
-        splits = [run.read_json(run.splits) for run in (first, other)]
+        weights = [run.execution_record().weights for run in (first, other)]
+        splits = [read_record(run.splits, SplitsRecord) for run in (first, other)]
         for what, (ours, theirs) in (("execution.*", settings), ("weights", weights), ("images", splits)):
             if ours != theirs:
                 raise RunError(

@@ -6,10 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from prune_env.common.errors import ConfigError, RunError, UserError
-from prune_env.common.files import append_record, atomic_write, read_records, to_json
+from prune_env.common.files import atomic_write, to_json
+from prune_env.common.records import Record, append_record, read_records
 from prune_env.config import RunConfig
 from prune_env.config.trust import Trust
 from prune_env.criteria import score_channels
@@ -24,10 +27,30 @@ from prune_env.runs.settings import differing_settings, settings_of
 from prune_env.runs.starting import OnDense, OnProgress, check_same_start, load_problem, quietly, start_run
 from prune_env.tasks import make_task, quality_of
 
-Record = dict[str, Any]
-
 MEASURES = ("cut", "recalibrated", "repaired", "tuned")
 """Qualities of a cut network on the reward set, in the order of measurement."""
+
+Quality = Annotated[float, Field(ge=0, le=1)]
+
+
+class CriterionRecord(Record):
+    """One line of ``criteria.jsonl``: the qualities of a network that a criterion cut, see `MEASURES`.
+
+    Attributes:
+        criterion: The criterion.
+        seconds: Seconds that its scores took.
+        cut: The network as it was cut.
+        recalibrated: After the recalibration of its batch norms.
+        repaired: After a repair by least squares.
+        tuned: After a short fine-tuning.
+    """
+
+    criterion: str
+    seconds: float = Field(ge=0)
+    cut: Quality
+    recalibrated: Quality
+    repaired: Quality
+    tuned: Quality
 
 
 @dataclass
@@ -52,11 +75,11 @@ class CriterionComparison:
     quality: str
     spent: float = 0.0
     dense: list[float] = field(default_factory=list)
-    records: dict[str, list[Record]] = field(default_factory=dict)
+    records: dict[str, list[CriterionRecord]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     peak_memory_gb: float = 0.0
 
-    def as_record(self) -> Record:
+    def as_record(self) -> dict[str, Any]:
         """The comparison as plain data, for ``criteria.json``."""
         return {
             "model": self.model,
@@ -124,7 +147,8 @@ def _measure_seed(
     else:
         run = start_run(run.root, settings, splits, problem)
     file = run.root / "criteria.jsonl"
-    missing = [name for name in found.records if name not in {record["criterion"] for record in read_records(file)}]
+    measured = {record.criterion for record in read_records(file, CriterionRecord)}
+    missing = [name for name in found.records if name not in measured]
     with run.held():
         on_progress("measuring the inputs of layers, for the repair")
         bench = _Bench(settings, splits, problem) if missing else None
@@ -132,12 +156,12 @@ def _measure_seed(
             on_progress(f"seed {settings.seed}, {name}")
             try:
                 assert bench is not None
-                append_record(file, bench.measure(name))
+                append_record(file, bench.measure(name).as_record())
             except UserError as error:
                 found.left_out[name] = str(error)
-    records = read_records(file)
+    records = read_records(file, CriterionRecord)
     for name, rows in found.records.items():
-        rows += [record for record in records if record["criterion"] == name]
+        rows += [record for record in records if record.criterion == name]
     found.dense.append(problem.evaluator.measure(problem.evaluator.pruned(problem.walk.plan({}))))
     found.spent = problem.budget.cost(problem.budget.uniform()) / problem.budget.dense
 
@@ -159,13 +183,14 @@ class _Bench:
         section = settings.repair.model_copy(update={"name": "least_squares"})
         self.fitting = make_repair(settings.model_copy(update={"repair": section}), splits, problem.walk)
 
-    def measure(self, name: str) -> Record:
+    def measure(self, name: str) -> CriterionRecord:
         """Scores the channels, then measures the network cut, recalibrated, repaired and fine-tuned."""
         started = time.perf_counter()
         # A new context folds the network again: the time of a criterion includes the folding.
         scores = score_channels(name, replace(self.problem.context))
         seconds = time.perf_counter() - started
-        return {"criterion": name, "seconds": seconds, **self._qualities(self.problem.walk.plan(self.widths, scores))}
+        qualities = self._qualities(self.problem.walk.plan(self.widths, scores))
+        return CriterionRecord(criterion=name, seconds=seconds, **qualities)
 
     def _qualities(self, plan: PruningPlan) -> dict[str, float]:
         evaluator = self.problem.evaluator
@@ -187,6 +212,6 @@ def _nameless(settings: RunConfig) -> RunConfig:
     return settings.model_copy(update={"criterion": criterion})
 
 
-def _summary(rows: Sequence[Record]) -> Record:
-    means = {key: sum(row[key] for row in rows) / len(rows) for key in (*MEASURES, "seconds")}
-    return {**means, "seeds": [{key: row[key] for key in MEASURES} for row in rows]}
+def _summary(rows: Sequence[CriterionRecord]) -> dict[str, Any]:
+    means = {key: sum(getattr(row, key) for row in rows) / len(rows) for key in (*MEASURES, "seconds")}
+    return {**means, "seeds": [row.model_dump(include=set(MEASURES)) for row in rows]}

@@ -4,14 +4,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from scipy.stats import DegenerateDataWarning, bootstrap, spearmanr
 
 from prune_env.common.errors import RunError
-from prune_env.common.files import append_record, read_records
+from prune_env.common.records import Record, append_record, read_records, renamed
 from prune_env.config import RunConfig
 from prune_env.config.trust import Trust
 from prune_env.data import Splits
@@ -28,6 +29,22 @@ Array = npt.NDArray[np.float64]
 
 RESAMPLES = 1_000
 """Bootstrap samples of the plans."""
+
+
+class FidelityRecord(Record):
+    """One line of ``fidelity.jsonl``: a plan; in the file, the qualities before have the task's name.
+
+    Attributes:
+        widths: The width of each free unit.
+        reward: The reward.
+        quality: The quality on the reward set, in [0, 1].
+        tuned: The quality on the test set after fine-tuning, in [0, 1].
+    """
+
+    widths: list[Annotated[int, Field(ge=1)]]
+    reward: float
+    quality: float = Field(ge=0, le=1)
+    tuned: float = Field(ge=0, le=1)
 
 
 def measure_fidelity(
@@ -62,14 +79,14 @@ def measure_fidelity(
         check_same_start(run, splits, problem)
     else:
         run = start_run(folder, settings, splits, problem)
-    place = folder / "fidelity.jsonl"
+    place, kind = folder / "fidelity.jsonl", renamed(FidelityRecord, quality=problem.quality_name)
     generator = np.random.default_rng(settings.seed)
     with run.held():
-        known = read_records(place)
+        known = read_records(place, kind)
         for number in range(settings.fidelity.plans):
             # Vary the spread, so that good and bad plans are drawn.
             widths = problem.budget.random(generator, 0.1 + 0.5 * number / settings.fidelity.plans)
-            if number < len(known) and known[number]["widths"] != widths.tolist():
+            if number < len(known) and known[number].widths != widths.tolist():
                 raise RunError(
                     f"{str(place)!r}: plan {number} has other widths than this release draws. Give another folder by "
                     "run.directory=..."
@@ -77,7 +94,8 @@ def measure_fidelity(
             if number >= len(known):
                 on_progress(f"plan {number + 1} of {settings.fidelity.plans}: evaluating and fine-tuning")
                 append_record(place, _tuned(problem, splits, settings, widths.tolist()))
-    return {"model": settings.model.name, **summarise(read_records(place), problem.quality_name)}
+    plans = [record.as_record() for record in read_records(place, kind)]
+    return {"model": settings.model.name, **summarise(plans, problem.quality_name)}
 
 
 def _tuned(problem: PruningProblem, splits: Splits, settings: RunConfig, widths: list[int]) -> dict[str, Any]:

@@ -98,8 +98,8 @@ def summary_of(
 ) -> dict[str, Any]:
     """The content of ``summary.json``."""
     run, settings, evaluator = search.run, search.settings, search.problem.evaluator
-    trials = run.evaluations()
-    evaluated = [evaluator.images if trial["images"] is None else trial["images"] for trial in trials]
+    trials = run.evaluations(search.problem.quality_name)
+    evaluated = [trial.images or evaluator.images for trial in trials]
     return {
         "model": settings.model.name,
         "search": settings.agent.name,
@@ -111,7 +111,7 @@ def summary_of(
         "batch_size": settings.budget.batch,
         "episodes": result.episodes,
         "evaluations": len(trials),
-        "cache_hits": sum(trial["cached"] for trial in trials),
+        "cache_hits": sum(trial.cached for trial in trials),
         "images_left": evaluator.images * len(trials) - sum(evaluated),
         "seconds": result.seconds,
         "seconds_per_evaluation": result.seconds / len(trials),

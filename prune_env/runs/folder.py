@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from prune_env.common.errors import RunError
 from prune_env.common.files import atomic_write, in_words
+from prune_env.common.records import DIGEST, Record, check_digest, read_json, sealed, to_file
 
 
 @dataclass(frozen=True)
@@ -150,24 +151,30 @@ class Folder:
         """Writes a UTF-8 text file, as `write_bytes`."""
         self.write_bytes(path, text.encode("utf-8"))
 
-    def write_json(self, path: Path, value: object) -> None:
-        """Writes a value as indented JSON, as `write_bytes`.
+    def write_record(self, path: Path, record: Record) -> None:
+        """Writes a record as indented JSON with a digest, as `write_bytes`."""
+        self.write_bytes(path, to_file(record))
+
+    def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Writes plain values as indented JSON with a digest, as `write_bytes`.
 
         Raises:
-            ValueError: The value holds a number that is not finite; JSON cannot represent it.
+            ValueError: The values hold a number that is not finite; JSON cannot represent it.
         """
-        self.write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+        text = json.dumps(sealed(content), indent=2, allow_nan=False, ensure_ascii=False)
+        self.write_text(path, f"{text}\n")
 
-    def read_json(self, path: Path) -> Any:
-        """Reads a JSON file of the folder.
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """Reads a file of `write_json`, without its digest.
 
         Raises:
-            RunError: The file cannot be read.
+            RunError: The file cannot be read, or its digest is another.
         """
-        try:
-            return json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise RunError(f"{str(path)!r} cannot be read: {error}") from None
+        document = read_json(path)
+        if not isinstance(document, dict):
+            raise RunError(f"{str(path)!r} is damaged: it is not a JSON object. {Record.remedy}")
+        check_digest(document, repr(str(path)))
+        return {key: value for key, value in document.items() if key != DIGEST}
 
 
 def _refuse_temporary(root: Path) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prune_env.common.errors import RunError
-from prune_env.common.files import append_record, read_records
+from prune_env.common.records import append_record, read_records, renamed
+from prune_env.env.trial import ArrivedRecord
 from prune_env.runs.folder import cannot_write
 from prune_env.runs.run_directory import RunDirectory
 
@@ -14,6 +14,7 @@ class RunJournal:
 
     Args:
         run: The run.
+        quality: The task's name for its quality.
 
     Attributes:
         arrived: The records of an interrupted run, by the trial's number.
@@ -22,16 +23,10 @@ class RunJournal:
         RunError: If the file is damaged.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
+    def __init__(self, run: RunDirectory, quality: str) -> None:
         self.run = run
-        self.arrived: dict[int, Mapping[str, Any]] = {}
-        for row in read_records(run.arrived):
-            if not isinstance(number := row.get("number"), int):
-                raise RunError(
-                    f"{str(run.arrived)!r} is damaged: a line has no number. Remove the file; the run then measures "
-                    "these plans again."
-                )
-            self.arrived[number] = row
+        kind = renamed(ArrivedRecord, quality=quality)
+        self.arrived = {record.number: record for record in read_records(run.arrived, kind)}
 
     def keep(self, record: Mapping[str, Any]) -> None:
         """Adds the record of an outcome that came before its turn.

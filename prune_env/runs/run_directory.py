@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from prune_env.common.errors import RunError
-from prune_env.common.files import append_record, read_records
+from prune_env.common.records import append_record, read_record, read_records, renamed
 from prune_env.common.versions import versions
 from prune_env.config import RunConfig
 from prune_env.config.trust import NOTHING, Trust
+from prune_env.env.trial import TrialRecord
+from prune_env.evaluation.execution import ExecutionRecord
 from prune_env.runs.folder import Folder, cannot_write
 
 EARLIER_EXECUTION = "form.json"
@@ -145,16 +147,16 @@ class RunDirectory(Folder):
         """What the networks of the result say about a few test images, if the task draws pictures."""
         return self.root / "pictures.png"
 
-    def execution_record(self) -> dict[str, Any]:
+    def execution_record(self) -> ExecutionRecord:
         """The content of `execution`; of ``form.json`` in a run of an earlier release.
 
         Raises:
-            RunError: The file cannot be read.
+            RunError: The file is missing or damaged.
         """
         earlier = self.root / EARLIER_EXECUTION
-        if self.execution.exists() or not earlier.exists():
-            return dict(self.read_json(self.execution))
-        return {"execution" if key == "form" else key: value for key, value in self.read_json(earlier).items()}
+        return read_record(
+            earlier if earlier.exists() and not self.execution.exists() else self.execution, ExecutionRecord
+        )
 
     def keep_first_policy(self, source: Path) -> None:
         """Copies the policy or plan of ``agent.policy``, a file or a run directory, so that a resume finds it."""
@@ -193,10 +195,20 @@ class RunDirectory(Folder):
         except OSError as error:
             raise cannot_write(self.evaluations_file, error) from error
 
-    def evaluations(self) -> list[dict[str, Any]]:
+    def evaluations(self, quality: str) -> list[TrialRecord]:
         """The evaluations so far, in order; an incomplete last line (a kill, a full disk) is ignored.
 
+        Args:
+            quality: The task's name for its quality.
+
         Raises:
-            RunError: A line before the last is not a JSON object.
+            RunError: A line is damaged or out of its place; names the file, the line and the field.
         """
-        return read_records(self.evaluations_file)
+        trials = read_records(self.evaluations_file, renamed(TrialRecord, quality=quality))
+        for place, trial in enumerate(trials):
+            if trial.number not in (place, None):
+                raise RunError(
+                    f"{str(self.evaluations_file)!r}, line {place + 1} is damaged: number: given {trial.number}; must "
+                    f"be {place}: lines are missing, repeated or exchanged. {trial.remedy}"
+                )
+        return trials

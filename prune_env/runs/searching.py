@@ -15,8 +15,9 @@ from prune_env.data import Splits
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import check_names
 from prune_env.env.problem import PruningProblem
-from prune_env.env.trial import Trial
+from prune_env.env.trial import Trial, TrialRecord
 from prune_env.runs.changing import changed_settings
+from prune_env.runs.files import check_files
 from prune_env.runs.journal import RunJournal
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import for_workers, settings_of, use_threads
@@ -28,6 +29,7 @@ from prune_env.search.loop import train_agent
 from prune_env.search.policy import save_policy
 from prune_env.search.pools.make import check_sendable, check_workers
 from prune_env.search.registry import check_evaluations, check_named_search
+from prune_env.tasks import make_task, quality_of
 
 OnTrial = Callable[[Trial], None]
 OnEpisode = Callable[[Episode], object]
@@ -123,7 +125,8 @@ def resume_search(
     Raises:
         ConfigError: If the settings name code that is not trusted, or an override changes another setting or gives
             fewer evaluations than the run has.
-        RunError: If the run does not exist, is finished and not extended, or was started with other weights or images.
+        RunError: If the run does not exist, is finished and not extended, is damaged, or was started with other weights
+            or images.
     """
     run = RunDirectory.open(folder)
     changed = changed_settings(run, overrides, trust)
@@ -132,6 +135,7 @@ def resume_search(
     else:
         settings = for_workers(settings_of(run, overrides, trust))
         check_workers(settings)
+        check_files(run, quality_of(make_task(settings.task)).name)
         splits, problem = load_problem(settings, run, on_progress)
         check_same_start(run, splits, problem)
         search = SearchRun(run, settings, splits, problem)
@@ -189,8 +193,8 @@ def search_into(
         return on_episode(episode)
 
     with run.held():
-        problem.recorded_trials = run.evaluations()
-        journal = RunJournal(run)
+        problem.recorded_trials = run.evaluations(problem.quality_name)
+        journal = RunJournal(run, problem.quality_name)
         problem.listeners.append(record)
         try:
             with watch(search) as listener:
@@ -202,6 +206,11 @@ def search_into(
             raise RunError(
                 f"The search {search.settings.agent.name!r} has nothing left to try: it ended after "
                 f"{problem.trials - 1} evaluations. Nothing in {str(run.root)!r} was changed."
+            )
+        if problem.recalling:
+            raise RunError(
+                f"{str(run.evaluations_file)!r} has {len(problem.recorded_trials)} lines, but the search tries "
+                f"{problem.trials} plans. {TrialRecord.remedy}"
             )
         journal.close()
         run.write_bytes(run.plan, result.best.plan.to_json())

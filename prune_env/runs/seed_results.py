@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from prune_env.common.errors import RunError
+from prune_env.env.trial import TrialRecord
 from prune_env.runs.intervals import Curve, Interval
 from prune_env.runs.run_directory import RunDirectory
 
@@ -31,7 +32,7 @@ class SeedResult:
     seconds: float
 
 
-def best_so_far(run: RunDirectory, search: str, evaluations: int, quality: str) -> tuple[Curve, list[dict[str, Any]]]:
+def best_so_far(run: RunDirectory, search: str, evaluations: int, quality: str) -> tuple[Curve, list[TrialRecord]]:
     """A run's curve, and the record of its best plan after each evaluation.
 
     Probes count as evaluations. The uniform plan, the first trial of every run, does not.
@@ -48,18 +49,18 @@ def best_so_far(run: RunDirectory, search: str, evaluations: int, quality: str) 
     Raises:
         RunError: If the run holds no evaluation.
     """
-    trials = run.evaluations()
+    trials = run.evaluations(quality)
     if not trials:
         raise RunError(f"{str(run.root)!r} is damaged: it is finished, but holds no evaluation. Start a new run.")
     best, *rest = trials
     own = False
     records = []
     for trial in rest[:evaluations]:
-        if trial["kind"] == search and (not own or trial["reward"] > best["reward"]):
+        if trial.kind == search and (not own or trial.reward > best.reward):
             best, own = trial, True
         records.append(best)
     records += [best] * (evaluations - len(records))
-    return np.array([record[quality] for record in records]), records
+    return np.array([record.quality for record in records]), records
 
 
 def as_record(searches: Mapping[str, Sequence[SeedResult]], quality: str) -> dict[str, Any]:

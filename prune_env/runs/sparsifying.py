@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, JsonValue
 from torch import nn
 
 from prune_env.common.copying import copied
+from prune_env.common.records import Record, read_record
 from prune_env.config import RunConfig
 from prune_env.config.trust import NOTHING, Trust
 from prune_env.data import Splits, load_images
@@ -173,16 +175,30 @@ def _train(training: SparseTraining, sparse: nn.Module, on_progress: OnProgress)
     }
 
 
+class SparseSummary(Record):
+    """The fields of a sparse training's ``summary.json`` that the summary of its run tells."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    penalty: str
+    before: dict[str, float]
+    after: dict[str, float]
+    seconds: float
+    weights: str
+    epochs: list[JsonValue]
+    effect: dict[str, JsonValue]
+
+
 def sparse_record(run: RunDirectory) -> dict[str, Any] | None:
     """The part of a sparse training's summary that belongs in the summary of its run; None without such a training."""
     folder = TrainingFolder(run.sparsify)
     if not folder.summary.is_file():
         return None
-    summary = folder.read_json(folder.summary)
+    summary = read_record(folder.summary, SparseSummary)
     return {
-        **{key: summary[key] for key in ("penalty", "before", "after", "seconds", "weights")},
-        "epochs": len(summary["epochs"]),
-        "warnings": summary["effect"].get("warnings", []),
+        **summary.model_dump(include={"penalty", "before", "after", "seconds", "weights"}),
+        "epochs": len(summary.epochs),
+        "warnings": summary.effect.get("warnings", []),
     }
 
 

@@ -5,22 +5,24 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from prune_env.budget.latency_model import LatencyModel
 from prune_env.common.errors import DoubtfulNetworkError, DoubtfulNetworkWarning, RunError
 from prune_env.common.fingerprint import weights_digest
+from prune_env.common.records import read_record
 from prune_env.config import RunConfig
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.config.sections import ExecutionSection
 from prune_env.criteria import save_scores
 from prune_env.data import Splits
+from prune_env.data.splits import SplitsRecord
 from prune_env.env.builders import NOTHING_REMEMBERED, Remembered, build_problem
 from prune_env.env.loading import device_of, load_model, load_splits, with_preprocessing
 from prune_env.env.problem import PruningProblem
 from prune_env.evaluation.dense import DenseQuality, measure_dense
+from prune_env.granularity.base import GranularityMeasurements
 from prune_env.models import save_weights
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import use_threads
@@ -154,35 +156,33 @@ def _write_start(run: RunDirectory, settings: RunConfig, splits: Splits, problem
     measured = settings.model_copy(update={"execution": execution, "env": env})
     run.write_config(with_preprocessing(measured, splits.source))
     if problem.latency is not None:
-        run.write_json(run.latency, problem.latency.as_record())
-    of_granularity, file = problem.granularity.measurements(), problem.granularity.measurements_file
-    if of_granularity is not None and file is not None:
-        run.write_json(run.root / file, of_granularity)
-    run.write_json(run.splits, splits.record())
+        run.write_record(run.latency, problem.latency)
+    of_granularity = problem.granularity.measurements()
+    if of_granularity is not None:
+        run.write_record(run.root / of_granularity.file, of_granularity)
+    run.write_record(run.splits, splits.record())
     run.write_json(run.problem, problem.as_record())
     save_scores(settings.criterion.name, problem.context, problem.scores, run.scores)
     if problem.report is not None:
-        run.write_json(run.sensitivity, problem.report.as_record())
+        run.write_record(run.sensitivity, problem.report)
     if settings.agent.policy is not None:
         run.keep_first_policy(Path(settings.agent.policy))
     if settings.model.weights is None or settings.sparsify.epochs:
         save_weights(problem.walk.model, run.dense_weights)
     # Last, because it marks a run with a sparse training as started.
-    run.write_json(
-        run.execution, {**problem.execution_choice.as_record(), "weights": weights_digest(problem.walk.model)}
-    )
+    run.write_record(run.execution, problem.execution_choice.record(weights_digest(problem.walk.model)))
 
 
 def remembered_by(run: RunDirectory, settings: RunConfig) -> Remembered:
     """The measurements of a run, so that a resume does not repeat them."""
-    latency = LatencyModel.from_record(run.read_json(run.latency)) if run.latency.is_file() else None
+    latency = read_record(run.latency, LatencyModel) if run.latency.is_file() else None
     return Remembered(run.scores, latency, measurements_of(run, settings))
 
 
-def measurements_of(run: RunDirectory, settings: RunConfig) -> Any | None:
+def measurements_of(run: RunDirectory, settings: RunConfig) -> GranularityMeasurements | None:
     """The measurements of the run's granularity (`Granularity.measurements`); None if there are none."""
-    file = GRANULARITIES.find(settings.granularity.name).measurements_file
-    return run.read_json(run.root / file) if file is not None and (run.root / file).is_file() else None
+    kind: type[GranularityMeasurements] | None = GRANULARITIES.find(settings.granularity.name).Measurements
+    return read_record(run.root / kind.file, kind) if kind is not None and (run.root / kind.file).is_file() else None
 
 
 def check_same_start(run: RunDirectory, splits: Splits, problem: PruningProblem) -> None:
@@ -191,12 +191,12 @@ def check_same_start(run: RunDirectory, splits: Splits, problem: PruningProblem)
     Raises:
         RunError: If either differs.
     """
-    if run.execution_record().get("weights") != weights_digest(problem.walk.model):
+    if run.execution_record().weights != weights_digest(problem.walk.model):
         raise RunError(
             f"{str(run.root)!r} was started with other weights than model.weights holds now. Restore the weights, "
             "or start a new run."
         )
-    if run.read_json(run.splits) != splits.record():
+    if read_record(run.splits, SplitsRecord) != splits.record():
         raise RunError(
             f"{str(run.splits)!r} differs from the current split: data.path holds other data than at the start of the "
             "run. Restore the data, or start a new run."

@@ -6,9 +6,11 @@ from torch import nn
 
 from prune_env.common.errors import RunError
 from prune_env.common.gradients import refuse_frozen
+from prune_env.common.records import read_record
 from prune_env.common.training_part import TrainingPart
 from prune_env.config import RunConfig
 from prune_env.data import Splits
+from prune_env.data.splits import SplitsRecord
 from prune_env.models import save_weights
 from prune_env.plan import PruningPlan
 from prune_env.recover import Workers
@@ -87,7 +89,7 @@ def start_training(
     if workers.first:
         with TrainingFolder.making(folder) as made:
             made.write_config(config)
-            made.write_json(made.splits, splits.record())
+            made.write_record(made.splits, splits.record())
             save_weights(model, made.start)
             if plan is not None:
                 made.write_bytes(made.plan if trainable is None else made.selecting_plan, plan.to_json())
@@ -113,7 +115,7 @@ def check_same_data(folder: TrainingFolder, splits: Splits) -> None:
     Raises:
         RunError: If the split differs.
     """
-    if folder.read_json(folder.splits) != splits.record():
+    if read_record(folder.splits, SplitsRecord) != splits.record():
         raise RunError(
             f"{str(folder.splits)!r} differs from the current split: data.path holds other data than at the start of "
             "the training. Restore the data, or start a new training."

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from prune_env.common.errors import ConfigError
+from prune_env.common.records import read_record
 from prune_env.config import RunConfig
 from prune_env.config.trust import NOTHING, Trust
 from prune_env.data import Splits
+from prune_env.data.splits import SplitsRecord
 from prune_env.runs.run_directory import RunDirectory
 
 
@@ -21,7 +23,7 @@ def reward_set_is_unseen(run: RunDirectory, splits: Splits, trust: Trust = NOTHI
         splits: The data of the fine-tuning.
         trust: The code that settings may name. Where they name other code, the files cannot tell.
     """
-    if not run.splits.is_file() or run.read_json(run.splits) != splits.record():
+    if not run.splits.is_file() or read_record(run.splits, SplitsRecord) != splits.record():
         return False
     config = _settings(run, trust)
     if config is None:
@@ -37,8 +39,8 @@ def _left_out(weights: Path, splits: Splits, trust: Trust) -> bool:
     folder = RunDirectory(weights.parent)
     if not (weights.is_file() and folder.config.is_file() and folder.splits.is_file()):
         return False
-    recorded = folder.read_json(folder.splits)
-    same = all(recorded.get(key) == splits.record()[key] for key in ("source", "reward"))
+    theirs, ours = read_record(folder.splits, SplitsRecord), splits.record()
+    same = (theirs.source, theirs.reward) == (ours.source, ours.reward)
     config = _settings(folder, trust) if same else None
     return config is not None and config.model.weights is None
 

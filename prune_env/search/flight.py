@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from prune_env.env.problem import PruningProblem
 from prune_env.env.proposal import Proposal
-from prune_env.env.trial import Measured, Trial
+from prune_env.env.trial import ArrivedRecord, Measured, Trial
 from prune_env.evaluation.evaluator import plan_key, reusable
 from prune_env.plan import PruningPlan
 from prune_env.search.pools import Order, Pool
@@ -17,7 +17,7 @@ class Journal(Protocol):
     """Keeps what comes out of its order, so that a kill loses nothing."""
 
     @property
-    def arrived(self) -> Mapping[int, Mapping[str, Any]]:
+    def arrived(self) -> Mapping[int, ArrivedRecord]:
         """The records of an interrupted run that are not among its trials, by the trial's number."""
         ...
 
@@ -119,7 +119,7 @@ class Flight:
         plane.leader = self._latest.get(plan_key(plane.plan))
         if kept is not None:
             plane.result = problem.recorded(kept, order.number, plane.plan, plane.proposed_by)
-            plane.cached = bool(kept["cached"])
+            plane.cached = kept.cached
         elif plane.leader is not None:
             self._follow(plane)
         elif problem.is_known(plane.plan, order.stop_early):

@@ -1,20 +1,20 @@
 """The policy file: a trained actor as plain tensors, and the meaning of its inputs and outputs."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
 from pathlib import Path
 from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as save_tensors
+from pydantic import Field
 from torch import nn
 
 from prune_env.common.errors import ConfigError, PlanError, WeightsError
 from prune_env.common.files import atomic_write
+from prune_env.common.records import Record
+from prune_env.common.tensor_records import read_tensor_file, to_tensor_file
 from prune_env.common.text import shorten
 from prune_env.config import RunConfig
 from prune_env.config.granularity import GRANULARITIES
@@ -25,11 +25,46 @@ from prune_env.env.proposal import Proposal
 from prune_env.granularity import Granularity
 from prune_env.plan import PruningPlan
 
-POLICY_VERSION = 1
+POLICY_VERSION: Literal[1] = 1
 METADATA = "prune_env.policy"
 
-BOUNDS: Mapping[str, type[nn.Module]] = MappingProxyType({"tanh": nn.Tanh, "clip": nn.Hardtanh})
+Bound = Literal["tanh", "clip"]
+
+BOUNDS: Mapping[Bound, type[nn.Module]] = MappingProxyType({"tanh": nn.Tanh, "clip": nn.Hardtanh})
 """Last layers that bound the action to [-1, 1], by name."""
+
+
+class PolicyRecord(Record):
+    """The header of a policy file; fields as `Policy`.
+
+    Attributes:
+        version: Version of the format.
+        bound: The bound of the actions to [-1, 1], a key of `BOUNDS`.
+    """
+
+    raises = WeightsError
+    remedy = "Restore the file from a copy, or train a policy with this release."
+
+    version: Literal[1]
+    granularity: str | None = None
+    action: str
+    limits: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    features: list[str]
+    bound: Bound = "tanh"
+
+    @classmethod
+    def upgraded(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Refuses other versions and other observations."""
+        if (version := document.get("version", "none")) != POLICY_VERSION:
+            raise ValueError(
+                f"it is a policy of version {shorten(repr(version))}; this release reads version {POLICY_VERSION}"
+            )
+        if document.get("features") != list(FEATURES):
+            raise ValueError(
+                f"it was trained on another observation (this release has {len(FEATURES)} features: "
+                f"{', '.join(FEATURES)})"
+            )
+        return document
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,14 +139,21 @@ class Policy:
         return tuple(layer.out_features for layer in self.layers[:-1])
 
     @property
-    def bound(self) -> str:
+    def bound(self) -> Bound:
         """What bounds the actions: ``tanh`` or ``clip``."""
         return next(name for name, kind in BOUNDS.items() if isinstance(self.actor[-1], kind))
 
     def act(self, observation: FloatArray) -> FloatArray:
-        """The action for one observation [len(features)], float32 [numbers]."""
+        """The action for one observation [len(features)], float32 [numbers].
+
+        Raises:
+            WeightsError: If the action is not finite: the weights are too large for float32.
+        """
         with torch.no_grad():
-            return np.asarray(self.actor(torch.from_numpy(observation)[None])[0].numpy(), dtype=np.float32)
+            action = np.asarray(self.actor(torch.from_numpy(observation)[None])[0].numpy(), dtype=np.float32)
+        if not np.isfinite(action).all():
+            raise WeightsError("The policy's action is not a finite number: its weights are too large. Train it anew.")
+        return action
 
     def propose(self, env: PruningEnv) -> Proposal:
         """Walks an environment once and returns the finished plan as a proposal; evaluates nothing.
@@ -135,18 +177,17 @@ def save_policy(policy: Policy, path: Path) -> None:
     """Writes a policy as safetensors; the file appears whole or not at all."""
     tensors = {}
     for number, layer in enumerate(policy.layers):
-        tensors[f"{number}.weight"] = layer.weight.detach().contiguous()
-        tensors[f"{number}.bias"] = layer.bias.detach().contiguous()
-    # One JSON entry: safetensors writes several entries in an order that differs between processes.
-    about = {
-        "version": POLICY_VERSION,
-        "granularity": policy.granularity,
-        "action": policy.action,
-        "limits": dict(policy.limits),
-        "features": policy.features,
-        "bound": policy.bound,
-    }
-    atomic_write(Path(path), save_tensors(tensors, {METADATA: json.dumps(about)}))
+        tensors[f"{number}.weight"] = layer.weight
+        tensors[f"{number}.bias"] = layer.bias
+    record = PolicyRecord(
+        version=POLICY_VERSION,
+        granularity=policy.granularity,
+        action=policy.action,
+        limits=dict(policy.limits),
+        features=list(policy.features),
+        bound=policy.bound,
+    )
+    atomic_write(Path(path), to_tensor_file(record.as_record(), tensors, METADATA))
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -158,38 +199,16 @@ def load_policy(path: str | Path) -> Policy:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"There is no policy at {path}. A run writes its policy to RUN/policy.safetensors.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the file is no mapping)
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path} is not a policy: it is not a readable safetensors file ({error}).") from None
-    if not isinstance(about, dict) or about.get("version") != POLICY_VERSION:
-        version = about.get("version", "none") if isinstance(about, dict) else "none"
-        raise WeightsError(f"{path} is a policy of version {version}; this release reads version {POLICY_VERSION}.")
-    action = about.get("action")
-    if about.get("features") != list(FEATURES) or not isinstance(action, str):
+    record, tensors = read_tensor_file(path, PolicyRecord, METADATA)
+    actor = _actor_from(tensors, path, record.bound)
+    granularity = record.granularity or _granularity_of(record.action, _numbers(actor))
+    if granularity is None:
         raise WeightsError(
-            f"{path} was trained on another observation (this release has {len(FEATURES)} features: "
-            f"{', '.join(FEATURES)}) or with another kind of action. Train a policy with this release."
+            f"{path} gives {_numbers(actor)} numbers as an action {shorten(repr(record.action))}, which no granularity "
+            "takes. Train a policy with this release."
         )
-    bound = about.get("bound", "tanh")
-    if not isinstance(bound, str) or bound not in BOUNDS:
-        raise WeightsError(f"{path} bounds its actions by {bound!r}; this release knows {', '.join(BOUNDS)}.")
-    limits = about.get("limits", {})
-    if not isinstance(limits, dict) or not all(map(_is_positive, limits.values())):
-        raise WeightsError(
-            f"{path} gives {shorten(repr(limits))} as the settings that scale its actions, which are not settings with "
-            "numbers above 0. The file is damaged; train the policy anew."
-        )
-    actor = _actor_from(tensors, path, bound)
-    granularity = about.get("granularity") or _granularity_of(action, _numbers(actor))
-    if not isinstance(granularity, str):
-        raise WeightsError(
-            f"{path} gives {_numbers(actor)} numbers as an action {shorten(repr(action))}, which no granularity takes. "
-            "Train a policy with this release."
-        )
-    return Policy(actor, action, granularity, {RENAMED.get(name, name): value for name, value in limits.items()})
+    limits = {RENAMED.get(name, name): value for name, value in record.limits.items()}
+    return Policy(actor, record.action, granularity, limits)
 
 
 def load_plan_or_policy(source: Path) -> PruningPlan | Policy:
@@ -219,11 +238,7 @@ def _numbers(actor: nn.Sequential) -> int:
     return [layer.out_features for layer in actor if isinstance(layer, nn.Linear)][-1]
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < inf
-
-
-def policy_of(actor: nn.Module, env: PruningEnv, bound: str = "tanh") -> Policy:
+def policy_of(actor: nn.Module, env: PruningEnv, bound: Bound = "tanh") -> Policy:
     """Makes a policy from a copy of an actor's linear layers.
 
     Args:
@@ -241,7 +256,7 @@ def policy_of(actor: nn.Module, env: PruningEnv, bound: str = "tanh") -> Policy:
     return Policy(actor, granularity.action, granularity.settings.name, dict(granularity.limits()))
 
 
-def _actor_from(tensors: dict[str, torch.Tensor], path: Path, bound: str) -> nn.Sequential:
+def _actor_from(tensors: dict[str, torch.Tensor], path: Path, bound: Bound) -> nn.Sequential:
     layers: list[nn.Module] = []
     width = len(FEATURES)
     count = len(tensors) // 2

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from prune_env.common.randomness import global_randomness
+from prune_env.common.records import checked, to_file
 from prune_env.config import RunConfig
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.env.problem import PruningProblem
@@ -97,13 +98,16 @@ class _Check:
     def _check_words(self) -> None:
         for key, value in self.granularity.limits().items():
             require(math.isfinite(value), f"{self.what}: its limit {key!r} is {value}. It must be finite.")
-        measured, file = self.granularity.measurements(), self.granularity.measurements_file
-        require(
-            measured is None or file is not None,
-            f"{self.what} measures something, and measurements_file is None. Name the run's file that keeps it.",
-        )
-        if measured is not None:
-            self.granularity.restore(self._through_json(measured, "its measurements"))
+        measured, kind = self.granularity.measurements(), self.granularity.Measurements
+        if measured is None:
+            return
+        if kind is None or not isinstance(measured, kind):
+            raise AssertionError(
+                f"{self.what} gives measurements of class {type(measured).__name__}, and its Measurements is {kind}. "
+                "Name the class, a GranularityMeasurements, so that a run can keep and read them."
+            )
+        with explained(f"{self.what}: its measurements cannot be written and read"):
+            self.granularity.restore(checked(json.loads(to_file(measured)), kind, kind.file))
 
     def _check_action(self, granularity: Granularity) -> None:
         action, dimensions = granularity.action, granularity.actions()

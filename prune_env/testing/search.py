@@ -1,6 +1,5 @@
 """Whether a search keeps the promises that runs, comparisons and resumed runs rely on."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -146,7 +145,7 @@ class _Check:
         count = len(whole.trials)
         for stop in sorted({1, count // 2, count - 1} - {0, count}):
             problem = small_problem()
-            problem.recorded_trials = [json.loads(json.dumps(trial.as_record())) for trial in whole.trials[:stop]]
+            problem.recorded_trials = [trial.record() for trial in whole.trials[:stop]]
             resumed = self._run(problem, evaluations, noise=2)
             self._require_same(whole, resumed, f"a run that is resumed after {stop} trials goes on with another plan")
 

@@ -20,7 +20,7 @@ from prune_env.agents.rules import greedy_widths, power_widths
 from prune_env.common.errors import ConfigError, RunError, WeightsError
 from prune_env.env.observation import FEATURES
 from prune_env.env.problem import PruningProblem
-from prune_env.env.trial import Trial
+from prune_env.env.trial import Trial, TrialRecord
 from prune_env.evaluation.racing import Race
 from prune_env.rewards import Outcome
 from prune_env.search.base import Search
@@ -48,7 +48,7 @@ LEARNERS = {
 }
 """The function that bounds the action of each learner's policy, and the bounded layer of the agent."""
 
-Records = list[dict[str, Any]]
+Records = list[TrialRecord]
 
 
 @cache
@@ -83,7 +83,7 @@ def uninterrupted(name: str, seed: int = 0) -> tuple[Trial, ...]:
 
 def records_of(trials: Sequence[Trial]) -> Records:
     """The records that a run's ``evaluations.jsonl`` would hold."""
-    return [json.loads(json.dumps(trial.as_record())) for trial in trials]
+    return [trial.record() for trial in trials]
 
 
 def widths_and_rewards(trials: Sequence[Trial]) -> list[tuple[Mapping[str, int], float]]:
@@ -202,7 +202,8 @@ class TestResuming:
         whole = uninterrupted(name)
         for place in {0, len(whole) - 1}:
             records = records_of(whole)
-            records[place]["widths"]["mid"] += 1
+            widths = {**records[place].widths, "mid": records[place].widths["mid"] + 1}
+            records[place] = records[place].model_copy(update={"widths": widths})
             problem = problem_of()
             problem.recorded_trials = records
             heard: list[Trial] = []
@@ -290,7 +291,9 @@ class TestPolicies:
 
     def test_with_an_unknown_bound_are_refused(self, tmp_path: Path) -> None:
         path = policy_file(tmp_path, bound="wrap")
-        with pytest.raises(WeightsError, match=r"policy\.safetensors bounds its actions by 'wrap'; .* tanh, clip\."):
+        with pytest.raises(
+            WeightsError, match=r"policy\.safetensors' is damaged: bound: given 'wrap'; must be 'tanh' or 'clip'"
+        ):
             load_policy(path)
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
-from toy import digits_config, trained_digits
+from toy import digits_config, rows_of, trained_digits
 
 import prune_env
 from prune_env import PruningPlan
@@ -153,7 +153,7 @@ def test_it_finds_what_the_command_finds(tmp_path: Path) -> None:
     ]
     keys = ("kind", "reward", "accuracy", "loss", "macs", "widths")
     assert [[trial[key] for key in keys] for trial in result.trials] == [
-        [trial[key] for key in keys] for trial in by_name.search.run.evaluations()
+        [trial[key] for key in keys] for trial in rows_of(by_name.search.run)
     ]
 
 

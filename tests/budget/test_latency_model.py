@@ -16,6 +16,7 @@ from prune_env.budget.latency_model import LatencyModel, fit_latency
 from prune_env.budget.width_multiple import fastest_multiple
 from prune_env.common.errors import BudgetError, RunError
 from prune_env.common.latency import Latency
+from prune_env.common.records import checked, to_file
 from prune_env.rewards import make_reward
 
 BATCH = image_set(4).images
@@ -122,10 +123,25 @@ def test_a_budget_of_latency_is_met_by_whatever_is_proposed() -> None:
 @with_made_up_times
 def test_the_formula_is_the_same_from_a_file() -> None:
     found = fit_latency(toy_walk(), BATCH, 0.1, 0)
-    assert LatencyModel.from_record(json.loads(json.dumps(found.as_record()))) == found
-    for spoiled in ({}, [], {**found.as_record(), "layers": {"conv": 1}}, {**found.as_record(), "more": 1}):
-        with pytest.raises(RunError, match="latency formula is damaged"):
-            LatencyModel.from_record(spoiled)
+    assert checked(json.loads(to_file(found)), LatencyModel, "latency.json") == found
+    for spoiled in ({"layers": {"conv": 1}}, {"more": 1}, {"batch": 0}, {"values": -1.0}, {"constant": True}):
+        (field,) = spoiled
+        with pytest.raises(RunError, match=rf"latency\.json is damaged: {field}.*: given"):
+            checked({**found.as_record(), **spoiled}, LatencyModel, "latency.json")
+
+
+@with_made_up_times
+def test_a_formula_of_other_layers_is_refused_by_the_layer() -> None:
+    walk = toy_walk()
+    found = fit_latency(walk, BATCH, 0.1, 0)
+    found.refuse_other_layers(walk)
+    fewer = {name: layer for name, layer in found.layers.items() if name != "mid"}
+    for layers, words in (
+        (fewer, "lacks the layer 'mid'"),
+        ({**found.layers, "x": found.layers["mid"]}, "has the layer 'x'"),
+    ):
+        with pytest.raises(RunError, match=rf"latency\.json\) {words}.*start a new run"):
+            found.model_copy(update={"layers": layers}).refuse_other_layers(walk)
 
 
 @with_made_up_times

@@ -1,11 +1,14 @@
 """Scores on disk are reused for the same criterion, network, images and seed, and for nothing else."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save
 from toy import image_set, toy_resnet, toy_walk
 
 from prune_env.common.errors import RunError
@@ -65,14 +68,41 @@ def test_scores_of_another_seed_are_not_used_where_the_seed_counts(context: Scor
         assert (load_scores(name, replace(context, seed=1), place) is not None) == same
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "torn", "text"])
-def test_a_damaged_file_of_scores_is_not_used(context: ScoringContext, place: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["empty", "torn", "text"])
+def test_a_damaged_file_of_scores_is_refused_by_its_name(context: ScoringContext, place: Path, damage: str) -> None:
     save_scores("l1", context, score_channels("l1", context), place)
-    whole = place.read_bytes()
-    place.write_bytes({"missing": b"", "empty": b"", "torn": whole[:-7], "text": b"hello"}[damage])
-    if damage == "missing":
-        place.unlink()
+    place.write_bytes({"empty": b"", "torn": place.read_bytes()[:-7], "text": b"hello"}[damage])
+    with pytest.raises(RunError, match=rf"'{place}' cannot be read: .*Remove the file; the run then scores"):
+        load_scores("l1", context, place)
+
+
+def test_without_a_file_there_are_no_scores(context: ScoringContext, place: Path) -> None:
     assert load_scores("l1", context, place) is None
+
+
+def negated(place: Path) -> dict[str, str]:
+    """Negates all scores of a file; returns its header."""
+    with safe_open(place, "np") as file:
+        header = file.metadata()
+    place.write_bytes(save({unit: -values for unit, values in load_file(place).items()}, header))
+    return header
+
+
+def test_changed_scores_are_refused(context: ScoringContext, place: Path) -> None:
+    save_scores("l1", context, score_channels("l1", context), place)
+    negated(place)
+    with pytest.raises(RunError, match=r"scores\.safetensors' is damaged or was changed: digest is"):
+        load_scores("l1", context, place)
+
+
+def test_scores_of_an_earlier_release_have_no_digest_and_are_used(context: ScoringContext, place: Path) -> None:
+    scores = score_channels("l1", context)
+    save_scores("l1", context, scores, place)
+    facts = json.loads(negated(place)["record"])["facts"]
+    place.write_bytes(save(dict(scores), {"facts": facts}))
+    known = load_scores("l1", context, place)
+    assert known is not None
+    assert {unit: values.tolist() for unit, values in known.items()} == {u: v.tolist() for u, v in scores.items()}
 
 
 def test_scores_that_are_not_finite_are_not_used(context: ScoringContext, place: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prune_env.common.errors import DataError, DataWarning
+from prune_env.common.records import to_file
 from prune_env.data import ArraySource, LabelledArrays, Splits, load_source, make_splits
 
 
@@ -56,14 +57,14 @@ def test_another_seed_draws_other_images() -> None:
     digits = load_source("digits")
     first, second = (make_splits(digits, 300, 100, seed, test_images=100) for seed in (0, 1))
     for kind in ("reward", "calibration", "test"):
-        assert first.record()[kind] != second.record()[kind]
+        assert getattr(first.record(), kind) != getattr(second.record(), kind)
 
 
 def test_test_set_does_not_depend_on_the_other_sets() -> None:
     digits = load_source("digits")
     first = make_splits(digits, 300, 100, seed=0, test_images=50)
     second = make_splits(digits, 200, 0, seed=0, test_images=50)
-    assert first.record()["test"] == second.record()["test"]
+    assert first.record().test == second.record().test
     assert np.ptp(np.bincount(digits.targets("test")[first.test_indices])) == 0
 
 
@@ -96,7 +97,7 @@ def test_test_batches_walk_the_whole_test_split_in_order(digits_splits: Splits) 
 
 
 def test_record_is_json_and_lists_the_indices(digits_splits: Splits) -> None:
-    record = json.loads(json.dumps(digits_splits.record()))
+    record = json.loads(to_file(digits_splits.record()))
     assert record["source"] == "digits"
     assert record["reward"] == digits_splits.reward_indices.tolist()
     assert record["calibration"] == digits_splits.calibration_indices.tolist()

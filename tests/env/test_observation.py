@@ -38,7 +38,9 @@ def walked(problem: PruningProblem, actions: list[float]) -> list[tuple[str, dic
 
 
 def evidence(unit: str, share: float, mean: float) -> LayerEvidence:
-    return LayerEvidence(unit, unit, 8, 8, share, mean, (0,) * 10)
+    return LayerEvidence(
+        layer=unit, unit=unit, height=8, width=8, low_rank_share=share, mean_rank=mean, histogram=(0,) * 10
+    )
 
 
 def observer(

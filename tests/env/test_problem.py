@@ -22,7 +22,7 @@ from toy import (
 )
 
 from prune_env import LayerWalk, PruningEnv
-from prune_env.common.errors import ConfigError, EvaluationError, ModelError
+from prune_env.common.errors import ConfigError, EvaluationError, ModelError, RunError
 from prune_env.env.builders import build_problem
 from prune_env.env.loading import device_of, load_model, load_splits
 from prune_env.env.observation import STATIC
@@ -91,6 +91,35 @@ class TestTrials:
             EvaluationError, match=rf"test_problem:broken' returned {value}.*must return a finite number"
         ):
             problem.attempt(problem.budget.uniform(), "test")
+        assert heard == []
+
+    def test_are_recalled_with_the_rewards_and_costs_that_they_had(self) -> None:
+        made = toy_problem().attempt(np.array([4, 6, 8, 12]), "test")
+        problem = toy_problem()
+        problem.recorded_trials = [made.record()]
+        again = problem.attempt(np.array([4, 6, 8, 12]), "test")
+        assert (again, again.recalled, problem.evaluator.misses) == (made, True, 1)
+
+    @pytest.mark.parametrize(
+        ("change", "name"),
+        [
+            ({"reward": -0.1}, "reward"),
+            ({"quality": 0.9}, "reward"),
+            ({"macs": 1}, "macs"),
+            ({"params": 1}, "params"),
+            ({"latency": 1.0}, "latency"),
+        ],
+    )
+    def test_are_refused_where_a_recorded_value_is_not_what_plan_and_outcome_give(
+        self, change: dict[str, float], name: str
+    ) -> None:
+        made = toy_problem().attempt(np.array([4, 6, 8, 12]), "test")
+        problem = toy_problem()
+        problem.recorded_trials = [made.record().model_copy(update=change)]
+        heard: list[Trial] = []
+        problem.listeners.append(heard.append)
+        with pytest.raises(RunError, match=rf"^evaluation 0 of the run has the {name} .*, but its plan and"):
+            problem.attempt(np.array([4, 6, 8, 12]), "test")
         assert heard == []
 
     def test_whose_loss_is_not_finite_are_refused_with_the_widths(self) -> None:

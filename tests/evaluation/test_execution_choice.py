@@ -13,13 +13,15 @@ from zoo import Net
 
 from prune_env import PruningPlan
 from prune_env.budget import Budget
+from prune_env.common.errors import CacheWarning
+from prune_env.common.records import read_record
 from prune_env.config.sections import ExecutionSection
 from prune_env.criteria import ScoringContext, score_channels
 from prune_env.data import ImageSet
 from prune_env.env.builders import build_problem
 from prune_env.evaluation import execution_choice
 from prune_env.evaluation.evaluator import Evaluator
-from prune_env.evaluation.execution import ExecutionSettings
+from prune_env.evaluation.execution import ExecutionRecord, ExecutionSettings
 from prune_env.evaluation.execution_choice import ExecutionChooser, run_with_threads
 from prune_env.evaluation.execution_options import LONG_SEARCH, USUAL_THREADS
 
@@ -108,21 +110,43 @@ class TestAMeasuredChoice:
     def test_is_kept_below_the_cache_and_remembered(self, folder: Path) -> None:
         first = chooser().choose(OPEN, 10)
         (file,) = folder.iterdir()
-        assert json.loads(file.read_bytes()) == json.loads(json.dumps(first.as_record()))
+        assert read_record(file, ExecutionRecord) == first.record()
         again = chooser().choose(OPEN, 10)
         assert (first.reason, again.reason, again.execution) == ("measured", "remembered", first.execution)
         assert {execution.layout for execution, _ in first.timings} == {"channels_last", "contiguous"}
         assert all(0 < taken < 1 for _, taken in first.timings)
 
     @pytest.mark.parametrize(
-        "content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b'{"execution": {"speed": 3}, "agreement": null}'], ids=str
+        "content",
+        [
+            b"",
+            b"{",
+            b"[]",
+            b"\xff\xfe",
+            b"null",
+            b"[" * 100_000,
+            *(
+                json.dumps({"execution": {"threads": 1}, "reason": "measured"} | wrong).encode()
+                for wrong in (
+                    {"execution": {"speed": 3}},
+                    {"execution": {"batch": 64.0}},
+                    {"execution": {"threads": 1.0}},
+                    {"agreement": float("nan")},
+                    {"digest": "0"},
+                )
+            ),
+        ],
+        ids=lambda content: str(content[-40:]),
     )
-    def test_is_measured_again_where_the_file_is_damaged(self, folder: Path, timed: Timed, content: bytes) -> None:
+    def test_is_measured_again_where_the_file_is_damaged_and_the_file_is_named(
+        self, folder: Path, timed: Timed, content: bytes
+    ) -> None:
         timed(seconds)
         first = chooser().choose(OPEN, 10)
         (file,) = folder.iterdir()
         file.write_bytes(content)
-        again = chooser().choose(OPEN, 10)
+        with pytest.warns(CacheWarning, match=rf"^'{file}' .*The file is ignored, and the execution settings are meas"):
+            again = chooser().choose(OPEN, 10)
         assert (again.reason, again.execution) == ("measured", first.execution)
         assert chooser().choose(OPEN, 10).reason == "remembered"
 
@@ -131,7 +155,7 @@ class TestAMeasuredChoice:
         self, folder: Path, timed: Timed, wrong: dict[str, object]
     ) -> None:
         timed(seconds)
-        record = chooser().choose(OPEN, 10).as_record()
+        record = chooser().choose(OPEN, 10).record().as_record()
         (file,) = folder.iterdir()
         file.write_text(json.dumps({**record, "execution": {**record["execution"], **wrong}}))
         assert chooser().choose(OPEN, 10).reason == "measured"

@@ -401,7 +401,7 @@ def latencies(folder: Path) -> Case:
     layer = LayerLatency(constant=1e-3, inputs=1e-5, outputs=1e-5, products=1e-7)
     layers = dict.fromkeys(("stem", "down", "up", "project", "mid", "out", "fc"), layer)
     known = LatencyModel(layers=layers, constant=1e-3, values=1e-9, batch=32, threads=1, error=0.05)
-    run.write_json(run.latency, known.as_record())
+    run.write_record(run.latency, known)
 
     def check(remembered: Remembered) -> None:
         assert remembered.latency is not None

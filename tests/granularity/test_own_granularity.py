@@ -7,7 +7,7 @@ import pytest
 import torch
 from own_granularity import MiddleEdit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy import digits_file, digits_splits, trained_digits
+from toy import digits_file, digits_splits, rows_of, trained_digits
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.commands.replay import replay
@@ -43,7 +43,7 @@ def run(config: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 
 def test_a_search_finds_plans_with_its_edits_within_the_budget(run: RunDirectory) -> None:
-    rows = run.evaluations()
+    rows = rows_of(run)
     assert any("middle" in row for row in rows)
     plan = PruningPlan.load(run.plan)
     assert all(row["macs"] <= 0.5 * plan.costs.dense_macs for row in rows)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from practice import settings_of, trainer_of
 from safetensors import safe_open
 from safetensors.torch import load_file, save
+from torch import Tensor
 from toy import TASK
 
 from prune_env.common.errors import RunError
@@ -49,11 +51,11 @@ def test_a_checkpoint_gives_back_what_went_in(tmp_path: Path) -> None:
 
 
 def test_how_the_steps_ran_is_read_from_a_checkpoint_of_an_earlier_release(path: Path, written: bytes) -> None:
-    def earlier(header: dict[str, str]) -> dict[str, str]:
+    def first(header: dict[str, str]) -> dict[str, str]:
         del header["execution"]
         return header | {"passes": '{"layout": "channels_last", "dtype": "bfloat16"}'}
 
-    path.write_bytes(headed(written, path, earlier))
+    path.write_bytes(headed(written, path, lambda header: first(earlier(header))))
     state, epochs, execution = read_checkpoint(path, FACTS, TASK)
     assert (len(state) > 0, epochs) == (True, EPOCHS)
     assert execution == ExecutionSettings.for_training("channels_last", "bfloat16")
@@ -77,12 +79,36 @@ def test_a_checkpoint_of_another_training_is_refused_by_what_differs(
         read_checkpoint(path, FACTS | change, TASK)
 
 
-def headed(data: bytes, path: Path, change: Callable[[dict[str, str]], dict[str, str]]) -> bytes:
-    """A checkpoint with another header."""
+def earlier(header: dict[str, str]) -> dict[str, str]:
+    """The header as earlier releases wrote it, an entry for each field, the quality by the task's name for it."""
+    record = json.loads(header["record"])
+    epochs = [{("accuracy" if key == "quality" else key): one[key] for key in one} for one in record["epochs"]]
+    fields = {"epochs": epochs, "execution": record["execution"], "facts": record["facts"]}
+    return {name: json.dumps(value) for name, value in fields.items()}
+
+
+def with_field(data: bytes, path: Path, **fields: Any) -> bytes:
+    """A checkpoint without a digest and with other fields; a field that is None is gone."""
+
+    def change(header: dict[str, str]) -> dict[str, str]:
+        record = {**json.loads(header["record"]), **fields}
+        del record["digest"]
+        return {"record": json.dumps({name: value for name, value in record.items() if value is not None})}
+
+    return headed(data, path, change)
+
+
+def headed(
+    data: bytes,
+    path: Path,
+    change: Callable[[dict[str, str]], dict[str, str]],
+    changed: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+) -> bytes:
+    """A checkpoint with another header, or other tensors."""
     path.write_bytes(data)
     with safe_open(path, "pt") as file:
         header = file.metadata()
-    return save(load_file(path), change(header))
+    return save({name: changed(tensor) for name, tensor in load_file(path).items()}, change(header))
 
 
 DAMAGE: dict[str, Callable[[bytes, Path], bytes]] = {
@@ -94,20 +120,30 @@ DAMAGE: dict[str, Callable[[bytes, Path], bytes]] = {
     "text": lambda _data, _path: json.dumps(FACTS).encode(),
     "foreign": lambda _data, _path: save({"weight": torch.ones(3)}),
     "foreign with a header": lambda _data, _path: save({"weight": torch.ones(3)}, {"format": "pt"}),
-    "epochs": lambda data, path: headed(data, path, lambda header: header | {"epochs": '[{"number": 1}]'}),
-    "execution": lambda data, path: headed(data, path, lambda header: header | {"execution": '{"speed": 1}'}),
-    "neither": lambda data, path: headed(
-        data, path, lambda header: {"epochs": header["epochs"], "facts": header["facts"]}
+    "epochs": lambda data, path: with_field(data, path, epochs=[{"number": 1}]),
+    "quality": lambda data, path: with_field(data, path, epochs=[{**asdict(EPOCHS[0]), "quality": 5}]),
+    "execution": lambda data, path: with_field(data, path, execution={"speed": 1}),
+    "no execution": lambda data, path: with_field(data, path, execution=None),
+    "facts": lambda data, path: with_field(data, path, facts=[]),
+    "no json": lambda data, path: headed(data, path, lambda _: {"record": "{"}),
+    "epochs of earlier releases": lambda data, path: headed(
+        data, path, lambda header: earlier(header) | {"epochs": '[{"number": 1}]'}
     ),
-    "facts": lambda data, path: headed(data, path, lambda header: header | {"facts": "[]"}),
-    "no json": lambda data, path: headed(data, path, lambda header: header | {"facts": "{"}),
+    "neither execution nor passes": lambda data, path: headed(
+        data, path, lambda header: {name: text for name, text in earlier(header).items() if name != "execution"}
+    ),
+    "facts of earlier releases": lambda data, path: headed(data, path, lambda header: earlier(header) | {"facts": "{"}),
+    "another value": lambda data, path: headed(
+        data, path, lambda header: {"record": header["record"].replace("1.25", "1.5")}
+    ),
+    "other tensors": lambda data, path: headed(data, path, lambda header: header, lambda tensor: tensor + 1),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_refused_by_its_name(path: Path, written: bytes, damage: str) -> None:
     path.write_bytes(DAMAGE[damage](written, path))
-    with pytest.raises(RunError, match=rf"'{path}' is damaged or was written by another release .*training again"):
+    with pytest.raises(RunError, match=rf"'{path}' (is damaged|cannot be read).*training again"):
         read_checkpoint(path, FACTS, TASK)
 
 

@@ -6,7 +6,7 @@ import accelerate.tracking
 import numpy as np
 import optuna
 import pytest
-from toy import digits_splits, toy_problem
+from toy import digits_splits, rows_of, toy_problem
 
 from prune_env import RunConfig
 from prune_env.common.errors import ConfigError
@@ -21,7 +21,7 @@ def searched(folder, *names: str, count: int = 3, known: int = 0) -> SearchRun:
     config = RunConfig.from_mapping({"model": {"name": "toy"}, "data": {"name": "noise"}, "run": {"log": list(names)}})
     problem = toy_problem()
     run = RunDirectory(folder / "run") if known else RunDirectory.create(folder / "run")
-    problem.recorded_trials = run.evaluations()[:known] if known else []
+    problem.recorded_trials = run.evaluations("accuracy")[:known] if known else []
     search, random = SearchRun(run, config, digits_splits(), problem), np.random.default_rng(0)
     with open_loggers(search) as log:
         problem.attempt(problem.budget.uniform(), "uniform")
@@ -69,7 +69,7 @@ def test_the_csv_file_has_a_line_for_each_trial(tmp_path):
     with (search.run.root / "evaluations.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["number"] for row in rows] == ["0", "1", "2", "3"]
-    recorded = search.run.evaluations()
+    recorded = rows_of(search.run)
     for row, record in zip(rows[1:], recorded, strict=True):
         assert float(row["accuracy"]) == record["accuracy"]
         assert int(row["macs"]) == record["macs"]
@@ -100,7 +100,7 @@ def test_a_tracker_hears_the_scalars_of_every_episode(tmp_path, monkeypatch):
     monkeypatch.setitem(accelerate.tracking.LOGGER_TYPE_TO_CLASS, "mlflow", Tracker)
     monkeypatch.setattr(accelerate.tracking, "get_available_trackers", lambda: ["mlflow"])
     run = searched(tmp_path, "mlflow").run
-    rewards = [record["reward"] for record in run.evaluations()]
+    rewards = [record["reward"] for record in rows_of(run)]
     (project, start, settings, *logged, finish) = heard
     assert (project, start, finish) == (("toy", str(run.root)), "start", "finish")
     assert settings["budget.keep"] == 0.5

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from made_run import CONFIG, made_problem, made_run
+from toy import rows_of
 
 from prune_env import RunConfig
 from prune_env.commands.report import report
@@ -56,9 +57,10 @@ def test_the_page_of_several_runs_never_replaces_that_of_a_run(runs, tmp_path):
 def test_runs_of_different_tasks_are_refused(runs):
     config = RunConfig.from_mapping({**CONFIG.model_dump(), "task": {"name": "detection"}})
     runs[0].write_config(config)
-    lines = runs[0].evaluations_file.read_text().replace('"accuracy"', '"map50"')
-    runs[0].evaluations_file.write_text(lines)
-    runs[0].summary.write_text(runs[0].summary.read_text().replace("_accuracy", "_map50"))
+    lines = "".join(json.dumps(line) + "\n" for line in rows_of(runs[0]))
+    runs[0].evaluations_file.write_text(lines.replace('"accuracy"', '"map50"'))
+    summary = json.dumps(runs[0].read_json(runs[0].summary))
+    runs[0].summary.write_text(summary.replace("_accuracy", "_map50"))
     with pytest.raises(RunError, match=r"different qualities.*map50.*Give runs of one task"):
         report([run.root for run in runs])
 
@@ -74,7 +76,7 @@ def test_a_comparison_has_a_page_before_it_ends(tmp_path, capsys):
     assert "1 of 2 runs that have started are finished, with 2 seeds." in page
     bands = data_of(page)["tables"]["bands"]
     assert len(bands) == CONFIG.search.evaluations
-    assert bands[-1]["mean"] == pytest.approx(done.evaluations()[-1]["accuracy"])
+    assert bands[-1]["mean"] == pytest.approx(rows_of(done)[-1]["accuracy"])
 
 
 def test_a_report_shows_the_rivals_of_its_comparison(tmp_path):

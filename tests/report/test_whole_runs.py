@@ -4,7 +4,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from toy import digits_config, trained_digits
+from toy import digits_config, rows_of, trained_digits
 
 from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
@@ -44,7 +44,7 @@ def test_a_search_leaves_a_whole_run_and_is_silent(
     run = RunDirectory.open(tmp_path / "run")
     assert found.search.run == run
     assert words
-    assert trials == [row["kind"] for row in run.evaluations()]
+    assert trials == [row["kind"] for row in rows_of(run)]
     assert episodes == list(range(found.result.episodes))
     assert run.plan.read_bytes() == found.result.best.plan.to_json()
     assert run.read_json(run.summary) == found.summary

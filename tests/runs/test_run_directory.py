@@ -7,14 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from prune_env.common.errors import RunError
-from prune_env.common.files import atomic_write, read_records
+from prune_env.common.files import atomic_write
 from prune_env.common.versions import versions
 from prune_env.config import RunConfig
+from prune_env.evaluation.execution import ExecutionRecord, ExecutionSettings
 from prune_env.runs.run_directory import RunDirectory
+
+TRIAL = {
+    "number": 0,
+    "kind": "uniform",
+    "accuracy": 0.5,
+    "loss": 1.5,
+    "images": None,
+    "cached": False,
+    "seconds": 0.25,
+    "widths": {"conv1": 3},
+    "reward": -0.5,
+    "macs": 10,
+    "params": 5,
+    "latency": None,
+    "groups": {"conv1": 2},
+}
+"""A line of ``evaluations.jsonl``, with a field of granularity group."""
 
 CONFIG = RunConfig.from_mapping({"model": {"name": "resnet20"}, "data": {"name": "cifar10"}})
 
@@ -163,8 +179,8 @@ class TestMakingARun:
 
 def test_a_run_is_opened_again_with_what_it_holds(run: RunDirectory) -> None:
     run.write_config(CONFIG)
-    run.append_evaluation({"accuracy": 0.5})
-    assert RunDirectory.open(run.root).evaluations() == [{"accuracy": 0.5}]
+    run.append_evaluation(TRIAL)
+    assert [trial.as_record() for trial in RunDirectory.open(run.root).evaluations("accuracy")] == [TRIAL]
 
 
 def test_opening_what_is_no_run_is_refused(tmp_path: Path) -> None:
@@ -206,10 +222,12 @@ def test_files_have_the_names_that_other_tools_rely_on(run: RunDirectory) -> Non
 def test_the_execution_settings_of_an_earlier_release_s_run_are_read(run: RunDirectory) -> None:
     with pytest.raises(RunError, match=r"execution\.json' cannot be read"):
         run.execution_record()
-    run.write_json(run.root / "form.json", {"form": {"batch": 64}, "reason": "given", "weights": "ab"})
-    assert run.execution_record() == {"execution": {"batch": 64}, "reason": "given", "weights": "ab"}
-    run.write_json(run.execution, {"execution": {"batch": 32}})
-    assert run.execution_record() == {"execution": {"batch": 32}}
+    (run.root / "form.json").write_text('{"form": {"batch": 64}, "reason": "given", "weights": "ab"}')
+    assert run.execution_record() == ExecutionRecord(
+        execution=ExecutionSettings(batch=64), reason="given", weights="ab"
+    )
+    run.write_record(run.execution, ExecutionRecord(execution=ExecutionSettings(batch=32), reason="measured"))
+    assert run.execution_record().execution.batch == 32
 
 
 def test_the_written_config_loads_as_the_same_settings_and_names_the_versions(run: RunDirectory) -> None:
@@ -225,14 +243,26 @@ def test_text_json_and_bytes_are_written_whole(run: RunDirectory) -> None:
     run.write_json(run.summary, {"accuracy": 0.5, "plan": [1, 2]})
     run.write_bytes(run.root / "deep" / "actor.safetensors", b"\x00\x01")
     assert run.report.read_text(encoding="utf-8") == "größer"
-    assert json.loads(run.summary.read_text()) == {"accuracy": 0.5, "plan": [1, 2]}
+    written = json.loads(run.summary.read_text())
+    assert len(written.pop("digest")) == 32
+    assert written == run.read_json(run.summary) == {"accuracy": 0.5, "plan": [1, 2]}
     assert (run.root / "deep" / "actor.safetensors").read_bytes() == b"\x00\x01"
 
 
 def test_json_is_read_as_it_was_written(run: RunDirectory) -> None:
-    for value in ({"accuracy": 0.5, "name": "größer"}, [], None):
+    for value in ({"accuracy": 0.5, "name": "größer"}, {}, {"a": [[], None, {"b": 1e-300}]}):
         run.write_json(run.splits, value)
         assert run.read_json(run.splits) == value
+
+
+def test_json_that_was_changed_is_told_by_its_file(run: RunDirectory) -> None:
+    run.write_json(run.summary, {"accuracy": 0.5})
+    run.summary.write_text(run.summary.read_text().replace("0.5", "0.9"))
+    with pytest.raises(RunError, match=r"summary\.json' is damaged or was changed: digest is '\w+', but its contents"):
+        run.read_json(run.summary)
+    run.summary.write_text("[]")
+    with pytest.raises(RunError, match=r"summary\.json' is damaged: it is not a JSON object"):
+        run.read_json(run.summary)
 
 
 @pytest.mark.parametrize(
@@ -253,8 +283,8 @@ def test_a_number_that_is_not_finite_is_never_written(run: RunDirectory) -> None
         run.write_json(run.summary, {"accuracy": float("nan")})
     with pytest.raises(ValueError, match="not JSON compliant"):
         run.append_evaluation({"accuracy": float("inf")})
-    assert json.loads(run.summary.read_text()) == {"accuracy": 0.5}
-    assert run.evaluations() == []
+    assert run.read_json(run.summary) == {"accuracy": 0.5}
+    assert run.evaluations("accuracy") == []
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -289,44 +319,29 @@ def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> N
 
 
 def test_a_run_without_evaluations_has_none(run: RunDirectory) -> None:
-    assert run.evaluations() == []
+    assert run.evaluations("accuracy") == []
 
 
-records = st.dictionaries(st.text(), st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False))
+@pytest.mark.parametrize("numbers", [[1], [0, 0], [0, 2], [1, 0]], ids=["first gone", "repeated", "gone", "exchanged"])
+def test_evaluations_out_of_their_places_are_told_by_the_line(run: RunDirectory, numbers: list[int]) -> None:
+    for number in numbers:
+        run.append_evaluation({**TRIAL, "number": number})
+    with pytest.raises(
+        RunError, match=r"evaluations\.jsonl', line \d is damaged: number: given \d; must be \d: lines are"
+    ):
+        run.evaluations("accuracy")
 
 
-@settings(max_examples=50, deadline=None)
-@given(written=st.lists(records, max_size=4), torn=records, cut=st.integers(0, 10_000), later=records)
-def test_a_line_torn_at_any_byte_is_ignored_and_written_over(
-    tmp_path_factory: pytest.TempPathFactory,
-    written: list[dict[str, Any]],
-    torn: dict[str, Any],
-    cut: int,
-    later: dict[str, Any],
-) -> None:
-    run = RunDirectory(tmp_path_factory.mktemp("run"))
-    for record in written:
-        run.append_evaluation(record)
-    line = json.dumps(torn, ensure_ascii=False).encode()
-    with run.evaluations_file.open("ab") as file:
-        file.write(line[: cut % (len(line) + 1)])
-    assert run.evaluations() == written
-    run.append_evaluation(later)
-    assert run.evaluations() == [*written, later]
+def test_evaluations_of_a_release_that_did_not_number_them_are_read(run: RunDirectory) -> None:
+    earlier = {key: value for key, value in TRIAL.items() if key not in ("number", "latency")}
+    run.evaluations_file.write_text(2 * (json.dumps(earlier) + "\n"))
+    assert [trial.number for trial in run.evaluations("accuracy")] == [None, None]
 
 
 def test_evaluations_that_cannot_be_written_are_told(run: RunDirectory) -> None:
     run.evaluations_file.mkdir()
     with pytest.raises(RunError, match=r"cannot write '.*evaluations\.jsonl': Is a directory"):
         run.append_evaluation({"accuracy": 0.5})
-
-
-@pytest.mark.parametrize("line", [b"not json", b"[1]", b"\xff", b"", b"[" * 100_000])
-def test_a_damaged_line_in_the_middle_is_told_by_its_number(tmp_path: Path, line: bytes) -> None:
-    path = tmp_path / "evaluations.jsonl"
-    path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 2}\n')
-    with pytest.raises(RunError, match=r"evaluations\.jsonl' is damaged: line 2 is not a JSON object"):
-        read_records(path)
 
 
 def test_a_run_that_is_being_written_is_refused_to_others_until_it_is_let_go(run: RunDirectory) -> None:

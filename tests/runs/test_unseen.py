@@ -22,7 +22,7 @@ def splits() -> Splits:
 def folder_of(root: Path, splits: Splits, *overrides: str) -> RunDirectory:
     run = RunDirectory.create(root)
     run.write_config(digits_config(*SETS, *overrides))
-    run.write_json(run.splits, splits.record())
+    run.write_record(run.splits, splits.record())
     return run
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy import DIGITS
+from toy import DIGITS, rows_of
 
 from prune_env import PruningPlan
 from prune_env.models import build_model, save_weights
@@ -186,7 +186,7 @@ def test_replay_with_a_run_directory_writes_a_run_like_any_other(finished_run, c
     for file in (run.plan, run.policy, run.report, run.splits, run.dense_weights, run.scores, run.execution):
         assert file.is_file()
     assert run.policy.read_bytes() == (folder / "policy.safetensors").read_bytes()
-    kinds = [row["kind"] for row in run.evaluations()]
+    kinds = [row["kind"] for row in rows_of(run)]
     assert kinds == ["uniform", *["probe"] * 12, "replay"]
     rows = {row["name"]: row for row in run.read_json(run.summary)["rows"]}
     assert list(rows) == ["dense", "uniform", "greedy", "replay"]

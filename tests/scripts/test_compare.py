@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy import digits_config, digits_file
+from toy import digits_config, digits_file, rows_of
 
 from prune_env import RunConfig
 from prune_env.commands.compare import compare
@@ -249,7 +249,7 @@ def written_in(run: RunDirectory) -> dict[str, int]:
 
 def evaluations_of(run: RunDirectory) -> list[dict[str, Any]]:
     """The records of a run's evaluations, without the seconds and without the mark of cached plans."""
-    return [{key: row[key] for key in row if key not in ("seconds", "cached")} for row in run.evaluations()]
+    return [{key: row[key] for key in row if key not in ("seconds", "cached")} for row in rows_of(run)]
 
 
 def without_seconds(record: dict[str, Any]) -> dict[str, Any]:
@@ -350,7 +350,7 @@ class TestAComparison:
     def test_searches_differ_in_what_they_propose(self, grown: tuple[Path, Any, Any, Any]) -> None:
         runs = runs_in(grown[0])
         proposed = {
-            json.dumps([row["widths"] for row in run.evaluations() if row["kind"] == place.split("/")[1]][1:])
+            json.dumps([row["widths"] for row in rows_of(run) if row["kind"] == place.split("/")[1]][1:])
             for place, run in runs.items()
             if not place.endswith("uniform")
         }
@@ -381,7 +381,7 @@ class TestAComparison:
             record = read_run(run)
             assert record.summary.search == place.split("/")[1]
             assert [row.name for row in record.summary.rows] == ["dense", "uniform", record.summary.search]
-            assert record.summary.evaluations == len(run.evaluations())
+            assert record.summary.evaluations == len(rows_of(run))
             assert run.report.is_file()
         run = RunDirectory.open(folder / "seed-0" / "power")
         run.report.unlink()
@@ -395,7 +395,7 @@ class TestAComparison:
             assert list(summary["best_after"]) == [str(MILESTONE), str(EVALUATIONS)]
             assert summary["best_after"][str(EVALUATIONS)] == summary["rows"][-1]["reward_accuracy"]
             assert summary["best_reward"] == max(
-                row["reward"] for row in run.evaluations() if row["kind"] == summary["search"]
+                row["reward"] for row in rows_of(run) if row["kind"] == summary["search"]
             )
 
     def test_prints_a_table_without_json(self, config: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -543,7 +543,7 @@ def test_searches_that_are_spread_over_processes_leave_the_same_runs(config: Pat
         run_comparison(given, folder, names, seeds=1)
     for name in names:
         runs = [RunDirectory.open(folder / "seed-0" / name) for folder in (one, two)]
-        rows = [[{k: row[k] for k in row if k != "seconds"} for row in run.evaluations()] for run in runs]
+        rows = [[{k: row[k] for k in row if k != "seconds"} for row in rows_of(run)] for run in runs]
         assert rows[0] == rows[1]
         assert runs[0].plan.read_bytes() == runs[1].plan.read_bytes()
     records = [json.loads((folder / "compare.json").read_text()) for folder in (one, two)]

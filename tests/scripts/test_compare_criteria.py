@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import digits_file
+from toy import digits_file, lines_in
 
 from prune_env.commands.compare import compare, criteria_of
 from prune_env.common.errors import ConfigError, RunError
-from prune_env.common.files import read_records
 from prune_env.criteria import known_criteria
 from prune_env.runs.criterion_comparison import MEASURES
 
@@ -77,7 +76,7 @@ def test_more_criteria_only_add(config: Path, tmp_path: Path) -> None:
     before = file.read_bytes()
     measured(config, f"run.directory={tmp_path / 'c'}", names="l2,bn_scale", seeds=1)
     assert file.read_bytes().startswith(before)
-    assert [record["criterion"] for record in read_records(file)] == ["l2", "bn_scale"]
+    assert [record["criterion"] for record in lines_in(file)] == ["l2", "bn_scale"]
 
 
 def test_other_settings_are_refused_in_the_same_folder(config: Path, finished: tuple[Path, Any]) -> None:

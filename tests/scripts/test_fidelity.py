@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy import digits_file
+from toy import digits_file, lines_in
 
 from prune_env.commands.compare import compare
 from prune_env.common.errors import RunError
-from prune_env.common.files import read_records
 from prune_env.runs.fidelity import summarise
+from prune_env.runs.run_directory import RunDirectory
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +103,7 @@ def folder(finished: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_every_plan_is_rewarded_and_fine_tuned(finished: tuple[Path, Any]) -> None:
-    plans = read_records(finished[0] / "runs" / "digits-fidelity" / "fidelity.jsonl")
+    plans = lines_in(finished[0] / "runs" / "digits-fidelity" / "fidelity.jsonl")
     assert len(plans) == PLANS
     assert len({tuple(plan["widths"]) for plan in plans}) == PLANS
     for plan in plans:
@@ -137,11 +137,11 @@ def test_an_interrupted_run_does_only_what_is_missing(
 
 def test_a_plan_that_was_measured_is_not_measured_again(config: Path, folder: Path) -> None:
     place = folder / "fidelity.jsonl"
-    plans = read_records(place)
+    plans = lines_in(place)
     marked = [{**plans[0], "tuned": 0.123}, *plans[1:2]]
     place.write_text("".join(json.dumps(plan) + "\n" for plan in marked))
     found = measured(config)
-    assert read_records(place) == [*marked, *plans[2:]]
+    assert lines_in(place) == [*marked, *plans[2:]]
     assert found["tuned"] == pytest.approx(np.mean([0.123, *(plan["tuned"] for plan in plans[1:])]))
 
 
@@ -160,8 +160,8 @@ def test_plans_of_other_settings_are_refused(config: Path, folder: Path, overrid
 
 
 def test_other_images_are_refused(config: Path, folder: Path) -> None:
-    splits = json.loads((folder / "splits.json").read_text())
-    (folder / "splits.json").write_text(json.dumps({**splits, "reward": splits["reward"][1:]}))
+    splits = RunDirectory(folder).read_json(folder / "splits.json")
+    RunDirectory(folder).write_json(folder / "splits.json", {**splits, "reward": splits["reward"][1:]})
     with pytest.raises(RunError, match=r"splits\.json' differs from the current split"):
         measured(config)
 

@@ -61,9 +61,11 @@ WRITERS: dict[str, Write] = {
     "scores.safetensors": _scores,
     "weights.safetensors": lambda path: save_weights(toy_resnet(), path),
     "checkpoint.safetensors": _checkpoint,
-    "summary.json": lambda path: Folder(path.parent).write_json(path, ["x" * 5_000]),
+    "summary.json": lambda path: Folder(path.parent).write_json(path, {"x": "x" * 5_000}),
     "evaluations.jsonl": lambda path: RunDirectory(path.parent).append_evaluation({"x": "x" * 5_000}),
-    "arrived.jsonl": lambda path: RunJournal(RunDirectory(path.parent)).keep({"number": 1, "x": "x" * 5_000}),
+    "arrived.jsonl": lambda path: RunJournal(RunDirectory(path.parent), "accuracy").keep(
+        {"number": 1, "x": "x" * 5_000}
+    ),
     "tensorboard": _log,
     "model.pt2": _exported(export_program),
     "model.onnx": _exported(export_onnx),

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from toy import digits_file
+from toy import digits_file, rows_of
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget import Budget
@@ -27,6 +27,7 @@ from prune_env.env.problem import PruningProblem
 from prune_env.granularity.group import Group, groups_of
 from prune_env.granularity.group.grouping import Grouping
 from prune_env.granularity.group.pruning_rate import RatePlanBuilder
+from prune_env.granularity.group.times import GroupMeasurements
 from prune_env.report.board import watch_on_board
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun, search_into
@@ -117,7 +118,7 @@ def lines_of(run: RunDirectory) -> list[bytes]:
 
 
 def untimed(run: RunDirectory) -> list[dict[str, Any]]:
-    return [{key: row[key] for key in row if key not in ("seconds", "cached")} for row in run.evaluations()]
+    return [{key: row[key] for key in row if key not in ("seconds", "cached")} for row in rows_of(run)]
 
 
 def times_of(grouping: Grouping, _: object) -> dict[str, dict[int, float]]:
@@ -173,10 +174,10 @@ def test_with_only_faster_groups_no_other_count_is_allowed_or_used(config: Path,
     settings = RunConfig.load(config, [GROUPED, "granularity.only_faster=true", f"granularity.action={action}"])
     _, problem = load_problem(settings)
     measured = problem.granularity.measurements()
-    assert measured is not None
-    assert set(map(tuple, measured["allowed"].values())) == {(1, 4)}
+    assert isinstance(measured, GroupMeasurements)
+    assert set(map(tuple, measured.allowed.values())) == {(1, 4)}
     run = search_on(RunDirectory.create(tmp_path / "run"), problem, settings)
-    used = {count for row in run.evaluations() for count in row.get("groups", {}).values()}
+    used = {count for row in rows_of(run) for count in row.get("groups", {}).values()}
     assert 4 in used
     assert used <= {1, 4}
 
@@ -186,7 +187,7 @@ def test_the_run_keeps_the_times_and_every_row_the_groups_of_its_plan(finished: 
     assert record.keys() == {"times", "allowed", "whole"}
     assert record["times"].keys() == record["allowed"].keys()
     assert all(seconds > 0 for times in record["times"].values() for seconds in times.values())
-    rows = finished.evaluations()
+    rows = rows_of(finished)
     assert len(rows) == EVALUATIONS + 1
     uniform = [row for row in rows if row["kind"] == "uniform"]
     assert [row.keys() & {"groups", "reads"} for row in uniform] == [set()]
@@ -200,7 +201,7 @@ def test_the_run_keeps_the_times_and_every_row_the_groups_of_its_plan(finished: 
 
 def test_the_plan_is_the_best_row_and_meets_the_budget(finished: RunDirectory) -> None:
     plan = PruningPlan.load(finished.plan)
-    best = max((row for row in finished.evaluations() if row["kind"] == "ddpg"), key=lambda row: row["reward"])
+    best = max((row for row in rows_of(finished) if row["kind"] == "ddpg"), key=lambda row: row["reward"])
     assert plan.costs.macs == best["macs"] <= 0.4 * plan.costs.dense_macs
     assert plan.groups == best.get("groups", {})
     assert {name: edit.reads for name, edit in groups_of(plan).items()} == best.get("reads", {})
@@ -229,7 +230,7 @@ def test_tensorboard_has_the_groups_of_every_episode_and_their_picture(finished:
     names = finished.read_json(finished.root / "groups.json")["times"].keys()
     tags = {tag for tag in log.Tags()["scalars"] if tag.startswith("units/groups/")}
     assert tags == {f"units/groups/{name}" for name in names}
-    episodes = [row for row in finished.evaluations() if row["kind"] == "ddpg"]
+    episodes = [row for row in rows_of(finished) if row["kind"] == "ddpg"]
     for name in names:
         expected = [(row["number"], row.get("groups", {}).get(name, 1)) for row in episodes]
         assert [(event.step, event.value) for event in log.Scalars(f"units/groups/{name}")] == expected
@@ -243,7 +244,7 @@ def test_channels_alone_have_neither_curves_nor_a_file_of_groups(channels: RunDi
     log.Reload()
     assert not [tag for kind in ("scalars", "images") for tag in log.Tags()[kind] if "groups" in tag]
     assert not (channels.root / "groups.json").exists()
-    assert not any({"groups", "reads"} & row.keys() for row in channels.evaluations())
+    assert not any({"groups", "reads"} & row.keys() for row in rows_of(channels))
     assert "<h2>Groups</h2>" not in channels.report.read_text()
 
 
@@ -343,7 +344,7 @@ def test_evaluations_with_other_groups_are_refused_by_their_number(
     finished: RunDirectory, problem: PruningProblem, tmp_path: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
     run = interrupted(finished, tmp_path / "run", 9)
-    rows = [json.loads(line) for line in lines_of(run)]
+    rows = rows_of(run)
     number = max(number for number, row in enumerate(rows) if "groups" in row)
     change(rows[number])
     run.evaluations_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -357,11 +358,26 @@ def test_evaluations_with_other_groups_are_refused_by_their_number(
     assert "recorded, " in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", ["{}", '{"times": 3}', '{"times": {"conv1": {"one": 1.0}}}', "{"])
-def test_damaged_times_are_refused_by_their_file(runs: Mapping[str, RunDirectory], tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", r"groups\.json' cannot be read"),
+        ("{}", r"groups\.json' is damaged: times: Field required"),
+        ('{"times": 3}', "is damaged: times: given 3"),
+        ('{"times": {"layer1.0.conv1": {"1": -1.0}}}', r"is damaged: times\.layer1\.0\.conv1\.1: given -1\.0"),
+        (
+            '{"times": {"layer1.0.conv1": {"2": 1.0}}}',
+            "is damaged: the times of layer 'layer1.0.conv1' lack",
+        ),
+        ('{"times": {"nowhere": {"1": 1.0}}}', r"groups\.json lacks the times of 'layer1\.0\.conv1'"),
+    ],
+)
+def test_damaged_times_are_refused_by_their_file(
+    runs: Mapping[str, RunDirectory], tmp_path: Path, text: str, words: str
+) -> None:
     run = interrupted(runs["share"], tmp_path / "run", 3)
     (run.root / "groups.json").write_text(text)
-    with pytest.raises(RunError, match=r"groups\.json"):
+    with pytest.raises(RunError, match=words):
         train(resume=run.root)
 
 

@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from toy import digits_file
+from toy import digits_file, rows_of
 
 from prune_env import PruningPlan, RunConfig
 from prune_env.budget.latency_model import LatencyModel
 from prune_env.commands.compare import compare
 from prune_env.commands.inspect_walk import inspect_walk
 from prune_env.commands.train import train
+from prune_env.common.records import read_record
 from prune_env.runs.run_directory import RunDirectory
 
 pytestmark = pytest.mark.slow
@@ -34,12 +35,12 @@ def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirec
 
 
 def test_every_plan_is_within_the_budget_by_the_formula_that_the_run_holds(finished: RunDirectory) -> None:
-    model = LatencyModel.from_record(finished.read_json(finished.latency))
+    model = read_record(finished.latency, LatencyModel)
     plan = PruningPlan.load(finished.plan)
     assert plan.budget is not None
     assert (plan.budget.metric, plan.budget.keep) == ("latency", 0.9)
     assert plan.budget.achieved <= 0.9
-    rows = finished.evaluations()
+    rows = rows_of(finished)
     dense = json.loads(finished.summary.read_text())["rows"][0]
     assert model.error >= 0.0
     assert all(row["latency"] > 0.0 for row in rows)
@@ -69,7 +70,7 @@ def test_a_run_is_resumed_with_the_formula_that_it_was_started_with(
     monkeypatch.setattr("prune_env.env.builders.fastest_multiple", measured_again)
     train(resume=root)
     assert again.plan.read_bytes() == finished.plan.read_bytes()
-    told = [[{**row, "seconds": 0} for row in run.evaluations()] for run in (again, finished)]
+    told = [[{**row, "seconds": 0} for row in rows_of(run)] for run in (again, finished)]
     assert told[0] == told[1]
 
 

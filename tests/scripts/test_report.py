@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from base64 import b64encode
+from dataclasses import asdict
 from hashlib import sha256
 from html import unescape
 from html.parser import HTMLParser
@@ -13,13 +14,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
-from made_run import CONFIG, EVIL, IMAGES, SHOWN, SUMMARY, made_problem, made_run, row
+from made_run import CONFIG, EVIL, IMAGES, SENSITIVITY, SHOWN, SUMMARY, made_problem, made_run, row
 from PIL import Image
 from safetensors.torch import save_file
+from toy import rows_of
 
 from prune_env import RunConfig
 from prune_env.commands.report import report
 from prune_env.common.errors import PlanError, RunError
+from prune_env.common.records import checked
+from prune_env.common.tensor_records import to_tensor_file
 from prune_env.common.text import printable
 from prune_env.plan import PruningPlan
 from prune_env.recover import Epoch
@@ -29,7 +33,6 @@ from prune_env.report.reading import best_rewards_of, read_run
 from prune_env.report.verdicts import verdicts
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.training_folder import TrainingFolder
-from prune_env.tasks import make_task
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +104,8 @@ def with_rows(*rows: dict) -> dict:
 
 
 def summary_of(*rows: dict) -> Summary:
-    return Summary.model_validate(with_rows(*rows), context={"quality": "accuracy"})
+    renamed = [{key.replace("_accuracy", "_quality"): value for key, value in row.items()} for row in rows]
+    return checked(with_rows(*renamed), Summary, "summary.json")
 
 
 def page_of(run: RunDirectory, summary: dict) -> str:
@@ -143,9 +147,10 @@ def test_the_page_runs_its_own_scripts_alone_and_fetches_nothing(finished):
 def test_text_from_the_user_is_escaped_wherever_it_stands(run, problem):
     document = json.loads(run.plan.read_text())
     document["units"][0]["name"] = EVIL
-    run.plan.write_text(json.dumps(document))
-    renamed = run.evaluations_file.read_text().replace(f'"{problem.budget.units[0].name}"', json.dumps(EVIL))
-    run.evaluations_file.write_text(renamed)
+    del document["digest"]
+    run.plan.write_text(json.dumps({**document, "version": 2}))
+    lines = "".join(json.dumps(line) + "\n" for line in rows_of(run))
+    run.evaluations_file.write_text(lines.replace(f'"{problem.budget.units[0].name}"', json.dumps(EVIL)))
     write_report(run)
     reader = read_page(run)
     cells = [cell for line in reader.rows for cell in line]
@@ -201,7 +206,7 @@ def test_the_charts_are_in_the_page_with_their_data(finished, problem):
         assert places[name]["role"] == "img"
         assert places[name]["aria-label"]
     assert set(data["charts"]) == {"keep_ratios", "rewards", "front_macs", "front_params", "history", "latency"}
-    records = finished.evaluations()
+    records = rows_of(finished)
     plans = {plan["number"]: plan for plan in data["tables"]["plans"] if plan["by"] != "dense"}
     assert len(plans) == len(records)
     for record in records:
@@ -215,7 +220,7 @@ def test_the_charts_are_in_the_page_with_their_data(finished, problem):
 def test_every_plan_tried_is_in_the_table_with_a_button(finished):
     reader = read_page(finished)
     buttons = [about["data-trial"] for tag, about in reader.tags if tag == "button" and "data-trial" in about]
-    assert buttons == [str(record["number"]) for record in finished.evaluations()]
+    assert buttons == [str(record["number"]) for record in rows_of(finished)]
     row = next(row for row in reader.rows if row and row[0] == "7")
     assert row[1:4] == ["ddpg", "-0.3000", "80.00%"]
 
@@ -229,11 +234,12 @@ def test_costs_and_sensitivity_of_a_unit_are_in_its_hover_text(run, problem):
     record = problem.as_record()
     run.write_json(run.problem, record)
     probes = [
-        {**run.evaluations()[0], "loss": record["dense"]["loss"] + 0.25 * number}
+        {**rows_of(run)[0], "loss": record["dense"]["loss"] + 0.25 * number}
         for number in range(len(problem.budget.units))
     ]
-    others = run.evaluations()[1:]
-    run.evaluations_file.write_text("".join(json.dumps(line) + "\n" for line in [*probes, *others]))
+    others = rows_of(run)[1:]
+    lines = [{**line, "number": number} for number, line in enumerate([*probes, *others])]
+    run.evaluations_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_report(run)
     rows = {row["unit"]: row for row in read_page(run).data["tables"]["units"]}
     for number, unit in enumerate(problem.budget.units):
@@ -250,8 +256,8 @@ def test_a_fine_tuning_has_its_row_its_headline_and_its_curves(run):
     place.root.mkdir()
     place.write_config(CONFIG)
     epochs = [Epoch(number, 1 / number, 0.1, 2.0, 0.0, 0.8 + 0.01 * number) for number in (1, 2, 3)]
-    header = {"epochs": json.dumps([epoch.as_record(make_task()) for epoch in epochs])}
-    save_file({"x": torch.zeros(1)}, place.checkpoint, header)
+    header = {"epochs": [asdict(epoch) for epoch in epochs], "execution": {}, "facts": {}}
+    place.checkpoint.write_bytes(to_tensor_file(header, {"x": torch.zeros(1)}))
     save_file({"x": torch.zeros(1)}, place.start)
     write_report(run)
     assert f"3 of {CONFIG.finetune.epochs} epochs" in run.report.read_text()
@@ -326,14 +332,14 @@ def test_the_report_reads_what_the_run_left(finished, problem):
     assert record.uniform == problem.budget.names(problem.budget.uniform())
     assert [trial.proposed_by for trial in record.trials].count("ddpg") == 6
     assert [unit.name for unit in record.free] == [unit.name for unit in problem.budget.units]
-    widths = finished.evaluations()[-1]["widths"]
+    widths = rows_of(finished)[-1]["widths"]
     assert record.trials[-1].widths == tuple(widths[unit.name] for unit in problem.budget.units)
 
 
 def test_a_plan_that_was_stopped_early_keeps_its_reward_but_has_no_accuracy(run):
-    *lines, last = run.evaluations_file.read_text().splitlines()
-    raced = {**json.loads(last), "images": 12}
-    run.evaluations_file.write_text("\n".join([*lines, json.dumps(raced)]) + "\n")
+    *lines, last = rows_of(run)
+    raced = {**last, "images": 12}
+    run.evaluations_file.write_text("".join(json.dumps(line) + "\n" for line in (*lines, raced)))
     tried = read_run(run).tried
     assert np.isnan(tried[-1].quality)
     assert tried[-1].reward == raced["reward"]
@@ -365,7 +371,7 @@ def test_a_run_that_has_tried_nothing_is_refused_in_words(run):
 
 
 def test_a_long_search_stays_under_2_mb(run):
-    trials = [{**run.evaluations()[-1], "number": number} for number in range(5000)]
+    trials = [{**rows_of(run)[-1], "number": number} for number in range(5000)]
     for number, trial in enumerate(trials):
         trial["reward"] = -1 + number / 5000 if number == 3210 else -1 + 0.5 * number / 5000
     run.evaluations_file.write_text("".join(json.dumps(trial) + "\n" for trial in trials))
@@ -383,21 +389,52 @@ def test_a_run_without_a_plan_is_refused_in_words(run):
         write_report(run)
 
 
+LINE = {
+    "kind": "ddpg",
+    "widths": {"x": 1},
+    "macs": 1,
+    "params": 1,
+    "reward": 0,
+    "accuracy": 0,
+    "loss": 0,
+    "images": None,
+    "cached": False,
+    "seconds": 0,
+}
+"""An evaluation of another network."""
+
+
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("summary.json", "{", r"summary\.json' is damaged: it cannot be read as JSON"),
-        ("summary.json", "[" * 100_000, "cannot be read as JSON"),
+        ("summary.json", "{", r"summary\.json' cannot be read"),
+        ("summary.json", "[" * 100_000, r"summary\.json' cannot be read"),
         ("summary.json", "{}", r"is damaged: model: Field required"),
-        ("summary.json", json.dumps({**SUMMARY, "rows": []}), r"is damaged: rows: List should have at least 1 item"),
-        ("sensitivity.json", "[]", r"sensitivity\.json' is damaged"),
-        ("evaluations.jsonl", '{"kind": "ddpg"}\n', r"evaluations\.jsonl' is damaged: line 1"),
+        (
+            "summary.json",
+            json.dumps({**SUMMARY, "rows": []}),
+            r"is damaged: rows: given \[\]; List should have at least 1",
+        ),
+        ("summary.json", json.dumps({**SUMMARY, "threads": "many"}), r"is damaged: threads: given 'many'; must be"),
+        ("summary.json", json.dumps({**SUMMARY, "digest": ""}), r"summary\.json' is damaged or was changed: digest"),
+        ("sensitivity.json", "[]", r"sensitivity\.json' is damaged: it is not a JSON object"),
+        (
+            "sensitivity.json",
+            json.dumps({**SENSITIVITY, "layers": 3}),
+            r"sensitivity\.json' is damaged: layers: given 3",
+        ),
         (
             "evaluations.jsonl",
-            '{"kind": "ddpg", "widths": {"x": 1}, "macs": 1, "reward": 0, "accuracy": 0, "images": null}\n',
-            "line 1",
+            '{"kind": "ddpg"}\n',
+            r"evaluations\.jsonl', line 1 is damaged: accuracy: Field required",
         ),
-        ("evaluations.jsonl", '{"kind": "ddpg", "widths": 3}\n', "line 1"),
+        ("evaluations.jsonl", json.dumps(LINE) + "\n", r"line 1 is damaged: widths: they are not of the network"),
+        (
+            "evaluations.jsonl",
+            json.dumps({**LINE, "widths": {"x": float("inf")}}) + "\n",
+            r"line 1 is damaged: widths\.x: given inf; must be",
+        ),
+        ("evaluations.jsonl", json.dumps({**LINE, "widths": 3}) + "\n", "line 1 is damaged: widths: given 3"),
     ],
 )
 def test_a_damaged_file_is_refused_in_words_and_the_earlier_report_stays(run, file, text, words):
@@ -418,7 +455,7 @@ STRIPES = {"stripes": {"stem": 72}, "whole": {}}
             (
                 text,
                 None,
-                rf"stripes\.json is damaged: layer 'stem' has {given} stripes; allowed are integers, 1 or more",
+                rf"stripes\.json' is damaged: stripes\.stem: given {given}; must be",
             )
             for text, given in (
                 ('{"stripes": {"stem": 0}}', "0"),
@@ -429,15 +466,19 @@ STRIPES = {"stripes": {"stem": 72}, "whole": {}}
                 ('{"stripes": {"stem": "x"}}', "'x'"),
             )
         ],
-        ('{"stripes": [1]}', None, r"stripes\.json is damaged: 'stripes' is \[1\]; allowed is a number of stripes"),
-        ("[]", None, r"stripes\.json is damaged: 'stripes' is None; allowed is a number of stripes for each layer"),
+        ('{"stripes": [1]}', None, r"stripes\.json' is damaged: stripes: given \[1\]; must be"),
+        ("[]", None, r"stripes\.json' is damaged: it is not a JSON object"),
         *[
-            (None, {"stem": given}, rf"line 1 .*evaluations\.jsonl is damaged: layer 'stem' has {words} .* 1 to 72")
+            (
+                None,
+                {"stem": given},
+                rf"evaluations\.jsonl', line 1 is damaged: stripes\.stem: given {words}; .* 1 to 72",
+            )
             for given, words in (("3", "'3'"), (None, "None"), (0, "0"), (73, "73"), (3.5, r"3\.5"), ([], r"\[\]"))
         ],
-        (None, [3], r"line 1 .*evaluations\.jsonl is damaged: 'stripes' is \[3\]; allowed is a number of stripes"),
-        (None, 3, r"line 1 .*evaluations\.jsonl is damaged: 'stripes' is 3"),
-        (None, 0, r"line 1 .*evaluations\.jsonl is damaged: 'stripes' is 0"),
+        (None, [3], r"evaluations\.jsonl', line 1 is damaged: stripes: given \[3\]; must be a number for each layer"),
+        (None, 3, r"evaluations\.jsonl', line 1 is damaged: stripes: given 3"),
+        (None, 0, r"evaluations\.jsonl', line 1 is damaged: stripes: given 0"),
     ],
 )
 def test_damaged_stripes_are_refused_by_file_and_layer(run, measured, stripes, words):
@@ -446,7 +487,7 @@ def test_damaged_stripes_are_refused_by_file_and_layer(run, measured, stripes, w
     if measured is not None:
         (run.root / "stripes.json").write_text(measured)
     if stripes is not None:
-        first, *others = run.evaluations()
+        first, *others = rows_of(run)
         lines = [json.dumps(line) + "\n" for line in ({**first, "stripes": stripes}, *others)]
         run.evaluations_file.write_text("".join(lines))
     with pytest.raises(RunError, match=words):

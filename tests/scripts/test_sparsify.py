@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 import typer
-from toy import digits_config, digits_file, trained_digits
+from toy import digits_config, digits_file, rows_of, trained_digits
 
 from prune_env import PruningEnv, RunConfig
 from prune_env.commands.train import train
@@ -177,7 +177,7 @@ class TestRun:
     def test_the_search_starts_from_the_sparse_weights(self, finished: RunDirectory) -> None:
         sparse = load_model(digits_config(), load_splits(digits_config()))
         load_weights(sparse, TrainingFolder(finished.sparsify).weights)
-        assert finished.execution_record()["weights"] == weights_digest(sparse)
+        assert finished.execution_record().weights == weights_digest(sparse)
         assert same(tensors(finished.dense_weights), dict(sparse.state_dict()))
 
     def test_the_summary_tells_the_quality_before_and_after(self, finished: RunDirectory) -> None:
@@ -197,11 +197,11 @@ class TestRun:
         given = str(config.parent / "other.safetensors")
         assert settings_of(finished, [f"model.weights={given}"]).model.weights == given
         network = load_networks(finished, settings).evaluator.walk.model
-        assert weights_digest(network) == finished.execution_record()["weights"]
+        assert weights_digest(network) == finished.execution_record().weights
 
     def test_fine_tuning_has_the_sparse_network_as_its_teacher(self, finished: RunDirectory) -> None:
         tuning = start_finetuning(finished, ["finetune.epochs=1"], name="tuned")
-        assert weights_digest(tuning.dense) == finished.execution_record()["weights"]
+        assert weights_digest(tuning.dense) == finished.execution_record().weights
         assert settings_of(tuning.folder).model.weights == str(finished.dense_weights)
 
     @pytest.mark.parametrize("killed_in", ["training", "starting", "writing"])
@@ -230,7 +230,7 @@ class TestRun:
         train(resume=run.root)
         for name in ("dense.safetensors", "sparsify/weights.safetensors", "plan.json"):
             assert (run.root / name).read_bytes() == (finished.root / name).read_bytes(), name
-        rows = [[record["widths"] for record in one.evaluations()] for one in (run, finished)]
+        rows = [[record["widths"] for record in rows_of(one)] for one in (run, finished)]
         assert rows[0] == rows[1]
 
     def test_a_network_that_is_pretrained_on_the_spot_is_trained_sparsely_too(self, tmp_path: Path) -> None:

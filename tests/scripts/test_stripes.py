@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy import digits_file
+from toy import digits_file, rows_of
 
 from prune_env import PruningPlan
 from prune_env.commands.export import export
@@ -78,7 +78,7 @@ def test_the_network_computes_only_the_stripes_of_the_plan(run: RunDirectory) ->
 
 
 def test_rows_and_curves_and_the_report_know_the_stripes(run: RunDirectory) -> None:
-    (row,) = [row for row in run.evaluations() if row["kind"] == "thresholds"]
+    (row,) = [row for row in rows_of(run) if row["kind"] == "thresholds"]
     edited = {name: edit.stripes for name, edit in stripes_of(PruningPlan.load(run.plan)).items()}
     assert edited.items() <= row["stripes"].items()
     assert json.loads((run.root / "stripes.json").read_text())["stripes"].keys() == row["stripes"].keys()
@@ -97,7 +97,7 @@ def test_an_agent_decides_stripes_and_its_policy_is_replayed(tmp_path: Path) -> 
     config = digits_file(tmp_path, *SETTINGS, "search.evaluations=14", "agent.warmup_episodes=6")
     train(config, [f"run.directory={tmp_path / 'run'}"])
     run = RunDirectory.open(tmp_path / "run")
-    rows = [row for row in run.evaluations() if row.get("stripes")]
+    rows = [row for row in rows_of(run) if row.get("stripes")]
     assert len({json.dumps(row["stripes"]) for row in rows}) > 3, "the agent tries one plan again and again"
     plan = PruningPlan.load(run.plan)
     assert plan.budget is not None

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from torch import nn
 
 from prune_env.common.errors import WeightsError
@@ -57,7 +58,7 @@ class _Bomb:
 def test_a_pickle_in_place_of_a_policy_is_refused_and_never_run(tmp_path):
     path = tmp_path / "policy.safetensors"
     path.write_bytes(pickle.dumps(_Bomb(tmp_path / "exploded")))
-    with pytest.raises(WeightsError, match="is not a policy"):
+    with pytest.raises(WeightsError, match="cannot be read"):
         load_policy(path)
     assert not (tmp_path / "exploded").exists()
 
@@ -65,21 +66,28 @@ def test_a_pickle_in_place_of_a_policy_is_refused_and_never_run(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "is not a policy"),
-        (b"\x00" * 64, "is not a policy"),
-        (save(_tensors(), _metadata())[:-9], "is not a policy"),
-        (save(_tensors()), "of version none"),
+        (b"", "cannot be read"),
+        (b"\x00" * 64, "cannot be read"),
+        (save(_tensors(), _metadata())[:-9], "cannot be read"),
+        (save(_tensors()), "it is a policy of version 'none'"),
         (save(_tensors(), _metadata(version=7)), "of version 7; this release reads version 1"),
         (save(_tensors(), _metadata(features=["depth"])), "another observation"),
-        (save(_tensors(), _metadata(action=3)), "another kind of action"),
-        (save(_tensors(), {"prune_env.policy": "{"}), "is not a policy"),
+        (save(_tensors(), _metadata(action=3)), "action: given 3; must be a valid string"),
+        (save(_tensors(), {"prune_env.policy": "{"}), "is damaged"),
+        (save(_tensors(), _metadata(more=1)), "more: given 1; unknown field"),
         (save(_tensors(), _metadata(action="jump")), "1 numbers as an action 'jump', which no granularity takes"),
-        (save(_tensors(), _metadata(bound=["tanh"])), "bounds its actions by"),
-        (save(_tensors(), _metadata(limits={"env.min_keep": "a tenth"})), "not settings with numbers"),
-        (save(_tensors(), _metadata(limits={"env.min_keep": float("nan")})), "not settings with numbers"),
-        (save(_tensors(), _metadata(limits={"env.min_keep": 0})), "not settings with numbers"),
-        (save(_tensors(), _metadata(limits={"env.max_groups": True})), "not settings with numbers"),
-        (save(_tensors(), _metadata(limits=[0.1])), "not settings with numbers"),
+        (save(_tensors(), _metadata(bound=["tanh"])), r"bound: given \['tanh'\]; must be 'tanh' or 'clip'"),
+        (
+            save(_tensors(), _metadata(limits={"env.min_keep": "a tenth"})),
+            "min_keep: given 'a tenth'; must be a valid num",
+        ),
+        (save(_tensors(), _metadata(limits={"env.min_keep": float("nan")})), "min_keep: given nan; must be a finite"),
+        (save(_tensors(), _metadata(limits={"env.min_keep": 0})), "min_keep: given 0; must be greater than 0"),
+        (
+            save(_tensors(), _metadata(limits={"env.max_groups": True})),
+            "max_groups: given True; must be a valid number",
+        ),
+        (save(_tensors(), _metadata(limits=[0.1])), r"limits: given \[0\.1\]; must be"),
         (save(_tensors(**{"0.weight": torch.ones(8, 3)}), _metadata()), "layer 0 of the policy is missing or does not"),
         (save(_tensors(**{"1.bias": None}), _metadata()), "policy"),
         (save(_tensors(**{"1.weight": torch.full((1, 8), torch.nan)}), _metadata()), "layer 1 .* not finite"),
@@ -126,6 +134,30 @@ def test_a_damaged_or_foreign_policy_is_refused_in_words(tmp_path, data, message
     path.write_bytes(data)
     with pytest.raises(WeightsError, match=message):
         load_policy(path)
+
+
+def test_a_policy_whose_weights_were_changed_is_refused(tmp_path):
+    path = tmp_path / "policy.safetensors"
+    save_policy(_policy(), path)
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    path.write_bytes(save({name: -tensor for name, tensor in load_file(path).items()}, header))
+    with pytest.raises(WeightsError, match="is damaged or was changed: digest is"):
+        load_policy(path)
+
+
+def test_a_policy_of_an_earlier_release_has_no_digest_and_is_read(tmp_path):
+    path = tmp_path / "policy.safetensors"
+    path.write_bytes(save(_tensors(), _metadata()))
+    assert load_policy(path).granularity == "channel"
+
+
+def test_a_policy_whose_weights_are_too_large_for_an_action_is_refused(tmp_path):
+    path = tmp_path / "policy.safetensors"
+    huge = {"0.weight": torch.full((8, COUNT), 3e38), "1.weight": torch.tensor([[3e38, -3e38] * 4])}
+    path.write_bytes(save(_tensors(**huge), _metadata()))
+    with pytest.raises(WeightsError, match="action is not a finite number: its weights are too large"):
+        load_policy(path).act(np.ones(COUNT, dtype=np.float32))
 
 
 def test_a_missing_policy_is_told_by_its_path(tmp_path):

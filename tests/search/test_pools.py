@@ -17,7 +17,7 @@ from prune_env import RunConfig
 from prune_env.agents import train_agent
 from prune_env.common.errors import ConfigError, EvaluationError, RunError
 from prune_env.env.problem import PruningProblem
-from prune_env.env.trial import Trial
+from prune_env.env.trial import Trial, TrialRecord
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.plan import PruningPlan
@@ -169,12 +169,12 @@ class TestJournal:
         config, problem = config_of("ddpg"), problem_with()
         expected = searched(problem, config, Here(problem))
 
-        records: list[dict[str, Any]] = []
-        problem, journal = problem_with(), RunJournal(run)
+        records: list[TrialRecord] = []
+        problem, journal = problem_with(), RunJournal(run, "accuracy")
         stop_after = 17
 
         def record(trial: Trial) -> None:
-            records.append(trial.as_record())
+            records.append(trial.record())
             if len(records) == stop_after:
                 raise KeyboardInterrupt
 
@@ -184,7 +184,7 @@ class TestJournal:
         early = [row["number"] for row in run_lines(run)]
         assert [number for number in early if number >= stop_after], "nothing came early"
 
-        problem, journal = problem_with(), RunJournal(run)
+        problem, journal = problem_with(), RunJournal(run, "accuracy")
         problem.recorded_trials = records
         measured: list[PruningPlan] = []
         run_plan = problem.evaluator.run
@@ -196,11 +196,13 @@ class TestJournal:
         kept = {tuple(row["widths"].values()) for row in run_lines(run)[: len(early)]}
         assert not [plan for plan in measured if tuple(plan.widths[name] for name in UNITS) in kept]
 
-    def test_of_another_run_is_refused(self, tmp_path: Path) -> None:
+    def test_that_is_damaged_is_refused(self, tmp_path: Path) -> None:
         run = RunDirectory(tmp_path)
         run.arrived.write_text('{"number": "one"}\n')
-        with pytest.raises(RunError, match=r"arrived\.jsonl' is damaged: a line has no number\. Remove the file"):
-            RunJournal(run)
+        with pytest.raises(
+            RunError, match=r"arrived\.jsonl', line 1 is damaged: number: given 'one'; .*Remove the file"
+        ):
+            RunJournal(run, "accuracy")
 
 
 UNITS = ("stem", "down", "up", "mid")

@@ -192,11 +192,12 @@ class TestTargetsThatAreDicts:
         problem = build_problem(config, splits, load_model(config, splits))
         outcome = problem.baseline
         assert outcome.quality == pytest.approx(1.0 / (1.0 + outcome.loss), rel=1e-5)
-        record = problem.attempt(problem.budget.uniform(), "uniform").as_record()
+        trial = problem.attempt(problem.budget.uniform(), "uniform")
+        record = trial.as_record()
         assert 0.0 < record["nearness"] < 1.0
         assert "accuracy" not in record
         again = problem.again()
-        again.recorded_trials = [record]
+        again.recorded_trials = [trial.record()]
         assert again.attempt(problem.budget.uniform(), "uniform").outcome.quality == record["nearness"]
 
     @pytest.mark.parametrize("name", ["taylor", "hutchinson"])

@@ -13,6 +13,7 @@ from prune_env.common.errors import ConfigError
 from prune_env.granularity import ActionDimension, Granularity, PlanBuilder
 from prune_env.granularity.base import Series
 from prune_env.granularity.channel import Channel, ChannelPlanBuilder
+from prune_env.granularity.group.times import GroupMeasurements
 from prune_env.plan import register_edit
 from prune_env.plan.edits import EDITS
 from prune_env.surgery import Sides
@@ -69,8 +70,8 @@ class Shy(Channel):
 class Lost(Channel):
     name = "lost"
 
-    def measurements(self) -> dict[str, Any]:
-        return {"time": 1.0}
+    def measurements(self) -> GroupMeasurements:
+        return GroupMeasurements(times={})
 
 
 class Wild(Channel):
@@ -110,7 +111,7 @@ class TestGranularity:
             (Lopsided, r"'keep ratio' decodes -1\.0 and encodes the result as 0\.0"),
             (Miscounting, r"an action 'share' has 1 numbers, and action_numbers says 2"),
             (Shy, r"gives 2 demonstrations, and demonstration_count says 3"),
-            (Lost, r"measures something, and measurements_file is None"),
+            (Lost, r"gives measurements of class GroupMeasurements, and its Measurements is None"),
             (Wild, r"plan 0: its series 'widths' holds a number that is not finite"),
         ],
     )

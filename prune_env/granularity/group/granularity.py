@@ -15,10 +15,12 @@ import numpy as np
 
 from prune_env.budget import Budget
 from prune_env.common.errors import ConfigError, RunError
+from prune_env.common.text import shorten
 from prune_env.granularity.actions import KEEP, ActionDimension, linear
 from prune_env.granularity.base import (
     Granularity,
     GranularityContext,
+    GranularityMeasurements,
     Numbers,
     Series,
     TextTable,
@@ -35,7 +37,8 @@ from prune_env.granularity.group.pruning_rate import RatePlanBuilder
 from prune_env.granularity.group.selection import SelectorTraining
 from prune_env.granularity.group.settings import GroupSettings
 from prune_env.granularity.group.tables import inspect_table, report_table
-from prune_env.granularity.group.times import Times, faster_counts, time_groups
+from prune_env.granularity.group.times import GroupMeasurements, Times, faster_counts, time_groups
+from prune_env.granularity.recorded import counts_in
 from prune_env.plan import PruningPlan
 
 RATES = "pruning_rate"
@@ -55,7 +58,7 @@ class Group(Granularity):
     Settings = GroupSettings
     supports_latency = False
     makes_edits = True
-    measurements_file = "groups.json"
+    Measurements = GroupMeasurements
     settings: GroupSettings
     grouping: Grouping
     times: Times
@@ -72,7 +75,7 @@ class Group(Granularity):
         self.grouping = Grouping(walk, settings.max_groups, context.untouched)
         self.times = {}
         if context.measured is not None:
-            self.times = read_times(context.measured)
+            self.times = self._times_in(context.measured)
         elif context.timed or settings.only_faster:
             context.on_progress("timing convolutions in groups")
             self.times = time_groups(self.grouping, context.batch())
@@ -149,29 +152,41 @@ class Group(Granularity):
             "inputs": hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16],
         }
 
-    def measurements(self) -> dict[str, Any]:
-        """The times, the allowed group counts, and the reasons why other layers stay whole."""
-        return {
-            "times": {
-                name: {str(count): seconds for count, seconds in times.items()} for name, times in self.times.items()
-            },
-            "allowed": {convolution.name: sorted(convolution.counts) for convolution in self.grouping.convolutions},
-            "whole": dict(self.grouping.whole),
-        }
+    def _times_in(self, measured: GranularityMeasurements) -> Times:
+        """The times of a run.
 
-    def restore(self, measured: Mapping[str, Any]) -> Self:
-        """Takes the times that a run has measured.
+        Raises:
+            RunError: If they are of other convolutions.
+        """
+        assert isinstance(measured, GroupMeasurements)
+        wanted = {convolution.name for convolution in self.grouping.convolutions}
+        if measured.times and (other := sorted(wanted ^ measured.times.keys())):
+            what = "lacks" if other[0] in wanted else "has, for a layer that cannot be grouped,"
+            raise RunError(f"The run's groups.json {what} the times of {shorten(repr(other[0]))}. {measured.remedy}")
+        return measured.times
+
+    def measurements(self) -> GroupMeasurements:
+        """The times, the allowed group counts, and the reasons why other layers stay whole."""
+        return GroupMeasurements(
+            times={name: dict(times) for name, times in self.times.items()},
+            allowed={convolution.name: sorted(convolution.counts) for convolution in self.grouping.convolutions},
+            whole=dict(self.grouping.whole),
+        )
+
+    def restore(self, measured: GranularityMeasurements) -> Self:
+        """Takes the times that a run has measured."""
+        assert isinstance(measured, GroupMeasurements)
+        self.times = measured.times
+        return self
+
+    def series(self, record: Mapping[str, Any]) -> Series:
+        """``groups``: the group count of every convolution that may be grouped.
 
         Raises:
             RunError: If the record is damaged.
         """
-        self.times = read_times(measured)
-        return self
-
-    def series(self, record: Mapping[str, Any]) -> Series:
-        """``groups``: the group count of every convolution that may be grouped."""
-        counts = record.get("groups") or {}
-        return {"groups": {name: int(counts.get(name, 1)) for name in self.times}}
+        counts = counts_in("groups", record.get("groups", {}))
+        return {"groups": {name: counts.get(name, 1) for name in self.times}}
 
     def tables(self, batch: int, plan: PruningPlan | None = None) -> list[TextTable]:
         """The time of each convolution by group count; with a plan, also the plan's groups."""
@@ -193,18 +208,3 @@ class Group(Granularity):
                 "search a plan with granularity.name=group."
             )
         return SelectorTraining(self.settings.selector_penalty)
-
-
-def read_times(measured: Mapping[str, Any]) -> dict[str, dict[int, float]]:
-    """Reads the times from a record of `Group.measurements`.
-
-    Raises:
-        RunError: If the record is damaged.
-    """
-    try:
-        return {
-            name: {int(count): float(seconds) for count, seconds in times.items()}
-            for name, times in measured["times"].items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"the run's group times (groups.json) are damaged ({error!r}). Start a new run.") from None

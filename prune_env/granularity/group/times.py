@@ -1,20 +1,49 @@
 """Time of each convolution by group count on this machine: a grouped convolution may be slower than a whole one."""
 
 from collections.abc import Hashable, Mapping
+from typing import Annotated, Self
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from prune_env.common.hooks import watching
 from prune_env.common.latency import measure_latency
 from prune_env.common.modes import in_eval_mode
 from prune_env.common.timing import is_faster
+from prune_env.granularity.base import GranularityMeasurements
 from prune_env.granularity.group.gathered import GatheredConv2d, possible_groups
 from prune_env.granularity.group.grouping import Grouping
 
+Count = Annotated[int, Field(ge=1)]
+
 Times = Mapping[str, Mapping[int, float]]
 """Seconds by convolution and group count."""
+
+
+class GroupMeasurements(GranularityMeasurements):
+    """The file ``groups.json`` of a run.
+
+    Attributes:
+        times: Seconds of each convolution's forward pass on the timed batch, by group count; 1 is the whole
+            convolution. Empty if nothing was timed.
+        allowed: The allowed group counts of each convolution that may be grouped.
+        whole: Why other layers stay whole.
+    """
+
+    file = "groups.json"
+
+    times: dict[str, dict[Count, Annotated[float, Field(gt=0)]]]
+    allowed: dict[str, list[Count]] = Field(default_factory=dict)
+    whole: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _whole_ones_are_timed(self) -> Self:
+        for name, times in self.times.items():
+            if 1 not in times:
+                raise ValueError(f"the times of layer {name!r} lack that of 1 group, with which others are compared")
+        return self
 
 
 def time_groups(grouping: Grouping, images: Tensor) -> dict[str, dict[int, float]]:

@@ -7,10 +7,11 @@ threshold for each filter (DTC; Li et al., AI Communications 2023) or equally. A
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from torch import Tensor, nn
 
 from prune_env.budget import Budget
@@ -19,18 +20,33 @@ from prune_env.common.layers import Transposed
 from prune_env.granularity.base import (
     Granularity,
     GranularityContext,
+    GranularityMeasurements,
     Series,
     TextTable,
     register_granularity,
 )
+from prune_env.granularity.recorded import counts_in
 from prune_env.granularity.stripe.builder import StripePlanBuilder
 from prune_env.granularity.stripe.edit import stripes_of, why_not_striped
 from prune_env.granularity.stripe.ranking import FloatArray, LayerStripes, Ranking
-from prune_env.granularity.stripe.recorded import counts_in
 from prune_env.granularity.stripe.settings import StripeSettings
 from prune_env.plan import PruningPlan
 from prune_env.walk import LayerWalk
 from prune_env.walk.unit import Member, Unit
+
+
+class StripeMeasurements(GranularityMeasurements):
+    """The file ``stripes.json`` of a run.
+
+    Attributes:
+        stripes: How many stripes each convolution has.
+        whole: Why other layers keep whole filters.
+    """
+
+    file = "stripes.json"
+
+    stripes: dict[str, Annotated[int, Field(ge=1)]]
+    whole: dict[str, str] = Field(default_factory=dict)
 
 
 @register_granularity
@@ -49,7 +65,7 @@ class Stripe(Granularity):
     supports_latency = False
     makes_edits = True
     beyond_channels = True
-    measurements_file = "stripes.json"
+    Measurements = StripeMeasurements
     settings: StripeSettings
     rankings: tuple[Ranking | None, ...]
     whole: Mapping[str, str]
@@ -149,21 +165,17 @@ class Stripe(Granularity):
         Raises:
             RunError: If the record is damaged.
         """
-        kept = record.get("stripes")
-        kept = counts_in("evaluations.jsonl", {} if kept is None else kept, self.totals)
+        kept = counts_in("stripes", record.get("stripes", {}), self.totals)
         return {"stripes": {name: kept.get(name, total) / total for name, total in self.totals.items()}}
 
-    def measurements(self) -> dict[str, Any]:
+    def measurements(self) -> StripeMeasurements:
         """How many stripes each convolution has, and why other layers keep whole filters."""
-        return {"stripes": dict(self.totals), "whole": dict(self.whole)}
+        return StripeMeasurements(stripes=dict(self.totals), whole=dict(self.whole))
 
-    def restore(self, measured: Mapping[str, Any]) -> Self:
-        """Takes the numbers of stripes of a run, for its report.
-
-        Raises:
-            RunError: If the record is damaged.
-        """
-        self.totals = counts_in("stripes.json", measured.get("stripes") if isinstance(measured, Mapping) else None)
+    def restore(self, measured: GranularityMeasurements) -> Self:
+        """Takes the numbers of stripes of a run, for its report."""
+        assert isinstance(measured, StripeMeasurements)
+        self.totals = measured.stripes
         return self
 
     def tables(self, batch: int, plan: PruningPlan | None = None) -> list[TextTable]:  # noqa: ARG002

@@ -237,7 +237,9 @@ def test_rows_of_the_record_name_the_stripes_and_tell_positions_apart() -> None:
     half = problem.granularity.record(problem.walk.plan({"stem": 4}))
     assert half["stripes"] == {**dense, "stem": 4 * 9}
     assert problem.granularity.series(half) == {"stripes": {"stem": 0.5, "down": 1.0, "up": 1.0, "out": 1.0}}
-    restored = Stripe(StripeSettings(name="stripe")).restore(problem.granularity.measurements() or {})
+    measured = problem.granularity.measurements()
+    assert measured is not None
+    restored = Stripe(StripeSettings(name="stripe")).restore(measured)
     assert restored.series(half) == problem.granularity.series(half)
 
 
