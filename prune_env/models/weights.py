@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -20,7 +21,7 @@ _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DataParallel, AveragedModel and torch.compile add to every name."""
 
 _ENTRIES = ("state_dict", "model_state_dict", "model", "net", "params")
-"""Where checkpoints of a training keep the weights; the first that is there counts."""
+"""Where checkpoints of a training keep the weights; the first counts of those that fit the network best."""
 
 _AVERAGED = "n_averaged"
 """AveragedModel's own counter, beside the network's names."""
@@ -33,15 +34,16 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         model: The network.
         path: A ``.safetensors`` file, or any other name for a file that ``torch.load(weights_only=True)``
             reads: a state dict, bare or as an entry of a checkpoint (``state_dict``, ``model_state_dict``, ``model``,
-            ``net``, ``params``, or the only entry of tensors). Prefixes of DataParallel and AveragedModel
-            (``module.``) and of torch.compile (``_orig_mod.``) are removed where the network's own names lack them.
+            ``net``, ``params``, or the entry with most of the network's names). Prefixes of DataParallel and
+            AveragedModel (``module.``) and of torch.compile (``_orig_mod.``) are removed where the network's own names
+            lack them.
 
     Raises:
         WeightsError: If the file is missing, damaged, refused, not finite or made for another network.
     """
     path = Path(path)
     wanted = model.state_dict()
-    state = _unwrapped(_read(path), wanted)
+    state = _unwrapped(_read(path, wanted), wanted)
     _check_fit(path, wanted, state)
     model.load_state_dict({name: _converted(path, name, state[name], tensor) for name, tensor in wanted.items()})
 
@@ -88,7 +90,7 @@ def _converted(path: Path, name: str, given: Tensor, wanted: Tensor) -> Tensor:
     return converted
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not path.is_file():
         problem = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise WeightsError(f"weights file {path} {problem}; give a .safetensors or .pth file with model.weights=PATH")
@@ -104,7 +106,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"weights file {path} was refused: it is truncated, damaged, or holds more than tensors "
             "(only safetensors and plain state dicts are read; nothing else is ever unpickled)"
         ) from error
-    state = _state_of(path, content)
+    state = _state_of(path, content, wanted)
     for name, value in state.items():
         if not isinstance(name, str) or not _is_plain_tensor(value):
             raise WeightsError(f"weights file {path} was refused: its entry {quoted(name)} is not a plain tensor")
@@ -124,22 +126,29 @@ def _refuse_compressed(path: Path) -> None:
                 )
 
 
-def _state_of(path: Path, content: object) -> dict[str, Tensor]:
+def _state_of(path: Path, content: object, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of a file: its content, or an entry of a checkpoint."""
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"weights file {path} was refused: it holds no state dict (a name for each tensor)")
     entries = {name: entry for name, entry in content.items() if isinstance(entry, Mapping) and entry}
     if not entries or any(isinstance(value, Tensor) for value in content.values()):
         return dict(content)
-    tensors = [name for name, entry in entries.items() if all(isinstance(value, Tensor) for value in entry.values())]
-    usual = [name for name in _ENTRIES if name in entries]
-    if not usual and len(tensors) != 1:
+    fitting = {name: _fitting(entry, wanted) for name, entry in entries.items()}
+    best = [name for name, count in fitting.items() if count == max(fitting.values())]
+    usual = [name for name in _ENTRIES if name in best]
+    if not usual and len(best) != 1:
         held = ", ".join(map(quoted, list(content)[:10]))
         raise WeightsError(
             f"weights file {path} was refused: it is a checkpoint with the entries {held}, and it is not clear which "
             "of them are the weights; save that entry alone with torch.save"
         )
-    return dict(entries[(usual or tensors)[0]])
+    return dict(entries[(usual or best)[0]])
+
+
+def _fitting(entry: Mapping[Any, Any], wanted: Mapping[str, Tensor]) -> int:
+    """How many of the network's names an entry of a checkpoint holds."""
+    tensors = {name: value for name, value in entry.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    return len(_unwrapped(tensors, wanted).keys() & wanted.keys()) if tensors else 0
 
 
 def _is_plain_tensor(value: object) -> bool:

@@ -53,10 +53,11 @@ def load_networks(run: RunDirectory, settings: RunConfig, name: str | None = Non
         RunError: If the fine-tuning does not exist, is not finished, or is of another plan.
         WeightsError: If the weights do not fit.
     """
+    tuned = _finetuning_of(run, name)
     plan = PruningPlan.load(run.plan)
     splits = load_splits(settings)
     evaluator, plan = fit_plan(plan, settings, splits, load_model(settings, splits, accept=plan.apply))
-    return RunNetworks(splits, evaluator, plan, _stages(run, name, evaluator, plan))
+    return RunNetworks(splits, evaluator, plan, _stages(run, tuned, evaluator, plan))
 
 
 @dataclass(frozen=True)
@@ -139,18 +140,25 @@ def evaluate_run(
     return compare_networks(evaluator, loaded.splits, networks, batch or settings.budget.batch)
 
 
+def _finetuning_of(run: RunDirectory, name: str | None) -> TrainingFolder | None:
+    """The finished fine-tuning with this name; without a name the usual one, None if it does not exist."""
+    tuned = TrainingFolder(place_of(run, name))
+    if name is None and not tuned.root.is_dir():
+        return None
+    if not tuned.summary.is_file():
+        raise RunError(
+            f"{str(tuned.root)!r} holds no finished fine-tuning. `prune-env finetune {run.root} --name "
+            f"{tuned.root.name} --resume` resumes an interrupted one. To measure the network without it, move "
+            "the folder away."
+        )
+    return tuned
+
+
 def _stages(
-    run: RunDirectory, name: str | None, evaluator: Evaluator, plan: PruningPlan
+    run: RunDirectory, tuned: TrainingFolder | None, evaluator: Evaluator, plan: PruningPlan
 ) -> dict[str, tuple[nn.Module, PruningPlan]]:
     stages = {"cut": (plan.apply(evaluator.walk.model), plan), "recalibrated": (evaluator.pruned(plan), plan)}
-    tuned = TrainingFolder(place_of(run, name))
-    if name is not None or tuned.root.is_dir():
-        if not tuned.summary.is_file():
-            raise RunError(
-                f"{str(tuned.root)!r} holds no finished fine-tuning. `prune-env finetune {run.root} --name "
-                f"{tuned.root.name} --resume` resumes an interrupted one. To measure the network without it, move "
-                "the folder away."
-            )
+    if tuned is not None:
         started, trained = PruningPlan.load(tuned.started_plan), PruningPlan.load(tuned.plan)
         if (started.kept, started.edits) != (plan.kept, plan.edits):
             raise RunError(

@@ -232,7 +232,15 @@ def test_weights_that_cannot_be_written_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("entry", ["state_dict", "model_state_dict", "model", "net", "params", "the_only_one"])
 def test_a_checkpoint_s_entry_with_the_weights_is_found(tmp_path: Path, entry: str) -> None:
     optimizer = torch.optim.SGD(network(0).parameters(), 0.1, momentum=0.9).state_dict()
-    torch.save({"optimizer": optimizer, entry: network(0).state_dict(), "epoch": 3}, tmp_path / "net.pth")
+    others = {"epoch": 3, "best": {"accuracy": torch.tensor(0.5)}, "empty": {}}
+    torch.save({"optimizer": optimizer, entry: network(0).state_dict(), **others}, tmp_path / "net.pth")
+    other = network(1)
+    load_weights(other, tmp_path / "net.pth")
+    assert same(network(0), other)
+
+
+def test_settings_under_a_usual_name_are_passed_over(tmp_path: Path) -> None:
+    torch.save({"model": {"depth": 20}, "weights": network(0).state_dict()}, tmp_path / "net.pth")
     other = network(1)
     load_weights(other, tmp_path / "net.pth")
     assert same(network(0), other)

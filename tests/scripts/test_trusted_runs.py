@@ -60,6 +60,13 @@ def test_the_file_that_the_user_gives_is_trusted_and_so_is_its_name_in_the_run(
     assert "is not a plan" in refused("evaluate", own)
 
 
+@pytest.mark.parametrize("command", [["finetune"], ["finetune", "--resume"], ["evaluate"], ["export"]])
+def test_no_name_of_a_training_leads_out_of_the_run(command: list[str], run: Path, refused: Callable[..., str]) -> None:
+    (run / "config.yaml").write_text("model: {name: digits_resnet}\ndata: {name: digits}\n")
+    said = refused(command[0], run, "--name", "../../x", *command[1:])
+    assert "--name: '../../x' given; allowed is the name of a folder within the run" in said
+
+
 def test_no_command_looks_for_modules_in_the_working_directory_by_itself(
     cli: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
