@@ -18,12 +18,17 @@ from prune_env.plan import Edits
 from prune_env.walk import Scores, best_channels
 from prune_env.walk.unit import Unit
 
+HALVINGS = 12
+"""Halvings of the interval in which the even ratio is sought: to a quarter of a thousandth."""
+
 
 class GroupPlanBuilder(PlanBuilder):
     """Decides the width of each unit, and with each unit the groups of its convolutions (`Grouping.by_step`).
 
     Each group reads its share of the inputs, chosen by the kernels' scores. Channels that no group reads any more are
-    cut at once, so that later units can spend the saved cost.
+    cut at once, so that later units can spend the saved cost. Each decision leaves enough of the budget for the
+    undecided units: for their least widths whole, and where the budget is too small for that, for their least widths
+    with every convolution in its largest group count.
 
     Args:
         budget: As `PlanBuilder`.
@@ -46,11 +51,54 @@ class GroupPlanBuilder(PlanBuilder):
         self._specs: dict[str, GroupSpec] = {}
         self._numbers = {unit.name: number for number, unit in enumerate(budget.units)}
         self._convolutions = {convolution.name: convolution for convolution in grouping.convolutions}
+        self._even: float | None = None
+        self._tight = not budget.fits(self.widths)
 
     @property
     def kept(self) -> Mapping[str, IntArray]:
         """The kept channels of each free unit, ascending; all channels of undecided units."""
         return self._kept
+
+    @property
+    def even(self) -> float:
+        """The keep ratio, equal for all undecided units, that would spend the rest of the budget, in [0, 1].
+
+        Where the budget needs groups, every undecided convolution counts in its largest group count.
+        """
+        if not self._tight:
+            return super().even
+        if self._even is None:
+            self._even = self._even_ratio()
+        return self._even
+
+    def _even_ratio(self) -> float:
+        low, high = 0.0, 1.0
+        if self._fits_at(high):
+            return high
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._fits_at(middle) else (low, middle)
+        return low
+
+    def _fits_at(self, ratio: float) -> bool:
+        budget, widths = self.grouped_at(ratio)
+        return budget.fits(widths)
+
+    def grouped_at(self, ratio: float) -> tuple[Budget, IntArray]:
+        """The budget and the widths if undecided units keep this ratio, with convolutions in the largest group counts.
+
+        A ratio of 0 gives the smallest plan.
+        """
+        widths = self.widths.copy()
+        for number in range(self.number, len(widths)):
+            widths[number] = self.budget.allowed(number, ratio * int(self.budget.channels[number]))
+        return self._reading(self._reserved(self.number, widths)), widths
+
+    def _reserved(self, start: int, widths: IntArray) -> dict[str, GroupSpec]:
+        """The largest group counts of the convolutions that are decided with the units from ``start`` on."""
+        names = {unit.name: int(width) for unit, width in zip(self.budget.units, widths, strict=True)}
+        undecided = [convolution for step in self.grouping.by_step[start:] for convolution in step]
+        return {one.name: self._share(one, float(self.grouping.most), names) for one in undecided}
 
     @property
     def edits(self) -> Edits:
@@ -81,10 +129,15 @@ class GroupPlanBuilder(PlanBuilder):
                 convolution.name: self._share(convolution, groups, {unit.name: width})
                 for convolution in self.grouping.by_step[number]
             }
-            # The least width with ungrouped convolutions always fits, and groups only lower the cost.
-            if width <= least or self._fits(specs, width):
+            if self._fits(specs, width):
                 break
-            width = max(least, (width - 1) // budget.round_to * budget.round_to)
+            if width > least:
+                width = max(least, (width - 1) // budget.round_to * budget.round_to)
+            elif self._tight and groups < self.grouping.most:
+                groups = min(2.0 * groups, float(self.grouping.most))
+            else:
+                # The least width always fits, with ungrouped convolutions or else with the largest group counts.
+                break
         self._settle(specs, width)
 
     def _share(self, convolution: Groupable, groups: float, widths: Mapping[str, int]) -> GroupSpec:
@@ -101,7 +154,8 @@ class GroupPlanBuilder(PlanBuilder):
     def _fits(self, specs: Mapping[str, GroupSpec], width: int) -> bool:
         widths = self.widths.copy()
         widths[self.number] = width
-        return self._reading(specs).fits(widths)
+        reserved = self._reserved(self.number + 1, widths) if self._tight else {}
+        return self._reading({**reserved, **specs}).fits(widths)
 
     def within(self, budget: Budget) -> bool:
         """As `PlanBuilder.within`, with the groups decided so far."""
@@ -120,6 +174,7 @@ class GroupPlanBuilder(PlanBuilder):
         self._kept[unit.name] = np.array(best_channels(self._scores[unit.name], unit, width))
         self._specs.update(specs)
         self._close(width)
+        self._even = None
         # Consumers first: inputs that they drop shrink their producers.
         for convolution in reversed(self.grouping.by_step[self.number - 1]):
             self._group(convolution)
@@ -153,12 +208,14 @@ class GroupPlanBuilder(PlanBuilder):
         if read is None:
             return
         unread = np.setdiff1d(kept, read, assume_unique=True)
+        # What is reserved for undecided convolutions must stay possible.
+        specs = {**(self._reserved(self.number, self.widths) if self._tight else {}), **self._specs}
         writers = [
             self._convolutions[member.module]
             for member in unit.members
-            if member.side == "out" and member.module in self._specs
+            if member.side == "out" and member.module in specs
         ]
-        multiple = lcm(self.budget.round_to, *(self._specs[convolution.name].groups for convolution in writers))
+        multiple = lcm(self.budget.round_to, *(specs[convolution.name].groups for convolution in writers))
         width = -(-max(1, len(kept) - len(unread)) // multiple) * multiple
         if width >= len(kept):
             return

@@ -27,7 +27,6 @@ from prune_env.granularity.base import (
     Trainable,
     register_granularity,
 )
-from prune_env.granularity.builder import PlanBuilder
 from prune_env.granularity.group.builder import GroupPlanBuilder
 from prune_env.granularity.group.demonstrations import at_budget, shown_counts
 from prune_env.granularity.group.edit import groups_of
@@ -58,6 +57,7 @@ class Group(Granularity):
     Settings = GroupSettings
     supports_latency = False
     makes_edits = True
+    beyond_channels = True
     Measurements = GroupMeasurements
     settings: GroupSettings
     grouping: Grouping
@@ -88,7 +88,7 @@ class Group(Granularity):
         self._min_keep = context.min_keep
         return self
 
-    def builder(self, budget: Budget) -> PlanBuilder:
+    def builder(self, budget: Budget) -> GroupPlanBuilder:
         """A new plan builder for a budget.
 
         Raises:
@@ -120,9 +120,15 @@ class Group(Granularity):
         """The smallest and the largest share of the dense cost that a plan can reach.
 
         Raises:
-            BudgetError: If the action is ``pruning_rate`` and the budget is below the smallest.
+            BudgetError: If the budget is below the smallest.
         """
-        return (self.builder(budget).share, 1.0) if self.action == RATES else budget.reachable
+        builder = self.builder(budget)
+        if isinstance(builder, RatePlanBuilder):
+            return builder.share, 1.0
+        words = "every free unit at its least width and every convolution in its largest group count"
+        smallest, widths = builder.grouped_at(0.0)
+        smallest.refuse_below(words, widths)
+        return smallest.cost(widths) / budget.dense, 1.0
 
     def demonstrations(self, rule_ratios: Sequence[Numbers], budget: Budget) -> list[Numbers]:
         """The rules' plans without groups, then plans with one keep ratio and one group count for all units.

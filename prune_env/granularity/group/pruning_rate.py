@@ -32,6 +32,7 @@ class RatePlanBuilder(GroupPlanBuilder):
 
     def __init__(self, budget: Budget, grouping: Grouping, scores: Scores, kernels: KernelScores, least: float) -> None:
         super().__init__(budget, grouping, scores, kernels)
+        self._tight = False
         self.widths = budget.channels.copy()
         self.least = least
         for convolution in grouping.convolutions:

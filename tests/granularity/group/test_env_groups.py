@@ -1,6 +1,7 @@
 """PruningEnv with groups: a second number for the count, or AGSPRL's pruning rate alone."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -14,13 +15,17 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 from toy import CLASSES, DIGITS, digits_config, image_set, toy_problem, toy_resnet, toy_walk
 
 from prune_env import LayerWalk, PruningEnv
+from prune_env.agents.rules import rule_plans
+from prune_env.budget import Budget
 from prune_env.common.errors import BudgetError, ConfigError, UserError
 from prune_env.env.loading import check_names
 from prune_env.env.observation import FEATURES
 from prune_env.env.problem import PruningProblem
+from prune_env.env.proposal import Proposal
 from prune_env.granularity.group import Group, groups_of
 from prune_env.granularity.group.settings import GroupSettings
 from prune_env.testing.counts import counted_macs, counted_params
+from prune_env.walk.costs import Metric
 
 pytestmark = pytest.mark.slow
 
@@ -273,3 +278,49 @@ def test_a_config_s_action_and_groups_are_what_the_environment_has() -> None:
     granularity = env.granularity
     assert isinstance(granularity, Group)
     assert set(granularity.times) == {found.name for found in granularity.grouping.convolutions}
+
+
+class TestABudgetBelowWholeChannels:
+    """With widths in multiples of 8, whole channels of the toy reach 0.40 of the MACs, and groups far less."""
+
+    @settings(deadline=None, max_examples=25)
+    @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=4, max_size=4), st.floats(0, 1))
+    def test_is_met_from_the_smallest_plan_on(self, actions: list[tuple[float, float]], spread: float) -> None:
+        whole = group_problem(keep=1.0, round_to=8)
+        low, high = whole.granularity.reachable(whole.budget)
+        least = whole.budget.reachable[0]
+        assert (high, low < 0.5 * least) == (1.0, True)
+        problem = group_problem(keep=low + spread * (least - low), round_to=8)
+        plan = plan_after(problem, actions)
+        assert round(low * problem.budget.dense) <= plan.costs.macs <= problem.budget.limit
+        small = plan.apply(problem.walk.model)
+        assert (plan.costs.macs, plan.costs.params) == (
+            counted_macs(small, image_set(1).images),
+            counted_params(small),
+        )
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_is_met_in_every_metric(self, seed: int) -> None:
+        params = Budget(toy_walk(), "params", 1.0, round_to=8).reachable[0]
+        also: Mapping[Metric, float] = {"params": 0.9 * params}
+        problem = group_problem(keep=0.9, round_to=8, also=also)
+        chance = np.random.default_rng(seed)
+        plan = plan_after(problem, [tuple(chance.uniform(-1, 1, 2)) for _ in range(4)])
+        assert plan.costs.params <= also["params"] * plan.costs.dense_params
+        assert plan.costs.macs <= 0.9 * plan.costs.dense_macs
+
+    def test_is_refused_below_the_smallest_plan_with_the_interval_in_words(self) -> None:
+        with pytest.raises(
+            BudgetError, match=r"budget\.keep: 0\.01 .*every convolution in its largest group count"
+        ) as caught:
+            group_problem(keep=0.01, round_to=8)
+        (said,) = re.findall(r"Reachable are ([\d.]+) to 1\.", str(caught.value))
+        accepted = group_problem(keep=float(said), round_to=8)
+        low, _ = accepted.granularity.reachable(accepted.budget)
+        assert low == pytest.approx(float(said), abs=1.01e-4)
+
+    def test_agents_are_shown_rules_that_groups_bring_within_the_budget(self) -> None:
+        problem = group_problem(keep=0.3, round_to=8, probe_keep=0.5)
+        ratios = [widths / problem.budget.channels for widths in rule_plans(problem)]
+        for numbers in problem.granularity.demonstrations(ratios, problem.budget):
+            assert problem.planner.plan(Proposal(numbers=numbers)).costs.macs <= problem.budget.limit

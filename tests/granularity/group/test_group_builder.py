@@ -40,9 +40,11 @@ def kernels_of(grouping: Grouping, seed: int = 0) -> dict[str, np.ndarray]:
     return {name: generator.random(tuple(shape)) for name, shape in shapes.items()}
 
 
-def group_draft(walk: LayerWalk, keep: float = 0.4, rates: bool = False, round_to: int = 1) -> GroupPlanBuilder:
+def group_draft(
+    walk: LayerWalk, keep: float = 0.4, rates: bool = False, round_to: int = 1, min_keep: float = 0.1
+) -> GroupPlanBuilder:
     grouping = Grouping(walk, 8)
-    budget = Budget(walk, "macs", keep, 0.1, round_to)
+    budget = Budget(walk, "macs", keep, min_keep, round_to, beyond_channels=True)
     scores = {unit.name: walk.magnitudes(unit) for unit in walk.units}
     about = budget, grouping, scores, kernels_of(grouping)
     return RatePlanBuilder(*about, 0.1) if rates else GroupPlanBuilder(*about)
@@ -120,6 +122,35 @@ def test_many_plans_of_a_small_network_are_the_masked_network(rates: bool) -> No
         check(walk, builder, plan, images)
         counts |= set(plan.groups.values())
     assert counts >= {1, 2, 4} if rates else counts >= {2, 4}
+
+
+class TestABudgetBelowWholeChannels:
+    """Widths of at least half the channels: groups alone reach the smaller budgets."""
+
+    @pytest.mark.parametrize("round_to", [1, 4])
+    @pytest.mark.parametrize("network", ["toy", pytest.param("cifar_resnet20", marks=pytest.mark.slow)])
+    def test_is_met_from_the_smallest_plan_on_whatever_is_decided(self, network: str, round_to: int) -> None:
+        toy = network == "toy"
+        walk = toy_walk(randomise(toy_resnet())) if toy else traced(network).walk
+        images = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0)) if toy else example(network)
+        whole = group_draft(walk, 1.0, round_to=round_to, min_keep=0.5)
+        grouped, widths = whole.grouped_at(0.0)
+        smallest, least = grouped.cost(widths), whole.budget.cost(whole.budget.least)
+        assert smallest < 0.8 * least
+        counts = set()
+        for seed in range(20 if toy else 4):
+            cost = smallest + (least - smallest) * seed / (20 if toy else 4)
+            builder = group_draft(walk, cost / whole.budget.dense, round_to=round_to, min_keep=0.5)
+            plan = decided(builder, seed)
+            check(walk, builder, plan, images)
+            counts |= set(plan.groups.values())
+        assert counts >= {2, 4}
+
+    def test_is_spent_by_even_ratios_in_the_largest_groups(self) -> None:
+        builder = group_draft(toy_walk(), 0.2, min_keep=0.5)
+        while not builder.finished:
+            builder.decide((builder.even, 8.0))
+        assert 0.8 * 0.2 <= builder.share <= 0.2
 
 
 def test_without_groups_the_builder_decides_as_the_plain_one() -> None:
