@@ -187,7 +187,7 @@ def _list_files(name: str, folder: Path, known: tuple[str, ...] | None = None) -
     from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
     def is_image(path: str) -> bool:
-        return not _hidden(Path(path).name) and path.lower().endswith(IMG_EXTENSIONS)
+        return not any(map(_hidden, Path(path).relative_to(folder).parts)) and path.lower().endswith(IMG_EXTENSIONS)
 
     if not folder.is_dir():
         raise DataError(f"data set {name!r}: {folder} does not exist; data.path must be {LAYOUT}")

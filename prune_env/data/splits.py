@@ -116,7 +116,8 @@ def make_splits(
 ) -> Splits:
     """Draw the reward, calibration and test sets, class-balanced: counts per class differ by at most 1.
 
-    A class that has fewer images than the others give is drawn whole; a `DataWarning` says so.
+    A class that has fewer images than the others give is drawn as far as it reaches; a `DataWarning` says so. The
+    reward and the calibration set leave half of its images to the other sets where the rest has enough.
 
     Here a class is a stratum: all images whose targets have the same value of ``stratum``. If strata are sets of
     classes, each class is in as large a share of a set's images as of the data set's (see `draw_stratified`).
@@ -135,7 +136,7 @@ def make_splits(
     Raises:
         DataError: If a size is below its minimum, or above the number of images that are left.
     """
-    draw = _drawer(source.targets("train"), stratum)
+    draw = _drawer(source.targets("train"), stratum, spared=True)
     generator = np.random.default_rng(seed)
     everything = np.arange(len(source.targets("train")), dtype=np.int64)
     reward = draw("data.reward_images", 1, reward_images, everything, generator)
@@ -157,8 +158,8 @@ Draw = Callable[[str, int, int, Indices, np.random.Generator], Indices]
 """Draws some of the available indices in random order, given the setting's name, the least number and the number."""
 
 
-def _drawer(targets: SplitTargets, stratum: Callable[[Any], Hashable]) -> Draw:
-    """How to draw from images whose targets have one class each, or a set of classes each."""
+def _drawer(targets: SplitTargets, stratum: Callable[[Any], Hashable], spared: bool = False) -> Draw:
+    """How to draw from images whose targets have one class each, or a set of classes each; ``spared``: `_balanced`."""
     strata: list[Any] = [stratum(target) for target in targets]
     balanced = not (strata and all(isinstance(one, frozenset) for one in strata))
     numbers = {name: number for number, name in enumerate(sorted(set(strata)))} if balanced else {}
@@ -168,7 +169,7 @@ def _drawer(targets: SplitTargets, stratum: Callable[[Any], Hashable]) -> Draw:
         if count < least:
             raise DataError(f"{setting}={count} must be at least {least}")
         if balanced:
-            return _balanced(setting, count, classes, available, generator)
+            return _balanced(setting, count, classes, available, generator, spared)
         if count > len(available):
             raise DataError(f"{setting}={count} is too large: {len(available)} images are left")
         return draw_stratified(strata, available, count, generator)
@@ -177,9 +178,12 @@ def _drawer(targets: SplitTargets, stratum: Callable[[Any], Hashable]) -> Draw:
 
 
 def _balanced(
-    setting: str, count: int, classes: Indices, available: Indices, generator: np.random.Generator
+    setting: str, count: int, classes: Indices, available: Indices, generator: np.random.Generator, spared: bool
 ) -> Indices:
-    """Draw ``count`` of the ``available`` indices in random order, class-balanced as far as the classes reach."""
+    """Draw ``count`` of the ``available`` indices in random order, class-balanced as far as the classes reach.
+
+    With ``spared``, half of the images of a small class stay, if the other classes have enough.
+    """
     if count > len(available):
         raise DataError(f"{setting}={count} is too large: {len(available)} images are left")
     present = np.unique(classes)
@@ -188,11 +192,14 @@ def _balanced(
     sizes = np.array([len(pool) for pool in pools])
     each = count // len(present)
     if np.minimum(sizes, each + 1).sum() < count:  # the others give more than a small class has
+        halves = -(-sizes // 2)
+        sizes = halves if spared and count <= halves.sum() else sizes
         each = bisect_right(range(count + 1), count, key=lambda most: int(np.minimum(sizes, most).sum())) - 1
     left = count - int(np.minimum(sizes, each).sum())
     larger = np.flatnonzero(sizes > each).tolist()
     one_more = set(generator.choice(larger, left, replace=False).tolist()) if left else set()
-    drawn = [generator.permutation(pool)[: each + (place in one_more)] for place, pool in enumerate(pools)]
+    quotas = np.minimum(sizes, each)
+    drawn = [generator.permutation(pool)[: quotas[place] + (place in one_more)] for place, pool in enumerate(pools)]
     fewest, most = (choose(map(len, drawn)) for choose in (min, max))
     if most > fewest + 1:
         warnings.warn(

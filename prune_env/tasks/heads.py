@@ -72,9 +72,11 @@ def _refuse(outputs: Any, entries: Mapping[str | int, Any], count: int, classes:
     given = parts[0] if alone else f"a {type(outputs).__name__} ({', '.join(parts)})"
     need = f"a tensor of shape [{count}, {classes or 'classes'}] is needed for {count} image{'s' * (count != 1)}"
     place = "" if alone else "; where it gives more than scores, put the scores under 'logits' in a dict"
+    single = classes == 2 and any(_is_head(value, count) and value.shape[1] == 1 for value in entries.values())
+    hint = ": two scores from one, z, are torch.cat([torch.zeros_like(z), z], dim=1)" if single else ""
     raise ModelError(
         f"The network's output is {given}; {need}{f' of {classes} classes' if classes else ''}. "
-        f"Give a network with one output per class{place}."
+        f"Give a network with one output per class{hint}{place}."
     )
 
 

@@ -147,5 +147,15 @@ def test_a_thousand_reward_images_of_ten_unequal_classes_are_drawn() -> None:
     with pytest.warns(DataWarning):
         splits = make_splits(source, 1000, 256, seed=0)
     counts = class_counts(source, splits.reward_indices)
-    assert (counts.sum(), counts.min()) == (1000, 5)
-    assert np.ptp(counts[3:]) <= 1
+    assert (counts.sum(), counts[0]) == (1000, 3)
+    assert np.ptp(counts[4:]) <= 1
+
+
+def test_a_rare_class_leaves_images_to_the_other_sets() -> None:
+    """4,000 images in 10 unequal classes, 5 in the smallest."""
+    source = source_with([5, *[444] * 8, 443])
+    with pytest.warns(DataWarning, match=r"data\.reward_images=1000: .* so 3 to 111 images of each were drawn"):
+        splits = make_splits(source, 1000, 256, seed=0)
+    parts = (splits.reward_indices, splits.calibration_indices, splits.train_indices)
+    assert [len(part) for part in parts] == [1000, 256, 2744]
+    assert [class_counts(source, part)[0] for part in parts] == [3, 1, 1]

@@ -92,7 +92,7 @@ def test_a_test_split_of_fewer_classes_keeps_their_labels_and_says_so(tree: Path
 
 
 def test_hidden_folders_and_files_are_no_classes_and_no_images(tree: Path) -> None:
-    for hidden in (".ipynb_checkpoints", "__MACOSX"):
+    for hidden in (".ipynb_checkpoints", "__MACOSX", "red/.thumbnails"):
         (tree / "train" / hidden).mkdir()
         Image.new("RGB", (4, 4)).save(tree / "train" / hidden / "0-checkpoint.png")
     (tree / "train" / "red" / "._0.png").write_bytes(b"left by a copy")

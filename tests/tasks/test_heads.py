@@ -83,3 +83,8 @@ def test_where_the_classes_are_unknown_any_number_of_scores_is_taken() -> None:
     assert heads_of(SCORES[:, :1], 3)[0].shape == (3, 1)
     with pytest.raises(ModelError, match=r"a tensor of shape \[3, classes\] is needed for 3 images\. Give"):
         heads_of(MAPS, 3)
+
+
+def test_one_score_for_two_classes_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ModelError, match=r"of 2 classes\. .*scores from one, z, are torch\.cat\(\[torch\.zeros"):
+        heads_of(torch.zeros(3, 1), 3, 2)
