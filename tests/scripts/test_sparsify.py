@@ -14,6 +14,8 @@ from prune_env import PruningEnv, RunConfig
 from prune_env.commands.train import train
 from prune_env.common.errors import BudgetError, ConfigError, RunError
 from prune_env.common.fingerprint import weights_digest
+from prune_env.common.records import read_record
+from prune_env.data.splits import SplitsRecord
 from prune_env.env.loading import load_model, load_splits
 from prune_env.models import load_weights
 from prune_env.recover import Epoch, Trainer
@@ -165,7 +167,8 @@ class TestRefusals:
         folder = TrainingFolder(trained.sparsify)
         record = folder.splits.read_bytes()
         try:
-            folder.splits.write_text("{}")
+            other = read_record(folder.splits, SplitsRecord).model_copy(update={"train_images": 1})
+            folder.write_record(folder.splits, other)
             with pytest.raises(RunError, match="differs from the current split"):
                 resume_sparsifying(trained)
         finally:
