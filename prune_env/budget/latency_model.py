@@ -37,6 +37,9 @@ WARMUP, ROUNDS = 2, 7
 
 FEMTOSECONDS = 1e15
 
+MOST_SECONDS = 3600.0
+"""Most seconds of a batch [our choice]; 64 bits hold two and a half times as many femtoseconds."""
+
 
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -73,11 +76,11 @@ class LatencyModel(Record):
     threads: int = Field(ge=1)
     error: float = Field(ge=0)
 
-    def refuse_other_layers(self, walk: LayerWalk) -> None:
-        """Refuses a formula of another network's layers.
+    def refuse_unfit(self, walk: LayerWalk) -> None:
+        """Refuses a formula of another network's layers, or one whose seconds do not fit into whole femtoseconds.
 
         Raises:
-            RunError: Names the first layer that is missing or too many.
+            RunError: Names the first layer that is missing or too many, or the seconds.
         """
         wanted = {layer.name for layer in walk.cost_model.layers}
         for name in sorted(wanted ^ self.layers.keys()):
@@ -85,6 +88,12 @@ class LatencyModel(Record):
             whose = "" if name in wanted else ", which the network does not have"
             raise RunError(
                 f"The run's latency formula (latency.json) {what} the layer {shorten(repr(name))}{whose}. {self.remedy}"
+            )
+        # Seconds only rise with widths, so the dense network needs the most.
+        if (dense := self.seconds(walk, walk.width_list())) > MOST_SECONDS:
+            raise RunError(
+                f"The run's latency formula (latency.json) gives {dense:.3g} s for a batch of the dense network; "
+                f"allowed are {MOST_SECONDS:g} s or less. {self.remedy}"
             )
 
     def seconds(self, walk: LayerWalk, widths: Sequence[int]) -> float:

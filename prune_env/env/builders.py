@@ -166,7 +166,7 @@ def build_problem(
     if timed or config.env.round_to is None or make_granularity(config.granularity).Measurements is not None:
         config = _pinned(config)
     if latency is not None:
-        latency.refuse_other_layers(walk)
+        latency.refuse_unfit(walk)
     elif timed:
         on_progress("timing the network's layers at many widths")
         latency = fit_latency(walk, _timed_batch(config, splits), config.env.min_keep, config.seed)

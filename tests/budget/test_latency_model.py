@@ -134,14 +134,16 @@ def test_the_formula_is_the_same_from_a_file() -> None:
 def test_a_formula_of_other_layers_is_refused_by_the_layer() -> None:
     walk = toy_walk()
     found = fit_latency(walk, BATCH, 0.1, 0)
-    found.refuse_other_layers(walk)
+    found.refuse_unfit(walk)
     fewer = {name: layer for name, layer in found.layers.items() if name != "mid"}
     for layers, words in (
         (fewer, "lacks the layer 'mid'"),
         ({**found.layers, "x": found.layers["mid"]}, "has the layer 'x'"),
     ):
         with pytest.raises(RunError, match=rf"latency\.json\) {words}.*start a new run"):
-            found.model_copy(update={"layers": layers}).refuse_other_layers(walk)
+            found.model_copy(update={"layers": layers}).refuse_unfit(walk)
+    with pytest.raises(RunError, match=r"gives 1e\+30 s for a batch of the dense network; allowed are 3600 s or less"):
+        found.model_copy(update={"constant": 1e30}).refuse_unfit(walk)
 
 
 @with_made_up_times

@@ -19,15 +19,15 @@ from zoo import chain, small_images
 
 from fuzzing.harness import FORMATS as FORMATS
 from fuzzing.harness import Case, fuzzed
-from fuzzing.mutation import JSON, LINES, PNG, SAFETENSORS, WORDS, YAML, ZIP
+from fuzzing.mutation import JSON, LINES, PNG, SAFETENSORS, WORDS, YAML, ZIP, Form, without_digests
 from prune_env import LayerWalk, PruningPlan, RunConfig
 from prune_env.budget.latency_model import LatencyModel, LayerLatency
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.criteria import ScoringContext, load_scores, save_scores, score_channels
 from prune_env.data import load_source
 from prune_env.data.boxes import check_box_targets
+from prune_env.data.splits import SplitsRecord
 from prune_env.env import PruningEnv
-from prune_env.env.builders import Remembered
 from prune_env.evaluation import execution_memory
 from prune_env.evaluation.execution import ExecutionChoice, ExecutionSettings
 from prune_env.granularity import make_granularity
@@ -36,10 +36,16 @@ from prune_env.recover import Epoch
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
 from prune_env.report.page import render_page
 from prune_env.report.reading import read_run
+from prune_env.runs.files import read_run_file
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun, search_into
 from prune_env.runs.starting import measurements_of, remembered_by
 from prune_env.search.policy import load_policy, policy_of, save_policy
+
+
+def both(data: bytes, form: Form) -> list[tuple[bytes, Form | None]]:
+    """A file of this release, and as an earlier one wrote it: mutants of the second get past the digest."""
+    return [(data, form), (without_digests(data, form), form)]
 
 
 def made(save: Any, path: Path) -> bytes:
@@ -108,7 +114,7 @@ def policies(folder: Path) -> Case:
                 raise AssertionError("an action that is not in [-1, 1]")
 
     seed = made(lambda path: save_policy(policy_of(actor, env), path), place)
-    return Case([(seed, SAFETENSORS)], place, lambda: load_policy(place), check)
+    return Case(both(seed, SAFETENSORS), place, lambda: load_policy(place), check)
 
 
 @fuzzed("config", share=2.0)
@@ -178,6 +184,22 @@ def scores(folder: Path) -> Case:
     return Case([(seed, SAFETENSORS)], place, lambda: load_scores("l1", context, place), check)
 
 
+@fuzzed("old scores", share=0.5)
+def old_scores(folder: Path) -> Case:
+    """A run's scores without a digest: finite, one for each channel."""
+    case, walk = scores(folder), toy_walk()
+
+    def check(found: Mapping[str, Any] | None) -> None:
+        for unit in walk.units if found is not None else ():
+            assert found is not None
+            if found[unit.name].shape != (unit.channels,) or not np.isfinite(found[unit.name]).all():
+                raise AssertionError("scores that are not one finite number for each channel")
+
+    return Case(
+        [(without_digests(data, SAFETENSORS), SAFETENSORS) for data, _ in case.seeds], case.place, case.read, check
+    )
+
+
 @fuzzed("checkpoint", share=0.5)
 def checkpoints(folder: Path) -> Case:
     """The checkpoint of a training: it goes on from the state that was written, or not at all."""
@@ -201,6 +223,20 @@ def checkpoints(folder: Path) -> Case:
             raise AssertionError("another state than was written")
 
     return Case([(to_checkpoint(trainer, [epoch], facts), SAFETENSORS)], place, read, check)
+
+
+@fuzzed("old checkpoint", share=0.5)
+def old_checkpoints(folder: Path) -> Case:
+    """A checkpoint without a digest: numbers may be others, but a training goes on from it or not at all."""
+    case = checkpoints(folder)
+
+    def check(given: tuple[Any, list[Epoch]]) -> None:
+        if any(not np.isfinite(epoch.loss) for epoch in given[1]):
+            raise AssertionError("a loss that is not finite")
+
+    return Case(
+        [(without_digests(data, SAFETENSORS), SAFETENSORS) for data, _ in case.seeds], case.place, case.read, check
+    )
 
 
 @fuzzed("execution")
@@ -228,7 +264,7 @@ def executions(folder: Path) -> Case:
         if choice.agreement is not None and not -1 <= choice.agreement <= 1:
             raise AssertionError(f"an agreement of {choice.agreement}")
 
-    seeds = [(place.read_bytes(), JSON)]
+    seeds = both(place.read_bytes(), JSON)
     return Case(seeds, place, lambda: cached(execution_memory.recall, {}, options), check)
 
 
@@ -330,12 +366,12 @@ def journals(folder: Path) -> Case:
         for path in run.root.iterdir():
             path.unlink()
 
-    return Case([(lines, LINES)], run.evaluations_file, read, check, restored)
+    return Case(both(lines, LINES), run.evaluations_file, read, check, restored)
 
 
 def finished(folder: Path) -> RunDirectory:
     """A finished run of a toy network, with every file that the report reads."""
-    run, _ = searched(folder)
+    run, search = searched(folder)
     rows = [
         {
             "name": name,
@@ -370,6 +406,7 @@ def finished(folder: Path) -> RunDirectory:
     }
     run.write_json(run.summary, summary)
     run.write_json(run.sensitivity, ranks)
+    run.write_json(run.problem, search.problem.as_record())
     return run
 
 
@@ -382,16 +419,31 @@ def _reported(name: str, form: Any) -> Any:
             assert "</html>" in page
             assert "\x1b" not in page
 
-        return Case([(place.read_bytes(), form)], place, lambda: render_page(read_run(run)), check)
+        seeds = [(place.read_bytes(), form)] if form is YAML else both(place.read_bytes(), form)
+        return Case(seeds, place, lambda: render_page(read_run(run)), check)
 
     return make
 
 
-REPORTED = {"summary.json": JSON, "sensitivity.json": JSON, "evaluations.jsonl": LINES, "config.yaml": YAML}
+REPORTED = {
+    "summary.json": JSON,
+    "problem.json": JSON,
+    "sensitivity.json": JSON,
+    "evaluations.jsonl": LINES,
+    "config.yaml": YAML,
+}
 """Files that a report reads, with their forms."""
 
 for file, form in REPORTED.items():
     fuzzed(f"report: {file.partition('.')[0]}", share=0.5)(_reported(file, form))
+
+
+@fuzzed("splits", share=0.5)
+def splits(folder: Path) -> Case:
+    """The images of a run's sets: as they were drawn, or refused."""
+    run = RunDirectory.create(folder / "run")
+    run.write_record(run.splits, SplitsRecord(source="x", reward=[3, 1], calibration=[2], test=[0, 1], train_images=9))
+    return Case(both(run.splits.read_bytes(), JSON), run.splits, lambda: read_run_file(run.splits))
 
 
 @fuzzed("latency")
@@ -403,12 +455,18 @@ def latencies(folder: Path) -> Case:
     known = LatencyModel(layers=layers, constant=1e-3, values=1e-9, batch=32, threads=1, error=0.05)
     run.write_record(run.latency, known)
 
-    def check(remembered: Remembered) -> None:
-        assert remembered.latency is not None
-        assert np.isfinite(remembered.latency.seconds(walk, walk.width_list()))
+    def read() -> LatencyModel:
+        model = remembered_by(run, digits_config()).latency
+        assert model is not None
+        model.refuse_unfit(walk)
+        return model
 
-    seeds = [(run.latency.read_bytes(), JSON)]
-    return Case(seeds, run.latency, lambda: remembered_by(run, digits_config()), check)
+    def check(model: LatencyModel) -> None:
+        assert np.isfinite(model.seconds(walk, walk.width_list()))
+        assert model.cost_form(walk).cost(np.array([unit.channels for unit in walk.free])) > 0
+
+    seeds = both(run.latency.read_bytes(), JSON)
+    return Case(seeds, run.latency, read, check)
 
 
 def _measured(granularity: str, measured: Any) -> Any:
@@ -421,7 +479,7 @@ def _measured(granularity: str, measured: Any) -> Any:
         def read() -> Any:
             return make_granularity(settings.granularity).restore(measurements_of(run, settings)).tables(32, plan)
 
-        return Case([(place.read_bytes(), JSON)], place, read)
+        return Case(both(place.read_bytes(), JSON), place, read)
 
     return make
 

@@ -7,6 +7,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -94,7 +95,8 @@ def _change_value(holder: list[Any], random: random.Random) -> None:
     elif way == 2:
         container[key] = json.loads(json.dumps(other[place], default=repr))
     elif way == 3 and other is not holder and container is not holder:
-        container[key], other[place] = other[place], value
+        # Copies: a value that is put into a part of itself would have no end.
+        container[key], other[place] = deepcopy(other[place]), deepcopy(value)
     elif isinstance(value, bytes):
         container[key] = _change_bytes(value, (), random)
     elif way in (4, 5) and isinstance(value, (int, float)):
@@ -105,7 +107,7 @@ def _change_value(holder: list[Any], random: random.Random) -> None:
             value[:-1],
             value + value,
             value[1:],
-            [*value, random.choice(HOSTILE)],
+            [*value, deepcopy(random.choice(HOSTILE))],
             sorted(value, key=repr),
         )
         container[key] = random.choice(changed)
@@ -114,7 +116,18 @@ def _change_value(holder: list[Any], random: random.Random) -> None:
             (value[:-1], value + "x", value.upper(), value * 50, f"{value}\x1b[1m", value[::-1])
         )
     else:
-        container[key] = random.choice(HOSTILE)
+        container[key] = deepcopy(random.choice(HOSTILE))
+
+
+def without_digests(data: bytes, form: Form) -> bytes:
+    """A file as earlier releases wrote it: without digests, so that a mutant gets past them."""
+    return form.encode(_without_digests(form.decode(data)))
+
+
+def _without_digests(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_digests(item) for key, item in value.items() if key != "digest"}
+    return [_without_digests(item) for item in value] if isinstance(value, list) else value
 
 
 def _folded(value: Any) -> Any:

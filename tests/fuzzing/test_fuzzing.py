@@ -13,22 +13,18 @@ from fuzzing.harness import Case, fuzz, outcome_of, table_of
 from fuzzing.mutation import JSON, LINES, PNG, SAFETENSORS, WORDS, YAML, ZIP, Form, mutant
 from prune_env.common.errors import UserError
 
-OPEN = {"scores", "checkpoint", "execution", "journal", "latency"}
-"""Formats of which some mutants still fail; only `make fuzz` reads them."""
-
-HELD = [name for name in FORMATS if name not in OPEN]
-
 
 def test_a_few_mutants_of_every_format(tmp_path: Path) -> None:
-    counts = fuzz(HELD, 300, seed=2, folder=tmp_path)
+    counts = fuzz(list(FORMATS), 300, seed=2, folder=tmp_path)
     assert not any(found.failed for found in counts.values()), [found.failed for found in counts.values()]
     assert sum(found.refused for found in counts.values()) > 150
-    assert sum(found.right for found in counts.values()) > 40
+    # A digest refuses almost every mutant; those of files without one must get as far as their fields.
+    assert sum(found.right for found in counts.values()) > 20
 
 
 @pytest.mark.slow
 def test_mutants_for_half_a_minute(tmp_path: Path) -> None:
-    counts = fuzz(HELD, 20_000, seed=3, folder=tmp_path, seconds=25)
+    counts = fuzz(list(FORMATS), 20_000, seed=3, folder=tmp_path, seconds=25)
     failed = {name: found.failed for name, found in counts.items() if found.failed}
     assert not failed, f"{failed}\n{table_of(counts)}"
 
@@ -59,6 +55,12 @@ class TestTheHarness:
     def test_sees_a_hang_a_slow_reader_and_growth(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("fuzzing.harness.SECONDS", 0.05)
         assert outcome_of(Case([], tmp_path / "file", endless), b"") == ("failed", "a hang of 0.2 s")
+
+    def test_makes_mutants_that_end(self) -> None:
+        """A value that was put into a part of itself would have no end."""
+        data = json.dumps({"a": {"b": {"c": {"d": [1, [2, [3]]]}}}}).encode()
+        for seed in range(5_000):
+            mutant(data, JSON, random.Random(seed))
 
     def test_gives_the_same_mutants_for_the_same_seed(self) -> None:
         data = json.dumps({"a": [1, 2, {"b": "c"}]}).encode()
