@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 import torch
 from toy import TASK, digits_file, trained_digits
 
+import prune_env
 from prune_env import PruningPlan
 from prune_env.commands.evaluate import evaluate
 from prune_env.commands.export import Target, export
 from prune_env.commands.finetune import finetune
+from prune_env.commands.report import report
 from prune_env.commands.train import train
 from prune_env.common.errors import ExportError, RunError
 from prune_env.data import load_source
@@ -139,6 +142,29 @@ def test_export_writes_the_fine_tuned_network_and_compares(
     assert not [path for path in Path(record["folder"]).iterdir() if str(Path.cwd()).encode() in path.read_bytes()]
     with pytest.raises(RunError, match="exists already, and nothing is written over; choose another with --into"):
         export(run.root, to=to)
+
+
+def contents(path: Path) -> list[bytes]:
+    """The bytes of a file; those of its members, too, if it is a zip file."""
+    if not zipfile.is_zipfile(path):
+        return [path.read_bytes()]
+    with zipfile.ZipFile(path) as file:
+        return [path.read_bytes(), *(file.read(name) for name in file.namelist())]
+
+
+def test_what_is_given_away_names_no_place_and_no_machine(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("socket.gethostname", "platform.node"):
+        monkeypatch.setattr(name, lambda: "machine-of-mine")
+    for target in Target:
+        export(run.root, to=target)
+    report([run.root])
+    files = [file for file in run.root.glob("export-*/*") if file.is_file()]
+    assert {file.suffix for file in files} >= {".json", ".safetensors", ".onnx", ".pt2"}
+    here = Path(prune_env.__file__).parents[1]
+    hidden = ["machine-of-mine", str(run.root.parent), f"{Path.home()}/", f"{here}/", f"{Path(torch.__file__).parent}/"]
+    for file in (*files, run.report):
+        found = [place for place in hidden for content in contents(file) if place.encode() in content]
+        assert not found, file.name
 
 
 def test_what_is_not_fine_tuned_is_exported_as_recalibrated(run: RunDirectory, told: Callable[[], Any]) -> None:
