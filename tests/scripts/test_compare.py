@@ -88,7 +88,8 @@ def run_of(folder: Path, *trials: tuple[str, float, float]) -> RunDirectory:
     """A run with the given evaluations: kind, reward and accuracy."""
     run = RunDirectory.create(folder / "run")
     for number, (kind, reward, accuracy) in enumerate(trials):
-        run.append_evaluation({"number": number, "kind": kind, "reward": reward, "accuracy": accuracy})
+        measured = {"loss": 1.0, "macs": 9, "params": 9, "images": None, "cached": False, "seconds": 0.1, "widths": {}}
+        run.append_evaluation({"number": number, "kind": kind, "reward": reward, "accuracy": accuracy, **measured})
     return run
 
 
@@ -97,13 +98,13 @@ class TestTheBestSoFar:
         run = run_of(tmp_path, ("uniform", 8, 0.8), ("ddpg", 5, 0.5), ("ddpg", 4, 0.4), ("ddpg", 7, 0.7))
         curve, records = best_so_far(run, "ddpg", 3, "accuracy")
         assert curve.tolist() == [0.5, 0.5, 0.7]
-        assert [record["number"] for record in records] == [1, 1, 3]
+        assert [record.number for record in records] == [1, 1, 3]
 
     def test_counts_probes_and_never_takes_one(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, ("uniform", 8, 0.8), ("probe", 9, 0.9), ("probe", 9, 0.95), ("ddpg", 5, 0.5))
         curve, records = best_so_far(run, "ddpg", 3, "accuracy")
         assert curve.tolist() == [0.8, 0.8, 0.5]
-        assert [record["kind"] for record in records] == ["uniform", "uniform", "ddpg"]
+        assert [record.kind for record in records] == ["uniform", "uniform", "ddpg"]
 
     def test_stays_where_a_search_ends_early(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, ("uniform", 8, 0.8), ("power", 5, 0.5), ("power", 9, 0.9))
@@ -115,13 +116,13 @@ class TestTheBestSoFar:
         run = run_of(tmp_path, ("uniform", 8, 0.8), ("uniform", 8, 0.8))
         curve, records = best_so_far(run, "uniform", 2, "accuracy")
         assert curve.tolist() == [0.8, 0.8]
-        assert [record["number"] for record in records] == [1, 1]
+        assert [record.number for record in records] == [1, 1]
 
     def test_goes_by_the_reward_and_keeps_the_first_of_two_equals(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, ("uniform", 1, 0.8), ("tpe", 2, 0.6), ("tpe", 1, 0.9), ("tpe", 2, 0.7))
         curve, records = best_so_far(run, "tpe", 3, "accuracy")
         assert curve.tolist() == [0.6, 0.6, 0.6]
-        assert {record["number"] for record in records} == {1}
+        assert {record.number for record in records} == {1}
 
     def test_looks_at_no_more_evaluations_than_were_given(self, tmp_path: Path) -> None:
         run = run_of(tmp_path, ("uniform", 1, 0.1), ("tpe", 2, 0.2), ("tpe", 3, 0.3), ("tpe", 4, 0.4))
