@@ -208,21 +208,23 @@ class TestResuming:
             problem.recorded_trials = records
             heard: list[Trial] = []
             problem.listeners.append(heard.append)
-            with pytest.raises(RunError, match=rf"^evaluation {place} of the run was .* cannot be resumed here"):
+            with pytest.raises(RunError, match=rf"^evaluation {place} of the run is .* cannot be resumed here"):
                 train_agent(problem, config_of(name))
             assert len(heard) == place
 
     def test_is_refused_where_another_search_s_plan_is_recorded(self) -> None:
         problem = problem_of()
         problem.recorded_trials = records_of(uninterrupted("random"))
-        with pytest.raises(RunError, match=r"^evaluation 0 of the run was 'random' .* proposes 'uniform'"):
+        with pytest.raises(
+            RunError, match=r"^evaluation 0 of the run is .* kind: 'random' recorded, 'uniform' proposed"
+        ):
             train_agent(problem, config_of("uniform"))
 
     @pytest.mark.parametrize("name", RANDOM)
     def test_is_refused_with_another_seed(self, name: str) -> None:
         problem = problem_of()
         problem.recorded_trials = records_of(uninterrupted(name))
-        with pytest.raises(RunError, match=r"^evaluation \d+ of the run was"):
+        with pytest.raises(RunError, match=r"^evaluation \d+ of the run is"):
             train_agent(problem, config_of(name, seed=1))
 
 

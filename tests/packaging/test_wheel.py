@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LINKED = {"agents": "agents", "rewards": "rewards", "commands": "scripts", "configs": "configs"}
 """Parts of the package by name, with the folders that they are links to."""
 
-TINY = "data.reward_images=40 data.calibration_images=40 data.test_images=20 pretrain.epochs=1 search.evaluations=14"
+TINY = "data.reward_images=40 data.calibration_images=40 data.test_images=20 pretrain.epochs=1 search.evaluations=14 run.force=true"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,9 @@ def test_the_wheel_holds_the_package_alone_and_all_of_it(wheel: Path) -> None:
     expected = {
         f"prune_env/{file.relative_to(ROOT / 'prune_env')}"
         for file in (ROOT / "prune_env").rglob("*")
-        if file.is_file() and file.suffix in (".py", ".html", ".typed") and "__pycache__" not in file.parts
+        if file.is_file()
+        and file.suffix in (".py", ".html", ".css", ".js", ".typed")
+        and "__pycache__" not in file.parts
     }
     for part, folder in LINKED.items():
         files = [file for file in (ROOT / folder).iterdir() if file.suffix in (".py", ".yaml")]

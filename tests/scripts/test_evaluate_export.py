@@ -20,6 +20,7 @@ from prune_env.commands.finetune import finetune
 from prune_env.commands.report import report
 from prune_env.commands.train import train
 from prune_env.common.errors import ExportError, RunError
+from prune_env.common.words import counted
 from prune_env.data import load_source
 from prune_env.models import build_model, load_weights
 from prune_env.report.network_table import warnings_of
@@ -125,7 +126,7 @@ def test_where_macs_fell_and_latency_did_not_it_is_said(run: RunDirectory, capsy
     assert warning.startswith("slow does 50% of the MACs but takes 97% of the time")
     evaluate(run.root)
     out = capsys.readouterr().out
-    for words in ("fine-tuned", "top-5", "ms a batch of 32", f"{torch.get_num_threads()} threads"):
+    for words in ("fine-tuned", "top-5", "ms a batch of 32", counted(torch.get_num_threads(), "thread")):
         assert words in out
 
 

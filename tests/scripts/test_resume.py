@@ -183,8 +183,9 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_one_that_was_not(
 
 def test_every_step_of_a_resumed_run_is_in_tensorboard_once(finished: RunDirectory, interrupted: RunDirectory) -> None:
     wait_for_another_second(interrupted)
+    before = set(interrupted.tensorboard.glob("events.*"))
     train(resume=interrupted.root)
-    assert len(list(interrupted.tensorboard.glob("events.*"))) == 3
+    assert set(interrupted.tensorboard.glob("events.*")) > before
     curves = curves_of(interrupted)
     summary = interrupted.read_json(interrupted.summary)
     first = summary["evaluations"] - summary["episodes"]

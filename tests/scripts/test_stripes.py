@@ -82,7 +82,7 @@ def test_rows_and_curves_and_the_report_know_the_stripes(run: RunDirectory) -> N
     edited = {name: edit.stripes for name, edit in stripes_of(PruningPlan.load(run.plan)).items()}
     assert edited.items() <= row["stripes"].items()
     assert json.loads((run.root / "stripes.json").read_text())["stripes"].keys() == row["stripes"].keys()
-    report(run.root)
+    report([run.root])
     page = run.report.read_text()
     assert "Stripes" in page
     assert next(iter(row["stripes"])) in page

@@ -70,7 +70,7 @@ SENTENCE = re.compile(
 def check_width(lines: Sequence[str]) -> None:
     """No line is wider than the terminal but those to copy, and nothing is cut."""
     for line in lines:
-        to_copy = line.startswith(("  prune-env ", "  tensorboard ")) or re.match(r"\w+ +/", line)
+        to_copy = line.startswith(("  prune-env ", "  tensorboard ")) or re.match(r"(\w+ +)?/\S+$", line)
         assert len(line) <= COLUMNS or to_copy, line
         assert "…" not in line
 
