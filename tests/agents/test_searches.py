@@ -215,9 +215,7 @@ class TestResuming:
     def test_is_refused_where_another_search_s_plan_is_recorded(self) -> None:
         problem = problem_of()
         problem.recorded_trials = records_of(uninterrupted("random"))
-        with pytest.raises(
-            RunError, match=r"^evaluation 0 of the run is .* kind: 'random' recorded, 'uniform' proposed"
-        ):
+        with pytest.raises(RunError, match=r"^evaluation 0 .* kind: 'random' recorded, 'uniform' proposed"):
             train_agent(problem, config_of("uniform"))
 
     @pytest.mark.parametrize("name", RANDOM)
