@@ -18,7 +18,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LINKED = {"agents": "agents", "rewards": "rewards", "commands": "scripts", "configs": "configs"}
 """Parts of the package by name, with the folders that they are links to."""
 
-TINY = "data.reward_images=40 data.calibration_images=40 data.test_images=20 pretrain.epochs=1 search.evaluations=14 run.force=true"
+TINY = (
+    *("data.reward_images=40", "data.calibration_images=40", "data.test_images=20"),
+    *("pretrain.epochs=1", "search.evaluations=14", "run.force=true"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +100,7 @@ def test_an_installed_wheel_runs_beside_folders_of_the_same_names(site: Path, tm
     program = str(site / "bin" / "prune-env")
     assert run(program, "--version") == f"prune-env {PROJECT['version']}\n"
     assert "digits" in run(program, "configs")
-    run(program, "train", "digits", "model.name=my_net:build", *TINY.split(), "--finetune", "1", "--json")
+    run(program, "train", "digits", "model.name=my_net:build", *TINY, "--finetune", "1", "--json")
     assert (tmp_path / "runs" / "digits" / "finetune" / "weights.safetensors").is_file()
     assert (tmp_path / "runs" / "digits" / "report.html").is_file()
 

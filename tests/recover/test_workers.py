@@ -34,7 +34,7 @@ CHILDREN.set_forkserver_preload(
     ]
 )
 PROCESSES = 2
-GENTLE = ["finetune.learning_rate=0.002", "finetune.epochs=2"]
+GENTLE = ["finetune.learning_rate=0.002", "finetune.epochs=2", "finetune.layout=contiguous", "finetune.dtype=float32"]
 """At higher rates, rounding grows from step to step until the losses differ."""
 
 
