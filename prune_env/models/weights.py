@@ -2,7 +2,6 @@
 
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +114,22 @@ def _read(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _refuse_compressed(path: Path) -> None:
     """Refuses a zip file that grows when it is read: torch stores tensors as they are."""
-    if not zipfile.is_zipfile(path):
+    if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
         return
-    with suppress(zipfile.BadZipFile, NotImplementedError), zipfile.ZipFile(path) as file:
-        for member in file.infolist():
-            if member.compress_type != zipfile.ZIP_STORED or member.file_size > path.stat().st_size:
-                raise WeightsError(
-                    f"weights file {path} was refused: its part {quoted(member.filename)} is compressed, and "
-                    "torch.save never compresses; save the weights again with torch.save, or as safetensors"
-                )
+    try:
+        with zipfile.ZipFile(path) as file:
+            members = file.infolist()
+    except Exception as error:  # torch may read parts that this reader cannot list, compressed ones too
+        raise WeightsError(
+            f"weights file {path} was refused: its list of parts is damaged; restore it from a copy, or save the "
+            "weights again"
+        ) from error
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size > path.stat().st_size:
+            raise WeightsError(
+                f"weights file {path} was refused: its part {quoted(member.filename)} is compressed, and torch.save "
+                "never compresses; save the weights again with torch.save, or as safetensors"
+            )
 
 
 def _state_of(path: Path, content: object, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

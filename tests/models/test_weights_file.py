@@ -306,3 +306,12 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"bomb\.pth was refused: its part '.*' is compressed"):
         load_weights(network(0), tmp_path / "bomb.pth")
     assert time.process_time() - begun < 1
+
+
+def test_a_zip_file_whose_parts_cannot_be_listed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "odd.pth"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("\N{LATIN SMALL LETTER E WITH ACUTE}/data.pkl", b"")
+    path.write_bytes(path.read_bytes().replace(b"\xc3\xa9", b"\xf3\xc3"))
+    with pytest.raises(WeightsError, match=r"odd\.pth was refused: its list of parts is damaged"):
+        load_weights(network(0), path)
