@@ -8,17 +8,16 @@ checked all the same.
 import hashlib
 import json
 from collections.abc import Mapping
-from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from prune_env.common.errors import RunError, UserError
 from prune_env.common.files import append_line, whole_lines
-from prune_env.common.text import shorten
+from prune_env.common.text import quoted, shorten
 
 DIGEST = "digest"
 """The key of the digest in a file."""
@@ -67,12 +66,9 @@ def renamed(kind: type[R], **names: str) -> type[R]:
 
 @cache
 def _renamed(kind: type[Record], names: tuple[tuple[str, str], ...]) -> Any:
-    fields: dict[str, Any] = {}
-    for field, name in names:
-        about = copy(kind.model_fields[field])
-        about.alias = about.validation_alias = about.serialization_alias = name
-        fields[field] = (about.annotation, about)
-    return create_model(kind.__name__, __base__=kind, **fields)
+    own = dict(names)
+    config = ConfigDict(alias_generator=lambda field: own.get(field, field))
+    return type(kind.__name__, (kind,), {"__module__": kind.__module__, "model_config": config})
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +119,7 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
     for number, line in enumerate(whole_lines(path), start=1):
         where = f"{str(path)!r}, line {number}"
         try:
-            document = json.loads(line.decode("utf-8"))
+            document = strict_json(line)
         except (ValueError, RecursionError):
             document = None
         records.append(checked(document, kind, where))
@@ -151,11 +147,29 @@ def read_json(path: Path, kind: type[Record] = Record) -> Any:
         UserError: If the file is missing or is no JSON. The type is the ``raises`` of ``kind``.
     """
     try:
-        return json.loads(path.read_bytes().decode("utf-8"))
+        return strict_json(path.read_bytes())
     # Deep nesting and integers of many digits are errors, too.
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or shorten(str(error))
         raise kind.raises(f"{str(path)!r} cannot be read: {reason}. {kind.remedy}") from None
+
+
+def strict_json(data: bytes) -> Any:
+    """Reads JSON in which no object has a key twice: of two values, readers disagree on which counts.
+
+    Raises:
+        ValueError: If the bytes are no such JSON.
+    """
+    return json.loads(data.decode("utf-8"), object_pairs_hook=_without_repetition)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {quoted(key)} stands twice in one object")
+        found[key] = value
+    return found
 
 
 def checked(document: Any, kind: type[R], where: str, extra: Any = None) -> R:

@@ -114,6 +114,7 @@ class RunConfig(Section):
         paths = [path_with_new_names(override_path(override)) for override in overrides]
         renamed, overridden = with_new_names(with_overrides(renamed, overrides))
         moved |= overridden
+        trust.check_texts(cls, renamed, source, (".".join(path) for path in paths))
         filled = with_environment(renamed, os.environ)
         trust.also(_code_in_overrides(cls, overrides)).check(cls, filled, source)
         for name in _sections():

@@ -6,7 +6,7 @@ its settings name is imported only if the user trusts it.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -77,11 +77,62 @@ class Trust:
         if found:
             lines = [f"  {key}: {shorten(repr(value))} {mark.does}" for key, (value, mark) in found.items()]
             first = next(f"{key}={value}" for key, (value, _) in found.items())
-            advice = (
-                "If you trust the author of the run, give --trust (in Python trust=EVERYTHING), or give the setting "
-                f"yourself: {shorten(first)}"
-            )
-            raise ConfigError("\n".join([f"{source} belongs to a run and is not trusted:", *lines, advice]))
+            raise _refusal(source, lines, first)
+
+    def check_texts(
+        self, root: type[BaseModel], document: Mapping[str, Any], source: str, given: Iterable[str] = ()
+    ) -> None:
+        """Refuses settings that read environment variables, or name an address from which a library may download.
+
+        The settings that a run records hold neither: variables are replaced before they are written. What `code_keys`
+        names is left to `check`.
+
+        Args:
+            root: The class of the settings.
+            document: Sections of keys, before variables are replaced.
+            source: The origin of the settings, for the message.
+            given: Keys that the user gave.
+
+        Raises:
+            ConfigError: Names each key, its text and what it does.
+        """
+        if self.everything:
+            return
+        code, own = code_keys(root), tuple(given)
+        found = {
+            key: text
+            for key, text in _texts("", document)
+            if not any(key == one or key.startswith(f"{one}.") for one in own)
+            and (_reads_variables(text) or ("://" in text and key not in code))
+        }
+        if found:
+            does = {True: "reads environment variables", False: "is an address on a network"}
+            lines = [f"  {key}: {shorten(repr(text))} {does[_reads_variables(text)]}" for key, text in found.items()]
+            raise _refusal(source, lines, f"{next(iter(found))}=...")
+
+
+def _refusal(source: str, lines: Iterable[str], example: str) -> ConfigError:
+    advice = (
+        "If you trust the author of the run, give --trust (in Python trust=EVERYTHING), or give the setting "
+        f"yourself: {shorten(example)}"
+    )
+    return ConfigError("\n".join([f"{source} belongs to a run and is not trusted:", *lines, advice]))
+
+
+def _reads_variables(text: str) -> bool:
+    return "${" in text.replace("$${", "")
+
+
+def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """All texts of a document with their keys."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _texts(f"{key}.{name}" if key else str(name), part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(key, part)
 
 
 NOTHING = Trust()

@@ -17,7 +17,7 @@ from torch import nn
 from prune_env.common.arrays import IntArray
 from prune_env.common.errors import PlanError
 from prune_env.common.files import atomic_write
-from prune_env.common.records import DIGEST, Record, digest_of, rule_of
+from prune_env.common.records import DIGEST, Record, digest_of, rule_of, strict_json
 from prune_env.common.text import shorten
 from prune_env.plan.apply import apply_plan
 from prune_env.plan.edits import EDITS, Edit, edits_from
@@ -80,6 +80,14 @@ class PruningPlan(Record):
     @classmethod
     def _known_edits(cls, value: Any) -> dict[str, dict[str, Edit]]:
         return edits_from(value)
+
+    @field_validator("units")
+    @classmethod
+    def _named_once(cls, value: list[PlannedUnit]) -> list[PlannedUnit]:
+        names = [unit.name for unit in value]
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two units are named {shorten(repr(repeated))}")
+        return value
 
     def removed_channels(self) -> dict[tuple[str, str], IntArray]:
         """Returns the module's channels that are cut, for each (module, side) that is cut."""
@@ -175,7 +183,7 @@ class PruningPlan(Record):
             PlanError: As `load`.
         """
         try:
-            document = json.loads(data.decode("utf-8"))
+            document = strict_json(data)
         except (ValueError, RecursionError) as error:
             raise PlanError(f"{source} is not a plan: it cannot be read as JSON ({error}).") from None
         if not isinstance(document, dict) or "version" not in document:

@@ -1,12 +1,14 @@
 """Measures the networks of a finished run again: cut, recalibrated and, if there is a fine-tuning, fine-tuned."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
+from pydantic import ConfigDict
 from torch import nn
 
 from prune_env.common.errors import RunError
+from prune_env.common.records import Record, read_record
+from prune_env.common.text import quoted
 from prune_env.config import RunConfig
 from prune_env.data import Splits
 from prune_env.env.fitting import fit_plan, rival_plans
@@ -86,12 +88,14 @@ def ranked_stages(run: RunDirectory, networks: RunNetworks, name: str | None = N
         name: As `load_networks`; a fine-tuning that is named comes first.
     """
     folder = TrainingFolder(place_of(run, name)) if "fine-tuned" in networks.stages else run
-    summary = folder.read_json(folder.summary) if folder.summary.is_file() else {"rows": []}
-    rows = {row["name"]: row for row in summary["rows"]}
-    if folder is run:
-        rows["recalibrated"] = rows.pop(summary.get("search"), None)
+    summary = read_record(folder.summary, _Summary) if folder.summary.is_file() else _Summary(rows=[])
+    names = {"recalibrated": summary.search} if folder is run else {}
+    rows = {row.name: row for row in summary.rows}
     metric = quality_of(networks.evaluator.task).name
-    found = [_recorded(stage, rows.get(stage), metric) for stage in ("fine-tuned", "recalibrated")]
+    found = [
+        _recorded(stage, rows.get(names.get(stage) or stage), metric, folder.summary)
+        for stage in ("fine-tuned", "recalibrated")
+    ]
     known = [one for one in found if one is not None]
     if known:
         return known if name is not None else sorted(known, key=lambda one: one.quality, reverse=True)
@@ -99,12 +103,36 @@ def ranked_stages(run: RunDirectory, networks: RunNetworks, name: str | None = N
     return [StageQuality("recalibrated", evaluator.measure(networks.stages["recalibrated"][0]), "reward")]
 
 
-def _recorded(stage: str, row: Mapping[str, Any] | None, metric: str) -> StageQuality | None:
+class _Row(Record):
+    """A row of ``summary.json``; its qualities have the task's name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+
+class _Summary(Record):
+    """What the ranking reads of a ``summary.json``."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    rows: list[_Row]
+    search: str | None = None
+
+
+def _recorded(stage: str, row: _Row | None, metric: str, file: Path) -> StageQuality | None:
     """A stage's quality from its row in a summary; None without a row."""
     if row is None:
         return None
-    images = "test" if f"test_{metric}" in row else "reward"
-    return StageQuality(stage, float(row[f"{images}_{metric}"]), images)
+    values = row.model_extra or {}
+    images = "test" if f"test_{metric}" in values else "reward"
+    quality = values.get(f"{images}_{metric}")
+    if not (isinstance(quality, int | float) and 0.0 <= quality <= 1.0):
+        raise RunError(
+            f"{str(file)!r} is damaged: {images}_{metric} of the row {quoted(row.name)}: given {quoted(quality)}; must "
+            f"be a number from 0 to 1. {Record.remedy}"
+        )
+    return StageQuality(stage, float(quality), images)
 
 
 def evaluate_run(

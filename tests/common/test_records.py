@@ -18,6 +18,7 @@ from prune_env.common.records import (
     Record,
     append_record,
     checked,
+    read_json,
     read_record,
     read_records,
     renamed,
@@ -260,3 +261,9 @@ class TestTensorFiles:
             path.write_bytes(data)
         with pytest.raises(RunError, match=rf"^'{path}' {message}.*Measure it again"):
             read_tensor_file(path, Example)
+
+
+def test_a_key_that_stands_twice_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "twice.json").write_text('{"a": 1, "a": 2}')
+    with pytest.raises(RunError, match=r"twice\.json' cannot be read: the key 'a' stands twice in one object"):
+        read_json(tmp_path / "twice.json")

@@ -72,7 +72,7 @@ def test_code_that_a_variable_names_is_refused(
     text: str, tmp_path: Path, imported: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOSTILE", "hostile:build")
-    with pytest.raises(ConfigError, match=r"granularity\.name: 'hostile:build'"):
+    with pytest.raises(ConfigError, match=r"granularity\.name: '\$\{.*' reads environment variables"):
         run_with(tmp_path / "run", env={"granularity": text}).settings()
     assert not imported()
 
@@ -162,3 +162,32 @@ def test_no_process_takes_a_module_of_the_working_directory_for_a_package(tmp_pa
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "taylor" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"data": {"name": "digits", "path": "${SECRET}"}}, r"data\.path: '\$\{SECRET\}' reads environment variables"),
+        (
+            {"model": {"name": "timm/resnet18", "arguments": {"pretrained_cfg": {"url": "http://host/a.pth"}}}},
+            r"model\.arguments\.pretrained_cfg\.url: 'http://host/a\.pth' is an address on a network",
+        ),
+    ],
+    ids=["variable", "address"],
+)
+def test_a_run_reads_no_variable_and_names_no_address(
+    sections: dict[str, object], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    run = run_with(tmp_path / "run", **sections)
+    with pytest.raises(ConfigError, match=words) as refusal:
+        settings_of(run)
+    assert "hunter2" not in str(refusal.value)
+    assert settings_of(run, trust=EVERYTHING).data.name == "digits"
+
+
+def test_an_escaped_reference_and_a_setting_that_the_user_gives_are_no_matter_of_trust(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", data={"name": "digits", "path": "$${SECRET}"})
+    assert settings_of(run).data.path == "${SECRET}"
+    run = run_with(tmp_path / "other", data={"name": "digits", "path": "${SECRET}"})
+    assert settings_of(run, ["data.path=mine"]).data.path == "mine"

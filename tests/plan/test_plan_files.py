@@ -97,6 +97,14 @@ def test_a_digest_does_not_make_a_plan_of_version_2_more_than_it_is(path: Path) 
     refused(path, json.dumps({**document(), "digest": PLAN.digest}), "digest: unknown field")
 
 
+def test_what_stands_twice_is_refused(path: Path) -> None:
+    text = PLAN.to_json().decode()
+    refused(path, text.replace('"kept"', '"kept": [0], "kept"', 1), "the key 'kept' stands twice in one object")
+    plan = document()
+    plan["units"][1]["name"] = plan["units"][0]["name"]
+    refused(path, json.dumps(plan), "units: two units are named")
+
+
 def test_kept_channels_may_be_changed_by_hand(path: Path) -> None:
     PLAN.save(path)
     plan = json.loads(path.read_text())

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from toy import evaluator_of, toy_walk
 
+from prune_env.common.errors import RunError
 from prune_env.runs.evaluating import RunNetworks, StageQuality, ranked_stages
 from prune_env.runs.run_directory import RunDirectory
 
@@ -59,3 +60,29 @@ def test_without_a_fine_tuning_the_search_s_own_record_counts(tmp_path: Path, ne
     assert ranked_stages(run, plain) == [StageQuality("recalibrated", measured, "reward")]
     run.write_json(run.summary, {"search": "cma", "rows": [{"name": "cma", "test_accuracy": 0.7}]})
     assert ranked_stages(run, plain) == [StageQuality("recalibrated", 0.7, "test")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (5, r"rows: given 5; must be"),
+        ([{"test_accuracy": 0.9}], r"rows\.0\.name: Field required"),
+        ([{"name": "fine-tuned", "test_accuracy": "[/b]"}], r"test_accuracy of the row 'fine-tuned': given '\[/b\]'"),
+        ([{"name": "fine-tuned", "test_accuracy": 1.5}], r"given 1\.5; must be a number from 0 to 1"),
+        ([{"name": "fine-tuned"}], r"reward_accuracy of the row 'fine-tuned': given None"),
+    ],
+)
+def test_a_damaged_record_is_refused_by_file_and_field(
+    tmp_path: Path, networks: RunNetworks, rows: Any, words: str
+) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_json(run.root / "finetune" / "summary.json", {"rows": rows})
+    with pytest.raises(RunError, match=rf"finetune/summary\.json' is damaged: .*{words}"):
+        ranked_stages(run, networks)
+
+
+def test_a_quality_that_is_no_number_is_refused(tmp_path: Path, networks: RunNetworks) -> None:
+    run = run_with(tmp_path)
+    (run.root / "finetune" / "summary.json").write_text('{"rows": [{"name": "fine-tuned", "test_accuracy": NaN}]}')
+    with pytest.raises(RunError, match=r"summary\.json' is damaged"):
+        ranked_stages(run, networks)
