@@ -34,7 +34,7 @@ CHILDREN.set_forkserver_preload(
     ]
 )
 PROCESSES = 2
-GENTLE = ["finetune.learning_rate=0.0005", "finetune.epochs=2", "finetune.layout=contiguous", "finetune.dtype=float32"]
+GENTLE = ["finetune.learning_rate=0.0005", "finetune.epochs=2"]
 """At higher rates, rounding grows from step to step until the losses differ."""
 
 
@@ -55,7 +55,7 @@ def test_two_processes_give_the_losses_of_one(run: RunDirectory) -> None:
     one = json.loads((run.root / "one" / "summary.json").read_text())
     assert len(one["epochs"]) == 2
     for epoch, other in zip(one["epochs"], two["epochs"], strict=True):
-        assert other["loss"] == pytest.approx(epoch["loss"], rel=1e-3)
+        assert other["loss"] == pytest.approx(epoch["loss"], rel=1e-5)
         assert other["accuracy"] == pytest.approx(epoch["accuracy"], abs=0.02)
     with safe_open(run.root / "two" / "checkpoint.safetensors", "pt") as file:
         assert json.loads(file.metadata()["record"])["facts"]["processes"] == PROCESSES
