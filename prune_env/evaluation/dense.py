@@ -8,13 +8,15 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from scipy.stats import norm
+from torch import Tensor, nn
 
 from prune_env.batch_norm.recalibration import recalibrate
 from prune_env.common.copying import copied
 from prune_env.data import Batch, ImageSet, Splits, images_in_words
-from prune_env.evaluation.measuring import measure
-from prune_env.tasks import Metric, Task, chance_of, quality_of, suspicions_of
+from prune_env.evaluation.measuring import measure, measure_all
+from prune_env.evaluation.pairs import Pairs
+from prune_env.tasks import Metric, Task, chance_of, quality_of, right_of, suspicions_of
 
 BATCH = 256
 """Most images in a forward pass."""
@@ -46,6 +48,8 @@ class DenseQuality:
         images: Number of images.
         given: The images' size and scale, and the range of their values, in words.
         suspicions: What the network does wrong, in words; empty where nothing is wrong.
+        pairs: The recalibrated network against the one as it is, image by image; None if the quality does not say
+            which images are right.
     """
 
     metric: Metric
@@ -57,6 +61,7 @@ class DenseQuality:
     images: int
     given: str
     suspicions: tuple[str, ...] = ()
+    pairs: Pairs | None = None
 
     @property
     def bound(self) -> float:
@@ -70,7 +75,13 @@ class DenseQuality:
 
     @property
     def misread(self) -> bool:
-        """Whether new batch-norm statistics alone make the network far better: its images are not those it knows."""
+        """Whether new batch-norm statistics alone make the network better: its images are not those it knows.
+
+        By McNemar's test where both networks are known image by image, which finds a smaller rise; the chance of a
+        false alarm is that of `ERRORS` standard errors.
+        """
+        if self.pairs is not None:
+            return self.pairs.won > self.pairs.lost and self.pairs.p_value < float(2.0 * norm.sf(ERRORS))
         return far_above(self.recalibrated, self.original, self.metric, self.compared)
 
     @property
@@ -144,7 +155,8 @@ def measure_dense(model: nn.Module, splits: Splits, task: Task, device: torch.de
     # A quality that does not count images is no mean of those of two parts.
     compared = min(len(reward), LOOKED_AT) if metric.counts else len(reward)
     first, rest = (_on(device, reward.at(part)) for part in torch.arange(len(reward)).tensor_split([compared]))
-    original = quality = measure(network, first, task).quality
+    original, right = _measure(network, first, task)
+    quality = original
     if rest:
         quality += (measure(network, rest, task).quality - quality) * (1 - compared / len(reward))
     low, high = float(reward.images.min()), float(reward.images.max())
@@ -161,7 +173,17 @@ def measure_dense(model: nn.Module, splits: Splits, task: Task, device: torch.de
     if dense.near_chance:
         dense = replace(dense, suspicions=tuple(suspicions_of(task, network, [*first, *rest])))
     recalibrate(network, (images for images, _ in _on(device, splits.calibration())))
-    return replace(dense, recalibrated=measure(network, first, task).quality)
+    recalibrated, now_right = _measure(network, first, task)
+    pairs = None if right is None or now_right is None else Pairs.of(now_right, right)
+    return replace(dense, recalibrated=recalibrated, pairs=pairs)
+
+
+def _measure(network: nn.Module, batches: list[Batch], task: Task) -> tuple[float, Tensor | None]:
+    """Returns the quality, and which images are right; None for these if the quality does not say so."""
+    if right_of(task) is None:
+        return measure(network, batches, task).quality, None
+    metrics, right = measure_all(network, batches, task)
+    return metrics[quality_of(task).name], right
 
 
 def _on(device: torch.device, images: ImageSet) -> list[Batch]:

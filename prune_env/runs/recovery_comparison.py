@@ -15,9 +15,9 @@ from prune_env.common.errors import RunError
 from prune_env.config import RunConfig
 from prune_env.config.training import FinetuneSection
 from prune_env.config.trust import Trust
+from prune_env.evaluation.pairs import Pairs
 from prune_env.plan import PlannedCosts, PruningPlan
 from prune_env.runs.finetuning import FOLDER, check_searched, finish_finetuning, resume_finetuning, start_finetuning
-from prune_env.runs.pairs import Pairs
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.starting import OnProgress, quietly
 from prune_env.runs.training import Step, TrainingListener

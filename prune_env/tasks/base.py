@@ -208,8 +208,8 @@ def quality_of(task: Task) -> Metric:
 def right_of(task: Task) -> Callable[[Any, Batch], Tensor] | None:
     """Returns what tells the right images of a batch, bool [n]; None if the task's quality does not say which.
 
-    Two networks are then compared image by image (`prune_env.runs.pairs`), which needs fewer images than to compare
-    two shares.
+    Two networks are then compared image by image (`prune_env.evaluation.pairs`), which needs fewer images than to
+    compare two shares.
     """
     quality = quality_of(task)
     right: Callable[[Any, Batch], Tensor] | None = getattr(quality, "right", None) if quality.counts else None

@@ -12,6 +12,7 @@ from prune_env.common.errors import DoubtfulNetworkError, DoubtfulNetworkWarning
 from prune_env.data import Splits
 from prune_env.env.loading import load_splits
 from prune_env.evaluation.dense import DenseQuality, far_above, measure_dense
+from prune_env.evaluation.pairs import Pairs
 from prune_env.runs.starting import check_dense
 from prune_env.tasks import Metric, make_task, quality_of
 
@@ -93,6 +94,34 @@ def test_the_quality_is_that_of_all_images_and_the_comparison_that_of_some(
     assert parts.quality == pytest.approx(whole.quality)
     assert (whole.compared, parts.compared, parts.images) == (400, 300, 400)
     assert parts.misread
+
+
+def test_the_same_images_are_compared_one_by_one(splits: Splits) -> None:
+    dense = measure_dense(trained_digits(), scaled(splits, 0.485, 0.229), TASK, CPU)
+    assert dense.pairs is not None
+    assert dense.pairs.images == dense.compared == 400
+    assert dense.pairs.difference == pytest.approx(dense.recalibrated - dense.original)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "misread"),
+    [
+        (Pairs(won=9, lost=0, images=400), True),
+        (Pairs(won=8, lost=0, images=400), False),
+        (Pairs(won=60, lost=51, images=400), False),
+        (Pairs(won=0, lost=9, images=400), False),
+    ],
+    ids=["9 to 0", "8 to 0", "60 to 51", "worse"],
+)
+def test_a_rise_is_believed_where_the_images_agree_on_it(pairs: Pairs, misread: bool) -> None:
+    dense = DenseQuality(METRIC, 0.9, 0.9 + pairs.difference, 0.9, 400, 0.1, 400, "", pairs=pairs)
+    assert dense.misread is misread
+
+
+def test_a_quality_that_does_not_name_its_right_images_asks_for_a_larger_rise() -> None:
+    # Two shares of 400 images: three standard errors of their difference are 6.4 points.
+    assert not DenseQuality(METRIC, 0.9, 0.96, 0.9, 400, 0.1, 400, "").misread
+    assert DenseQuality(METRIC, 0.9, 0.97, 0.9, 400, 0.1, 400, "").misread
 
 
 def test_too_few_images_tell_nothing() -> None:

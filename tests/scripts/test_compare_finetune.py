@@ -12,8 +12,8 @@ from toy import digits_file
 from prune_env import PruningPlan
 from prune_env.commands.compare import compare
 from prune_env.common.errors import ConfigError, RunError
+from prune_env.evaluation.pairs import Pairs
 from prune_env.report.recovery_table import render_recovery
-from prune_env.runs.pairs import Pairs
 from prune_env.runs.recovery_comparison import Difference, Recovered, RecoveryComparison
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.training_folder import TrainingFolder

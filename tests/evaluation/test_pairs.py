@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from prune_env.runs.pairs import Pairs
+from prune_env.evaluation.pairs import Pairs
 
 
 def test_only_images_that_one_network_alone_gets_right_count() -> None:
