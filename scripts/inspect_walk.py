@@ -18,10 +18,12 @@ from prune_env.commands.next_steps import print_next, with_config
 from prune_env.commands.progress import phases
 from prune_env.common.words import counted
 from prune_env.data import describe_images, images_in_words
-from prune_env.env.problem import PruningProblem
-from prune_env.report.inspection import inspect_problem, render_granularity, render_units
+from prune_env.env.episode_time import episode_seconds
+from prune_env.env.space import SearchSpace
+from prune_env.evaluation.dense import DenseQuality
+from prune_env.report.inspection import inspect_space, render_granularity, render_units
 from prune_env.runs.settings import read_settings
-from prune_env.runs.starting import load_problem
+from prune_env.runs.starting import load_space
 
 
 def inspect_walk(
@@ -30,23 +32,27 @@ def inspect_walk(
     """Shows, without a search: units, coupling, costs, ranks, protected units and reasons, reachable budgets, time."""
     settings = read_settings(config, forced(overrides, force))
     with phases("loading") as say:
-        splits, problem = load_problem(settings, on_progress=say, on_dense=tell_dense)
-        record = {"data": describe_images(splits.source), **inspect_problem(problem)}
+        splits, space, dense = load_space(settings, on_progress=say, on_dense=tell_dense)
+        say("timing an episode")
+        record = inspect_space(space, dense, episode_seconds(space, splits))
+        record = {"data": describe_images(splits.source), **record}
     if as_json:
         print_json(record)
         return
     tell(f"images: {images_in_words(splits.source)}")
-    for table in render_units(problem, record):
+    for table in render_units(space, record):
         results.print(table)
-    _tell_costs(problem, record, settings.env.min_keep, settings.search.evaluations)
-    for table in render_granularity(problem, settings.budget.batch):
+    _tell_costs(space, dense, record, settings.env.min_keep, settings.search.evaluations)
+    for table in render_granularity(space, settings.budget.batch):
         results.print(table)
-    if problem.walk.idle:
-        tell(f"never called in the forward pass, left dense: {', '.join(problem.walk.idle)}")
+    if space.walk.idle:
+        tell(f"never called in the forward pass, left dense: {', '.join(space.walk.idle)}")
     print_next(with_config(str(config), overrides or (), inspected=True))
 
 
-def _tell_costs(problem: PruningProblem, record: dict[str, Any], min_keep: float, evaluations: int) -> None:
+def _tell_costs(
+    space: SearchSpace, dense: DenseQuality, record: dict[str, Any], min_keep: float, evaluations: int
+) -> None:
     limits, seconds = record["budget"], record["seconds_per_episode"]
     limits = {limits["metric"]: limits, **limits["also"]}
     budgets = "".join(
@@ -56,14 +62,14 @@ def _tell_costs(problem: PruningProblem, record: dict[str, Any], min_keep: float
     )
     tell(
         f"dense: {record['dense']['macs']:,} MACs, {record['dense']['params']:,} params, reward-set "
-        f"{problem.quality_name} {problem.baseline.quality:.2%}\n"
+        f"{dense.metric.name} {dense.quality:{dense.metric.format}}\n"
         f"{fixed_macs_in_words(record)}params that the cost formula takes as fixed: {record['fixed_params']:,}\n"
         f"free units reach {record['reach']['macs']:.1%} of the MACs, {record['reach']['params']:.1%} of the params\n"
         f"{budgets}"
         f"an episode takes about {seconds:.2f} s; {evaluations} evaluations about {seconds * evaluations / 60:.1f} min"
     )
-    if (latency := problem.latency) is not None:
-        dense_seconds = latency.seconds(problem.walk, problem.walk.width_list())
+    if (latency := space.latency) is not None:
+        dense_seconds = latency.seconds(space.walk, space.walk.width_list())
         tell(
             f"latency by the formula: {1e3 * dense_seconds:.1f} ms a batch of {latency.batch} for the dense network, "
             f"{counted(latency.threads, 'thread')}; error {latency.error:.1%} on networks outside the fit"

@@ -19,6 +19,7 @@ from prune_env.data import Splits, load_images
 from prune_env.data.timing import batch_to_time
 from prune_env.env.loading import check_names, device_of
 from prune_env.env.problem import PruningProblem
+from prune_env.env.space import ScoresOnDemand, SearchSpace
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.evaluation.execution import ExecutionChoice, ExecutionSettings
 from prune_env.evaluation.execution_choice import ExecutionChooser
@@ -139,14 +140,14 @@ def build_evaluator(
     return Evaluator(walk, splits.reward(), splits.calibration(), execution, device_of(config), repair, task)
 
 
-def build_problem(
+def build_space(
     config: RunConfig,
     splits: Splits,
     model: nn.Module,
     on_progress: Callable[[str], None] = lambda _: None,
     remembered: Remembered = NOTHING_REMEMBERED,
-) -> PruningProblem:
-    """Traces a network, protects sensitive units, measures the fastest execution and makes the problem for a search.
+) -> SearchSpace:
+    """Traces a network, protects sensitive units, and prepares budget and granularity; measures no plan.
 
     Args:
         config: The run's settings.
@@ -156,7 +157,7 @@ def build_problem(
         remembered: Measurements of an earlier part of the run.
 
     Raises:
-        BudgetError: If the budget cannot be met. Raised before any plan is evaluated.
+        BudgetError: If the budget cannot be met.
     """
     check_names(config)
     on_progress("tracing the network, proving its units and measuring feature-map ranks")
@@ -171,28 +172,56 @@ def build_problem(
         on_progress("timing the network's layers at many widths")
         latency = fit_latency(walk, _timed_batch(config, splits), config.env.min_keep, config.seed)
     budget, context = build_budget(config, splits, walk, latency), scoring_context(config, splits, walk)
-    on_progress(f"scoring channels by {config.criterion.name}")
-    scores = _scores(config, context, remembered.scores)
+
+    def score() -> Scores:
+        on_progress(f"scoring channels by {config.criterion.name}")
+        return _scores(config, context, remembered.scores)
+
+    scores = ScoresOnDemand(score)
     granularity = _prepared_granularity(config, splits, context, scores, report, remembered, on_progress)
     granularity.reachable(budget)
-    ranks = partial(_reward_of, reward=reward, walk=walk, latency=latency)
-    repair = make_repair(config, splits, walk, granularity.makes_edits)
-    choice = _chosen_execution(config, splits, budget, context, scores, repair, ranks, on_progress)
+    return SearchSpace(config, walk, budget, granularity, scores, context, reward, report, latency)
+
+
+def build_problem(
+    config: RunConfig,
+    splits: Splits,
+    model: nn.Module,
+    on_progress: Callable[[str], None] = lambda _: None,
+    remembered: Remembered = NOTHING_REMEMBERED,
+) -> PruningProblem:
+    """Makes the problem for a search: the search space, and an evaluator with the fastest execution.
+
+    Args:
+        config: The run's settings.
+        splits: The data.
+        model: The dense network with its weights.
+        on_progress: Receives progress messages.
+        remembered: Measurements of an earlier part of the run.
+
+    Raises:
+        BudgetError: If the budget cannot be met. Raised before any plan is evaluated.
+    """
+    space = build_space(config, splits, model, on_progress, remembered)
+    config, walk, scores = space.config, space.walk, dict(space.scores)
+    ranks = partial(_reward_of, reward=space.reward, walk=walk, latency=space.latency)
+    repair = make_repair(config, splits, walk, space.granularity.makes_edits)
+    choice = _chosen_execution(config, splits, space, repair, ranks, on_progress)
     evaluator = build_evaluator(config, splits, walk, repair, choice.execution)
     facts = {"model": config.model.name, "criterion": config.criterion.name, "repair": config.repair.name}
     return PruningProblem(
         walk,
-        budget,
+        space.budget,
         evaluator,
         scores,
-        reward,
-        report,
+        space.reward,
+        space.report,
         input_size=splits.source.size,
-        context=context,
-        granularity=granularity,
-        latency=latency,
+        context=space.context,
+        granularity=space.granularity,
+        latency=space.latency,
         probe_keep=config.sensitivity.probe_keep,
-        race=Race.on(evaluator, reward) if config.search.racing else None,
+        race=Race.on(evaluator, space.reward) if config.search.racing else None,
         execution_choice=choice,
         provenance={**facts, "seed": config.seed},
     )
@@ -224,26 +253,24 @@ def _prepared_granularity(
 def _chosen_execution(
     config: RunConfig,
     splits: Splits,
-    budget: Budget,
-    context: ScoringContext,
-    scores: Scores,
+    space: SearchSpace,
     repair: Repair | None,
     ranks: Callable[[Evaluator, PruningPlan], float],
     on_progress: Callable[[str], None],
 ) -> ExecutionChoice:
     """Chooses the execution settings, and sets torch's threads to theirs."""
     chooser = ExecutionChooser(
-        context.walk,
-        budget,
+        space.walk,
+        space.budget,
         splits.reward(),
         splits.calibration(),
         device_of(config),
-        scores,
+        space.scores,
         ranks,
         repair,
         {key: getattr(config, key).model_dump() for key in ("data", "criterion", "repair", "reward")},
         on_progress,
-        context.task,
+        space.context.task,
     )
     choice = chooser.choose(config.execution, config.search.evaluations)
     if choice.execution.threads is not None:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from prune_env.env.problem import PruningProblem
+from prune_env.env.space import SearchSpace
+from prune_env.evaluation.dense import DenseQuality
 from prune_env.granularity import TextTable
 from prune_env.protection.sensitivity import LayerEvidence
 from prune_env.report.fitting import FirstThatFits, plain_table
@@ -15,16 +16,17 @@ from prune_env.walk.unit import Unit
 BARS = " ▁▂▃▄▅▆▇█"
 
 
-def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
+def inspect_space(space: SearchSpace, dense: DenseQuality, episode_seconds: float) -> dict[str, Any]:
     """The units, their costs, the protected units and the duration of an episode, as plain data.
 
     Args:
-        problem: The problem. The uniform plan is tried once, to time an episode.
+        space: The search space.
+        dense: The quality of the dense network.
+        episode_seconds: Seconds of an episode.
     """
-    seconds = problem.attempt(problem.budget.uniform(), "uniform").seconds
-    walk, budget = problem.walk, problem.budget
+    walk, budget = space.walk, space.budget
     free = {unit.name: number for number, unit in enumerate(budget.units)}
-    evidence = problem.report.by_unit() if problem.report else {}
+    evidence = space.report.by_unit() if space.report else {}
 
     def removable(unit: Unit) -> float:
         if unit.name not in free:
@@ -46,58 +48,58 @@ def inspect_problem(problem: PruningProblem) -> dict[str, Any]:
         }
         for unit in walk.units
     ]
-    measured = problem.granularity.measurements()
+    measured = space.granularity.measurements()
     return {
-        "dense": {"macs": walk.macs(), "params": walk.params(), problem.quality_name: problem.baseline.quality},
+        "dense": {"macs": walk.macs(), "params": walk.params(), dense.metric.name: dense.quality},
         "units": units,
-        "layers": [] if problem.report is None else problem.report.as_record()["layers"],
+        "layers": [] if space.report is None else space.report.as_record()["layers"],
         "reach": {"macs": walk.reach("macs"), "params": walk.reach("params")},
         "budget": {
             "metric": budget.metric,
             "keep": budget.keep,
-            "reachable": list(problem.granularity.reachable(budget)),
+            "reachable": list(space.granularity.reachable(budget)),
             "also": {one.metric: {"keep": one.keep, "reachable": list(one.reachable)} for one in budget.also},
         },
-        "latency": None if problem.latency is None else problem.latency.as_record(),
+        "latency": None if space.latency is None else space.latency.as_record(),
         "granularity": {
-            "name": problem.granularity.settings.name,
+            "name": space.granularity.settings.name,
             "measured": None if measured is None else measured.as_record(),
         },
         "idle": list(walk.idle),
         "fixed_macs": dict(walk.cost_model.fixed_macs),
         "fixed_params": walk.cost_model.fixed_params,
-        "seconds_per_episode": seconds,
+        "seconds_per_episode": episode_seconds,
     }
 
 
-def render_units(problem: PruningProblem, record: dict[str, Any]) -> Iterator[FirstThatFits]:
+def render_units(space: SearchSpace, record: dict[str, Any]) -> Iterator[FirstThatFits]:
     """The table of units and, if they were measured, the table of feature-map ranks.
 
     Args:
-        problem: The problem.
-        record: The result of `inspect_problem`.
+        space: The search space.
+        record: The result of `inspect_space`.
     """
-    yield FirstThatFits(_units_table(problem, record), _units_table(problem, record, coupling=False))
-    if problem.report is not None and problem.report.layers:
-        yield FirstThatFits(_ranks_table(problem), _ranks_table(problem, histograms=False))
+    yield FirstThatFits(_units_table(space, record), _units_table(space, record, coupling=False))
+    if space.report is not None and space.report.layers:
+        yield FirstThatFits(_ranks_table(space), _ranks_table(space, histograms=False))
 
 
-def render_granularity(problem: PruningProblem, batch: int) -> Iterator[FirstThatFits]:
+def render_granularity(space: SearchSpace, batch: int) -> Iterator[FirstThatFits]:
     """The granularity's own tables; ``batch`` is the number of images in the timed batch."""
-    for texts in problem.granularity.tables(batch):
+    for texts in space.granularity.tables(batch):
         yield FirstThatFits(_table_of(texts))
 
 
-def _units_table(problem: PruningProblem, record: dict[str, Any], coupling: bool = True) -> Table:
+def _units_table(space: SearchSpace, record: dict[str, Any], coupling: bool = True) -> Table:
     table = plain_table("units, in forward order")
     table.add_column("unit", no_wrap=True)
     table.add_column("channels", justify="right")
     if coupling:
         table.add_column("coupled with -> read by", min_width=32)
-    table.add_column(f"removable\n{problem.budget.metric}", justify="right")
+    table.add_column(f"removable\n{space.budget.metric}", justify="right")
     table.add_column("low-rank\nmaps", justify="right")
     table.add_column("protected, or not exact", min_width=24)
-    for unit, row in zip(problem.walk.units, record["units"], strict=True):
+    for unit, row in zip(space.walk.units, record["units"], strict=True):
         share = row["low_rank_share"]
         table.add_row(
             unit.name,
@@ -132,9 +134,9 @@ def _listed(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _ranks_table(problem: PruningProblem, histograms: bool = True) -> Table:
-    assert problem.report is not None
-    report = problem.report
+def _ranks_table(space: SearchSpace, histograms: bool = True) -> Table:
+    assert space.report is not None
+    report = space.report
     table = plain_table(
         f"feature-map ranks; a map is low-rank below {report.rank_threshold:.0%} of full rank, "
         f"a layer sensitive above {report.layer_threshold:.0%} low-rank maps"

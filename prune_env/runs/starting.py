@@ -18,9 +18,10 @@ from prune_env.config.sections import ExecutionSection
 from prune_env.criteria import save_scores
 from prune_env.data import Splits
 from prune_env.data.splits import SplitsRecord
-from prune_env.env.builders import NOTHING_REMEMBERED, Remembered, build_problem
+from prune_env.env.builders import NOTHING_REMEMBERED, Remembered, build_problem, build_space
 from prune_env.env.loading import device_of, load_model, load_splits, with_preprocessing
 from prune_env.env.problem import PruningProblem
+from prune_env.env.space import SearchSpace
 from prune_env.evaluation.dense import DenseQuality, measure_dense
 from prune_env.granularity.base import GranularityMeasurements
 from prune_env.models import save_weights
@@ -58,13 +59,36 @@ def load_problem(
         DoubtfulNetworkError: As `check_dense`.
         BudgetError: If the budget cannot be met.
     """
-    use_threads(settings)
-    splits = load_splits(settings)
-    model = load_network(settings, splits, on_progress)
+    splits, model = _loaded(settings, on_progress)
     if run is None:
         check_dense(settings, splits, model, on_progress, on_dense)
     remembered = remembered_by(run, settings) if run is not None else NOTHING_REMEMBERED
     return splits, build_problem(settings, splits, model, on_progress, remembered)
+
+
+def load_space(
+    settings: RunConfig, on_progress: OnProgress = quietly, on_dense: OnDense = quietly
+) -> tuple[Splits, SearchSpace, DenseQuality]:
+    """Loads and checks as `load_problem` does, and builds the search space alone.
+
+    Args:
+        settings: The settings.
+        on_progress: Receives progress messages.
+        on_dense: Receives the quality of the dense network.
+
+    Raises:
+        DoubtfulNetworkError: As `check_dense`.
+        BudgetError: If the budget cannot be met.
+    """
+    splits, model = _loaded(settings, on_progress)
+    dense = check_dense(settings, splits, model, on_progress, on_dense)
+    return splits, build_space(settings, splits, model, on_progress), dense
+
+
+def _loaded(settings: RunConfig, on_progress: OnProgress) -> tuple[Splits, nn.Module]:
+    use_threads(settings)
+    splits = load_splits(settings)
+    return splits, load_network(settings, splits, on_progress)
 
 
 def check_dense(
@@ -73,7 +97,7 @@ def check_dense(
     model: nn.Module,
     on_progress: OnProgress = quietly,
     on_dense: OnDense = quietly,
-) -> None:
+) -> DenseQuality:
     """Measures the dense network, and refuses a network on which a search makes no sense (`DenseQuality.doubtful`).
 
     Args:
@@ -82,6 +106,9 @@ def check_dense(
         model: The network, in eval mode.
         on_progress: Receives progress messages.
         on_dense: Receives the quality, also of a network that is refused.
+
+    Returns:
+        The quality.
 
     Raises:
         DoubtfulNetworkError: Names the quality and the likely reasons.
@@ -96,10 +123,10 @@ def check_dense(
         dense = replace(dense, suspicions=(reason, *dense.suspicions))
     on_dense(dense)
     if not dense.doubtful:
-        return
+        return dense
     if settings.run.force:
         warnings.warn(dense.doubts(), DoubtfulNetworkWarning, stacklevel=2)
-        return
+        return dense
     raise DoubtfulNetworkError(
         f"{dense.doubts()}\nMend what is wrong, or go on all the same with --force (run.force=true; in Python "
         "force=True)."

@@ -81,7 +81,7 @@ class Stripe(Granularity):
         for unit in walk.free:
             skeletons = [self._stripes_of(member, weights) for member in context.scoring.producers(unit)]
             skeletons.sort(key=lambda skeleton: skeleton.whole)
-            keys = [self._keys(skeleton, context.scores.get(unit.name)) for skeleton in skeletons]
+            keys = [self._keys(skeleton, unit.name) for skeleton in skeletons]
             striped = any(not skeleton.whole for skeleton in skeletons)
             rankings.append(Ranking(skeletons, keys, unit.channels) if striped else None)
         self.rankings = tuple(rankings)
@@ -98,11 +98,12 @@ class Stripe(Granularity):
         channels = np.repeat(np.arange(len(member.index)), member.index.shape[1])
         return LayerStripes(member.module, norms[:, None], channels, whole=True)
 
-    def _keys(self, skeleton: LayerStripes, scores: FloatArray | None) -> FloatArray:
+    def _keys(self, skeleton: LayerStripes, unit: str) -> FloatArray:
         if self.settings.sharing == "equal":
             return skeleton.equal_keys()
         if self.settings.strength == "skeleton":
             return skeleton.keys(skeleton.strength.sum(axis=1))
+        scores = self._scores.get(unit)
         if scores is None or scores.min() < 0:
             raise UserError(
                 "granularity.strength: criterion given, but criterion.name gives scores below 0, which are no "

@@ -17,17 +17,18 @@ from prune_env.agents.rules import rule_plans
 from prune_env.budget import Budget
 from prune_env.common.errors import BudgetError, UserError
 from prune_env.criteria import ScoringContext
-from prune_env.env.builders import build_problem, build_walk
+from prune_env.env.builders import build_problem, build_space, build_walk
 from prune_env.env.problem import PruningProblem
 from prune_env.env.proposal import Proposal
 from prune_env.env.trial import Trial
+from prune_env.evaluation.dense import measure_dense
 from prune_env.granularity import GranularityContext
 from prune_env.granularity.stripe import Stripe, StripeEdit
 from prune_env.granularity.stripe.edit import stripes_of
 from prune_env.granularity.stripe.granularity import filter_norms
 from prune_env.granularity.stripe.settings import StripeSettings
 from prune_env.plan import PruningPlan
-from prune_env.report.inspection import inspect_problem
+from prune_env.report.inspection import inspect_space
 from prune_env.search import Search
 from prune_env.search.loop import train_agent
 from prune_env.search.registry import SEARCHES, check_evaluations
@@ -161,8 +162,9 @@ class TestABudgetBelowWholeChannels:
 
         walk, _ = build_walk(config(1.0), splits, model)
         least = Budget(walk, "macs", 1.0, 0.3, 8 if round_to == "8" else 1).reachable[0]
-        problem = build_problem(config(0.9 * least), splits, model)
-        assert inspect_problem(problem)["budget"]["reachable"][0] < 0.9 * least
+        space = build_space(config(0.9 * least), splits, model)
+        dense = measure_dense(model, splits, space.context.task, torch.device("cpu"))
+        assert inspect_space(space, dense, 1.0)["budget"]["reachable"][0] < 0.9 * least
         with pytest.raises(BudgetError, match="with one stripe for each of its channels"):
             build_problem(config(1e-4), splits, model)
 
