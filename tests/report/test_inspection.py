@@ -92,7 +92,7 @@ def test_a_long_episode_is_told_from_a_part_of_its_images(
     sizes = len(splits.reward()), len(splits.calibration())
     seconds = episode_seconds(build_space(digits_config(), splits, trained_digits()), splits)
     assert seconds == pytest.approx(0.2 + an_image * (2 * sizes[0] + sizes[1]))
-    assert measured == [(32, 32)] if told else [(32, 32), sizes]
+    assert measured == ([(32, 32)] if told else [(32, 32), sizes])
 
 
 def test_scores_reach_another_process_without_what_computes_them() -> None:
