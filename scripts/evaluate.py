@@ -28,12 +28,12 @@ from prune_env.config.trust import Trust
 from prune_env.env.fitting import repair_warning
 from prune_env.env.loading import device_of
 from prune_env.plan import PruningPlan
-from prune_env.report.file_records import row_records
 from prune_env.report.network_table import render, warnings_of
 from prune_env.report.verdicts import against_dense
 from prune_env.runs.evaluating import evaluate_run
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import read_settings, settings_of
+from prune_env.runs.summaries import row_records
 from prune_env.tasks import quality_of
 
 Target = Annotated[

@@ -25,7 +25,6 @@ from prune_env.commands.progress import shown_training
 from prune_env.common.words import counted
 from prune_env.config.trust import NOTHING, Trust
 from prune_env.env.fitting import repair_warning
-from prune_env.report.file_records import row_records
 from prune_env.report.network_table import render, warnings_of
 from prune_env.report.verdicts import against_dense
 from prune_env.report.whole_runs import finetune_with_report
@@ -38,6 +37,7 @@ from prune_env.runs.finetuning import (
     start_finetuning,
 )
 from prune_env.runs.run_directory import RunDirectory
+from prune_env.runs.summaries import row_records
 from prune_env.tasks import quality_of
 
 Run = Annotated[Path, typer.Argument(help="The directory of a run with a plan.json.")]

@@ -27,12 +27,12 @@ from prune_env.commands.train import finish_search, print_places, print_search, 
 from prune_env.config import RunConfig
 from prune_env.env.fitting import repair_warning
 from prune_env.plan import PruningPlan
-from prune_env.report.file_records import row_records
 from prune_env.report.network_table import render
 from prune_env.report.verdicts import against_dense, verdicts_on
 from prune_env.runs.replaying import SEARCH, replay_on, replay_settings
 from prune_env.runs.searching import start_search
 from prune_env.runs.settings import settings_to_replay_on
+from prune_env.runs.summaries import row_records
 from prune_env.search.policy import Policy, load_plan_or_policy
 from prune_env.tasks import make_task, quality_of
 

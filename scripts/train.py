@@ -36,7 +36,6 @@ from prune_env.common.words import counted
 from prune_env.config import RunConfig
 from prune_env.config.sections import budget_in_words
 from prune_env.config.trust import NOTHING, Trust
-from prune_env.report.file_records import row_records
 from prune_env.report.loggers import check_loggers
 from prune_env.report.network_table import render, warnings_of
 from prune_env.report.verdicts import against_dense
@@ -45,6 +44,7 @@ from prune_env.runs.finishing import FinishedSearch
 from prune_env.runs.replaying import SEARCH
 from prune_env.runs.searching import SearchRun, resume_search, start_search
 from prune_env.runs.settings import read_settings
+from prune_env.runs.summaries import row_records
 from prune_env.search.pools.make import idle_words
 from prune_env.tasks import make_task, quality_of
 

@@ -1,9 +1,9 @@
 """What a run came to in a few words: the numbers against the dense network, and what the search spent."""
 
 from prune_env.common.words import counted
-from prune_env.report.file_records import RowRecord, Summary
 from prune_env.report.html import Figure
 from prune_env.report.run_record import RunRecord
+from prune_env.runs.summaries import RowRecord, Summary
 
 
 def headline(record: RunRecord) -> str:

@@ -7,7 +7,6 @@ from prune_env.config.trust import NOTHING, Trust
 from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.report import charts, html
 from prune_env.report.figures import figure_png, result_picture
-from prune_env.report.file_records import RowRecord
 from prune_env.report.headline import effort, figures, headline
 from prune_env.report.page_data import families_of, loss_rises, picked_plans, run_tables, shown_trials
 from prune_env.report.reading import read_run
@@ -15,6 +14,7 @@ from prune_env.report.run_record import PlanTried, RunRecord
 from prune_env.report.sharing import command_without_places, without_places
 from prune_env.report.verdicts import verdicts
 from prune_env.runs.run_directory import RunDirectory
+from prune_env.runs.summaries import RowRecord
 
 
 def write_report(run: RunDirectory, trust: Trust = NOTHING) -> Path:

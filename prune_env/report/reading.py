@@ -14,10 +14,10 @@ from prune_env.plan import PruningPlan
 from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.recover.checkpoint import epochs_in
 from prune_env.report.figures import NOT_A_SEARCH
-from prune_env.report.file_records import Summary, TrainingSummary, named
 from prune_env.report.run_record import PlanTried, RunRecord, TrainingRecord
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.starting import measurements_of
+from prune_env.runs.summaries import Summary, TrainingSummary, named
 from prune_env.runs.training_folder import TrainingFolder
 from prune_env.tasks import Task, make_task, quality_of
 

@@ -14,7 +14,7 @@ from prune_env.plan import PruningPlan
 from prune_env.protection.sensitivity import SensitivityReport
 from prune_env.recover import Epoch
 from prune_env.report.figures import Tried
-from prune_env.report.file_records import RowRecord, Summary, TrainingSummary
+from prune_env.runs.summaries import RowRecord, Summary, TrainingSummary
 from prune_env.tasks import Metric
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from prune_env.report.file_records import RowRecord, Summary
+from prune_env.runs.summaries import RowRecord, Summary
 
 
 def against_dense(row: RowRecord, dense: RowRecord, quality: str) -> str:

@@ -33,10 +33,11 @@ from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import OnEpisode, OnTrial, SearchRun, resume_search, start_search
 from prune_env.runs.settings import alone, for_workers
 from prune_env.runs.starting import OnDense, OnProgress, quietly
+from prune_env.runs.summaries import read_summary
 from prune_env.runs.training import NOBODY, TrainingListener
 from prune_env.search.pools.make import check_workers, worker_count
 from prune_env.search.pools.whole import spread
-from prune_env.tasks import Metric
+from prune_env.tasks import Metric, make_task, quality_of
 
 OnFolder = Callable[[Path], None]
 
@@ -107,7 +108,10 @@ def run_searches(runs: Mapping[Path, RunConfig], on_finished: OnFolder = quietly
     for folder, _ in finished:
         finish(folder)
     write_side_by_side(list(runs), trust=trust)
-    return {folder: RunDirectory(folder).read_json(RunDirectory(folder).summary) for folder in runs}
+    return {
+        folder: read_summary(RunDirectory(folder), quality_of(make_task(settings.task)).name)
+        for folder, settings in runs.items()
+    }
 
 
 def common_folder(folders: Sequence[Path]) -> Path:

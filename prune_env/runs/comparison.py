@@ -26,6 +26,7 @@ from prune_env.runs.searching import SearchRun, Watch, search_into, unwatched
 from prune_env.runs.seed_results import SeedResult, as_record, best_so_far
 from prune_env.runs.settings import alone, differing_settings, for_workers, settings_of
 from prune_env.runs.starting import OnDense, OnProgress, check_same_start, load_problem, quietly, start_run
+from prune_env.runs.summaries import ComparedSummary, named
 from prune_env.search.episode import SearchResult
 from prune_env.search.pools.make import check_workers, worker_count
 from prune_env.search.pools.whole import spread
@@ -227,17 +228,15 @@ class _Comparison:
         return qualities
 
     def _outcome(self, run: RunDirectory, name: str, seed: int) -> SeedResult:
-        summary = run.read_json(run.summary)
+        summary = read_record(run.summary, named(ComparedSummary, self.quality))
         curve, _ = best_so_far(run, name, self.milestones[-1], self.quality)
-        try:
-            best = {count: float(summary["best_after"][str(count)]) for count in self.milestones}
-            tested = float(summary["rows"][-1][f"test_{self.quality}"])
-            return SeedResult(seed, curve, best, tested, float(summary["seconds"]))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise RunError(
-                f"{str(run.summary)!r} is not of a comparison's run ({error!r}): another command wrote it, or a "
-                "comparison with another number of evaluations. Remove this file; the comparison then writes it again."
-            ) from None
+        best = {count: summary.best_after.get(str(count)) for count in self.milestones}
+        tested = summary.rows[-1].test_quality
+        if tested is None or None in best.values():
+            missing = [f"best_after.{count}" for count, found in best.items() if found is None]
+            missing += [f"rows: test_{self.quality} of the last one"] * (tested is None)
+            raise RunError(f"{str(run.summary)!r} lacks {', '.join(missing)}. {summary.remedy}")
+        return SeedResult(seed, curve, best, tested, summary.seconds)
 
 
 FinishedElsewhere = tuple[Trial, SearchResult, list[NetworkRow], dict[str, Any]]

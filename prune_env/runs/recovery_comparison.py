@@ -12,6 +12,7 @@ from scipy.stats import ttest_1samp
 from torch import Tensor
 
 from prune_env.common.errors import RunError
+from prune_env.common.records import read_record
 from prune_env.config import RunConfig
 from prune_env.config.training import FinetuneSection
 from prune_env.config.trust import Trust
@@ -20,6 +21,7 @@ from prune_env.plan import PlannedCosts, PruningPlan
 from prune_env.runs.finetuning import FOLDER, check_searched, finish_finetuning, resume_finetuning, start_finetuning
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.starting import OnProgress, quietly
+from prune_env.runs.summaries import RecoverySummary, named
 from prune_env.runs.training import Step, TrainingListener
 from prune_env.runs.training_folder import TrainingFolder
 from prune_env.search.pools.whole import spread
@@ -197,9 +199,10 @@ def compare_recovery(
     jobs = [_Job(run, recipe, settings.finetune, trust) for run in runs.values()]
     for job in jobs:
         job.check()
+    quality = quality_of(make_task(settings.task)).name
     first, *others = jobs
     first.train(on_progress)
-    missing = [job.like(first) for job in others if not job.folder.summary.is_file()]
+    missing = [job.like(first, quality) for job in others if not job.folder.summary.is_file()]
     if workers == 1:
         for job in missing:
             job.train(on_progress)
@@ -207,7 +210,6 @@ def compare_recovery(
         tasks = {job.folder.root: (job,) for job in missing}
         for number, _ in enumerate(spread(_Job.train, tasks, workers), start=1):
             on_progress(f"{number} of {len(missing)} trainings are finished")
-    quality = quality_of(make_task(settings.task)).name
     networks = [job.result(quality) for job in jobs]
     for network in networks:
         on_recovered(network)
@@ -249,10 +251,15 @@ class _Job:
                 "of finetune.epochs, which has folders of its own, or another folder by run.directory=..."
             )
 
-    def like(self, first: "_Job") -> "_Job":
+    def like(self, first: "_Job", quality: str) -> "_Job":
         """The job with the number type of a finished one; the layout stays open, as not every layout suits all."""
-        dtype = first.folder.read_json(first.folder.summary)["execution"]["dtype"]
+        dtype = first.summary(quality).execution.dtype
         return replace(self, recipe=self.recipe.model_copy(update={"dtype": dtype}))
+
+    def summary(self, quality: str) -> RecoverySummary:
+        """The record of the finished training."""
+        kind: type[RecoverySummary] = named(RecoverySummary, quality)
+        return read_record(self.folder.summary, kind)
 
     def train(self, on_progress: OnProgress = quietly) -> None:
         """Starts or resumes the training, to its end; does nothing where it is finished."""
@@ -277,18 +284,21 @@ class _Job:
 
     def result(self, quality: str) -> Recovered:
         """The network of the finished training."""
-        summary = self.folder.read_json(self.folder.summary)
-        dense, before, after = summary["rows"]
+        summary = self.summary(quality)
+        dense, before, after = summary.rows
+        assert dense.test_quality is not None
+        assert before.test_quality is not None
+        assert after.test_quality is not None
         right = safetensors.torch.load_file(self.folder.right) if self.folder.right.is_file() else {}
         return Recovered(
             self.run.root.name,
             self.run.settings(trust=self.trust).seed,
-            after["macs"] / dense["macs"],
-            after["params"] / dense["params"],
-            before[f"test_{quality}"],
-            after[f"test_{quality}"],
-            dense[f"test_{quality}"],
-            float(summary["seconds"]),
+            after.macs / dense.macs,
+            after.params / dense.params,
+            before.test_quality,
+            after.test_quality,
+            dense.test_quality,
+            summary.seconds,
             right.get("fine-tuned"),
         )
 

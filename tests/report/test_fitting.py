@@ -9,13 +9,13 @@ import pytest
 from rich.console import Console
 
 from prune_env.common.latency import Latency
-from prune_env.report.file_records import row_records
 from prune_env.report.fitting import FirstThatFits, plain_table
 from prune_env.report.network_table import render
 from prune_env.report.search_comparison import render as render_comparison
 from prune_env.report.verdicts import against_dense
 from prune_env.runs.networks import NetworkRow
 from prune_env.runs.seed_results import SeedResult
+from prune_env.runs.summaries import row_records
 from prune_env.tasks import Classification, Detection
 
 

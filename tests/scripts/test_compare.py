@@ -476,13 +476,21 @@ class TestAComparisonRunAgain:
         with pytest.raises(RunError, match=r"splits\.json' differs from the current split"):
             compared(config, folder)
 
-    @pytest.mark.parametrize("damage", [{"best_after": None}, {"best_after": {}}, {"rows": []}, {"seconds": "long"}])
+    @pytest.mark.parametrize(
+        ("damage", "told"),
+        [
+            ({"best_after": None}, "is damaged: best_after: given None; must be"),
+            ({"best_after": {}}, "lacks best_after."),
+            ({"rows": []}, "is damaged: rows: given .*; List should have at least 1 item"),
+            ({"seconds": "long"}, "is damaged: seconds: given 'long'; must be"),
+        ],
+    )
     def test_with_a_summary_of_another_kind_is_refused(
-        self, config: Path, folder: Path, damage: dict[str, Any]
+        self, config: Path, folder: Path, damage: dict[str, Any], told: str
     ) -> None:
         run = runs_in(folder)["seed-0/tpe"]
         run.write_json(run.summary, {**run.read_json(run.summary), **damage})
-        with pytest.raises(RunError, match=r"tpe/summary\.json' is not of a comparison's run"):
+        with pytest.raises(RunError, match=rf"tpe/summary\.json' {told}.*It is not of a comparison's run"):
             compared(config, folder)
 
 

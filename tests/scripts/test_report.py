@@ -27,11 +27,11 @@ from prune_env.common.tensor_records import to_tensor_file
 from prune_env.common.text import printable
 from prune_env.plan import PruningPlan
 from prune_env.recover import Epoch
-from prune_env.report.file_records import Summary
 from prune_env.report.page import write_report
 from prune_env.report.reading import best_rewards_of, read_run
 from prune_env.report.verdicts import verdicts
 from prune_env.runs.run_directory import RunDirectory
+from prune_env.runs.summaries import Summary
 from prune_env.runs.training_folder import TrainingFolder
 
 
