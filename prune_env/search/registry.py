@@ -1,6 +1,7 @@
 """The registry of searches (``agent.name``), and the checks before a search starts."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from prune_env.common.errors import ConfigError
@@ -8,6 +9,7 @@ from prune_env.common.registry import Registry
 from prune_env.config import RunConfig
 from prune_env.env.problem import PruningProblem
 from prune_env.search.base import Search
+from prune_env.search.policy import load_plan_or_policy, load_policy
 
 
 def as_search(name: str, value: Any) -> type[Search]:
@@ -45,6 +47,7 @@ def check_named_search(config: RunConfig) -> None:
     Raises:
         ConfigError: If no search has this name, if the search needs probes and they are switched off, or if it needs a
             policy or takes none.
+        UserError: If the policy cannot be read.
     """
     name, policy = config.agent.name, config.agent.policy
     search = SEARCHES.find(name)
@@ -59,6 +62,9 @@ def check_named_search(config: RunConfig) -> None:
             f"agent.policy: null given, but the search {name!r} replays a policy. Give the path of a "
             "policy.safetensors or of a plan.json."
         )
+    if policy is not None:
+        # What only replays takes a plan, too. The file is checked against the problem later.
+        (load_plan_or_policy if search.needs_policy else load_policy)(Path(policy))
     if search.needs_probes and config.sensitivity.probe_keep is None:
         raise ConfigError(
             f"sensitivity.probe_keep: null given, but the search {name!r} needs probes. Give a keep ratio in (0, 1], "

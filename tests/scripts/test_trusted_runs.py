@@ -72,3 +72,22 @@ def test_no_command_looks_for_modules_in_the_working_directory_by_itself(
 ) -> None:
     assert cli("list", "criteria")[0] == 0
     assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["replay", "RUN", "digits"], "plan.json is not a plan"),
+        (["train", "digits", "agent.name=replay", "agent.policy=RUN"], "plan.json is not a plan"),
+        (["train", "digits", "agent.policy=RUN"], "There is no policy at"),
+    ],
+    ids=["replay", "a search that replays", "a search that starts from a policy"],
+)
+def test_of_a_run_that_is_replayed_only_the_plan_is_read(
+    command: list[str], told: str, run: Path, refused: Callable[..., str]
+) -> None:
+    said = refused(*(word.replace("RUN", str(run)) for word in command))
+    assert told in said
+    # Nothing was loaded, trained or measured before.
+    assert "training the dense network" not in said
+    assert not (run.parent / "mark").exists()
