@@ -18,7 +18,7 @@ from prune_env.evaluation.measuring import measure, measure_all
 from prune_env.evaluation.pairs import Pairs
 from prune_env.tasks import Metric, Task, chance_of, quality_of, right_of, suspicions_of
 
-BATCH = 32
+BATCH = 16
 """Most images in a forward pass; few, because maps of large images must stay in the processor's caches."""
 
 LOOKED_AT = 400

@@ -1,6 +1,7 @@
 """Feature-map ranks: the mean rank of each map at the input of the next layer (HRank, Lin et al., CVPR 2020)."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ from prune_env.walk.unit import Unit
 
 SMALLEST_SIDE = 4
 """Maps with a smaller side, in pixels, are skipped as evidence: almost all of them have full rank."""
+
+PARTS = 4
+"""Parts of a batch for each thread, so that no thread waits long for another [our choice]."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,16 @@ def _ranks(maps: Tensor) -> Tensor:
     """Ranks of maps [N, C, H, W] as int64 [N, C]; refuses maps that are not finite."""
     if not torch.isfinite(maps).all():
         raise EvaluationError("A feature map is not finite; check the network's weights and the data's scaling.")
-    ranks: Tensor = torch.linalg.matrix_rank(maps.detach().float())
-    return ranks
+    matrices, threads = maps.detach().float(), torch.get_num_threads()
+    if threads == 1 or matrices.device.type != "cpu":
+        return torch.linalg.matrix_rank(matrices)  # type: ignore[no-any-return]
+    # LAPACK takes one small matrix after the other, and gains nothing by several threads for each of them.
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return torch.cat(list(pool.map(torch.linalg.matrix_rank, matrices.chunk(PARTS * threads))))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _readings(walk: LayerWalk) -> list[tuple[str, _Reading]]:

@@ -418,3 +418,21 @@ class TestTheConfig:
         for unit in problem.walk.units:
             full = unit.name in sensitive or not unit.free
             assert (info["plan"].widths[unit.name] == unit.channels) == full
+
+
+@pytest.mark.parametrize("count", [1, 5, 64], ids=["fewer images than parts", "uneven parts", "many"])
+def test_the_ranks_do_not_depend_on_the_number_of_threads(count: int) -> None:
+    model, images = toy_resnet(), striped(count, side=12).images
+    walk = LayerWalk.trace(model, images[:1])
+    one = feature_map_ranks(walk, images)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        several = feature_map_ranks(walk, images)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert one.keys() == several.keys()
+    assert len({len(found.ranks) for found in one.values()}) > 1
+    for layer, found in one.items():
+        assert found.ranks.tolist() == several[layer].ranks.tolist()
