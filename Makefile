@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP := pip install --quiet --disable-pip-version-check
 TOOLS := .venv-tools/bin
-TOOL_PACKAGES := pip-audit==2.10.1 pip-licenses==5.5.5 uv==0.13.9
+TOOL_PACKAGES := pip-audit==2.10.1 pip-licenses==5.5.5
 MUTANTS ?= 20000
 SEED ?= 0
 
@@ -14,8 +14,10 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/$(PIP) --require-hashes --requirement constraints.txt
-	$(BIN)/$(PIP) --no-deps --no-build-isolation --editable .
+	awk '/^uv==/,!/\\$$/' constraints.txt > .venv/uv.txt
+	$(BIN)/$(PIP) --require-hashes --requirement .venv/uv.txt
+	$(BIN)/uv pip install --quiet --python .venv --require-hashes --requirement constraints.txt
+	$(BIN)/uv pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
 demo: $(READY)
@@ -50,14 +52,14 @@ $(TOOLS)/.ready: Makefile
 	touch $@
 
 # The versions of all dependencies, with their hashes; UPGRADE=--upgrade takes the newest.
-lock: $(TOOLS)/.ready
-	$(TOOLS)/uv pip compile pyproject.toml --quiet --extra dev --universal --python-version 3.11 --generate-hashes \
+lock: $(READY)
+	$(BIN)/uv pip compile pyproject.toml --quiet --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --no-emit-index-url --no-emit-find-links $(UPGRADE) --output-file constraints.txt
 
 # The tests with the lowest versions that pyproject.toml allows.
-lowest: $(TOOLS)/.ready
+lowest: $(READY)
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
-	$(TOOLS)/uv pip install --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
+	$(BIN)/uv pip install --python .venv-lowest --resolution lowest-direct --editable '.[dev]'
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 # Known vulnerabilities of the locked versions.
