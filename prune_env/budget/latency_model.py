@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from prune_env.budget.cost_form import CostForm, over_free_units
@@ -226,6 +225,8 @@ def _timed_pass(model: nn.Module, images: Tensor, by_layer: dict[str, float]) ->
 
 def _fit(terms: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]) -> list[float]:
     """Returns coefficients >= 0 by least squares of relative errors."""
+    from scipy.optimize import nnls  # here, because the import takes time
+
     scale = np.maximum(terms.max(axis=0), 1e-300)
     weights = 1.0 / np.maximum(seconds, 1e-9)
     coefficients, _ = nnls(terms / scale * weights[:, None], seconds * weights)

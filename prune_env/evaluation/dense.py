@@ -6,9 +6,9 @@ pruned networks are measured again, so a search on wrong images looks like a suc
 
 import math
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import torch
-from scipy.stats import norm
 from torch import Tensor, nn
 
 from prune_env.batch_norm.recalibration import recalibrate
@@ -81,7 +81,7 @@ class DenseQuality:
         false alarm is that of `ERRORS` standard errors.
         """
         if self.pairs is not None:
-            return self.pairs.won > self.pairs.lost and self.pairs.p_value < float(2.0 * norm.sf(ERRORS))
+            return self.pairs.won > self.pairs.lost and self.pairs.p_value < 2.0 * NormalDist().cdf(-ERRORS)
         return far_above(self.recalibrated, self.original, self.metric, self.compared)
 
     @property

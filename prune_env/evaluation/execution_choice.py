@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 from prune_env.budget import Budget
 from prune_env.common.errors import EvaluationError
@@ -138,6 +137,8 @@ class ExecutionChooser:
         faster = [candidate for candidate in candidates if is_faster(seconds.get(candidate, math.inf), slow)]
         if not faster:
             return exact, None
+        from scipy.stats import spearmanr  # here, because the import takes a second
+
         plans = list(random_plans(self.walk, self.budget, self.scores, PLANS))
         expected = self._rewards(exact, plans)
         agreement = math.nan

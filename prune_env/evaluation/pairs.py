@@ -1,9 +1,10 @@
 """Compares two networks image by image, which needs fewer images than to compare two shares."""
 
 from dataclasses import dataclass
-from math import sqrt
+from math import comb, sqrt
+from statistics import NormalDist
 
-from scipy.stats import binom, norm
+from scipy.special import bdtr
 from torch import Tensor
 
 CONFIDENCE = 0.95
@@ -38,11 +39,11 @@ class Pairs:
         """The 95 % interval of the difference over images (Bonett and Price, 2012: Wald's, with one image more)."""
         won, lost = ((count + 1) / (self.images + 2) for count in (self.won, self.lost))
         middle = won - lost
-        reach = norm.ppf((1 + CONFIDENCE) / 2) * sqrt((won + lost - middle**2) / (self.images + 2))
+        reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * sqrt((won + lost - middle**2) / (self.images + 2))
         return max(-1.0, middle - reach), min(1.0, middle + reach)
 
     @property
     def p_value(self) -> float:
         """McNemar's mid-p: how probable so uneven a count is if each image is as likely won as lost, two-sided."""
         fewer, differing = min(self.won, self.lost), self.won + self.lost
-        return float(min(1.0, 2 * binom.cdf(fewer, differing, 0.5) - binom.pmf(fewer, differing, 0.5)))
+        return float(min(1.0, 2 * bdtr(fewer, differing, 0.5) - comb(differing, fewer) / 2**differing))

@@ -8,8 +8,6 @@ the share of correct images (`Metric.counts`).
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
-from scipy.stats import hypergeom
-
 from prune_env.evaluation.evaluator import Evaluator
 from prune_env.rewards import Outcome, Reward
 
@@ -49,6 +47,8 @@ class Bound:
 
     def __call__(self, correct: int, seen: int) -> bool:
         """Whether the plan will get fewer than `needed` images right, with `CONFIDENCE`."""
+        from scipy.stats import hypergeom  # here, because the import takes a second
+
         if self.needed > self.images:
             return True
         # Divide the error probability among the looks, since each look may be wrong (Bonferroni).

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy.stats import DegenerateDataWarning, bootstrap, spearmanr
 
 from prune_env.common.errors import RunError
 from prune_env.common.records import Record, append_record, read_records, renamed
@@ -150,6 +149,8 @@ class RankCorrelation:
 
 def rank_correlation(predicted: Array, tuned: Array) -> RankCorrelation:
     """Spearman's rank correlation of two numbers of the same plans, [plans] each."""
+    from scipy.stats import DegenerateDataWarning, bootstrap  # here, because the import takes a second
+
     # scipy warns of resamples without a correlation, in which all plans are equal.
     with warnings.catch_warnings(action="ignore", category=DegenerateDataWarning):
         resampled = bootstrap(
@@ -173,6 +174,8 @@ def rank_correlation(predicted: Array, tuned: Array) -> RankCorrelation:
 
 def _correlation(rewards: Array, tuned: Array) -> float:
     """Spearman's rank correlation; NaN if all rewards or all qualities are equal."""
+    from scipy.stats import spearmanr  # here, because the import takes a second
+
     if min(np.ptp(rewards), np.ptp(tuned)) == 0.0:
         return float("nan")
     return float(spearmanr(rewards, tuned).statistic)

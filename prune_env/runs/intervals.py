@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import bootstrap
 
 RESAMPLES = 10_000
 """Bootstrap samples of the seeds."""
@@ -50,6 +49,8 @@ def bands(values: Curve) -> tuple[Curve, Curve]:
     """
     if len(values) == 1:
         return values[0], values[0]
+    from scipy.stats import bootstrap  # here, because the import takes a second
+
     interval = bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, batch=BATCH, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
-from scipy.stats import ttest_1samp
 from torch import Tensor
 
 from prune_env.common.errors import RunError
@@ -78,6 +77,8 @@ class Difference:
     @classmethod
     def of(cls, differences: Sequence[float]) -> "Difference":
         """The mean of one difference for each seed, with its interval."""
+        from scipy.stats import ttest_1samp  # here, because the import takes a second
+
         mean = float(np.mean(differences))
         if len(differences) < 2 or np.ptp(differences) == 0.0:
             return cls(mean, None, None)

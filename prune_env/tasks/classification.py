@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from prune_env.common.errors import DataError, EvaluationError
@@ -139,6 +138,8 @@ class Classification:
 
     def suspicions(self, model: nn.Module, batches: Sequence[Batch]) -> list[str]:
         """Returns whether the network gives one class for nearly all images, or the classes in another order."""
+        from scipy.optimize import linear_sum_assignment  # here, because the import takes time
+
         with torch.no_grad():
             given = torch.cat([self.forward(model, batch).argmax(1) for batch in batches]).cpu().numpy()
         targets = torch.cat([_labels(batch.targets) for batch in batches]).cpu()

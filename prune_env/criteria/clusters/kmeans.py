@@ -4,7 +4,6 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from prune_env.common.arrays import IntArray
 from prune_env.criteria.clusters.filters import FloatArray
@@ -55,6 +54,8 @@ def select_representatives(
     Returns:
         int64 [k], ascending. An empty cluster gets the point that is farthest from all chosen points.
     """
+    from scipy.spatial.distance import cdist  # here, because the import takes time
+
     distances = np.linalg.norm(features - centroids[labels], axis=1)
     # Round, because the distances of identical filters may differ in the last bit.
     nearness = np.round(distances / max(float(distances.max()), 1e-300), 9)

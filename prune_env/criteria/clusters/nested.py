@@ -6,8 +6,6 @@ that match the centroids best.
 """
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
 from prune_env.common.arrays import IntArray
 from prune_env.criteria.clusters.filters import FloatArray
@@ -35,6 +33,10 @@ def nested_order(features: FloatArray, seed: int, starts: int = 3) -> IntArray:
     Returns:
         int64 [n], the first to remove first; within one rung, the filter farthest from all centroids first.
     """
+    # here, because the imports take time
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
     kept = np.arange(len(features))
     going: list[int] = []
     for width in rungs(len(features)):

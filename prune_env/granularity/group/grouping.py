@@ -10,7 +10,6 @@ from math import log
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from prune_env.common.arrays import IntArray
 from prune_env.common.layers import channels_of
@@ -163,6 +162,8 @@ def share_out(
     Returns:
         For each group its filters, and for each group its inputs, all ascending.
     """
+    from scipy.optimize import linear_sum_assignment  # here, because the import takes time
+
     size = len(scores) // count
     filters = [np.arange(number * size, (number + 1) * size) for number in range(count)]
     inputs = _inputs(scores, filters, reads)
