@@ -206,7 +206,9 @@ def _training_section(record: RunRecord) -> list[html.PageSection]:
         for training in trainings
     )
     name = f"{record.metric.name}, reward set"
-    drawn = [charts.training("quality", name, ".1%", names), charts.training("loss", "loss", ".3f", names)]
+    last = max(len(training.epochs) for training in trainings)
+    numbers = (("quality", name, ".1%"), ("loss", "loss", ".3f"))
+    drawn = [charts.training(key, title, fmt, names, last) for key, title, fmt in numbers]
     return [html.PageSection("Training", words, charts=drawn)]
 
 

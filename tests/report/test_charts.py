@@ -16,7 +16,7 @@ CHARTS = {
     "front": charts.front("macs", "MACs", "accuracy", ["ddpg"], 0.5, 0.5, True),
     "latencies": charts.latencies(3),
     "heat map": charts.heat_map("history", "ratios", 2, [1, 2], (0.0, 1.0), ".0%"),
-    "training": charts.training("loss", "loss", ".3f", ["finetune"]),
+    "training": charts.training("loss", "loss", ".3f", ["finetune"], 3),
     "comparison": charts.comparison(["ddpg", "random"], "accuracy", None),
 }
 
@@ -63,3 +63,9 @@ def test_a_selection_is_small_and_keeps_the_last(count, most):
     assert len(chosen) <= most
     assert chosen[-1:] == list(range(count))[-1:]
     assert chosen == sorted(chosen)
+
+
+@pytest.mark.parametrize(("last", "ticks"), [(1, [1]), (2, [1, 2]), (30, [1, 5, 9, 13, 17, 21, 25, 29])])
+def test_epochs_are_whole_numbers(last: int, ticks: list[int]) -> None:
+    across = charts.training("loss", "loss", ".3f", ["finetune"], last).spec["encoding"]["x"]
+    assert across["axis"] == {"values": ticks, "format": "d"}

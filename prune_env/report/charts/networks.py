@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from prune_env.report.charts.style import Chart, Spec, colour, hint
 
+MOST_TICKS = 8
+"""Most labels on an axis of epochs."""
+
 
 def latencies(count: int) -> Chart:
     """Median latency with quartiles, from the table ``networks``."""
@@ -33,7 +36,7 @@ def latencies(count: int) -> Chart:
     return Chart("latency", f"Latency of {count} networks: the median, and the middle half of the timings.", spec)
 
 
-def training(key: str, title: str, fmt: str, names: Sequence[str]) -> Chart:
+def training(key: str, title: str, fmt: str, names: Sequence[str], last: int) -> Chart:
     """A number of each epoch, from the table ``epochs``.
 
     Args:
@@ -41,7 +44,9 @@ def training(key: str, title: str, fmt: str, names: Sequence[str]) -> Chart:
         title: The title of the vertical axis.
         fmt: The number's format.
         names: The trainings.
+        last: The last epoch of the longest training.
     """
+    epochs = list(range(1, last + 1, -(-last // MOST_TICKS)))
     spec = {
         "width": "container",
         "height": 200,
@@ -49,7 +54,12 @@ def training(key: str, title: str, fmt: str, names: Sequence[str]) -> Chart:
         "transform": [{"filter": f"isValid(datum.{key})"}],
         "mark": {"type": "line", "point": {"size": 30}, "strokeWidth": 2},
         "encoding": {
-            "x": {"field": "epoch", "type": "quantitative", "title": "epoch", "axis": {"tickMinStep": 1}},
+            "x": {
+                "field": "epoch",
+                "type": "quantitative",
+                "title": "epoch",
+                "axis": {"values": epochs, "format": "d"},
+            },
             "y": {
                 "field": key,
                 "type": "quantitative",

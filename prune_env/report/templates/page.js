@@ -39,7 +39,7 @@ function show(number) {
   for (const row of document.querySelectorAll("tr[aria-selected]")) row.removeAttribute("aria-selected");
   const button = document.querySelector(`button[data-trial="${number}"]`);
   if (button) button.closest("tr").setAttribute("aria-selected", "true");
-  const percent = (share, digits) => (share === null ? "not known" : `${(100 * share).toFixed(digits)} %`);
+  const percent = (share, digits) => (share === null ? "not known" : `${(100 * share).toFixed(digits)}%`);
   const words = [
     `${page.quality} ${percent(trial.quality, 2)}`,
     `reward ${trial.reward.toPrecision(4)}`,
