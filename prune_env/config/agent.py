@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from prune_env.config.sections import Section
 from prune_env.config.trust import OWN_CODE
@@ -54,10 +54,11 @@ class AgentSection(Section):
         "plan as the first demonstration. The search replay proposes its plan alone (or that of a plan.json); null: "
         "none.",
     )
-    hidden: tuple[PositiveInt, ...] = Field(
+    hidden: tuple[Annotated[int, Field(gt=0, le=65536)], ...] = Field(
         default=(64, 64),
         min_length=1,
-        description="Neurons in each hidden layer of actor and critic, each 1 or more.",
+        max_length=16,
+        description="Neurons in each hidden layer of actor and critic, each 1 to 65536; at most 16 layers.",
     )
     actor_learning_rate: float = Field(
         default=1e-3, gt=0, description="Learning rate of the actor (Adam), above 0; not SAC."

@@ -23,6 +23,12 @@ LARGEST_FILE, MOST_VALUES, DEEPEST, MOST_REFERENCES = 200_000, 5_000, 20, 100
 """Limits of a document [our choice]: bytes, values (those of an alias count each time), depth, and references in a
 text. Twenty times what a configuration needs, and little enough to be read in a second."""
 
+LONGEST_NUMBER, LARGEST_INTEGER = 40, 2**63 - 1
+"""Limits of a number [our choice]: its characters, and the size of an integer, which arrays hold in 64 bits."""
+
+KINDS = ("str", "int", "float", "bool", "null", "seq", "map", "merge", "timestamp")
+"""The kinds of values in a document, as YAML names them. A date is no setting, but a text in a message."""
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML file that holds a mapping.
@@ -180,7 +186,29 @@ class _Loader(yaml.SafeLoader):
             raise self._refusal(f"it holds more than {MOST_VALUES:,} values", self._place())
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
+        if node is not None:
+            self._refuse_kind(node)
         return node
+
+    def _refuse_kind(self, node: yaml.Node) -> None:
+        """Refuses what no setting is, such as bytes and sets, and numbers that Python does not read at once."""
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if kind not in KINDS:
+            raise self._refusal(
+                f"a value of the kind {quoted(kind)} is no setting; texts, numbers, true, false, null, lists and "
+                "mappings are",
+                node.start_mark,
+            )
+        if kind not in ("int", "float") or not isinstance(node, yaml.ScalarNode):
+            return
+        if len(node.value) > LONGEST_NUMBER:
+            raise self._refusal(f"a number has more than {LONGEST_NUMBER} characters", node.start_mark)
+        if ":" in node.value:
+            raise self._refusal(
+                f"{node.value} is a number to the base of 60 in YAML; put a text into quotes", node.start_mark
+            )
+        if kind == "int" and abs(self.construct_yaml_int(node)) > LARGEST_INTEGER:
+            raise self._refusal(f"the number {node.value} is beyond {LARGEST_INTEGER:,}", node.start_mark)
 
     def _place(self) -> Any:
         return self.peek_event().start_mark  # type: ignore[no-untyped-call]

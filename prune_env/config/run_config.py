@@ -116,7 +116,8 @@ class RunConfig(Section):
         moved |= overridden
         trust.check_texts(cls, renamed, source, (".".join(path) for path in paths))
         filled = with_environment(renamed, os.environ)
-        trust.also(_code_in_overrides(cls, overrides)).check(cls, filled, source)
+        own = trust.also(_code_in_overrides(cls, overrides))
+        own.check(cls, filled, source)
         for name in _sections():
             # "reward:" without keys is null in YAML. A missing section becomes empty, so that the error names its
             # missing keys.
@@ -136,6 +137,8 @@ class RunConfig(Section):
             config = whole.model_validate(filled)
         except ValidationError as error:
             raise ConfigError(describe_problems(error, whole, source, paths)) from None
+        # The values as they were understood: a value may have become a text that names code.
+        own.check(cls, config.model_dump(), source)
         TASKS.find(config.task.name)
         return config
 

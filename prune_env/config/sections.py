@@ -167,7 +167,10 @@ class ExecutionSection(Section):
         default=None, ge=1, description="Images per forward pass, 1 or more; null: the fastest number, measured."
     )
     threads: int | None = Field(
-        default=None, ge=1, description="Threads of torch, 1 or more; null: 1 or torch's default, whichever is faster."
+        default=None,
+        ge=1,
+        le=4096,
+        description="Threads of torch, 1 to 4096; null: 1 or torch's default, whichever is faster.",
     )
 
 

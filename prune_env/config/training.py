@@ -43,7 +43,8 @@ class TrainingSection(Section):
     threads: int | None = Field(
         default=None,
         ge=1,
-        description="Threads of torch, 1 or more; null: torch's default, which OMP_NUM_THREADS sets.",
+        le=4096,
+        description="Threads of torch, 1 to 4096; null: torch's default, which OMP_NUM_THREADS sets.",
     )
 
 

@@ -11,6 +11,7 @@ from prune_env.models.imported import build_imported
 from prune_env.models.registry import MODELS
 from prune_env.models.timm_models import PREFIX, build_timm, pretrained_timm
 from prune_env.models.torchvision_models import build_torchvision, pretrained_torchvision, torchvision_names
+from prune_env.models.unfit import UNFIT, unfit_arguments
 from prune_env.models.weights import load_weights
 
 PRETRAINED = "pretrained"
@@ -85,5 +86,5 @@ def _unknown(name: str) -> UserError:
 def _build_own(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
         return MODELS.find(name)(**arguments)
-    except TypeError as error:
-        raise ModelError(f"model {name!r} does not take these model.arguments: {error}") from error
+    except UNFIT as error:
+        raise unfit_arguments(name, error) from error

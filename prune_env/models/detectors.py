@@ -18,6 +18,7 @@ from prune_env.models.torchvision_detectors import (
     pretrained_names,
     torchvision_detectors,
 )
+from prune_env.models.unfit import UNFIT, unfit_arguments
 from prune_env.models.weights import load_weights
 
 DETECTORS: Registry[Any] = Registry("detector", "model.name", ModelError)
@@ -48,8 +49,8 @@ def build_detector(
     if name in DETECTORS:
         try:
             model: nn.Module = DETECTORS.find(name)(**{"classes": classes, "in_channels": in_channels, **arguments})
-        except TypeError as error:
-            raise ModelError(f"model {name!r} does not take these model.arguments: {error}") from error
+        except UNFIT as error:
+            raise unfit_arguments(name, error) from error
     elif name in known:
         model = build_torchvision_detector(name, classes, in_channels, weights == PRETRAINED, arguments)
     elif ":" in name:

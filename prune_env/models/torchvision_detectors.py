@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from prune_env.common.errors import ModelError, WeightsError
+from prune_env.models.unfit import unfit_arguments
 
 MORE = ("keypointrcnn", "maskrcnn")
 """Detectors whose targets need more than boxes."""
@@ -61,7 +62,7 @@ def build_torchvision_detector(
     try:
         model: nn.Module = torchvision.models.get_model(name, **settings)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"model {name!r} does not take these model.arguments: {error}") from error
+        raise unfit_arguments(name, error) from error
     except Exception as error:
         raise WeightsError(
             f"torchvision's pretrained weights of {name!r} could not be loaded: {error}; check the network connection, "

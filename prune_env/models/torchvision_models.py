@@ -11,6 +11,7 @@ from torch import nn
 
 from prune_env.common.errors import ModelError, WeightsError
 from prune_env.common.variables import with_variable
+from prune_env.models.unfit import UNFIT, unfit_arguments
 
 # Auxiliary heads are needed for training from scratch only, and make the output a tuple.
 _WITHOUT_AUXILIARY_HEADS: dict[str, dict[str, Any]] = {
@@ -55,8 +56,8 @@ def build_torchvision(name: str, classes: int, in_channels: int, arguments: Mapp
     settings = {"num_classes": classes, **_WITHOUT_AUXILIARY_HEADS.get(name, {}), **arguments}
     try:
         model: nn.Module = torchvision.models.get_model(name, weights=None, **settings)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"model {name!r} does not take these model.arguments: {error}") from error
+    except UNFIT as error:
+        raise unfit_arguments(name, error) from error
     return model
 
 
@@ -85,7 +86,7 @@ def pretrained_torchvision(name: str, in_channels: int, arguments: Mapping[str, 
         with with_variable("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1"):
             model: nn.Module = torchvision.models.get_model(name, weights="DEFAULT", progress=False, **settings)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"model {name!r} does not take these model.arguments: {error}") from error
+        raise unfit_arguments(name, error) from error
     except Exception as error:
         raise WeightsError(
             f"torchvision's pretrained weights of {name!r} could not be loaded: {error}; "

@@ -1,5 +1,6 @@
 """RunConfig: messages about mistakes in config files and overrides."""
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,10 @@ def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
         (b"a: 1\n  b: 2\n", "(line 2, column 4)"),
         (b"seed: 2024-13-45\n", "is not YAML: month must be in 1..12"),
         (b"seed: \x00\n", "is not YAML"),
-        (b"seed: !!python/object/apply:os.getcwd []\n", "is not YAML: could not determine a constructor"),
+        (
+            b"seed: !!python/object/apply:os.getcwd []\n",
+            "is not YAML: a value of the kind 'python/object/apply:os.getcwd' is no setting",
+        ),
         (b"\xff\xfe\xfa", "cannot be read: not UTF-8 text"),
         (b"1: 2\nmodel: {name: a}\ndata: {name: b}\n", "1: unknown key"),
         (b"[" * 100_000, "is not YAML"),
@@ -230,3 +234,32 @@ class TestALimit:
             "env: {protect: {<<: {conv1: why}, conv1: because}}\n"
         )
         assert RunConfig.load(path).env.protect == {"conv1": "because"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("0x" + "f" * 5000, "a number has more than 40 characters"),
+        ("1" * 5000, "a number has more than 40 characters"),
+        ("1:" * 50_000 + "1", "a number has more than 40 characters"),
+        ("1:30", "1:30 is a number to the base of 60 in YAML; put a text into quotes"),
+        ("9223372036854775808", "is beyond 9,223,372,036,854,775,807"),
+    ],
+    ids=["hexadecimal", "decimal", "a long base of 60", "a base of 60", "beyond 64 bits"],
+)
+def test_numbers_that_no_setting_holds_are_refused_where_they_stand(text: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "long.yaml"
+    file.write_text(f"seed: {text}\n")
+    with pytest.raises(ConfigError, match=told):
+        RunConfig.load(file)
+    with pytest.raises(ConfigError, match=told):
+        RunConfig.load("digits", [f"seed={text}"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["execution.threads=99999999999", "finetune.threads=99999999999", "agent.hidden=[1000000000000]"],
+)
+def test_sizes_that_no_machine_has_are_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(override.partition("=")[0])):
+        RunConfig.load("digits", [override])

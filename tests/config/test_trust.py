@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -191,3 +192,30 @@ def test_an_escaped_reference_and_a_setting_that_the_user_gives_are_no_matter_of
     assert settings_of(run).data.path == "${SECRET}"
     run = run_with(tmp_path / "other", data={"name": "digits", "path": "${SECRET}"})
     assert settings_of(run, ["data.path=mine"]).data.path == "mine"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: {name: !!binary aG9zdGlsZTpidWlsZA==}",
+        "model: {name: digits_resnet}\nrun: {address: !!binary MTAuMC4wLjE6NjM3OQ==}",
+        "model: {name: digits_resnet}\nrun: {log: !!set {'optuna:///elsewhere.db': null}}",
+        "model: {name: digits_resnet}\nrun: {log: !!omap [{'optuna:///elsewhere.db': 1}]}",
+    ],
+    ids=["code", "a cluster", "a set of logs", "an ordered map of logs"],
+)
+def test_no_kind_of_yaml_hides_what_a_run_names(text: str, tmp_path: Path, imported: Callable[[], bool]) -> None:
+    run = run_with(tmp_path / "run")
+    run.config.write_text(f"{text}\ndata: {{name: digits}}\n")
+    for trust in (NOTHING, EVERYTHING):
+        with pytest.raises(ConfigError, match=r"a value of the kind '(binary|set|omap)' is no setting"):
+            run.settings(trust=trust)
+    assert not imported()
+
+
+@pytest.mark.parametrize("hidden", [{"model": {"name": b"hostile:build"}}, {"run": {"log": {"optuna://elsewhere.db"}}}])
+def test_what_the_settings_have_become_is_checked_too(hidden: dict[str, Any], imported: Callable[[], bool]) -> None:
+    document = {"model": {"name": "digits_resnet"}, "data": {"name": "digits"}, **hidden}
+    with pytest.raises(ConfigError, match="not trusted"):
+        RunConfig.from_mapping(document, trust=NOTHING)
+    assert not imported()

@@ -87,6 +87,7 @@ def test_users_callable_gets_its_arguments_only(user_module: str) -> None:
             {},
             r"^model\.name: there is no model 'cifar_resnet65'; did you mean 'cifar_resnet56'\?",
         ),
+        ("digits_resnet", {"classes": 99999999999999}, r"does not take these model\.arguments: .*memory"),
         ("cifar_resnet20", {"depth": 3}, r"does not take these model\.arguments: .*'depth'"),
         ("resnet18", {"widht": 3}, r"'resnet18' does not take these model\.arguments: .*'widht'"),
         ("no_such_module:build", {}, r"module 'no_such_module' cannot be imported \(ModuleNotFoundError"),
