@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from prune_env.common.records import DIGEST, R, Record, checked, digest_of
+from prune_env.common.records import DIGEST, R, Record, checked, digest_of, strict_json
 from prune_env.common.text import shorten
 
 HEADER = "record"
@@ -74,7 +74,7 @@ def read_tensor_header(path: Path, kind: type[R], entry: str = HEADER, earlier: 
 
 def _document(file: Any, entry: str, earlier: Earlier) -> Any:
     header = file.metadata() or {}
-    return json.loads(header[entry]) if entry in header else dict(earlier(header))
+    return strict_json(header[entry].encode()) if entry in header else dict(earlier(header))
 
 
 @contextmanager
@@ -86,6 +86,16 @@ def _explained(path: Path, kind: type[Record]) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or shorten(str(error) or type(error).__name__)
         what = "cannot be read" if isinstance(error, OSError | SafetensorError) else "is damaged"
         raise kind.raises(f"{str(path)!r} {what}: {reason}. {kind.remedy}") from error
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Returns a hash of tensors and their names, as hexadecimal digits."""
+    return digest_of(_digests(tensors))
+
+
+def nothing_recorded(_header: Mapping[str, str]) -> Mapping[str, Any]:
+    """The record of a file that an earlier release wrote without one, where no field is asked for."""
+    return {}
 
 
 def _digests(tensors: Mapping[str, Tensor]) -> dict[str, list[Any]]:

@@ -7,10 +7,13 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from prune_env.common.errors import WeightsError
 from prune_env.common.files import atomic_write, in_words
+from prune_env.common.records import DIGEST
+from prune_env.common.tensor_records import tensors_digest
 from prune_env.common.text import quoted
 
 # Files written before torch 0.4.1, and many converted files, lack this counter; no forward pass here reads it.
@@ -48,10 +51,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def weights_bytes(model: nn.Module) -> bytes:
-    """A network's state dict as the bytes of a safetensors file."""
+    """A network's state dict as the bytes of a safetensors file, with a digest of the tensors in its header."""
     # Clone, because safetensors refuses tensors that share memory, as tied parameters do.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    return safetensors.torch.save(tensors)
+    return safetensors.torch.save(tensors, {DIGEST: tensors_digest(tensors)})
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -94,10 +97,13 @@ def _read(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         problem = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise WeightsError(f"weights file {path} {problem}; give a .safetensors or .pth file with model.weights=PATH")
     _refuse_compressed(path)
+    digest = None
     # A damaged or hostile file can make the reader raise any exception.
     try:
         if path.suffix == ".safetensors":
-            content: object = safetensors.torch.load_file(path)
+            with safe_open(path, "pt") as file:
+                digest = (file.metadata() or {}).get(DIGEST)
+                content: object = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -109,6 +115,11 @@ def _read(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         if not isinstance(name, str) or not _is_plain_tensor(value):
             raise WeightsError(f"weights file {path} was refused: its entry {quoted(name)} is not a plain tensor")
+    if digest is not None and digest != tensors_digest(state):
+        raise WeightsError(
+            f"weights file {path} was damaged or changed: its tensors have not the digest in its header; restore it "
+            "from a copy, or save the weights again"
+        )
     return state
 
 

@@ -6,19 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from prune_env.common.errors import ConfigError, RunError
 from prune_env.common.files import atomic_write
 from prune_env.common.fingerprint import weights_digest
+from prune_env.common.records import Record
+from prune_env.common.tensor_records import read_tensor_file, to_tensor_file
 from prune_env.data import Batch
 from prune_env.evaluation.execution import ExecutionSettings
 from prune_env.recover.batches import Batches
 
 LARGEST_EPOCH = 32 * 2**20
 """Most bytes of outputs that are kept of an epoch: ten classes and 50,000 images take 1 MB."""
+
+FORMAT = 2
+"""The format of a file of answers; those of another format are not found, and computed again."""
 
 
 class Teacher:
@@ -63,6 +67,7 @@ class Teacher:
     def _name(self, batches: Batches, execution: ExecutionSettings) -> str:
         """A digest of everything that the answers depend on, besides the epoch."""
         facts: Mapping[str, Any] = {
+            "format": FORMAT,
             "teacher": self.digest,
             "source": batches.source.name,
             "images": hashlib.sha256(batches.indices.tobytes()).hexdigest(),
@@ -108,7 +113,7 @@ class Lesson:
         self._batches = batches
         self._execution = execution
         self._file = file
-        self._known = _read(file) if file is not None and file.is_file() else None
+        self._known = _read(file, len(batches)) if file is not None and file.is_file() else None
         self._new: list[Tensor] = []
 
     def outputs(self, step: int, batch: Batch) -> Any:
@@ -123,7 +128,10 @@ class Lesson:
         """
         device = self._batches.workers.device
         if self._known is not None:
-            return self._known[step - 1].to(device).float()
+            known = self._known[step - 1]
+            if len(known) != len(batch.images):
+                raise _unfit(self._file, f"answers for {len(known)} images a batch, not {len(batch.images)}")
+            return known.to(device).float()
         with torch.no_grad(), self._execution.casting(device):
             outputs = self._batches.task.forward(self._model, batch)
         if not isinstance(outputs, Tensor) or len(outputs) != len(batch.images):
@@ -133,14 +141,28 @@ class Lesson:
             self._new.append(rounded.cpu())
             if len(self._new) == len(self._batches):
                 self._file.parent.mkdir(parents=True, exist_ok=True)
-                atomic_write(self._file, safetensors.torch.save({"answers": torch.stack(self._new)}))
+                atomic_write(self._file, to_tensor_file({}, {"answers": torch.stack(self._new)}))
         return rounded.float()
 
 
-def _read(file: Path) -> Tensor:
-    try:
-        return safetensors.torch.load_file(file)["answers"]
-    except Exception as error:  # a damaged file can make the reader raise any exception
-        raise RunError(
-            f"{str(file)!r} is damaged ({type(error).__name__}). Remove it; the teacher computes its outputs again."
-        ) from error
+class LessonRecord(Record):
+    """The header of a file of answers."""
+
+    remedy = "Remove it; the teacher computes its outputs again."
+
+
+def _read(file: Path, steps: int) -> Tensor:
+    """The answers of an epoch, half floats [steps, images, ...]."""
+    _, tensors = read_tensor_file(file, LessonRecord, earlier=_refuse)
+    answers = tensors.get("answers")
+    if answers is None or answers.ndim < 3 or len(answers) != steps or answers.dtype != torch.float16:
+        raise _unfit(file, f"answers for other batches than the {steps} of an epoch")
+    return answers
+
+
+def _refuse(_header: Mapping[str, str]) -> Mapping[str, Any]:
+    raise ValueError("it has no record")
+
+
+def _unfit(file: Path | None, what: str) -> RunError:
+    return RunError(f"{str(file)!r} holds {what}. {LessonRecord.remedy}")

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import nn
 
 from prune_env.common.copying import copied
 from prune_env.common.errors import ConfigError, RunError
+from prune_env.common.tensor_records import to_tensor_file
 from prune_env.common.text import quoted
 from prune_env.config import RunConfig
 from prune_env.config.trust import NOTHING, Trust
@@ -252,7 +252,7 @@ def finish_finetuning(
     save_weights(network, folder.weights)
     right = {row.name: row.right.clone() for row in rows if row.right is not None}
     if right:
-        folder.write_bytes(folder.right, safetensors.torch.save(right))
+        folder.write_bytes(folder.right, to_tensor_file({}, right))
     kept = {"threads": trained_by, "unseen_images": unseen, "refused": refused}
     summary = _summary(tuning, epochs, execution, rows) | kept
     folder.write_json(folder.summary, summary)

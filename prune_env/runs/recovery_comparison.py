@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 from torch import Tensor
 
 from prune_env.common.errors import RunError
@@ -17,7 +16,14 @@ from prune_env.config.training import FinetuneSection
 from prune_env.config.trust import Trust
 from prune_env.evaluation.pairs import Pairs
 from prune_env.plan import PlannedCosts, PruningPlan
-from prune_env.runs.finetuning import FOLDER, check_searched, finish_finetuning, resume_finetuning, start_finetuning
+from prune_env.runs.finetuning import (
+    FOLDER,
+    TUNED,
+    check_searched,
+    finish_finetuning,
+    resume_finetuning,
+    start_finetuning,
+)
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.starting import OnProgress, quietly
 from prune_env.runs.summaries import RecoverySummary, named
@@ -290,7 +296,6 @@ class _Job:
         assert dense.test_quality is not None
         assert before.test_quality is not None
         assert after.test_quality is not None
-        right = safetensors.torch.load_file(self.folder.right) if self.folder.right.is_file() else {}
         return Recovered(
             self.run.root.name,
             self.run.settings(trust=self.trust).seed,
@@ -300,7 +305,7 @@ class _Job:
             after.test_quality,
             dense.test_quality,
             summary.seconds,
-            right.get("fine-tuned"),
+            self.folder.read_right(TUNED),
         )
 
 

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from prune_env.common.errors import RunError
 from prune_env.common.gradients import refuse_frozen
-from prune_env.common.records import read_record
+from prune_env.common.records import Record, read_record
+from prune_env.common.tensor_records import nothing_recorded, read_tensor_file
 from prune_env.common.training_part import TrainingPart
 from prune_env.config import RunConfig
 from prune_env.data import Splits
@@ -49,6 +51,23 @@ class TrainingFolder(RunDirectory):
     def right(self) -> Path:
         """Which test images each measured network gets right, bool [images] by name, if the task says so."""
         return self.root / "right.safetensors"
+
+    def read_right(self, name: str) -> Tensor | None:
+        """Which test images a network gets right, bool [images]; None if that is not known.
+
+        Raises:
+            RunError: If the file is damaged or changed.
+        """
+        if not self.right.is_file():
+            return None
+        _, tensors = read_tensor_file(self.right, Record, earlier=nothing_recorded)
+        found, images = tensors.get(name), len(read_record(self.splits, SplitsRecord).test)
+        if found is not None and (found.dtype != torch.bool or found.shape != (images,)):
+            raise RunError(
+                f"{str(self.right)!r} is damaged: {name!r} has not one truth value for each of the {images} test "
+                f"images. {Record.remedy}"
+            )
+        return found
 
     @property
     def start(self) -> Path:

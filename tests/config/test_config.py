@@ -106,7 +106,9 @@ def test_settings_do_not_change_once_they_are_read() -> None:
             "granularity.action": st.sampled_from(["share", "ratio"]),
             "env.protect": st.dictionaries(st.text(min_size=1), st.text()),
             "model.weights": st.none() | st.text(min_size=1),
-            "model.arguments": st.dictionaries(st.text(), st.integers(1 - 2**63, 2**63 - 1) | st.text() | st.lists(st.booleans())),
+            "model.arguments": st.dictionaries(
+                st.text(), st.integers(1 - 2**63, 2**63 - 1) | st.text() | st.lists(st.booleans())
+            ),
             "data.path": st.none() | st.sampled_from(["${HOME", "$${x}", "a ${B:-c} $$$${d}"]),
             "reward.settings": st.dictionaries(st.text(), st.floats(allow_nan=False, allow_infinity=False)),
             "agent.preset": st.none() | st.just("amc"),

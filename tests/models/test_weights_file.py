@@ -315,3 +315,17 @@ def test_a_zip_file_whose_parts_cannot_be_listed_is_refused(tmp_path: Path) -> N
     path.write_bytes(path.read_bytes().replace(b"\xc3\xa9", b"\xf3\xc3"))
     with pytest.raises(WeightsError, match=r"odd\.pth was refused: its list of parts is damaged"):
         load_weights(network(0), path)
+
+
+def test_weights_that_were_changed_are_told(tmp_path: Path) -> None:
+    model, file = nn.Linear(3, 2), tmp_path / "weights.safetensors"
+    save_weights(model, file)
+    load_weights(nn.Linear(3, 2), file)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"weights\.safetensors was damaged or changed: its tensors have not"):
+        load_weights(nn.Linear(3, 2), file)
+    # Files of other programs have no digest.
+    save_file(model.state_dict(), file)
+    load_weights(nn.Linear(3, 2), file)

@@ -1,18 +1,21 @@
 """The teacher: its outputs for an epoch's batches are computed once, whoever asks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from practice import CPU, batches_of, network, noise_source, settings_of
+from safetensors import safe_open
 from torch import Tensor, nn
 from toy import TASK
 
 import prune_env.recover.teacher as teacher_module
 from prune_env.common.errors import ConfigError, RunError
+from prune_env.common.tensor_records import to_tensor_file
 from prune_env.data import ArraySource, Batch
 from prune_env.data.source import Indices
 from prune_env.evaluation.execution import ExecutionSettings
@@ -163,9 +166,46 @@ def test_outputs_that_have_no_mean_are_refused_as_teachers() -> None:
         Ensemble([network(), Listed()])(next(batches_of(SETTINGS).epoch(1)).images)
 
 
+def changed(file: Path, change: Callable[[Tensor], Tensor], *, sealed: bool) -> None:
+    """Writes other answers into a file, with a new digest or with the old header."""
+    with safe_open(file, "pt") as old:
+        header, known = old.metadata(), old.get_tensor("answers")
+    new = {"answers": change(known).contiguous()}
+    file.write_bytes(to_tensor_file({}, new) if sealed else safetensors.torch.save(new, header))
+
+
+@pytest.mark.parametrize(
+    ("change", "sealed", "told"),
+    [
+        (torch.neg, False, "is damaged or was changed: digest"),
+        (lambda known: known[:1], True, "holds answers for other batches than the"),
+        (lambda known: known[:, :1], True, "holds answers for 1 images a batch"),
+        (lambda known: known.sum(), True, "holds answers for other batches than the"),
+        (Tensor.float, True, "holds answers for other batches than the"),
+    ],
+    ids=["negated", "fewer batches", "fewer images", "one number", "another type"],
+)
+def test_changed_answers_are_refused(
+    change: Callable[[Tensor], Tensor], sealed: bool, told: str, tmp_path: Path
+) -> None:
+    answers(Teacher(network(5), tmp_path), batches_of(SETTINGS))
+    (file,) = tmp_path.iterdir()
+    changed(file, change, sealed=sealed)
+    with pytest.raises(RunError, match=rf"{file.name}' {told}.*Remove it; the teacher computes its outputs again"):
+        answers(Teacher(network(5), tmp_path), batches_of(SETTINGS))
+
+
+def test_answers_without_a_record_are_refused(tmp_path: Path) -> None:
+    answers(Teacher(network(5), tmp_path), batches_of(SETTINGS))
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(safetensors.torch.save(safetensors.torch.load_file(file)))
+    with pytest.raises(RunError, match="it has no record"):
+        answers(Teacher(network(5), tmp_path), batches_of(SETTINGS))
+
+
 def test_a_damaged_file_is_told_by_its_name(tmp_path: Path) -> None:
     answers(Teacher(network(5), tmp_path), batches_of(SETTINGS))
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-5])
-    with pytest.raises(RunError, match=rf"{file.name}.*is damaged"):
+    with pytest.raises(RunError, match=rf"{file.name}' cannot be read"):
         answers(Teacher(network(5), tmp_path), batches_of(SETTINGS))
