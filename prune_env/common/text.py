@@ -13,7 +13,7 @@ ROWS, COLUMNS = 24, 80
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
-_UNBROKEN = re.compile(rf"\S{{{MOST + 1},}}")
+_LONG = re.compile(rf"(?<=')[^'\n]{{{MOST + 1},}}(?=')|(?<=\")[^\"\n]{{{MOST + 1},}}(?=\")|\S{{{MOST + 1},}}")
 
 
 def printable(text: str) -> str:
@@ -49,13 +49,13 @@ def quoted(value: object, most: int = MOST) -> str:
 
 
 def one_screen(text: str) -> str:
-    """Cuts a message to one small terminal: unbroken runs after 200 characters, the whole after 24 rows.
+    """Cuts a message to one small terminal: quoted and unbroken text after 200 characters, the whole after 24 rows.
 
     Example:
         >>> len(one_screen("x" * 1000))
         200
     """
-    lines = [_UNBROKEN.sub(_without_middle, line) for line in printable(text[: 50 * ROWS * COLUMNS]).split("\n")]
+    lines = [_LONG.sub(_without_middle, line) for line in printable(text[: 50 * ROWS * COLUMNS]).split("\n")]
     rows = [max(1, -(-len(line) // COLUMNS)) for line in lines]
     if sum(rows) <= ROWS:
         return "\n".join(lines)

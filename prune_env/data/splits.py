@@ -4,11 +4,11 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prune_env.common.errors import DataError, DataWarning
 from prune_env.common.records import Record
@@ -16,7 +16,7 @@ from prune_env.data.image_set import ImageSet, Targets
 from prune_env.data.source import ImageSource, Indices, Split, SplitTargets
 from prune_env.data.stratify import draw_stratified
 
-Index = Annotated[int, Field(ge=0)]
+Index = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class SplitsRecord(Record):
@@ -35,6 +35,13 @@ class SplitsRecord(Record):
     calibration: list[Index]
     test: list[Index]
     train_images: Index
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        training, tested = self.reward + self.calibration, self.test
+        if len(set(training)) < len(training) or len(set(tested)) < len(tested):
+            raise ValueError("an image stands twice in the sets; those of reward and calibration are disjoint")
+        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from prune_env.criteria import save_scores
 from prune_env.data import Splits
 from prune_env.data.splits import SplitsRecord
 from prune_env.env.builders import NOTHING_REMEMBERED, Remembered, build_problem, build_space
-from prune_env.env.loading import device_of, load_model, load_splits, with_preprocessing
+from prune_env.env.loading import check_names, device_of, load_model, load_splits, with_preprocessing
 from prune_env.env.problem import PruningProblem
 from prune_env.env.space import SearchSpace
 from prune_env.evaluation.dense import DenseQuality, measure_dense
@@ -27,6 +27,7 @@ from prune_env.granularity.base import GranularityMeasurements
 from prune_env.models import save_weights
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.settings import use_threads
+from prune_env.search.registry import check_named_search
 from prune_env.tasks import make_task
 
 OnProgress = Callable[[str], None]
@@ -77,9 +78,12 @@ def load_space(
         on_dense: Receives the quality of the dense network.
 
     Raises:
+        ConfigError: If a setting holds an unknown name.
         DoubtfulNetworkError: As `check_dense`.
         BudgetError: If the budget cannot be met.
     """
+    check_names(settings)
+    check_named_search(settings)
     splits, model = _loaded(settings, on_progress)
     dense = check_dense(settings, splits, model, on_progress, on_dense)
     return splits, build_space(settings, splits, model, on_progress), dense

@@ -274,8 +274,9 @@ def _actor_from(tensors: dict[str, torch.Tensor], path: Path, bound: Bound) -> n
                 f"{path}: layer {number} of the policy holds {_kind(weight)} weights and a bias of {_kind(bias)}; "
                 "both must be floating-point numbers."
             )
+        weight, bias = weight.float(), bias.float()
         if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
-            raise WeightsError(f"{path}: layer {number} of the policy holds numbers that are not finite.")
+            raise WeightsError(f"{path}: layer {number} of the policy holds numbers that are not finite in float32.")
         # Skip the random initialisation: it would change the global generator that a learner draws from.
         layer = nn.utils.skip_init(nn.Linear, width, len(weight))
         layer.load_state_dict({"weight": weight, "bias": bias})

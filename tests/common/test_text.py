@@ -76,3 +76,11 @@ def test_a_value_is_quoted_in_at_most_200_characters(value: object) -> None:
 
 def test_a_suggestion_for_an_endless_name_is_found_at_once() -> None:
     assert suggest("resnet50" * 100_000, ["resnet50", "vgg"]).endswith("known: resnet50, vgg")
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quoted_text_of_many_words_is_cut_too(quote: str) -> None:
+    shown = one_screen(f"criterion.name: {quote}{'word ' * 400}{quote} given; allowed are l1, taylor")
+    assert shown.startswith(f"criterion.name: {quote}word word")
+    assert shown.endswith(f"word {quote} given; allowed are l1, taylor")
+    assert len(shown) < MOST + 70

@@ -1,5 +1,6 @@
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prune_env.common.errors import DataError, DataWarning
-from prune_env.common.records import to_file
+from prune_env.common.errors import DataError, DataWarning, RunError
+from prune_env.common.records import read_record, to_file
 from prune_env.data import ArraySource, LabelledArrays, Splits, load_source, make_splits
+from prune_env.data.splits import SplitsRecord
 
 
 def source_with(counts: list[int]) -> ArraySource:
@@ -159,3 +161,18 @@ def test_a_rare_class_leaves_images_to_the_other_sets() -> None:
     parts = (splits.reward_indices, splits.calibration_indices, splits.train_indices)
     assert [len(part) for part in parts] == [1000, 256, 2744]
     assert [class_counts(source, part)[0] for part in parts] == [3, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"reward": [1, 1]}, {"calibration": [1]}, {"test": [4, 4]}, {"test": [2**63]}, {"reward": [-1]}],
+    ids=["twice", "in two sets", "tested twice", "beyond 64 bits", "below 0"],
+)
+def test_a_record_of_impossible_sets_is_refused(wrong: dict[str, list[int]], tmp_path: Path) -> None:
+    known = {"source": "digits", "reward": [1], "calibration": [2], "test": [1, 2], "train_images": 3}
+    place = tmp_path / "splits.json"
+    place.write_text(json.dumps(known))
+    assert read_record(place, SplitsRecord).reward == [1]
+    place.write_text(json.dumps({**known, **wrong}))
+    with pytest.raises(RunError, match=r"splits\.json' is damaged: "):
+        read_record(place, SplitsRecord)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from box_trees import coco_tree, voc_tree
 from PIL import Image
-from practice import settings_of, trainer_of
+from practice import CPU, batches_of, network, settings_of, trainer_of
 from safetensors.numpy import load as load_arrays
 from torch import nn
 from toy import TASK, digits_config, image_set, toy_problem, toy_resnet, toy_walk
@@ -22,6 +22,8 @@ from fuzzing.harness import Case, fuzzed
 from fuzzing.mutation import JSON, LINES, PNG, SAFETENSORS, WORDS, YAML, ZIP, Form, without_digests
 from prune_env import LayerWalk, PruningPlan, RunConfig
 from prune_env.budget.latency_model import LatencyModel, LayerLatency
+from prune_env.common.records import to_file
+from prune_env.common.tensor_records import to_tensor_file
 from prune_env.config.granularity import GRANULARITIES
 from prune_env.criteria import ScoringContext, load_scores, save_scores, score_channels
 from prune_env.data import load_source
@@ -32,7 +34,7 @@ from prune_env.evaluation import execution_memory
 from prune_env.evaluation.execution import ExecutionChoice, ExecutionSettings
 from prune_env.granularity import make_granularity
 from prune_env.models import load_weights, weights_bytes
-from prune_env.recover import Epoch
+from prune_env.recover import Epoch, Teacher
 from prune_env.recover.checkpoint import read_checkpoint, to_checkpoint
 from prune_env.report.page import render_page
 from prune_env.report.reading import read_run
@@ -40,6 +42,7 @@ from prune_env.runs.files import read_run_file
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun, search_into
 from prune_env.runs.starting import measurements_of, remembered_by
+from prune_env.runs.training_folder import TrainingFolder
 from prune_env.search.policy import load_policy, policy_of, save_policy
 
 
@@ -237,6 +240,45 @@ def old_checkpoints(folder: Path) -> Case:
     return Case(
         [(without_digests(data, SAFETENSORS), SAFETENSORS) for data, _ in case.seeds], case.place, case.read, check
     )
+
+
+@fuzzed("answers", share=0.5)
+def answers(folder: Path) -> Case:
+    """A teacher's answers for an epoch: those that were written, or refused."""
+    settings = settings_of(augment="none", distillation=0.5)
+    batches, execution = batches_of(settings), ExecutionSettings.for_training()
+    teacher = Teacher(network(5), folder)
+    teacher.prepare(CPU, execution)
+
+    def told() -> list[torch.Tensor]:
+        lesson = teacher.lesson(1, batches, execution)
+        return [lesson.outputs(step, batch) for step, batch in enumerate(batches.epoch(1), 1)]
+
+    known = told()
+    (place,) = folder.iterdir()
+
+    def check(found: list[torch.Tensor]) -> None:
+        if any(not torch.equal(ours, theirs) for ours, theirs in zip(found, known, strict=True)):
+            raise AssertionError("other answers than the teacher's")
+
+    return Case([(place.read_bytes(), SAFETENSORS)], place, told, check)
+
+
+@fuzzed("right images", share=0.5)
+def right_images(folder: Path) -> Case:
+    """Which test images a network gets right: as they were written, or refused."""
+    training, known = TrainingFolder(folder), torch.arange(8) % 3 == 0
+    training.splits.write_bytes(
+        to_file(SplitsRecord(source="x", reward=[1], calibration=[2], test=list(range(8)), train_images=9))
+    )
+    training.right.write_bytes(to_tensor_file({}, {"fine-tuned": known}))
+
+    def check(found: torch.Tensor | None) -> None:
+        if found is not None and not torch.equal(found, known):
+            raise AssertionError("other images than were written")
+
+    seed = training.right.read_bytes()
+    return Case([(seed, SAFETENSORS)], training.right, lambda: training.read_right("fine-tuned"), check)
 
 
 @fuzzed("execution")

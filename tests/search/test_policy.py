@@ -92,6 +92,10 @@ def test_a_pickle_in_place_of_a_policy_is_refused_and_never_run(tmp_path):
         (save(_tensors(**{"1.bias": None}), _metadata()), "policy"),
         (save(_tensors(**{"1.weight": torch.full((1, 8), torch.nan)}), _metadata()), "layer 1 .* not finite"),
         (
+            save(_tensors(**{"1.weight": torch.full((1, 8), 1e200, dtype=torch.float64)}), _metadata()),
+            "layer 1 .* not finite",
+        ),
+        (
             save(_tensors(**{"1.weight": torch.ones(3, 8), "1.bias": torch.zeros(3)}), _metadata()),
             "3 numbers .* which no granularity takes",
         ),
