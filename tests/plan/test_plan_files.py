@@ -105,6 +105,15 @@ def test_what_stands_twice_is_refused(path: Path) -> None:
     refused(path, json.dumps(plan), "units: two units are named")
 
 
+def test_the_time_of_a_large_plan_grows_with_its_units(path: Path) -> None:
+    plan = document()
+    plan["units"] = [{**plan["units"][0], "name": f"unit {number}"} for number in range(20_000)]
+    path.write_text(json.dumps(plan))
+    begun = time.process_time()
+    assert len(PruningPlan.load(path).units) == 20_000
+    assert time.process_time() - begun < 5
+
+
 def test_kept_channels_may_be_changed_by_hand(path: Path) -> None:
     PLAN.save(path)
     plan = json.loads(path.read_text())
