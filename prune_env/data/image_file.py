@@ -10,6 +10,9 @@ from prune_env.common.errors import DataError, first_line
 MOST_PIXELS = 100_000_000
 """Largest image [our choice]: larger than any camera's, and 300 MB as decoded colours."""
 
+LONGEST_SIDE = MOST_PIXELS
+"""Longest side that an annotation may give an image: that of an image of one row or one column."""
+
 
 def read_rgb(path: str | Path, data_set: str) -> Image.Image:
     """Reads an image file as RGB.
