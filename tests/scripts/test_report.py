@@ -506,6 +506,13 @@ def test_the_command_prints_the_path(run, capsys):
     assert re.search(r"<h1>toy .* at 50% of the MACs</h1>", run.report.read_text())
 
 
+def test_the_path_of_a_page_cannot_command_the_terminal(run, capsys):
+    report([run.root.rename(run.root.with_name("rn\x1b[31mX"))])
+    said = capsys.readouterr()
+    assert "rn\\x1b[31mX/report.html\n" in said.out
+    assert "\x1b" not in said.out + said.err
+
+
 def test_the_command_refuses_what_is_no_run(tmp_path):
     with pytest.raises(RunError, match="is not a run directory"):
         report([tmp_path])
