@@ -15,7 +15,7 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 from prune_env.commands.console import TextConsole
-from prune_env.common.errors import CacheWarning, DataWarning, DoubtfulNetworkWarning, UserError
+from prune_env.common.errors import LibraryWarning, UserError
 from prune_env.common.files import in_words, to_json
 from prune_env.common.memory import keep_freed_memory
 from prune_env.common.text import one_screen
@@ -154,8 +154,8 @@ _usual_warning = warnings.showwarning
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """Prints a remark about data, network or cache as words; other warnings as Python does."""
-    if issubclass(category, DataWarning | DoubtfulNetworkWarning | CacheWarning):
+    """Prints the library's own warnings as words; other warnings as Python does."""
+    if issubclass(category, LibraryWarning):
         notice(str(message))
     else:
         _usual_warning(message, category, *place, **more)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from prune_env.commands.common import TrustRun, run_command, trust_of
+from prune_env.commands.common import TrustRun, run_command, tell, trust_of
 from prune_env.commands.next_steps import print_next, with_run
 from prune_env.report.page import write_report
 from prune_env.report.runs_page import write_comparison_page
@@ -33,7 +33,7 @@ def report(runs: RunsArgument, to: To = None, trust: TrustRun = False) -> None:
         page = write_comparison_page(runs[0], trusted)
     else:
         page = write_report(RunDirectory.open(runs[0]), trusted)
-    print(page)
+    tell(str(page), whole=True)
     if len(runs) == 1 and RunDirectory(runs[0]).plan.is_file():
         print_next(with_run(runs[0], "report"))
 

@@ -25,12 +25,20 @@ class DataError(UserError):
     """A data set that is missing, damaged or too small for the settings."""
 
 
-class DataWarning(UserWarning):
-    """Something in a data set that was left out or repaired; the command line prints it as one line."""
+class LibraryWarning(UserWarning):
+    """The base of the library's warnings; the command line prints the message alone, as one line."""
 
 
-class CacheWarning(UserWarning):
-    """A damaged file of the user's cache that is ignored; the command line prints it as one line."""
+class DataWarning(LibraryWarning):
+    """Something in a data set that was left out or repaired."""
+
+
+class CacheWarning(LibraryWarning):
+    """A damaged file of the user's cache that is ignored."""
+
+
+class PageWarning(LibraryWarning):
+    """The page of a run that is not written, though the run goes on."""
 
 
 class WeightsError(UserError):
@@ -57,7 +65,7 @@ class DoubtfulNetworkError(UserError):
     """A dense network whose quality is near chance, or that does not know the images that it is given."""
 
 
-class DoubtfulNetworkWarning(UserWarning):
+class DoubtfulNetworkWarning(LibraryWarning):
     """The reasons of a `DoubtfulNetworkError`, where the user goes on all the same."""
 
 

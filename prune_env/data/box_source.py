@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prune_env.common.errors import DataError
 from prune_env.data.boxes import BoxTarget
-from prune_env.data.image_file import read_rgb
+from prune_env.data.image_file import opened_image, rgb_of
 from prune_env.data.source import Indices, Split
 
 PADDING = 0.5
@@ -111,15 +111,16 @@ class BoxSource:
         return self.train if split == "train" else self.test
 
     def _read(self, file: ImageFile) -> Tensor:
-        picture = read_rgb(file.path, self.name)
-        if (picture.height, picture.width) != file.size:
-            raise DataError(
-                f"data set {self.name!r}: {file.path} has {picture.height}x{picture.width} pixels, but its annotation "
-                f"says {file.size[0]}x{file.size[1]}, so its boxes would be wrong; correct the annotation"
-            )
         height, width = fitted(file.size, self.size)
-        resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
-        return torch.from_numpy(resized.copy()).permute(2, 0, 1).float().div_(255.0)
+        with opened_image(file.path, self.name) as opened:
+            if (opened.height, opened.width) != file.size:
+                raise DataError(
+                    f"data set {self.name!r}: {file.path} has {opened.height}x{opened.width} pixels, but its "
+                    f"annotation says {file.size[0]}x{file.size[1]}, so its boxes would be wrong; correct the "
+                    "annotation"
+                )
+            shown = np.array(rgb_of(opened, (width, height)).resize((width, height), Image.Resampling.BILINEAR))
+        return torch.from_numpy(shown).permute(2, 0, 1).float().div_(255.0)
 
 
 def refuse_repeated(name: str, *parts: BoxedImages) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from prune_env.common.errors import DataError
+from prune_env.common.text import quoted
 from prune_env.data.box_source import DEFAULT_SIDE, BoxedImages, BoxSource, ImageFile, refuse_repeated, scaled
 from prune_env.data.boxes import LeftOut, box_target
+from prune_env.data.image_file import LONGEST_SIDE
 from prune_env.data.registry import existing_path, not_found, register_source, sides_of
 from prune_env.data.source import ImageSize
 
@@ -143,10 +145,10 @@ def _image_of(entry: Any, folder: Path, place: str) -> tuple[int, ImageFile]:
             f"{place}: an image needs file_name, and id, height and width as whole numbers; given {entry!r:.200}; "
             "correct the file"
         ) from error
-    if min(height, width) < 1:
+    if min(height, width) < 1 or max(height, width) > LONGEST_SIDE:
         raise DataError(
-            f"{place}: image {number} has height {height} and width {width}; both must be at least 1 pixel; correct "
-            "the file"
+            f"{place}: image {quoted(number, 20)} has height {quoted(height, 20)} and width {quoted(width, 20)}; both "
+            f"must be 1 to {LONGEST_SIDE:,} pixels; correct the file"
         )
     if name.is_absolute() or ".." in name.parts or not name.parts:
         raise DataError(

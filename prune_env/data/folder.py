@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from prune_env.common.errors import DataError, DataWarning
-from prune_env.data.image_file import read_rgb
+from prune_env.data.image_file import opened_image, rgb_of
 from prune_env.data.preprocessing import Interpolation, Preprocessing
 from prune_env.data.source import Indices, Split
 
@@ -153,11 +153,13 @@ class FolderSource:
         return self.train if split == "train" else self.test
 
     def _read(self, file: str) -> Tensor:
-        picture = read_rgb(file, self.name)
         side = self.image_size
-        box = central_square(picture.size, side, self._shorter)
-        picture = picture.resize((side, side), Image.Resampling[self.interpolation.upper()], box=box)
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float().div_(255.0)
+        with opened_image(file, self.name) as opened:
+            picture = rgb_of(opened, (self._shorter, self._shorter))
+            box = central_square(picture.size, side, self._shorter)
+            shown = np.array(picture.resize((side, side), Image.Resampling[self.interpolation.upper()], box=box))
+            del picture  # before another large image is read
+        return torch.from_numpy(shown).permute(2, 0, 1).float().div_(255.0)
 
 
 def central_square(size: tuple[int, int], side: int, shorter: int) -> tuple[float, float, float, float]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prune_env.common.errors import DataError
+from prune_env.common.text import quoted
 from prune_env.data.box_source import DEFAULT_SIDE, BoxedImages, BoxSource, ImageFile, refuse_repeated, scaled
 from prune_env.data.boxes import LeftOut, box_target
-from prune_env.data.image_file import size_of
+from prune_env.data.image_file import LONGEST_SIDE, size_of
 from prune_env.data.registry import existing_path, not_found, register_source, sides_of
 from prune_env.data.source import ImageSize
 
@@ -83,6 +84,12 @@ def _read(path: Path, image: Path) -> _Annotated:
 def _size(document: ElementTree.Element, image: Path) -> tuple[int, int]:
     """Height and width from the annotation; from the image where the annotation has none, or zeros."""
     sides = [int(document.findtext(f"size/{key}") or 0) for key in ("height", "width")]
+    if max(sides) > LONGEST_SIDE:
+        height, width = (quoted(side, 20) for side in sides)
+        raise ValueError(
+            f"the image has height {height} and width {width}; at most {LONGEST_SIDE:,} pixels are allowed; correct "
+            "the file"
+        )
     if min(sides) > 0:
         return sides[0], sides[1]
     return size_of(image)

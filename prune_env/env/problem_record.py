@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, create_model
 
+from prune_env.common.ranges import Count, Latency, Quality
 from prune_env.common.records import Record, renamed
 from prune_env.plan import PruningPlan
 
@@ -15,11 +16,11 @@ class DenseRecord(Record):
     In the file, `quality` has the task's name for it.
     """
 
-    quality: float | None = Field(default=None, ge=0, le=1)
+    quality: Quality | None = None
     loss: float | None = None
-    macs: int = Field(ge=1)
-    params: int = Field(ge=1)
-    latency: float | None = Field(default=None, gt=0)
+    macs: Count
+    params: Count
+    latency: Latency | None = None
 
 
 class UnitRecord(Record):
@@ -33,7 +34,7 @@ class UnitRecord(Record):
     """
 
     name: str
-    channels: int = Field(ge=1)
+    channels: Count
     protected: str | None = None
     saves: dict[str, float] = Field(default_factory=dict)
 

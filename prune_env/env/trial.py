@@ -3,16 +3,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, JsonValue
 
+from prune_env.common.ranges import Count, CountFromZero, Duration, Latency, Quality
 from prune_env.common.records import Record, checked, renamed
 from prune_env.plan import PruningPlan
 from prune_env.rewards import Outcome
-
-Quality = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class MeasuredRecord(Record):
@@ -35,13 +33,13 @@ class MeasuredRecord(Record):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, JsonValue]
 
-    number: Annotated[int, Field(ge=0)] | None = None
+    number: CountFromZero | None = None
     kind: str
     quality: Quality
     loss: float
     images: Count | None
     cached: bool
-    seconds: float = Field(ge=0)
+    seconds: Duration
     widths: dict[str, Count]
 
     @property
@@ -55,7 +53,7 @@ class ArrivedRecord(MeasuredRecord):
 
     remedy = "Remove the file; the run then measures these plans again."
 
-    number: int = Field(ge=0)
+    number: CountFromZero
 
 
 class TrialRecord(MeasuredRecord):
@@ -71,7 +69,7 @@ class TrialRecord(MeasuredRecord):
     reward: float
     macs: Count
     params: Count
-    latency: Annotated[float, Field(gt=0)] | None = None
+    latency: Latency | None = None
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import Field
 
+from prune_env.common.ranges import Count, Duration
 from prune_env.common.records import Record
 
 Layout = Literal["channels_last", "contiguous"]
 NumberType = Literal["float32", "bfloat16"]
-Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class TimedExecution(Record):
     folded: bool
     batch: Count | None
     threads: Count | None
-    seconds_per_image: float = Field(ge=0)
+    seconds_per_image: Duration
 
 
 class ExecutionRecord(Record):

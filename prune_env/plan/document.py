@@ -7,6 +7,7 @@ changed by hand. Version 2 had no digest, and version 1 a separate field for its
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -84,8 +85,8 @@ class PruningPlan(Record):
     @field_validator("units")
     @classmethod
     def _named_once(cls, value: list[PlannedUnit]) -> list[PlannedUnit]:
-        names = [unit.name for unit in value]
-        if repeated := next((name for name in names if names.count(name) > 1), None):
+        counts = Counter(unit.name for unit in value)
+        if repeated := next((name for name, count in counts.items() if count > 1), None):
             raise ValueError(f"two units are named {shorten(repr(repeated))}")
         return value
 

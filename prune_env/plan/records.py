@@ -1,12 +1,13 @@
 """The records that a plan is made of."""
 
 from collections import Counter
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from prune_env.common.arrays import IntArray
+from prune_env.common.ranges import Count, CountFromZero, Share
 from prune_env.common.records import Record
 
 
@@ -19,10 +20,10 @@ class PlannedMember(Record):
 
     module: str
     side: str = Field(pattern=r"^[^.\s]{1,200}(\.\d+)?$")
-    start: int = Field(0, ge=0)
-    step: int = Field(1, ge=1)
-    repeat: int = Field(1, ge=1)
-    stride: int = Field(1, ge=1)
+    start: CountFromZero = 0
+    step: Count = 1
+    repeat: Count = 1
+    stride: Count = 1
     index: list[list[int]] | None = None
 
     @classmethod
@@ -62,7 +63,7 @@ class PlannedUnit(Record):
     """One unit: the channels that stay, and the places that its channels occupy."""
 
     name: str
-    channels: int = Field(ge=1)
+    channels: Count
     kept: list[int] = Field(min_length=1)
     protected: str | None = None
     members: list[PlannedMember] = Field(min_length=1)
@@ -109,18 +110,18 @@ class PlannedBudget(Record):
     """
 
     metric: Literal["macs", "params", "latency"]
-    keep: float = Field(gt=0, le=1)
+    keep: Share
     achieved: float = Field(ge=0, le=1)
-    also: dict[Literal["macs", "params"], Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
+    also: dict[Literal["macs", "params"], Share] = Field(default_factory=dict)
 
 
 class PlannedCosts(Record):
     """Costs for one image, dense and pruned; MACs are multiply-adds of convolution and linear layers."""
 
-    dense_macs: int = Field(ge=1)
-    macs: int = Field(ge=1)
-    dense_params: int = Field(ge=1)
-    params: int = Field(ge=1)
+    dense_macs: Count
+    macs: Count
+    dense_params: Count
+    params: Count
 
     @model_validator(mode="after")
     def _nothing_grows(self) -> Self:

@@ -9,11 +9,11 @@ Mind the polarity: HRank prunes *filters* whose maps have low rank; system A pro
 
 from collections.abc import Mapping
 from math import ceil
-from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
+from prune_env.common.ranges import Count, CountFromZero
 from prune_env.common.records import Record
 from prune_env.protection.feature_ranks import LayerRanks
 
@@ -36,11 +36,11 @@ class LayerEvidence(Record):
 
     layer: str
     unit: str
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
+    height: Count
+    width: Count
     low_rank_share: float = Field(ge=0, le=1)
     mean_rank: float = Field(ge=0, le=1)
-    histogram: tuple[Annotated[int, Field(ge=0)], ...]
+    histogram: tuple[CountFromZero, ...]
 
 
 class SensitivityReport(Record):

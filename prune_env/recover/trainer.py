@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prune_env.common.errors import EvaluationError, RunError
 from prune_env.common.gradients import backward, refuse_frozen
+from prune_env.common.ranges import Count, Duration, Quality
 from prune_env.common.text import shorten
 from prune_env.common.training_part import TrainingPart
 from prune_env.config.training import TrainingSection
@@ -43,12 +44,12 @@ class Epoch:
         quality: On the validation images, in [0, 1]; None if there are none.
     """
 
-    number: Annotated[int, Field(ge=1)]
+    number: Count
     loss: float
     learning_rate: Annotated[float, Field(ge=0)]
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: Duration
     waiting: float
-    quality: Annotated[float, Field(ge=0, le=1)] | None = None
+    quality: Quality | None = None
 
     def as_record(self, task: Task) -> dict[str, Any]:
         """The epoch as plain data, with the quality under the task's name for it."""

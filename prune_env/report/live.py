@@ -4,6 +4,8 @@ import time
 import warnings
 from collections.abc import Callable
 
+from prune_env.common.errors import PageWarning
+
 LEAST_SECONDS = 10.0
 """Least seconds between two pages of a run [our choice]."""
 
@@ -14,7 +16,7 @@ LARGEST_SHARE = 0.02
 class LivePage:
     """Writes a page now and then; give `tick` to what reports progress.
 
-    A page is a view of the run's files. If it cannot be written, the run goes on without it, with a warning.
+    A page is a view of the run's files. If it cannot be written, the run goes on without it, with a `PageWarning`.
 
     Args:
         write: Writes the page.
@@ -34,7 +36,7 @@ class LivePage:
         try:
             self._write()
         except Exception as error:  # a page must not end a search of many hours
-            warnings.warn(f"the page of the run is not written any more: {error}", stacklevel=2)
+            warnings.warn(f"the page of the run is not written any more: {error}", PageWarning, stacklevel=2)
             self._next = float("inf")
             return
         ended = self._clock()

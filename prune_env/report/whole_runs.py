@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prune_env.common.errors import ConfigError, DataWarning, RunError
+from prune_env.common.errors import ConfigError, PageWarning, RunError
 from prune_env.common.files import atomic_write, to_json
 from prune_env.config import RunConfig
 from prune_env.config.trust import NOTHING, Trust
@@ -226,7 +226,7 @@ def run_comparison(
         try:
             write_comparison_page(folder, trust)
         except ConfigError as error:  # another run in the folder names code of its own, which is no reason to stop
-            warnings.warn(f"compare.html is not written: {error}", DataWarning, stacklevel=2)
+            warnings.warn(f"compare.html is not written: {error}", PageWarning, stacklevel=2)
 
     page = LivePage(write_page)
     searched: list[RunDirectory] = []

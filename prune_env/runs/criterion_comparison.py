@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from prune_env.common.errors import ConfigError, RunError, UserError
 from prune_env.common.files import atomic_write, to_json
+from prune_env.common.ranges import Duration, Quality
 from prune_env.common.records import Record, append_record, read_records
 from prune_env.config import RunConfig
 from prune_env.config.trust import Trust
@@ -30,8 +29,6 @@ from prune_env.tasks import make_task, quality_of
 MEASURES = ("cut", "recalibrated", "repaired", "tuned")
 """Qualities of a cut network on the reward set, in the order of measurement."""
 
-Quality = Annotated[float, Field(ge=0, le=1)]
-
 
 class CriterionRecord(Record):
     """One line of ``criteria.jsonl``: the qualities of a network that a criterion cut, see `MEASURES`.
@@ -46,7 +43,7 @@ class CriterionRecord(Record):
     """
 
     criterion: str
-    seconds: float = Field(ge=0)
+    seconds: Duration
     cut: Quality
     recalibrated: Quality
     repaired: Quality

@@ -4,13 +4,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from prune_env.common.errors import RunError
+from prune_env.common.ranges import Count, Quality
 from prune_env.common.records import Record, append_record, read_records, renamed
 from prune_env.config import RunConfig
 from prune_env.config.trust import Trust
@@ -40,10 +40,10 @@ class FidelityRecord(Record):
         tuned: The quality on the test set after fine-tuning, in [0, 1].
     """
 
-    widths: list[Annotated[int, Field(ge=1)]]
+    widths: list[Count]
     reward: float
-    quality: float = Field(ge=0, le=1)
-    tuned: float = Field(ge=0, le=1)
+    quality: Quality
+    tuned: Quality
 
 
 def measure_fidelity(

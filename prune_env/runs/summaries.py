@@ -1,12 +1,15 @@
 """The parts of every ``summary.json`` that somebody reads, checked when they are read."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
 
+from prune_env.common.ranges import Count, CountFromZero, Duration, Latency, Quality, Share
 from prune_env.common.records import Record, read_record, renamed
+from prune_env.common.text import quoted
 from prune_env.runs.networks import NetworkRow
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.tasks import quality_of
@@ -23,20 +26,31 @@ class Part(Record):
 class Quartiles(Part):
     """Milliseconds per batch."""
 
-    median: float
-    q1: float
-    q3: float
+    median: Latency
+    q1: Latency
+    q3: Latency
 
 
 class RowRecord(Part):
     """One network of the result table; qualities in [0, 1], MACs for one image."""
 
     name: str
-    reward_quality: float
-    test_quality: float | None = None
-    macs: int = Field(ge=1)
-    params: int = Field(ge=1)
+    reward_quality: Quality
+    test_quality: Quality | None = None
+    macs: Count
+    params: Count
     latency_ms: Quartiles | None = None
+
+
+def _named_once(rows: list[RowRecord]) -> list[RowRecord]:
+    counts = Counter(row.name for row in rows)
+    if repeated := next((name for name, count in counts.items() if count > 1), None):
+        raise ValueError(f"two rows are named {quoted(repeated)}")
+    return rows
+
+
+Rows = Annotated[list[RowRecord], Field(min_length=1), AfterValidator(_named_once)]
+"""The networks of a result table, each with a name of its own."""
 
 
 def row_records(rows: Sequence[NetworkRow]) -> dict[str, RowRecord]:
@@ -48,17 +62,17 @@ class SummaryBudget(Part):
     """The metric, the share of its dense cost that may remain, and the shares of other metrics to be met besides."""
 
     metric: str
-    keep: float
-    also: dict[str, float] = Field(default_factory=dict)
+    keep: Share
+    also: dict[str, Share] = Field(default_factory=dict)
 
 
 class SparsifyRecord(Part):
     """The sparse training before the search; qualities in [0, 1] by name."""
 
     penalty: str
-    epochs: int
-    before: dict[str, float]
-    after: dict[str, float]
+    epochs: CountFromZero
+    before: dict[str, Quality]
+    after: dict[str, Quality]
 
 
 class Summary(Part):
@@ -67,14 +81,14 @@ class Summary(Part):
     model: str
     search: str
     budget: SummaryBudget
-    rows: list[RowRecord] = Field(min_length=1)
-    threads: int
+    rows: Rows
+    threads: Count
     device: str
-    batch_size: int
-    episodes: int
-    evaluations: int
-    seconds: float
-    seconds_per_evaluation: float
+    batch_size: CountFromZero
+    episodes: CountFromZero
+    evaluations: CountFromZero
+    seconds: Duration
+    seconds_per_evaluation: Duration
     command: str
     sparsify: SparsifyRecord | None = None
 
@@ -86,8 +100,8 @@ class Summary(Part):
 class TrainingSummary(Part):
     """The keys of a fine-tuning's ``summary.json`` that a report reads."""
 
-    rows: list[RowRecord] = Field(min_length=1)
-    seconds: float
+    rows: Rows
+    seconds: Duration
 
 
 class Execution(Part):
@@ -103,7 +117,7 @@ class RecoverySummary(TrainingSummary):
     """
 
     execution: Execution
-    rows: list[RowRecord] = Field(min_length=3, max_length=3)
+    rows: Annotated[Rows, Field(min_length=3, max_length=3)]
 
     @model_validator(mode="after")
     def _tested(self) -> Self:
@@ -121,9 +135,9 @@ class ComparedSummary(Part):
         seconds: Seconds of the search.
     """
 
-    best_after: dict[str, float]
-    rows: list[RowRecord] = Field(min_length=1)
-    seconds: float
+    best_after: dict[str, Quality]
+    rows: Rows
+    seconds: Duration
 
     remedy = (
         "It is not of a comparison's run: another command wrote it, or a comparison with another number of "

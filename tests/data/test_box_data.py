@@ -164,6 +164,14 @@ class TestAVocTree:
         with pytest.raises(DataError, match=r"a\.xml is no annotation in VOC's form"):
             source_of("voc", root)
 
+    @pytest.mark.parametrize("side", ["1" + 400 * "0", "60000001"])
+    def test_whose_annotation_gives_an_endless_side_is_refused(self, tmp_path: Path, side: str) -> None:
+        root = self.tree(tmp_path)
+        text = (root / "Annotations" / "a.xml").read_text()
+        (root / "Annotations" / "a.xml").write_text(text.replace("<height>40<", f"<height>{side}<"))
+        with pytest.raises(DataError, match=r"a\.xml is no .* has height [16]0.* and width 60; at most 60,000,000 pix"):
+            source_of("voc", root)
+
 
 class TestACocoTree:
     def test_keeps_the_ids_of_coco_as_labels_and_images_without_boxes(self, tmp_path: Path) -> None:
@@ -210,6 +218,8 @@ class TestACocoTree:
                 {"id": 7, "file_name": "0.png", "height": 1e400, "width": 60},
                 "height and width as whole numbers",
             ),
+            ("images", {"id": 7, "file_name": "0.png", "height": 10**400, "width": 60}, "height 10.* and width 60; bo"),
+            ("images", {"id": 7, "file_name": "0.png", "height": 40, "width": 1e300}, "height 40 and width 10.*; bo"),
             ("images", {"id": "7", "file_name": "0.png", "height": 40, "width": 60}, "given {'id': '7'"),
             ("images", {"id": 7, "file_name": "/etc/0.png", "height": 40, "width": 60}, "relative to .*, without '..'"),
             (

@@ -105,6 +105,16 @@ def test_what_stands_twice_is_refused(path: Path) -> None:
     refused(path, json.dumps(plan), "units: two units are named")
 
 
+def test_the_time_of_a_large_plan_grows_with_its_units(path: Path) -> None:
+    plan = document()
+    small = {**plan["units"][0], "kept": [0], "members": plan["units"][0]["members"][:1]}
+    plan["units"] = [{**small, "name": f"unit {number}"} for number in range(20_000)]
+    path.write_text(json.dumps(plan))
+    begun = time.process_time()
+    assert len(PruningPlan.load(path).units) == 20_000
+    assert time.process_time() - begun < 4
+
+
 def test_kept_channels_may_be_changed_by_hand(path: Path) -> None:
     PLAN.save(path)
     plan = json.loads(path.read_text())
@@ -158,6 +168,9 @@ def test_a_plan_that_cuts_a_protected_unit_is_refused_with_the_reason(path: Path
         (spoiled("costs", "macs", value=-5), r"costs\.macs: .*greater than or equal to 1"),
         (spoiled("costs", "dense_macs", value=0), r"costs\.dense_macs: .*greater than or equal to 1"),
         (spoiled("costs", "params", value=0), r"costs\.params: .*greater than or equal to 1"),
+        (spoiled("costs", "dense_macs", value=10**400), r"costs\.dense_macs: .*less than or equal to 46"),
+        (spoiled("units", 0, "channels", value=10**400), r"units\.0\.channels: .*less than or equal to 46116860184273"),
+        (spoiled("units", 0, "members", 0, "step", value=10**400), r"members\.0\.step: .*less than or equal to 46"),
         (spoiled("costs", "macs", value=10**9), r"costs: .*macs is 1000000000; allowed are 1 to dense_macs, which is"),
         (spoiled("costs", "params", value=10**9), r"costs: .*params is 1000000000; allowed are 1 to dense_params"),
         (spoiled("fingerprint", "x" * 100_000, value=3), r"fingerprint\.x+\.\.\.: .*"),

@@ -404,6 +404,17 @@ LINE = {
 """An evaluation of another network."""
 
 
+WRONG_ROWS = [
+    ({"latency_ms": {"median": 0.0, "q1": 1.0, "q3": 1.0}}, r"rows\.0\.latency_ms\.median: given 0\.0; must be gr"),
+    ({"latency_ms": {"median": 1.0, "q1": -1.0, "q3": 1.0}}, r"rows\.0\.latency_ms\.q1: given -1\.0; must be gr"),
+    ({"macs": 10**400}, r"rows\.0\.macs: given 1000.*; must be less than or equal to 4611686018427387904"),
+    ({"params": 0}, r"rows\.0\.params: given 0; must be greater than or equal to 1"),
+    ({"reward_accuracy": 5.0}, r"rows\.0\.reward_accuracy: given 5\.0; must be less than or equal to 1"),
+    ({"test_accuracy": 1e308}, r"rows\.0\.test_accuracy: given 1e\+308; must be less than or equal to 1"),
+]
+"""Values that no measured network has, with the words that refuse them."""
+
+
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
@@ -417,6 +428,16 @@ LINE = {
         ),
         ("summary.json", json.dumps({**SUMMARY, "threads": "many"}), r"is damaged: threads: given 'many'; must be"),
         ("summary.json", json.dumps({**SUMMARY, "digest": ""}), r"summary\.json' is damaged or was changed: digest"),
+        *(
+            ("summary.json", json.dumps(with_rows({**row("dense", 0.9, 0.9, 1.0), **change})), words)
+            for change, words in WRONG_ROWS
+        ),
+        (
+            "summary.json",
+            json.dumps(with_rows(row("dense", 0.9, 0.9, 1.0), row("dense", 0.8, 0.8, 0.5))),
+            "is damaged: rows: two rows are named 'dense'",
+        ),
+        ("summary.json", json.dumps({**SUMMARY, "seconds": -1.0}), "is damaged: seconds: given -1.0; must be greater"),
         ("sensitivity.json", "[]", r"sensitivity\.json' is damaged: it is not a JSON object"),
         (
             "sensitivity.json",
@@ -434,6 +455,9 @@ LINE = {
             json.dumps({**LINE, "widths": {"x": float("inf")}}) + "\n",
             r"line 1 is damaged: widths\.x: given inf; must be",
         ),
+        ("evaluations.jsonl", json.dumps({**LINE, "macs": 10**400}) + "\n", r"line 1 is damaged: macs: given 1000"),
+        ("evaluations.jsonl", json.dumps({**LINE, "params": 10**400}) + "\n", "line 1 is damaged: params: given 1000"),
+        ("problem.json", json.dumps({"dense": {"macs": 10**400, "params": 1}, "units": []}), r"dense\.macs: given 100"),
         ("evaluations.jsonl", json.dumps({**LINE, "widths": 3}) + "\n", "line 1 is damaged: widths: given 3"),
     ],
 )
@@ -504,6 +528,13 @@ def test_the_command_prints_the_path(run, capsys):
     report([run.root])
     assert capsys.readouterr().out.strip() == str(run.report)
     assert re.search(r"<h1>toy .* at 50% of the MACs</h1>", run.report.read_text())
+
+
+def test_the_path_of_a_page_cannot_command_the_terminal(run, capsys):
+    report([run.root.rename(run.root.with_name("rn\x1b[31mX"))])
+    said = capsys.readouterr()
+    assert "rn\\x1b[31mX/report.html\n" in said.out
+    assert "\x1b" not in said.out + said.err
 
 
 def test_the_command_refuses_what_is_no_run(tmp_path):

@@ -437,13 +437,14 @@ def test_evaluations_beyond_the_end_of_the_search_are_refused(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (lambda row: row.update(macs=10**400), r"line 16 is damaged: macs: given 1000.*; must be less than"),
         (lambda row: row.update(accuracy=5), r"line 16 is damaged: accuracy: given 5; must be less than or equal to 1"),
         (lambda row: row.update(accuracy=True), r"line 16 is damaged: accuracy: given True; must be a valid number"),
         (lambda row: row.update(accuracy=1.0), r"evaluation 15 of the run has the reward .*, but its plan and"),
         (lambda row: row.update(reward=0.0), r"evaluation 15 of the run has the reward 0\.0, but its plan and"),
         (lambda row: row.update(macs=1), r"evaluation 15 of the run has the macs 1, but its plan and"),
     ],
-    ids=["accuracy 5", "accuracy true", "accuracy", "reward", "macs"],
+    ids=["macs of 400 digits", "accuracy 5", "accuracy true", "accuracy", "reward", "macs"],
 )
 def test_evaluations_with_made_up_values_are_refused(
     interrupted: RunDirectory, change: Callable[[dict[str, Any]], None], words: str

@@ -1,7 +1,7 @@
 """Time of each convolution by group count on this machine: a grouped convolution may be slower than a whole one."""
 
 from collections.abc import Hashable, Mapping
-from typing import Annotated, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from prune_env.common.hooks import watching
 from prune_env.common.latency import measure_latency
 from prune_env.common.modes import in_eval_mode
+from prune_env.common.ranges import Count, Latency
 from prune_env.common.timing import is_faster
 from prune_env.granularity.base import GranularityMeasurements
 from prune_env.granularity.group.gathered import GatheredConv2d, possible_groups
 from prune_env.granularity.group.grouping import Grouping
-
-Count = Annotated[int, Field(ge=1)]
 
 Times = Mapping[str, Mapping[int, float]]
 """Seconds by convolution and group count."""
@@ -34,7 +33,7 @@ class GroupMeasurements(GranularityMeasurements):
 
     file = "groups.json"
 
-    times: dict[str, dict[Count, Annotated[float, Field(gt=0)]]]
+    times: dict[str, dict[Count, Latency]]
     allowed: dict[str, list[Count]] = Field(default_factory=dict)
     whole: dict[str, str] = Field(default_factory=dict)
 

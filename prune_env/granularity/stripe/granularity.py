@@ -7,7 +7,7 @@ threshold for each filter (DTC; Li et al., AI Communications 2023) or equally. A
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from prune_env.budget import Budget
 from prune_env.common.errors import UserError
 from prune_env.common.layers import Transposed
+from prune_env.common.ranges import Count
 from prune_env.granularity.base import (
     Granularity,
     GranularityContext,
@@ -45,7 +46,7 @@ class StripeMeasurements(GranularityMeasurements):
 
     file = "stripes.json"
 
-    stripes: dict[str, Annotated[int, Field(ge=1)]]
+    stripes: dict[str, Count]
     whole: dict[str, str] = Field(default_factory=dict)
 
 
