@@ -4,18 +4,23 @@ None of them is needed: the run directory, the report and TensorBoard hold every
 """
 
 import csv
+import errno
 import json
 import math
+import os
+import sqlite3
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol
 
 import accelerate.tracking
 import optuna
 
-from prune_env.common.errors import ConfigError
+from prune_env.common.errors import ConfigError, RunError
+from prune_env.common.files import append_line, whole_lines
 from prune_env.env.problem import PruningProblem
 from prune_env.env.trial import Trial
 from prune_env.report.hyperparameters import hyperparameters
@@ -103,13 +108,10 @@ class CsvLogger:
     """
 
     def __init__(self, path: Path, problem: PruningProblem) -> None:
-        self._units = problem.budget.units
-        new = not path.is_file()
-        self._file = path.open("a", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file)
-        if new:
+        self._path, self._units = path, problem.budget.units
+        if not whole_lines(path):
             numbers = ["number", "kind", "reward", problem.quality_name, "loss", "macs", "params", "latency", "seconds"]
-            self._writer.writerow([*numbers, *(unit.name for unit in self._units)])
+            self._write([*numbers, *(unit.name for unit in self._units)])
 
     def hear(self, trial: Trial) -> None:
         """Writes the line of a trial."""
@@ -117,15 +119,18 @@ class CsvLogger:
         costs = [outcome.macs, outcome.params, outcome.latency, round(trial.seconds, 4)]
         ratios = [widths[unit.name] / unit.channels for unit in self._units]
         numbers = [trial.number, trial.proposed_by, trial.reward, outcome.quality, outcome.loss]
-        self._writer.writerow([*numbers, *costs, *ratios])
-        self._file.flush()
+        self._write([*numbers, *costs, *ratios])
 
     def log(self, episode: Episode) -> None:
         """Does nothing: the trial has its line."""
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Does nothing: the file is whole after every trial."""
+
+    def _write(self, row: Iterable[Any]) -> None:
+        line = StringIO()
+        csv.writer(line, lineterminator="").writerow(row)
+        append_line(self._path, line.getvalue())
 
 
 class OptunaLogger:
@@ -141,19 +146,24 @@ class OptunaLogger:
     """
 
     def __init__(self, path: Path, search: SearchRun) -> None:
-        self._problem = problem = search.problem
+        self._path, self._problem = path, search.problem
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(
-            storage=f"sqlite:///{path}",
+        with _naming_study(path):
+            self._study = self._opened(search)
+            self._known = {trial.user_attrs.get("number") for trial in self._study.get_trials(deepcopy=False)}
+
+    def _opened(self, search: SearchRun) -> optuna.Study:
+        study = optuna.create_study(
+            storage=f"sqlite:///{self._path}",
             study_name=search.run.root.name,
             directions=["maximize", "minimize"],
             load_if_exists=True,
         )
         with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-            self._study.set_metric_names([problem.quality_name, "MACs"])
+            study.set_metric_names([search.problem.quality_name, "MACs"])
         for key, value in hyperparameters(search.settings).items():
-            self._study.set_user_attr(key, value)
-        self._known = {trial.user_attrs.get("number") for trial in self._study.get_trials(deepcopy=False)}
+            study.set_user_attr(key, value)
+        return study
 
     def hear(self, trial: Trial) -> None:
         """Adds a trial, unless the study has it from before an interruption."""
@@ -173,21 +183,45 @@ class OptunaLogger:
         }
         complete = outcome.complete
         values = [outcome.quality, outcome.macs / self._problem.baseline.macs]
-        self._study.add_trial(
-            optuna.trial.create_trial(
-                state=optuna.trial.TrialState.COMPLETE if complete else optuna.trial.TrialState.PRUNED,
-                values=values if complete else None,
-                params={unit.name: widths[unit.name] / unit.channels for unit in units},
-                distributions={unit.name: optuna.distributions.FloatDistribution(0.0, 1.0) for unit in units},
-                user_attrs=attributes,
-            )
+        made = optuna.trial.create_trial(
+            state=optuna.trial.TrialState.COMPLETE if complete else optuna.trial.TrialState.PRUNED,
+            values=values if complete else None,
+            params={unit.name: widths[unit.name] / unit.channels for unit in units},
+            distributions={unit.name: optuna.distributions.FloatDistribution(0.0, 1.0) for unit in units},
+            user_attrs=attributes,
         )
+        with _naming_study(self._path):
+            self._study.add_trial(made)
 
     def log(self, episode: Episode) -> None:
         """Does nothing: the study has the trial."""
 
     def close(self) -> None:
         """Does nothing: the study is complete after every trial."""
+
+
+@contextmanager
+def _naming_study(path: Path) -> Iterator[None]:
+    """Names the file of a study in an error of SQLite, which Optuna and SQLAlchemy raise as errors of their own."""
+    try:
+        yield
+    except Exception as error:
+        found = _of_sqlite(error)
+        if found is None:
+            raise
+        if getattr(found, "sqlite_errorname", "") == "SQLITE_FULL":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise RunError(
+            f"run.log: the study {str(path)!r} cannot be read or written: {found}. Give {OPTUNA}FILE.db with a file in "
+            "a folder that exists and can be written; a file that exists must be a study of Optuna."
+        ) from error
+
+
+def _of_sqlite(error: BaseException | None) -> sqlite3.Error | None:
+    """The error of SQLite that caused an error, if one did."""
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 class TrackerLogger:

@@ -11,7 +11,7 @@ from prune_env.report.headline import effort, figures, headline
 from prune_env.report.page_data import families_of, loss_rises, picked_plans, run_tables, shown_trials
 from prune_env.report.reading import read_run
 from prune_env.report.run_record import PlanTried, RunRecord
-from prune_env.report.sharing import command_without_places, without_places
+from prune_env.report.sharing import command_without_places, text_without_places, without_places
 from prune_env.report.verdicts import verdicts
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.summaries import RowRecord
@@ -106,7 +106,8 @@ def _plan_section(record: RunRecord) -> list[html.PageSection]:
         counts = [str(unit.channels), str(len(unit.kept)), f"{ratio:.0%}"]
         saved = [html.Number.of(saves.get(unit.name, {}).get(metric), ".1%") for metric in ("macs", "params")]
         rise = html.Number.of(rises.get(unit.name), ".4f")
-        rows.append([unit.name, *counts, html.Bar(ratio), uniform, *saved, rise, unit.protected or ""])
+        reason = text_without_places(unit.protected or "")
+        rows.append([unit.name, *counts, html.Bar(ratio), uniform, *saved, rise, reason])
     headings = ["unit", "channels", "kept", "keep ratio", "", "kept by uniform", "saves MACs", "saves params"]
     caption = "The units of the plan, with their savings and their sensitivity"
     table = html.HtmlTable(

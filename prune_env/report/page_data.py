@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from prune_env.report.charts import COSTS, Row, Tables, pareto_front
 from prune_env.report.reading import best_rewards_of
 from prune_env.report.run_record import PlanTried, RunRecord
+from prune_env.report.sharing import text_without_places
 
 Item = TypeVar("Item")
 
@@ -134,7 +135,7 @@ def unit_rows(record: RunRecord) -> list[Row]:
                 "saves_params": saves.get(unit.name, {}).get("params"),
                 "loss_rise": rises.get(unit.name),
                 "low_rank": evidence[unit.name].low_rank_share if unit.name in evidence else None,
-                "protected": unit.protected or "no",
+                "protected": text_without_places(unit.protected or "no"),
             }
         )
     return rows

@@ -9,8 +9,8 @@ import pytest
 from toy import digits_splits, rows_of, toy_problem
 
 from prune_env import RunConfig
-from prune_env.common.errors import ConfigError
-from prune_env.report.loggers import check_loggers, open_loggers
+from prune_env.common.errors import ConfigError, RunError
+from prune_env.report.loggers import CsvLogger, check_loggers, open_loggers
 from prune_env.runs.run_directory import RunDirectory
 from prune_env.runs.searching import SearchRun
 from prune_env.search.episode import Episode
@@ -74,6 +74,26 @@ def test_the_csv_file_has_a_line_for_each_trial(tmp_path):
         assert float(row["accuracy"]) == record["accuracy"]
         assert int(row["macs"]) == record["macs"]
         assert float(row["stem"]) == record["widths"]["stem"] / 8
+
+
+@pytest.mark.parametrize("torn", [5, 10_000], ids=["a trial", "the header"])
+def test_a_torn_line_of_the_csv_file_goes_when_the_search_goes_on(tmp_path, torn):
+    problem, file = toy_problem(), tmp_path / "evaluations.csv"
+    trial = problem.attempt(problem.budget.uniform(), "uniform")
+    CsvLogger(file, problem).hear(trial)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-torn] or whole[:20])
+    CsvLogger(file, problem).hear(trial)
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"no study of anybody" * 100, None], ids=["junk", "no folder"])
+def test_a_study_that_cannot_be_opened_is_refused_by_its_file(tmp_path, content):
+    file = tmp_path / ("study.db" if content else "missing/study.db")
+    if content:
+        file.write_bytes(content)
+    with pytest.raises(RunError, match=rf"run\.log: the study '{file}' cannot be read or written: .*must be a study"):
+        searched(tmp_path, f"optuna://{file}")
 
 
 def test_a_tracker_hears_the_scalars_of_every_episode(tmp_path, monkeypatch):

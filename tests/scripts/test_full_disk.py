@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from practice import settings_of, trainer_of
 from torch import nn
-from toy import digits_file, image_set, toy_problem, toy_resnet, toy_walk
+from toy import digits_file, digits_splits, image_set, toy_problem, toy_resnet, toy_walk
 
+from prune_env import RunConfig
 from prune_env.commands.train import train
 from prune_env.common.errors import UserError
 from prune_env.common.event_log import EventLog
@@ -18,11 +19,13 @@ from prune_env.criteria import ScoringContext, save_scores, score_channels
 from prune_env.env import PruningEnv
 from prune_env.models import save_weights
 from prune_env.recover.checkpoint import to_checkpoint
+from prune_env.report.loggers import CsvLogger, OptunaLogger
 from prune_env.report.page import write_report
 from prune_env.runs.export_formats import export_onnx, export_program
 from prune_env.runs.folder import Folder
 from prune_env.runs.journal import RunJournal
 from prune_env.runs.run_directory import RunDirectory
+from prune_env.runs.searching import SearchRun
 from prune_env.search.policy import policy_of, save_policy
 
 Write = Callable[[Path], Any]
@@ -55,6 +58,11 @@ def _exported(exporter: Callable[..., Any]) -> Write:
     return lambda path: exporter(toy_resnet(), image_set(2).images, path)
 
 
+def _search(log: str) -> SearchRun:
+    config = RunConfig.from_mapping({"model": {"name": "toy"}, "data": {"name": "noise"}, "run": {"log": [log]}})
+    return SearchRun(RunDirectory(Path("run")), config, digits_splits(), toy_problem())
+
+
 WRITERS: dict[str, Write] = {
     "plan.json": lambda path: toy_walk().plan({}).save(path),
     "policy.safetensors": _policy,
@@ -67,6 +75,8 @@ WRITERS: dict[str, Write] = {
         {"number": 1, "x": "x" * 5_000}
     ),
     "tensorboard": _log,
+    "evaluations.csv": lambda path: CsvLogger(path, toy_problem()),
+    "study.db": lambda path: OptunaLogger(path, _search(f"optuna://{path}")),
     "model.pt2": _exported(export_program),
     "model.onnx": _exported(export_onnx),
 }

@@ -282,6 +282,16 @@ def test_settings_versions_and_command_are_there(finished):
     assert {"python", "torch", "numpy"} <= set(names)
 
 
+def test_the_reason_of_a_protection_names_no_folder(run):
+    document = json.loads(run.plan.read_text())
+    next(unit for unit in document["units"] if unit.get("protected"))["protected"] = "see /home/me/mine/notes.txt"
+    del document["digest"]
+    run.plan.write_text(json.dumps({**document, "version": 2}))
+    page = unescape(write_report(run).read_text())
+    assert page.count("see .../notes.txt") == 2
+    assert "/home/me" not in page
+
+
 def test_a_beaten_uniform_plan_is_said_so(run):
     page = page_of(run, SUMMARY)
     assert "On the reward set ddpg beats uniform by 4.90 points: 91.90% against 87.00%." in page
