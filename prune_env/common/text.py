@@ -13,7 +13,9 @@ ROWS, COLUMNS = 24, 80
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
 )
-_LONG = re.compile(rf"(?<=')[^'\n]{{{MOST + 1},}}(?=')|(?<=\")[^\"\n]{{{MOST + 1},}}(?=\")|\S{{{MOST + 1},}}")
+# A quotation begins after a space or a bracket and ends before one; an apostrophe stands within a word.
+_QUOTATION = rf"(?:^|(?<=[\s(\[{{:=,]))(?P<mark>['\"])(?:(?!(?P=mark))[^\n]){{{MOST - 1},}}(?P=mark)(?=[\s)\]}}:;,.]|$)"
+_LONG = re.compile(rf"{_QUOTATION}|\S{{{MOST + 1},}}")
 
 
 def printable(text: str) -> str:

@@ -84,3 +84,9 @@ def test_quoted_text_of_many_words_is_cut_too(quote: str) -> None:
     assert shown.startswith(f"criterion.name: {quote}word word")
     assert shown.endswith(f"word {quote} given; allowed are l1, taylor")
     assert len(shown) < MOST + 70
+
+
+def test_words_between_two_quotations_or_apostrophes_stay() -> None:
+    words = "one of many words that an author of this library wrote " * 5
+    for message in (f"'a' and 'b/' {words} 'c' or 'd'", f"the network's output {words} under 'logits'"):
+        assert one_screen(message) == message

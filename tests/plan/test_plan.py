@@ -227,8 +227,8 @@ class TestATamperedMember:
             {"step": 2},
             {"repeat": 2},
             {"repeat": 10**12},
-            {"start": 10**30},
-            {"stride": 10**30, "repeat": 2},
+            {"start": 2**62},
+            {"stride": 2**62, "repeat": 2},
             {"index": [[0], [1], [2], [3], [4], [5], [6], [8]]},
             {"index": [[-1], [1], [2], [3], [4], [5], [6], [7]]},
             {"index": [[0], [1], [2], [3], [4], [5], [6], [10**30]]},
@@ -246,6 +246,12 @@ class TestATamperedMember:
         ) as caught:
             plan.apply(chain())
         assert len(str(caught.value)) < 500
+
+    @pytest.mark.parametrize("change", [{"start": 10**30}, {"stride": 10**30, "repeat": 2}], ids=str)
+    def test_with_a_number_that_no_array_holds_is_refused_when_it_is_read(self, tmp_path: Path, change: dict) -> None:
+        key = next(iter(change))
+        with pytest.raises(PlanError, match=rf"units\.0\.members\.\d\.{key}: must be less than or equal to"):
+            self.load(tmp_path, change)
 
     def test_that_claims_a_channel_twice_is_refused(self, tmp_path: Path) -> None:
         plan = self.load(tmp_path, {"index": [[0], [0], [2], [3], [4], [5], [6], [7]]})
