@@ -10,6 +10,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from prune_env.commands.common import app_of, notice
+from prune_env.common.text import one_screen
+
+UsageError: Any = typer.BadParameter.__base__
+"""The base of errors in what the user typed; typer brings its own copy of click."""
 
 
 class LazyCommand(TyperCommand):
@@ -39,9 +43,15 @@ class LazyGroup(TyperGroup):
         super().__init__(commands={**lazy, **(commands or {})}, **settings)
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command; Ctrl-C ends it with a line where the command has none of its own."""
+        """Runs the command; Ctrl-C ends it with a line where the command has none of its own.
+
+        What the user typed is repeated in no more than one screen.
+        """
         try:
             return super().invoke(ctx)
+        except UsageError as error:
+            error.message = one_screen(error.message)
+            raise
         except KeyboardInterrupt:
             notice("Interrupted. Every file that was written is whole.")
             raise typer.Exit(130) from None

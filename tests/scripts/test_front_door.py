@@ -172,3 +172,14 @@ def test_gymnasium_finds_the_environment_with_or_without_an_import() -> None:
         )
         done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.stdout == "found\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [["x" * 20_000], ["inspect", "digits", f"--{'x' * 20_000}"], ["list", "models", "a", "x" * 20_000]],
+    ids=["a command", "an option", "an argument"],
+)
+def test_what_was_typed_is_repeated_in_no_more_than_one_screen(typed: list[str], refused: Callable[..., str]) -> None:
+    said = refused(*typed)
+    assert "xxx..." in said
+    assert len(said) < 1000
