@@ -1,5 +1,6 @@
 """Keeps the page of a run up to date while it runs, so that a reload shows its state."""
 
+import errno
 import time
 import warnings
 from collections.abc import Callable
@@ -16,7 +17,8 @@ LARGEST_SHARE = 0.02
 class LivePage:
     """Writes a page now and then; give `tick` to what reports progress.
 
-    A page is a view of the run's files. If it cannot be written, the run goes on without it, with a `PageWarning`.
+    A page is a view of the run's files. If it cannot be written, the run goes on without it, with a `PageWarning`. A
+    full disk is told once, by what must be written: the run's own files, or the page at its end.
 
     Args:
         write: Writes the page.
@@ -36,8 +38,18 @@ class LivePage:
         try:
             self._write()
         except Exception as error:  # a page must not end a search of many hours
-            warnings.warn(f"the page of the run is not written any more: {error}", PageWarning, stacklevel=2)
+            if not _for_want_of_room(error):
+                warnings.warn(f"the page of the run is not written any more: {error}", PageWarning, stacklevel=2)
             self._next = float("inf")
             return
         ended = self._clock()
         self._next = ended + max(LEAST_SECONDS, (ended - started) / LARGEST_SHARE)
+
+
+def _for_want_of_room(error: BaseException | None) -> bool:
+    """Whether a full disk, or a quota that is used up, is the reason of an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -43,14 +43,16 @@ class RowRecord(Part):
 
 
 def _named_once(rows: list[RowRecord]) -> list[RowRecord]:
-    counts = Counter(row.name for row in rows)
+    # The last network may have a rival's name: the search `uniform` stands beside the uniform plan.
+    counts = Counter(row.name for row in rows[:-1])
+    counts[rows[0].name] += len(rows) > 1 and rows[-1].name == rows[0].name
     if repeated := next((name for name, count in counts.items() if count > 1), None):
         raise ValueError(f"two rows are named {quoted(repeated)}")
     return rows
 
 
 Rows = Annotated[list[RowRecord], Field(min_length=1), AfterValidator(_named_once)]
-"""The networks of a result table, each with a name of its own."""
+"""The networks of a result table, the dense one first, each but the last with a name of its own."""
 
 
 def row_records(rows: Sequence[NetworkRow]) -> dict[str, RowRecord]:

@@ -1,10 +1,12 @@
 """A page that is written while its run goes on: rarely, and never at the cost of the run."""
 
+import errno
 import warnings
 from itertools import pairwise
 
 import pytest
 
+from prune_env.common.errors import RunError
 from prune_env.report.live import LARGEST_SHARE, LEAST_SECONDS, LivePage
 
 
@@ -44,3 +46,14 @@ def test_a_page_that_cannot_be_written_does_not_end_the_run():
         page.tick()
     with warnings.catch_warnings(action="error"):
         page.tick()
+
+
+def test_a_full_disk_is_told_by_the_run_s_own_files():
+    def write() -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RunError("cannot write 'report.html'") from None
+
+    with warnings.catch_warnings(action="error"):
+        LivePage(write, Clock()).tick()

@@ -11,14 +11,14 @@ from prune_env.report.live import LivePage
 
 
 def _no_page() -> None:
-    raise OSError("No space left on device")
+    raise OSError("Permission denied")
 
 
 @pytest.mark.parametrize(
     ("warn", "told"),
     [
         (lambda: LeftOut(degenerate=2).tell("voc"), "data set 'voc': boxes were left out: 2 without width or height\n"),
-        (LivePage(_no_page).tick, "the page of the run is not written any more: No space left on device\n"),
+        (LivePage(_no_page).tick, "the page of the run is not written any more: Permission denied\n"),
     ],
     ids=["boxes", "page"],
 )
