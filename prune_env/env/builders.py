@@ -192,15 +192,7 @@ def build_problem(
 ) -> PruningProblem:
     """Makes the problem for a search: the search space, and an evaluator with the fastest execution.
 
-    Args:
-        config: The run's settings.
-        splits: The data.
-        model: The dense network with its weights.
-        on_progress: Receives progress messages.
-        remembered: Measurements of an earlier part of the run.
-
-    Raises:
-        BudgetError: If the budget cannot be met. Raised before any plan is evaluated.
+    Arguments and errors are those of `build_space`; a budget that cannot be met is refused before any plan is measured.
     """
     space = build_space(config, splits, model, on_progress, remembered)
     config, walk, scores = space.config, space.walk, dict(space.scores)
